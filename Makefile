@@ -1,0 +1,138 @@
+# Everything here works from a fresh clone with Python 3.11+ and make: a target first gets itself what it needs into .venv.
+#
+#   make demo ARGS=...       passes ... on to the program
+#   make test PYTHON=...     makes .venv with that interpreter (only when there is no .venv yet)
+
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+.SUFFIXES:
+# A stamp is written last in its recipe; should a recipe fail half-way, make must not keep what it wrote.
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check --no-input
+TESTS := ecommerce_worker/tests
+PIP_COMPILE := $(BIN)/pip-compile --quiet --upgrade --strip-extras \
+	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options
+
+# Options for the program that a target runs.
+ARGS ?=
+# An interpreter of your choice; empty: the first suitable one (see deploy/venv.sh).
+PYTHON ?=
+
+.PHONY: help requirements production-requirements upgrade worker check status demo rabbitmq rabbitmq-stop \
+	test test-unit test-broker quality validate benchmark clean rabbitmq-program
+
+help: ## List the targets
+	@echo 'Usage: make <target> [ARGS="..."] [PYTHON=python3.12]'
+	@echo
+	@sed -n 's/^\([a-z][a-z-]*\):[^#]*## \(.*\)/\1	\2/p' $(firstword $(MAKEFILE_LIST)) | \
+		while IFS='	' read -r target text; do printf '  %-24s %s\n' "$$target" "$$text"; done
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Running it
+
+demo: $(VENV)/.installed-production ## Show it at work: a pretend shop, a broker, a worker, a dozen orders (ARGS=--help)
+	@exec $(BIN)/ecommerce-worker demo $(ARGS)
+
+worker: $(VENV)/.installed-production ## Run a worker (ARGS="--concurrency 64" and the like)
+	@exec $(BIN)/ecommerce-worker worker $(ARGS)
+
+check: $(VENV)/.installed-production ## Print the configuration in force and everything wrong with it
+	@exec $(BIN)/ecommerce-worker check $(ARGS)
+
+status: $(VENV)/.installed-production ## Show workers, queues, waiting and parked orders
+	@exec $(BIN)/ecommerce-worker status $(ARGS)
+
+rabbitmq: ## Get a RabbitMQ for development going on 127.0.0.1:5672
+	@exec deploy/rabbitmq.sh start
+
+rabbitmq-stop: ## Stop the RabbitMQ that `make rabbitmq` started
+	@exec deploy/rabbitmq.sh stop
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Working on it
+
+test: $(VENV)/.installed-test rabbitmq-program ## Run all tests (ARGS="-k parked" for some)
+	$(BIN)/python -m pytest $(TESTS) $(ARGS)
+
+test-unit: $(VENV)/.installed-test ## Run the tests that need no broker
+	$(BIN)/python -m pytest $(TESTS) --ignore=$(TESTS)/broker $(ARGS)
+
+test-broker: $(VENV)/.installed-test rabbitmq-program ## Run the tests against a real, private RabbitMQ
+	$(BIN)/python -m pytest $(TESTS)/broker $(ARGS)
+
+# The broker tests start a node of their own from this program. Without it they say so and are skipped (under CI=true or
+# REQUIRE_BROKER=1 they fail), so a failure to install it does not keep the other tests from running.
+rabbitmq-program:
+	@deploy/install-rabbitmq.sh || true
+
+quality: $(VENV)/.installed-quality ## Lint, check types, check the documents
+	$(BIN)/ruff check --config .ci/ruff.toml .
+	$(BIN)/mypy --config-file tox.ini ecommerce_worker benchmarks
+	@for document in $$(find README.rst CHANGELOG.rst docs -name '*.rst' 2>/dev/null | sort); do \
+		echo "rst $$document"; \
+		$(BIN)/python -m docutils --report=info --exit-status=info "$$document" /dev/null || exit 1; \
+	done
+
+validate: ## Both: test and quality
+	@$(MAKE) --no-print-directory test
+	@$(MAKE) --no-print-directory quality
+
+benchmark: $(VENV)/.installed-test rabbitmq-program ## Measure orders per second through a real RabbitMQ
+	@exec $(BIN)/python -m benchmarks.orders $(ARGS)
+
+clean: ## Remove .venv and everything else that can be made again
+	rm -rf $(VENV) .tox build dist ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage htmlcov
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Requirements
+
+requirements: $(VENV)/.installed-quality ## Install what development needs into .venv
+	@:
+
+production-requirements: $(VENV)/.installed-production ## Install what a fulfilment server needs into .venv
+	@:
+
+# Under the oldest Python supported: pins made under a newer one may not exist for it. The order matters: each file holds
+# the pins of the one before.
+upgrade: $(VENV)/.installed-pip_tools ## Move all pins in requirements/*.txt to the newest versions
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { \
+		echo 'make upgrade: pins are made under Python 3.11: make clean; make upgrade PYTHON=python3.11' >&2; exit 1; }
+	@for name in base production test quality tox pip_tools; do \
+		echo "compiling requirements/$$name.txt"; \
+		CUSTOM_COMPILE_COMMAND='make upgrade' $(PIP_COMPILE) -o requirements/$$name.txt requirements/$$name.in || exit 1; \
+	done
+
+# The stamp of a .venv that was made elsewhere (the clone was moved) or whose interpreter is gone counts for nothing.
+ifneq ($(shell test -x $(BIN)/python && cat $(VENV)/.made 2>/dev/null),$(CURDIR))
+.PHONY: $(VENV)/.made
+endif
+
+$(VENV)/.made:
+	@PYTHON='$(PYTHON)' deploy/venv.sh $(VENV)
+	@printf '%s\n' '$(CURDIR)' > $@
+
+# One after the other, also under `make -j`: two pips must not write into one .venv at a time.
+$(VENV)/.installed-production: $(VENV)/.made requirements/production.txt requirements/base.in setup.py
+	@echo 'installing the worker into $(VENV) ...'
+	@$(PIP) install -r requirements/production.txt
+	@$(PIP) install --no-deps --editable .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed-production requirements/test.txt
+	@echo 'installing what the tests need into $(VENV) ...'
+	@$(PIP) install -r requirements/test.txt
+	@touch $@
+
+$(VENV)/.installed-quality: $(VENV)/.installed-test requirements/quality.txt
+	@echo 'installing what the linters need into $(VENV) ...'
+	@$(PIP) install -r requirements/quality.txt
+	@touch $@
+
+$(VENV)/.installed-pip_tools: $(VENV)/.made requirements/pip_tools.txt | $(VENV)/.installed-production
+	@echo 'installing pip-tools into $(VENV) ...'
+	@$(PIP) install -r requirements/pip_tools.txt
+	@touch $@

@@ -1,0 +1,235 @@
+"""Every setting, its default and its meaning: the operator's reference page.
+
+A setting in force is the last word of: this module; the settings module named by ``WORKER_CONFIGURATION_MODULE``
+(``ecommerce_worker.configuration.local`` if it is not set); the YAML file named by ``ECOMMERCE_WORKER_CFG``; the
+environment variable ``ECOMMERCE_WORKER_<SETTING>``; and, for the messages of one site, ``SITE_OVERRIDES``.
+
+* Mappings such as ``BRAZE`` are merged key by key: a layer names only what differs from those below it.
+* Values may be texts, as templates write them: ``"11"``, ``"true"``, ``"{'edx': {...}}"``. Where something other than
+  a text is wanted, ``""`` means "not set" and leaves the layer below in force; everything else counts, also ``False``
+  and ``0``.
+* ``${NAME}`` within a text is replaced by the environment variable of that name (``$${NAME}`` stays ``${NAME}``).
+* A secret, and ``BROKER_URL``, may be ``file:/path/of/a/file``: the file's content, stripped.
+* Other settings of Celery may be given beside these, under their old names (``CELERYD_PREFETCH_MULTIPLIER``) or their
+  new ones (``worker_prefetch_multiplier``), and are handed to Celery as they are.
+
+``ecommerce-worker check`` prints what is in force, where each value came from, and everything that is wrong with it.
+All durations are in seconds.
+"""
+
+from .logger import get_logger_config, without_missing_handlers
+
+# --- How settings modules are loaded: two marks for settings modules only, no settings ------------------------------
+
+# True in a settings module that is not complete without the YAML file named by ECOMMERCE_WORKER_CFG.
+YAML_REQUIRED = False
+
+# Name of an environment variable that, set to anything, keeps the YAML file from being read or required.
+YAML_OPT_OUT = ''
+
+# --- The broker -----------------------------------------------------------------------------------------------------
+
+# Where RabbitMQ is: one URL, or several to fall back on (a list, or joined by ';'). Percent-encode special characters
+# of the password ('/' is %2F). A URL that ends with the port means the virtual host '/'.
+BROKER_URL: str | list[str] = 'amqp://celery:celery@127.0.0.1:5672'
+
+# Connections kept open for publishing, at most; 0 opens a new one for each message, which load balancers resent.
+BROKER_POOL_LIMIT: int | None = 10
+
+# Patience for a connection to be established: long enough for TLS through a load balancer.
+BROKER_CONNECTION_TIMEOUT: float = 4
+
+# A connection without a sign of life for this long counts as cut; 0 turns heartbeats off.
+BROKER_HEARTBEAT: float = 10.0
+
+# How often within BROKER_HEARTBEAT the connection is looked at.
+BROKER_HEARTBEAT_CHECKRATE: float = 2
+
+# Further options of the transport, such as {'visibility_timeout': 43200}; laid over those that the worker itself needs.
+BROKER_TRANSPORT_OPTIONS: dict[str, object] = {}
+
+# True lets the worker start on a transport that can lose messages when a worker dies, for a demonstration.
+ALLOW_UNSAFE_BROKER = False
+
+# --- Queues ---------------------------------------------------------------------------------------------------------
+
+# What a worker consumes unless it is told otherwise: where shops publish today, and where those before 2019 did.
+# Older ones still used 'celery'; add it only if no other application on this broker consumes it.
+QUEUES = [
+    'ecommerce.fulfillment', 'ecommerce.email_marketing', 'ecommerce.default',
+    'fulfillment', 'email_marketing',
+]
+
+# 'classic' declares the queues exactly as shops do, else RabbitMQ refuses whoever comes second; 'quorum' is for sites
+# that control both sides, or whose virtual host makes every queue a quorum queue.
+QUEUE_TYPE = 'classic'
+
+# Where the worker publishes a task without a queue of its own.
+DEFAULT_PRIORITY_QUEUE = 'ecommerce.default'
+CELERY_DEFAULT_QUEUE = DEFAULT_PRIORITY_QUEUE
+CELERY_DEFAULT_EXCHANGE = 'ecommerce'
+CELERY_DEFAULT_ROUTING_KEY = 'ecommerce'
+
+# --- The worker process ---------------------------------------------------------------------------------------------
+
+# 'threads': the tasks wait for other services nearly all the time, so one process of many threads does the work of
+# many processes in a fraction of the memory. 'prefork' and 'solo' are Celery's own.
+WORKER_POOL = 'threads'
+
+# Tasks that run at the same time in one worker, and messages it holds at most.
+WORKER_CONCURRENCY = 32
+
+# --- Messages -------------------------------------------------------------------------------------------------------
+
+# The worker publishes JSON only: pickled messages would break other services on a shared broker.
+CELERY_TASK_SERIALIZER = 'json'
+CELERY_RESULT_SERIALIZER = 'json'
+CELERY_EVENT_SERIALIZER = 'json'
+
+# What is read. Shops still send pickle; it is decoded by an unpickler that admits numbers and texts and nothing else.
+CELERY_ACCEPT_CONTENT = ['json', 'pickle']
+
+# The modules that define the tasks.
+CELERY_IMPORTS: tuple[str, ...] = ('ecommerce_worker.fulfillment.v1.tasks',)
+
+# Tasks run where they are called, without a broker: for tests.
+CELERY_ALWAYS_EAGER = False
+
+# Results are not kept: nobody asks for them.
+CELERY_RESULT_BACKEND: str | None = None
+
+# --- Fulfilment -----------------------------------------------------------------------------------------------------
+
+# The shop's API.
+ECOMMERCE_API_ROOT = 'http://127.0.0.1:8002/api/v2/'
+
+# Tries after the first when the shop refuses (404, 403, 500 …), 2**n seconds apart: 11 spread over 34 minutes. After
+# that the order is parked.
+MAX_FULFILLMENT_RETRIES = 11
+
+# How long an order is tried while a service is down or busy, before it is parked: three days, a long weekend.
+FULFILLMENT_GIVE_UP_AFTER: float = 259_200
+
+# Between two tries during an outage: at least, at most. The delay doubles, with jitter.
+RETRY_DELAY_MIN: float = 1
+RETRY_DELAY_MAX: float = 900
+
+# Patience for the answer to one fulfilment: the shop may spend 7 s on each line of the order, and an impatient second
+# try would overlap the first.
+FULFILLMENT_READ_TIMEOUT: float = 30
+
+# Patience with every other request: for the connection (just over 3 s, the time after which TCP sends its first
+# packet again), and for the answer.
+HTTP_CONNECT_TIMEOUT: float = 3.05
+HTTP_READ_TIMEOUT: float = 10
+
+# A message that was with a worker when that worker died waits this long before it is tried again, so that a first try
+# still under way can end; after so many such rounds it is parked as the likely cause.
+REDELIVERY_DELAY: float = 30
+REDELIVERY_LIMIT = 10
+
+# --- Who the worker is to the shop ----------------------------------------------------------------------------------
+
+# 'oauth2': a token from the LMS (shops since 2022; the only way since Quince). 'jwt': a token signed by the worker
+# itself. 'auto': the first if BACKEND_SERVICE_EDX_OAUTH2_KEY and _SECRET are set, else the second if JWT_SECRET_KEY is.
+AUTHENTICATION = 'auto'
+
+# The LMS's token service, and the worker's credentials there.
+BACKEND_SERVICE_EDX_OAUTH2_PROVIDER_URL = 'http://localhost:18000/oauth2/'
+BACKEND_SERVICE_EDX_OAUTH2_KEY = 'ecommerce-backend-service-key'
+BACKEND_SERVICE_EDX_OAUTH2_SECRET: str | None = 'ecommerce-backend-service-secret'  # noqa: S105 - refused in production
+
+# Signs the worker's own tokens; the shop must know it. At least 32 random bytes.
+JWT_SECRET_KEY: str | None = None
+
+# Who the worker's own tokens say they are from, and for.
+JWT_ISSUER = 'ecommerce_worker'
+ECOMMERCE_SERVICE_USERNAME = 'ecommerce_worker'
+
+# True lets the worker start with the secrets shipped here, or without one, which anybody could use: for development.
+ALLOW_INSECURE_SECRETS = False
+
+# --- Logging --------------------------------------------------------------------------------------------------------
+
+# 'DEBUG', 'INFO', 'WARNING', 'ERROR' or 'CRITICAL': the least important lines that are written.
+LOG_LEVEL = 'INFO'
+
+# For logging.config.dictConfig. The console only: containers, systemd and supervisor all read it, and a syslog that is
+# not there would cost a traceback for every line. get_logger_config() gives a file or the syslog to who wants one.
+# The console shows what the loggers let through, and LOG_LEVEL is the level of ''.
+LOGGING = get_logger_config(debug=True)
+LOGGING['handlers'].pop('local')
+LOGGING['loggers']['']['level'] = LOG_LEVEL
+LOGGING = without_missing_handlers(LOGGING)
+
+# Celery leaves this logging alone.
+CELERYD_HIJACK_ROOT_LOGGER = False
+
+# --- Several shops --------------------------------------------------------------------------------------------------
+
+# Settings that differ for the messages of one site: {'<site code>': {'ECOMMERCE_API_ROOT': 'https://…', …}}.
+SITE_OVERRIDES: dict[str, dict[str, object]] = {}
+
+# --- Mail through Braze ---------------------------------------------------------------------------------------------
+
+BRAZE: dict[str, object] = {
+    # True sends mail through Braze.
+    'BRAZE_ENABLE': False,
+    # The key of the REST API, and the identifier of the app (Braze's app_id).
+    'BRAZE_REST_API_KEY': None,
+    'BRAZE_WEBAPP_API_KEY': None,
+    # The Braze instance, and its endpoints.
+    'REST_API_URL': 'https://rest.iad-06.braze.com',
+    'MESSAGES_SEND_ENDPOINT': '/messages/send',
+    'EMAIL_BOUNCE_ENDPOINT': '/email/hard_bounces',
+    'NEW_ALIAS_ENDPOINT': '/users/alias/new',
+    'USERS_TRACK_ENDPOINT': '/users/track',
+    'EXPORT_ID_ENDPOINT': '/users/export/ids',
+    'CAMPAIGN_SEND_ENDPOINT': '/campaigns/trigger/send',
+    # The sender, without a name: each mail brings its own.
+    'FROM_EMAIL': '<edx-for-business-no-reply@info.edx.org>',
+    # The campaigns that mails are counted under, and the variation of each; '' for none.
+    'ENTERPRISE_CAMPAIGN_ID': '',
+    'ENTERPRISE_CODE_ASSIGNMENT_CAMPAIGN_ID': '',
+    'ENTERPRISE_CODE_UPDATE_CAMPAIGN_ID': '',
+    'ENTERPRISE_CODE_USAGE_CAMPAIGN_ID': '',
+    'ENTERPRISE_CODE_NUDGE_CAMPAIGN_ID': '',
+    'ENTERPRISE_CODE_USAGE_API_TRIGGERED_CAMPAIGN_ID': '',
+    'ENTERPRISE_CODE_ASSIGNMENT_MESSAGE_VARIATION_ID': '',
+    'ENTERPRISE_CODE_UPDATE_MESSAGE_VARIATION_ID': '',
+    'ENTERPRISE_CODE_USAGE_MESSAGE_VARIATION_ID': '',
+    'ENTERPRISE_CODE_NUDGE_MESSAGE_VARIATION_ID': '',
+    # Between two tries, and how many after the first.
+    'BRAZE_RETRY_SECONDS': 3600,
+    'BRAZE_RETRY_ATTEMPTS': 6,
+}
+
+# --- Mail and purchases through Sailthru ----------------------------------------------------------------------------
+
+SAILTHRU: dict[str, object] = {
+    # True reports purchases to Sailthru, and sends mail through it where Braze is off.
+    'SAILTHRU_ENABLE': False,
+    # Credentials.
+    'SAILTHRU_KEY': None,
+    'SAILTHRU_SECRET': None,
+    # Templates of the mails after an upgrade, a purchase, an enrolment, and for a cart left behind; None: no mail.
+    'SAILTHRU_UPGRADE_TEMPLATE': None,
+    'SAILTHRU_PURCHASE_TEMPLATE': None,
+    'SAILTHRU_ENROLL_TEMPLATE': None,
+    'SAILTHRU_ABANDONED_CART_TEMPLATE': None,
+    # Minutes (not seconds: Sailthru's own unit) after which a cart counts as left behind.
+    'SAILTHRU_ABANDONED_CART_DELAY': 60,
+    # Cents below which a purchase is not reported.
+    'SAILTHRU_MINIMUM_COST': 100,
+    # Between two tries, and how many after the first.
+    'SAILTHRU_RETRY_SECONDS': 3600,
+    'SAILTHRU_RETRY_ATTEMPTS': 6,
+    # How long the description of a course is kept.
+    'SAILTHRU_CACHE_TTL_SECONDS': 3600,
+    # Template by kind of mail.
+    'templates': {
+        'course_refund': 'Course Refund',
+        'assignment_email': 'Offer Assignment Email',
+        'enterprise_portal_email': 'Enterprise Portal Email',
+    },
+}

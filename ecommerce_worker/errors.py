@@ -1,0 +1,98 @@
+"""What can go wrong, as one tree; the class says what to do next.
+
+::
+
+    WorkerError
+    ├── Misconfigured        a person must change a setting; nothing is tried
+    ├── Undecodable          the message cannot be read; it is parked as it is
+    ├── WrongArguments       the message can be read, but the task cannot take it; it is parked
+    ├── NotPublished         the broker did not confirm; the message it follows from is given back
+    └── ApiError             another service did not do what was asked
+        ├── Transient        asking again may help
+        │   ├── Unreachable      no answer: refused, DNS, TLS, time-out, cut transfer
+        │   ├── Throttled        429, or a busy token endpoint
+        │   └── PeerFailure      5xx, or an answer that is none
+        └── Rejected         the answer stays the same until somebody changes something
+            ├── Unauthorized     401, 403
+            └── NotFound         404
+    Skip                     not an error: nothing is left to do
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class WorkerError(Exception):
+    """Base of every error that this package raises on purpose; its text holds no secret and no personal data."""
+
+
+class Misconfigured(WorkerError):
+    """The configuration cannot work: correct every problem listed, then start again."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__('\n'.join(self.problems))
+
+
+class Undecodable(WorkerError):
+    """A message that cannot be read: look at it where it is parked, repair its producer, resend or discard it."""
+
+
+class WrongArguments(WorkerError):
+    """A message whose arguments the task cannot take: correct the producer; the parked message shows what came."""
+
+
+class NotPublished(WorkerError):
+    """The broker did not confirm a message: whatever it was to replace must be kept."""
+
+
+class ApiError(WorkerError):
+    """Another service did not do what it was asked.
+
+    ``status`` is the HTTP status (None without an answer), ``retry_after`` the seconds that the peer asks to
+    wait (None if it does not say), ``maybe_done`` tells that the request may have had its effect all the same.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None, retry_after: float | None = None,
+                 maybe_done: bool = False) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after = retry_after
+        self.maybe_done = maybe_done
+
+
+class Transient(ApiError):
+    """Nobody's decision but an outage: ask again, later."""
+
+
+class Unreachable(Transient):
+    """No complete answer came: ask again when the peer or the network is back."""
+
+
+class Throttled(Transient):
+    """The peer is busy or limits us: ask again no sooner than ``retry_after``."""
+
+
+class PeerFailure(Transient):
+    """The peer failed or answered nonsense: ask again, and look into its log if it lasts."""
+
+
+class Rejected(ApiError):
+    """The peer understood and refused: asking the same again gives the same answer."""
+
+
+class Unauthorized(Rejected):
+    """The peer does not accept our credentials or permissions (401, 403): correct them, then resend."""
+
+
+class NotFound(Rejected):
+    """The peer does not know what was asked for (404): not committed yet, another site's, or mistyped."""
+
+
+class Skip(Exception):  # noqa: N818 - an answer, not an error
+    """Nothing is left to do, and ``reason`` says why; the message is settled as done."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason

@@ -1,0 +1,26 @@
+"""The task of the shop's fulfilment."""
+
+from __future__ import annotations
+
+from ecommerce_worker import runtime
+from ecommerce_worker.clients.ecommerce import COMPLETE
+from ecommerce_worker.errors import Skip, WrongArguments
+from ecommerce_worker.task import Task, task
+
+
+@task(policy=lambda site: site.fulfillment_policy, key='order_number')
+def fulfill_order(self: Task, order_number: str, site_code: str | None = None, email_opt_in: bool = False) -> None:
+    """Have the shop fulfil a paid order.
+
+    ``site_code`` names the shop (the short code of a partner); ``email_opt_in`` tells whether the learner wants
+    mail of the organisation.  The shop's fulfilment is not idempotent while the order is open: each call mails a
+    receipt again.  So every run but the first asks how the order stands before it does anything.
+    """
+    if not (site_code is None or isinstance(site_code, str)):
+        raise WrongArguments('the site code is no text')
+    if not (email_opt_in is None or isinstance(email_opt_in, bool)):
+        raise WrongArguments('email_opt_in is neither true nor false')
+    shop = runtime.site(site_code).ecommerce
+    if self.repeated and shop.status(order_number) == COMPLETE:
+        raise Skip('the order is complete already')
+    shop.fulfill(order_number, email_opt_in=bool(email_opt_in))

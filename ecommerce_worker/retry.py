@@ -1,0 +1,56 @@
+"""When to try again: a function of the error, how often and how long it has been tried; no clock, no I/O."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ecommerce_worker.errors import ApiError, Rejected, Transient
+
+#: The longest single wait, in seconds, that any peer can ask for with ``Retry-After``.
+LONGEST_WAIT = 24 * 3600.0
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Patience by time for outages, by count for refusals.
+
+    An outage (no answer, 429, 502-504 …) is nobody's decision: it is waited out for ``give_up_after`` seconds,
+    with full jitter under an exponential ceiling so that a shop that comes back is not stampeded.  A refusal
+    stays the same however often it is asked, but an early 404 is normal (the shop may publish before it
+    commits): it is asked again ``refusals`` times, 1, 2, 4 … seconds apart.  A 500 counts as a refusal: the shop
+    answers it for ever to an order that it can no longer ship.
+    """
+
+    refusals: int = 11
+    give_up_after: float = 3 * 24 * 3600.0
+    shortest: float = 1.0
+    longest: float = 900.0
+    jitter: Callable[[], float] = field(default=random.random, repr=False, compare=False)
+
+    def counts(self, error: ApiError) -> bool:
+        """Whether this error is a refusal, counted, rather than an outage, waited out."""
+        return isinstance(error, Rejected) or error.status == 500
+
+    def next_delay(self, error: BaseException, attempt: int, age: float) -> float | None:
+        """Seconds until the next try, or None to give up.
+
+        ``attempt`` is how many tries have ended in this kind of error (refusal or outage), this one included, from
+        1; ``age`` the seconds since the first try.  An error that is not of another service is never retried.
+        """
+        if not isinstance(error, ApiError):
+            return None
+        if self.counts(error):
+            if attempt > self.refusals:
+                return None
+            wait = float(2 ** (attempt - 1))
+        elif isinstance(error, Transient):
+            if age >= self.give_up_after:
+                return None
+            ceiling = min(self.longest, self.shortest * 2.0 ** min(attempt, 32))
+            wait = self.shortest + self.jitter() * max(0.0, ceiling - self.shortest)
+            wait = min(wait, max(self.shortest, self.give_up_after - age))
+        else:
+            return None
+        return min(LONGEST_WAIT, max(wait, error.retry_after or 0.0))

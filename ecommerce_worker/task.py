@@ -1,0 +1,280 @@
+"""The only base class of tasks: perform → announce → settle.
+
+A run ends in one of four outcomes, whatever its body raises; each has one way of settling the message, and the
+message is acknowledged only after what follows from it is safe with the broker.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import random
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any, ClassVar, Final
+
+import celery
+from celery import shared_task
+from celery.exceptions import Ignore, Reject
+
+from ecommerce_worker import observe, runtime, topology
+from ecommerce_worker.errors import ApiError, Misconfigured, NotPublished, Skip, WrongArguments
+from ecommerce_worker.retry import Policy
+from ecommerce_worker.site import Site
+from ecommerce_worker.wire import Call, Notes, Raw
+
+logger = logging.getLogger(__name__)
+
+#: The header under which the worker's consumer hands a :class:`Delivery` to the task.
+DELIVERY: Final = 'ecommerce_delivery'
+
+#: Seconds to hold a message that could not be published anew before it is given back, so that nothing spins.
+GIVE_BACK_SECONDS: Final = 2.0
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A message as this worker was given it: what was read, and the raw form to fall back on."""
+
+    call: Call
+    raw: Raw
+    notes: Notes
+    redelivered: bool = False
+
+    @property
+    def queue(self) -> str:
+        """The queue that it goes back to."""
+        return self.notes.queue
+
+    @property
+    def repeated(self) -> bool:
+        """Whether another run may have had its effect already, in whole or in part."""
+        return bool(self.redelivered or self.notes.attempt or self.notes.redelivered or self.notes.resent
+                    or self.call.retries)
+
+
+@dataclass(frozen=True)
+class Done:
+    """The body returned: acknowledged."""
+
+    reason: str = ''
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Nothing was left to do: acknowledged."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Retrying:
+    """Tried again after ``delay`` seconds in the broker's waiting room, with these notes; then acknowledged."""
+
+    reason: str
+    delay: float
+    notes: Notes
+
+
+@dataclass(frozen=True)
+class Parked:
+    """Kept for a person in the parked queue, as it came; then acknowledged."""
+
+    reason: str
+    notes: Notes
+
+
+Outcome = Done | Skipped | Retrying | Parked
+
+
+class Task(celery.Task):  # type: ignore[misc]  # Celery is not typed
+    """A task that never loses its message."""
+
+    abstract = True
+    acks_late = True
+    reject_on_worker_lost = True
+    ignore_result = True
+    max_retries = None
+
+    #: How patiently the task is tried at a site.
+    policy: ClassVar[Callable[[Site], Policy]]
+
+    #: The name of the argument that people know the task by, such as the order number.
+    key: ClassVar[str]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the body; called directly or eagerly, as any function, its errors included."""
+        delivery: Delivery | None = self.request.get(DELIVERY)
+        if delivery is None:
+            try:
+                return super().__call__(*args, **kwargs)
+            except Skip:
+                return None
+        started = time.monotonic()
+        outcome = self.perform(delivery)
+        self.announce(delivery, outcome, time.monotonic() - started)
+        self.settle(delivery, outcome)
+        return None
+
+    @property
+    def repeated(self) -> bool:
+        """Whether to ask before doing: another run may have been here before this one."""
+        delivery: Delivery | None = self.request.get(DELIVERY)
+        return delivery is not None and delivery.repeated
+
+    def perform(self, delivery: Delivery) -> Outcome:
+        """Run the body and say how it ended; raises nothing."""
+        try:
+            early = self._too_early(delivery)
+            if early:
+                return early
+            args, kwargs = self._accepted(delivery.call)
+            self.run(*args, **kwargs)
+        except Skip as skip:
+            return Skipped(skip.reason)
+        except ApiError as error:
+            return self._after(delivery, error)
+        except (WrongArguments, Misconfigured) as error:
+            return Parked(str(error), _noted(delivery, str(error), attempt=1))
+        except (Exception, RecursionError) as error:  # noqa: BLE001 - whatever it is, the message must be settled
+            logger.error('a task has a programming error: task=%s id=%s error=%s\n%s', self.name, delivery.call.id,
+                         type(error).__name__, ''.join(traceback.format_tb(error.__traceback__)))
+            reason = f'a programming error in the worker: {type(error).__name__} at {_where(error)}'
+            return Parked(reason, _noted(delivery, reason, attempt=1))
+        except BaseException as error:  # noqa: BLE001 - SystemExit and the like say nothing about the message
+            return self._interrupted(delivery, f'the run was interrupted ({type(error).__name__})')
+        return Done()
+
+    def announce(self, delivery: Delivery, outcome: Outcome, seconds: float) -> None:
+        """Tell every listener; one that fails harms neither the others nor the message."""
+        call = delivery.call
+        told = observe.Told(
+            outcome=type(outcome).__name__.lower(), task=self.name, id=call.id, key=self.key_of(call),
+            site=str(call.kwargs.get('site_code') or ''), attempt=delivery.notes.attempt + 1, seconds=seconds,
+            reason=outcome.reason, next_try=outcome.delay if isinstance(outcome, Retrying) else None)
+        for listener in runtime.current().listeners:
+            try:
+                listener(told)
+            except Exception:
+                logger.exception('a listener failed')
+
+    def settle(self, delivery: Delivery, outcome: Outcome) -> None:
+        """Say the matching word to Celery, once what follows from the outcome is safe.
+
+        Raises Celery's ``Ignore`` (acknowledge) or ``Reject`` (give back to the queue).
+        """
+        try:
+            match outcome:
+                case Done():
+                    return
+                case Retrying():
+                    topology.wait(self.app, delivery.call, outcome.notes, outcome.delay)
+                case Parked():
+                    topology.park(self.app, delivery.raw, outcome.notes, task=self.name, id=delivery.call.id,
+                                  key=self.key_of(delivery.call), reason=outcome.reason)
+        except NotPublished as error:
+            logger.warning('given back to its queue: task=%s id=%s reason="%s"', self.name, delivery.call.id, error)
+            time.sleep(GIVE_BACK_SECONDS)
+            raise Reject(str(error), requeue=True) from None
+        raise Ignore(outcome.reason)
+
+    def key_of(self, call: Call) -> str:
+        """What people know this call by: the argument named in :attr:`key`, shortened, if it is a word or a number."""
+        value = call.kwargs.get(self.key)
+        position = self._positions.get(self.key)
+        if value is None and position is not None and position < len(call.args):
+            value = call.args[position]
+        return str(value)[:128] if isinstance(value, str | int) else ''
+
+    def _too_early(self, delivery: Delivery) -> Outcome | None:
+        """What to do with a message that should not run at once; None if it may."""
+        if delivery.redelivered:
+            return self._interrupted(delivery, 'delivered again: its worker or its connection was lost')
+        if delivery.call.eta:
+            wait = (delivery.call.eta - datetime.now(UTC)).total_seconds()
+            if wait > 1:
+                return Retrying('not before the time that its producer gave', wait,
+                                replace(delivery.notes, attempt=delivery.call.retries))
+        return None
+
+    def _interrupted(self, delivery: Delivery, reason: str) -> Outcome:
+        """A run without an end waits, longer each round, so that a culprit and its neighbours come back apart."""
+        settings = runtime.current().settings
+        rounds = delivery.notes.redelivered + 1
+        notes = _noted(delivery, reason, redelivered=1)
+        if rounds > settings.REDELIVERY_LIMIT:
+            return Parked(f'begun {rounds} times and never ended; it may be what stops the worker', notes)
+        first = settings.REDELIVERY_DELAY
+        return Retrying(reason, first + random.uniform(0, first * rounds), notes)  # noqa: S311 - no secret
+
+    def _accepted(self, call: Call) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments that the body can take; a newer shop's unknown names are dropped, with a line in the log."""
+        known = {name: value for name, value in call.kwargs.items() if name in self._parameters}
+        if len(known) < len(call.kwargs):
+            logger.warning('ignored unknown arguments: task=%s id=%s names=%s', self.name, call.id,
+                           ','.join(sorted(name[:40] for name in set(call.kwargs) - set(known))))
+        try:
+            self._signature.bind(*call.args, **known)
+        except TypeError as error:
+            raise WrongArguments(f'the task takes other arguments: {error}') from None
+        return call.args, known
+
+    def _after(self, delivery: Delivery, error: ApiError) -> Outcome:
+        """Try again or give up, as the policy of the site has it."""
+        policy = type(self).policy(self._site_of(delivery.call))
+        notes, reason = delivery.notes, str(error)
+        counted = policy.counts(error)
+        tries = (max(notes.refusals, delivery.call.retries) if counted else notes.outages) + 1
+        age = max(0.0, time.time() - notes.since) if notes.since else 0.0
+        delay = policy.next_delay(error, tries, age)
+        noted = _noted(delivery, reason, attempt=1, **{'refusals' if counted else 'outages': 1})
+        if delay is None:
+            return Parked(f'{reason}; given up after {noted.attempt} tries', noted)
+        return Retrying(reason, delay, noted)
+
+    def _site_of(self, call: Call) -> Site:
+        code = call.kwargs.get('site_code')
+        return runtime.site(code if isinstance(code, str) else None)
+
+    @cached_property
+    def _signature(self) -> inspect.Signature:
+        return inspect.signature(self.run)
+
+    @cached_property
+    def _parameters(self) -> Mapping[str, inspect.Parameter]:
+        return self._signature.parameters
+
+    @cached_property
+    def _positions(self) -> Mapping[str, int]:
+        return {name: position for position, name in enumerate(self._parameters)}
+
+
+def task(*, policy: Callable[[Site], Policy], key: str) -> Callable[[Callable[..., None]], Task]:
+    """Make a task of a function whose first parameter is the task itself.
+
+    ``policy`` gives the patience at a site, ``key`` names the argument that people know the task by.
+    """
+    def register(body: Callable[..., None]) -> Task:
+        if key not in inspect.signature(body).parameters:
+            raise TypeError(f'{body.__name__} has no argument {key!r} to be known by')
+        return shared_task(bind=True, base=Task, policy=staticmethod(policy), key=key)(body)  # type: ignore[no-any-return]
+
+    return register
+
+
+def _noted(delivery: Delivery, reason: str, **counted: int) -> Notes:
+    """The notes with this run's end on them and its counters moved on."""
+    now = time.time()
+    notes = delivery.notes
+    changes = {name: getattr(notes, name) + step for name, step in counted.items()}
+    return notes.having({'at': now, 'reason': reason}, since=notes.since or now, **changes)
+
+
+def _where(error: BaseException) -> str:
+    """The file and line that raised, without the error's text, which may quote what it choked on."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f'{frames[-1].filename.rpartition("/")[2]}:{frames[-1].lineno}' if frames else 'an unknown place'

@@ -1,0 +1,228 @@
+"""Everything this worker has in RabbitMQ, as one table, and the two ways of moving a message in it.
+
+::
+
+    shop ──► (queue's own exchange, or the default one) ──► ecommerce.fulfillment ──► worker
+                                                                  ▲                     │ not now
+                      ecommerce_celery_delayed_delivery ──────────┘                     ▼
+                                   ▲                                        ecommerce_celery_delayed_27
+                                   └──────── … one queue for each bit of the delay … ───┘
+                                                                                        │ not like this
+                                                                        ecommerce.parked ◄
+
+A message is moved by publishing it where it goes, confirmed by the broker, before the original is acknowledged.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from amqp.exceptions import MessageNacked
+from kombu import Connection, Exchange, Queue, binding
+from kombu.exceptions import KombuError
+from kombu.utils.json import dumps
+
+from ecommerce_worker.errors import NotPublished
+from ecommerce_worker.wire import NOTES, Call, Notes, Raw
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+#: The queue of messages that wait for a person.
+PARKED: Final = 'ecommerce.parked'
+
+#: Keeps the waiting room apart from that of another service on the same virtual host.
+PREFIX: Final = 'ecommerce'
+
+#: The waiting room holds delays of whole seconds up to 2**28 - 1, more than eight years, a bit for each queue.
+BITS: Final = 28
+
+_DELIVERY = f'{PREFIX}_celery_delayed_delivery'
+
+#: The queue of the messages without a route, and the exchange and key under which Celery 3.1 publishes them.
+_DEFAULT_QUEUE, _DEFAULT_EXCHANGE = 'ecommerce.default', 'ecommerce'
+
+#: How long a publish may take, in seconds, before its original is given back.
+CONFIRM_SECONDS: Final = 30
+
+
+def level(number: int) -> str:
+    """The queue (and exchange) of the waiting room that delays by ``2**number`` seconds."""
+    return f'{PREFIX}_celery_delayed_{number}'
+
+
+def task_queue(name: str, queue_type: str = 'classic') -> Queue:
+    """A task queue, declared exactly as the shop declares it, else RabbitMQ refuses whoever comes second.
+
+    Celery 3.1 publishes to a direct exchange of the queue's name; later ones through the default exchange.
+    """
+    bindings = [binding(Exchange(_DEFAULT_EXCHANGE), routing_key=_DEFAULT_EXCHANGE)] if name == _DEFAULT_QUEUE else []
+    return Queue(name, Exchange(name), routing_key=name, bindings=bindings,
+                 queue_arguments={'x-queue-type': 'quorum'} if queue_type == 'quorum' else None)
+
+
+def queue_of(exchange: str, routing_key: str) -> str:
+    """The queue that a producer meant by where it published; a delayed message says so in its notes instead."""
+    if (exchange, routing_key) == (_DEFAULT_EXCHANGE, _DEFAULT_EXCHANGE):
+        return _DEFAULT_QUEUE
+    return routing_key
+
+
+def has_waiting_room(connection: Connection) -> bool:
+    """Whether this broker can delay messages itself; others get a countdown that the worker holds."""
+    return bool(connection.transport.driver_type == 'amqp')
+
+
+def declare_parked(connection: Connection) -> None:
+    """Declare the queue of parked messages; harmless to repeat."""
+    channel = connection.channel()
+    try:
+        Queue(PARKED).bind(channel).declare()
+    finally:
+        channel.close()
+
+
+def declare(connection: Connection, queues: Iterable[Queue]) -> None:
+    """Declare the task queues, the parked queue, the waiting room and the ways between them; harmless to repeat."""
+    queues = list(queues)
+    declare_parked(connection)
+    channel = connection.channel()
+    try:
+        for queue in queues:
+            queue.bind(channel).declare()
+        if not has_waiting_room(connection):
+            return
+        from kombu.transport.native_delayed_delivery import (  # since kombu 5.7, which the shop need not have
+            declare_native_delayed_delivery_exchanges_and_queues,
+        )
+        declare_native_delayed_delivery_exchanges_and_queues(connection, 'quorum', prefix=PREFIX)
+        for queue in queues:
+            # Exactly as many words as there are bits: '#.fulfillment' would catch 'ecommerce.fulfillment' too.
+            key = '.'.join(('*',) * BITS + (queue.name,))
+            queue.bind(channel).bind_to(_DELIVERY, routing_key=key)
+    finally:
+        channel.close()
+
+
+@dataclass(frozen=True)
+class Depth:
+    """How full a queue is; ``consumers`` is None where the broker cannot tell."""
+
+    name: str
+    messages: int
+    consumers: int | None
+
+
+def depth(connection: Connection, name: str) -> Depth | None:
+    """How full the queue is, or None if there is none of that name."""
+    channel = connection.channel()
+    try:
+        found = channel.queue_declare(queue=name, passive=True)
+    except connection.channel_errors:
+        return None
+    finally:
+        channel.close()
+    return Depth(name, found.message_count, found.consumer_count if has_waiting_room(connection) else None)
+
+
+def waiting(connection: Connection) -> int:
+    """How many messages are in the waiting room."""
+    if not has_waiting_room(connection):
+        return 0
+    return sum(found.messages for found in (depth(connection, level(n)) for n in range(BITS)) if found)
+
+
+def wait(app: Celery, call: Call, notes: Notes, delay: float) -> None:
+    """Have the broker deliver the call to its queue again in ``delay`` seconds (1 or more are kept whole, rounded up).
+
+    Raises :class:`~ecommerce_worker.errors.NotPublished`.
+    """
+    seconds = min(max(1, math.ceil(delay)), 2 ** BITS - 1)
+    body = dumps([list(call.args), dict(call.kwargs), dict(call.embed)]).encode()
+    headers = {
+        'lang': 'py', 'task': call.task, 'id': call.id, 'retries': call.retries,
+        'eta': None, 'expires': None, 'group': None, 'timelimit': [None, None],
+        'root_id': call.root_id or call.id, 'parent_id': call.parent_id, 'origin': call.origin,
+        'argsrepr': '', 'kwargsrepr': '', 'shadow': None, NOTES: notes.as_header(),
+    }
+    raw = Raw(body, 'application/json', 'utf-8', headers, {'correlation_id': call.id})
+
+    def where(connection: Connection) -> tuple[str, str]:
+        if has_waiting_room(connection):
+            return level(BITS - 1), '.'.join((*f'{seconds:0{BITS}b}', notes.queue))
+        headers['eta'] = (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
+        return '', notes.queue
+
+    publish(app, raw, where)
+
+
+def park(app: Celery, raw: Raw, notes: Notes, *, task: str, id: str, key: str, reason: str) -> None:  # noqa: A002
+    """Put the raw message where a person finds it, with the reason and its history.
+
+    Raises :class:`~ecommerce_worker.errors.NotPublished`.
+    """
+    header = {**notes.as_header(), 'task': task, 'id': id, 'key': key, 'reason': reason, 'parked_at': time.time(),
+              'content_type': raw.content_type or ''}
+    kept = replace(raw, headers={**without_traces(raw.headers), NOTES: header},
+                   content_type=raw.content_type or 'application/octet-stream',
+                   content_encoding=raw.content_encoding or 'binary')
+    publish(app, kept, lambda connection: ('', PARKED))  # noqa: ARG005
+
+
+def unpark(app: Celery, raw: Raw) -> None:
+    """Send a parked message to the queue that it came from, as new, but known to have been tried before.
+
+    Raises :class:`~ecommerce_worker.errors.NotPublished`.
+    """
+    notes, header = Notes.of(raw.headers), raw.headers.get(NOTES, {})
+    fresh = Notes(queue=notes.queue, resent=True, history=notes.history)
+    headers = {**without_traces(raw.headers), NOTES: fresh.as_header()}
+    content_type = header.get('content_type') if isinstance(header, Mapping) else raw.content_type
+    publish(app, replace(raw, headers=headers, content_type=content_type or raw.content_type),
+            lambda connection: ('', notes.queue))  # noqa: ARG005
+
+
+def without_traces(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """The headers without what must not travel on.
+
+    ``argsrepr`` and ``kwargsrepr`` show addresses and mail texts to whoever lists a queue; the broker takes an
+    ``x-death`` from an earlier journey for a cycle and drops the message; the body is not compressed any more.
+    """
+    gone = {'argsrepr', 'kwargsrepr', 'compression', 'x-death', NOTES}
+    return {name: value for name, value in headers.items()
+            if name not in gone and not name.startswith(('x-first-death', 'x-last-death'))}
+
+
+def publish(app: Celery, raw: Raw, where: Callable[[Connection], tuple[str, str]]) -> None:
+    """Publish and return when the broker has confirmed that the message is in a queue and on its disk.
+
+    Raises :class:`~ecommerce_worker.errors.NotPublished`, also if there is no such queue.
+    """
+    try:
+        with app.producer_or_acquire() as producer:
+            connection = producer.connection
+            exchange, routing_key = where(connection)
+            options = {'mandatory': True, 'confirm_timeout': CONFIRM_SECONDS} if has_waiting_room(connection) else {}
+            try:
+                producer.publish(
+                    raw.body, exchange=exchange, routing_key=routing_key, headers=dict(raw.headers),
+                    content_type=raw.content_type, content_encoding=raw.content_encoding, delivery_mode=2,
+                    retry=True, retry_policy={'max_retries': 3, 'interval_start': 0.2, 'interval_step': 0.5},
+                    correlation_id=raw.properties.get('correlation_id'), **options)
+            except BaseException:
+                # A confirmation may still be on its way on this channel and be taken for the next message's.
+                connection.collect()
+                raise
+    except (KombuError, MessageNacked, OSError, *_broker_errors(app)) as error:
+        # Not its text: some quote headers.
+        raise NotPublished(f'the broker did not confirm a message ({type(error).__name__})') from None
+
+
+def _broker_errors(app: Celery) -> tuple[type[BaseException], ...]:
+    connection = app.connection_for_write()
+    return (*connection.connection_errors, *connection.channel_errors)

@@ -1,0 +1,1 @@
+"""The worker's side of Celery: a consumer that loses nothing."""

@@ -1,0 +1,174 @@
+"""A consumer that loses nothing: every message becomes a task that can be settled, or is parked as it came."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from celery import bootsteps
+from celery.worker import consumer, state
+from celery.worker.consumer.tasks import Tasks
+
+from ecommerce_worker import runtime, topology
+from ecommerce_worker.errors import NotPublished, Undecodable
+from ecommerce_worker.task import DELIVERY, Delivery
+from ecommerce_worker.wire import CONTENT_TYPES, Call, Notes, Raw, read
+
+logger = logging.getLogger(__name__)
+
+#: Seconds to hold a message that could not be parked before it is given back.
+GIVE_BACK_SECONDS = 5.0
+
+
+class Topology(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is not typed
+    """Declares all that this worker has in the broker, on each connection: RabbitMQ may have lost its data."""
+
+    requires = (Tasks,)
+
+    def start(self, c: Consumer) -> None:
+        """Declare on a connection of its own, before the first message comes."""
+        with c.app.connection_for_write() as connection:
+            topology.declare(connection, c.app.amqp.queues.consume_from.values())
+
+
+class Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Heartbeats for pools without an event loop, for which Celery sends none.
+
+    They go on while a stopping worker finishes what runs: without them RabbitMQ would close the connection and
+    deliver those messages again.
+    """
+
+    requires = (Tasks,)
+
+    def __init__(self, c: Consumer, **options: Any) -> None:
+        self._entry: Any = None
+        super().__init__(c, **options)
+
+    def start(self, c: Consumer) -> None:
+        """Beat on the timer's thread; what it finds is raised on the consumer's."""
+        self.shutdown(c)
+        c.lost = None
+        connection = c.connection
+        if c.hub or not (c.amqheartbeat and connection.supports_heartbeats):
+            return
+
+        def beat() -> None:
+            try:
+                connection.heartbeat_check(c.amqheartbeat_rate)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the connection is of no more use
+                c.lost = error
+
+        self._entry = c.timer.call_repeatedly(c.amqheartbeat / c.amqheartbeat_rate / 2, beat)
+
+    def shutdown(self, c: Consumer) -> None:  # noqa: ARG002
+        """Stop beating, when the connection is given up."""
+        if self._entry:
+            self._entry.cancel()
+            self._entry = None
+
+
+class Consumer(consumer.Consumer):  # type: ignore[misc]
+    """Reads every message before Celery does and hands on only what Celery cannot fail on."""
+
+    class Blueprint(consumer.Consumer.Blueprint):  # type: ignore[misc]
+        """Celery's steps and ours."""
+
+        default_steps = (*consumer.Consumer.Blueprint.default_steps, Topology, Heartbeat)
+
+    def __init__(self, *args: Any, worker_options: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+        self.lost: BaseException | None = None
+        self._accept = [CONTENT_TYPES[name] for name in runtime.current().settings.CELERY_ACCEPT_CONTENT
+                        if name in CONTENT_TYPES]
+        # Both broadcast to every worker of the virtual host, other services' included, and cost more than they give.
+        options = {**(worker_options or {}), 'without_gossip': True, 'without_mingle': True}
+        super().__init__(*args, worker_options=options, **kwargs)
+        # Celery wants none where it has no event loop to send them; ours does without one.
+        self.amqheartbeat = self.amqheartbeat or self.app.conf.broker_heartbeat
+
+    def perform_pending_operations(self) -> None:
+        """On each turn of the loop: give up a connection that is dead."""
+        if self.lost:
+            lost, self.lost = self.lost, None
+            raise lost
+        super().perform_pending_operations()
+
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
+        """What is called with each message."""
+        receive = super().create_task_handler(*args, **kwargs)
+
+        def on_message(message: Any) -> None:
+            try:
+                delivery = self._delivery(message)
+                if delivery.call.task not in self.strategies:
+                    raise Undecodable(f'there is no task {delivery.call.task[:200]!r} in this version of the worker')
+                if delivery.call.id in state.revoked:
+                    raise Undecodable('it was revoked by remote control')
+            except Undecodable as error:
+                self._park(message, str(error))
+                return
+            _present(message, delivery, keep_eta=not topology.has_waiting_room(self.connection))
+            receive(message)
+
+        return on_message
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        """A body that cannot even be decompressed."""
+        self._park(message, f'the body cannot be read ({type(exc).__name__})')
+
+    def on_unknown_message(self, body: Any, message: Any) -> None:  # noqa: ARG002
+        """Not reached by way of :meth:`create_task_handler`; kept shut all the same."""
+        self._park(message, 'the message is not of Celery')
+
+    def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:  # noqa: ARG002
+        """As above."""
+        self._park(message, 'there is no such task in this version of the worker')
+
+    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:  # noqa: ARG002
+        """As above."""
+        self._park(message, f'the message is not valid ({type(exc).__name__})')
+
+    def _delivery(self, message: Any) -> Delivery:
+        raw = Raw.of(message)
+        return Delivery(read(raw, self._accept), raw, self._notes(message, raw), bool(message.delivery_info.get('redelivered')))
+
+    def _notes(self, message: Any, raw: Raw) -> Notes:
+        notes = Notes.of(raw.headers)
+        info = message.delivery_info
+        return replace(notes, queue=notes.queue or topology.queue_of(info.get('exchange', ''), info['routing_key']),
+                       since=notes.since or time.time())
+
+    def _park(self, message: Any, reason: str) -> None:
+        raw = Raw.of(message)
+        header = raw.headers.get('task')
+        task = header if isinstance(header, str) else ''
+        id_ = raw.headers.get('id') or raw.properties.get('correlation_id')
+        notes = self._notes(message, raw).having({'at': time.time(), 'reason': reason})
+        try:
+            topology.park(self.app, raw, notes, task=task[:255], id=id_ if isinstance(id_, str) else '', key='',
+                          reason=reason)
+        except NotPublished as error:
+            logger.warning('could not be parked, given back to its queue: reason="%s" error="%s"', reason, error)
+            self.timer.call_after(GIVE_BACK_SECONDS, message.reject_log_error, (logger, self.connection_errors, True))
+            return
+        logger.error('parked: task=%s id=%s reason="%s"', task[:255] or '-', id_ or '-', reason)
+        message.ack_log_error(logger, self.connection_errors)
+
+
+def _present(message: Any, delivery: Delivery, *, keep_eta: bool) -> None:
+    """Make the message one that Celery takes without decoding it again.
+
+    Only what it needs is handed on: an order does not expire, time limits and revocations are not the producer's,
+    and the arguments are shown to nobody.  An eta is waited for in the broker, where it can.
+    """
+    call: Call = delivery.call
+    message.headers = {
+        'lang': 'py', 'task': call.task, 'id': call.id, 'root_id': call.root_id, 'parent_id': call.parent_id,
+        'retries': call.retries, 'origin': call.origin, 'argsrepr': '', 'kwargsrepr': '',
+        'eta': call.eta.isoformat() if keep_eta and call.eta else None,
+        DELIVERY: delivery,
+    }
+    # What `Message.payload` keeps: a mapping makes Celery take it as decoded.
+    message._decoded_cache = {'args': call.args, 'kwargs': call.kwargs, **call.embed}  # noqa: SLF001

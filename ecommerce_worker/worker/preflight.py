@@ -1,0 +1,83 @@
+"""Looking before leaping: is the broker there, does it let us in, may orders be trusted to it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from amqp.exceptions import AccessRefused, NotAllowed, PreconditionFailed
+from kombu.exceptions import KombuError
+
+from ecommerce_worker import topology
+from ecommerce_worker.errors import WorkerError
+from ecommerce_worker.settings import mask
+
+if TYPE_CHECKING:
+    from celery import Celery
+    from kombu import Connection
+
+    from ecommerce_worker.settings import Settings
+
+#: Exit statuses of sysexits.h: the broker is not to be had, or it does not let us in.
+EX_UNAVAILABLE, EX_NOPERM, EX_CONFIG = 69, 77, 78
+
+#: Brokers that keep a message until it is acknowledged.
+KEEPS_MESSAGES = ('amqp', 'redis')
+
+
+class BrokerUnusable(WorkerError):
+    """The broker cannot be used: the text says why and what to do; ``status`` is the exit status to end with."""
+
+    def __init__(self, message: str, status: int = EX_UNAVAILABLE) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def connect(app: Celery, settings: Settings) -> Connection:
+    """An open connection to the broker; raises :class:`BrokerUnusable`."""
+    url = mask('BROKER_URL', settings.BROKER_URL)
+    connection = app.connection_for_write()
+    try:
+        transport = connection.transport
+    except (KeyError, ImportError):
+        raise BrokerUnusable(f'BROKER_URL {url} names no kind of broker that is known here; use amqp://',
+                             EX_CONFIG) from None
+    try:
+        connection.ensure_connection(max_retries=1, interval_start=0, timeout=settings.BROKER_CONNECTION_TIMEOUT * 2)
+    except (OSError, KombuError, *transport.connection_errors, *transport.channel_errors) as error:
+        connection.release()
+        raise _unusable(error, url) from None
+    return connection
+
+
+def _unusable(error: BaseException, url: Any) -> BrokerUnusable:
+    cause = error.__cause__ or error
+    if isinstance(cause, AccessRefused):
+        return BrokerUnusable(f'the broker refuses the login of {url}: look at the user and its password', EX_NOPERM)
+    if isinstance(cause, NotAllowed):
+        return BrokerUnusable(f'the broker refuses {url}: its virtual host does not exist or is not permitted to the '
+                              'user (rabbitmqctl list_permissions)', EX_NOPERM)
+    return BrokerUnusable(f'the broker at {url} cannot be reached ({cause}): is it running, is BROKER_URL right?  '
+                          '`make rabbitmq` starts one for development')
+
+
+def check(app: Celery, settings: Settings) -> None:
+    """Make sure that a worker can start and keep its promise; declares what it needs.
+
+    Raises :class:`BrokerUnusable`.
+    """
+    with connect(app, settings) as connection:
+        kind = connection.transport.driver_type
+        if kind not in KEEPS_MESSAGES and not settings.ALLOW_UNSAFE_BROKER:
+            raise BrokerUnusable(
+                f'the {kind} transport loses messages when a worker dies; use RabbitMQ (amqp://), or set '
+                'ALLOW_UNSAFE_BROKER where losing orders does no harm', EX_CONFIG)
+        try:
+            topology.declare(connection, app.amqp.queues.consume_from.values())
+        except PreconditionFailed as error:
+            raise BrokerUnusable(
+                f'a queue exists in another shape: {error.message}; see QUEUE_TYPE, or remove the arguments and use a '
+                'policy', EX_CONFIG) from None
+        except AccessRefused as error:
+            raise BrokerUnusable(f'the user may not declare what the worker needs: {error.message}', EX_NOPERM) from None
+        except connection.channel_errors + connection.connection_errors as error:
+            raise BrokerUnusable(f'the broker does not take our queues: {error}') from None
