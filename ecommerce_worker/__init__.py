@@ -1,3 +1,3 @@
-"""The order-fulfilment worker of a shop: it calls the shop's and the LMS's REST APIs until each paid order is fulfilled."""
+"""The order-fulfilment worker of a shop: it calls REST APIs until each paid order is fulfilled."""
 
 __version__ = '4.0.0'

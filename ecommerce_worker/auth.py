@@ -47,16 +47,14 @@ class ClientCredentials:
     def credentials(self) -> AuthBase:
         """The token in force, fetched if need be; raises an :class:`~ecommerce_worker.errors.ApiError`."""
         with self._lock:
-            token = self._token
-            mine = token is None or (token.done() and self._is_stale(token))
-            if mine:
-                token = self._token = Future()
-        assert token is not None
+            token, mine = self._token, None
+            if token is None or (token.done() and self._is_stale(token)):
+                token = mine = self._token = Future()
         if mine:
             try:
-                token.set_result(self._fetch())
+                mine.set_result(self._fetch())
             except BaseException as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
-                token.set_exception(error)
+                mine.set_exception(error)
         return token.result().auth
 
     def refused(self, credentials: AuthBase) -> bool:
@@ -126,7 +124,8 @@ class SelfSigned:
         with warnings.catch_warnings():
             # PyJWT warns of secrets under 32 bytes on every call; `ecommerce-worker check` says it once.
             warnings.simplefilter('ignore')
-            return SuppliedJwtAuth(jwt.encode(claims, self._secret, algorithm='HS256'))
+            auth: AuthBase = SuppliedJwtAuth(jwt.encode(claims, self._secret, algorithm='HS256'))
+        return auth
 
     def refused(self, credentials: AuthBase) -> bool:  # noqa: ARG002 - signing the same again changes nothing
         """A secret that is refused once is refused always."""

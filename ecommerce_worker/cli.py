@@ -182,7 +182,7 @@ def list_(order: str | None, task: str | None, limit: int) -> None:
             if message.matches(order=order, task=task):
                 count += 1
                 if count <= limit:
-                    rows.append((message.id[:8], message.key or '-', message.task.rpartition('.')[2] or '-',
+                    rows.append((message.id[:8], message.key or '-', message.short_task or '-',
                                  f'{message.parked_at:%Y-%m-%d %H:%M}', message.notes.attempt, message.reason))
     if rows:
         _table(('ID', 'ORDER', 'TASK', 'PARKED (UTC)', 'TRIES', 'REASON'), rows)

@@ -90,7 +90,7 @@ class NotFound(Rejected):
     """The peer does not know what was asked for (404): not committed yet, another site's, or mistyped."""
 
 
-class Skip(Exception):  # noqa: N818 - an answer, not an error
+class Skip(Exception):
     """Nothing is left to do, and ``reason`` says why; the message is settled as done."""
 
     def __init__(self, reason: str) -> None:

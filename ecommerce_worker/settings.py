@@ -285,7 +285,7 @@ SETTINGS: Mapping[str, Kind] = {
     'WORKER_CONCURRENCY': whole(1, 10_000),
     **dict.fromkeys(('CELERY_TASK_SERIALIZER', 'CELERY_RESULT_SERIALIZER', 'CELERY_EVENT_SERIALIZER'),
                     one_of('json', 'pickle', 'yaml')),
-    'CELERY_ACCEPT_CONTENT': words('json', 'pickle', 'yaml', 'application/json', 'application/x-python-serialize'),
+    'CELERY_ACCEPT_CONTENT': words('json', 'pickle', 'yaml'),
     'CELERY_IMPORTS': words(),
     'CELERY_ALWAYS_EAGER': FLAG,
     'CELERYD_HIJACK_ROOT_LOGGER': FLAG,
@@ -498,8 +498,9 @@ def _import(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except Exception as error:  # it may be somebody else's code, which may raise anything
-        message = f'{CONFIGURATION_MODULE} names {name}, which cannot be imported: {type(error).__name__}: {error}'
-        raise _Unreadable(message + _did_you_mean(name, OWN_MODULES)) from error
+        guess = _did_you_mean(name, OWN_MODULES) if isinstance(error, ModuleNotFoundError) else ''
+        cause = f'{type(error).__name__}: {error}'
+        raise _Unreadable(f'{CONFIGURATION_MODULE} names {name}, which cannot be imported: {cause}{guess}') from error
 
 
 def _module_layer(module: ModuleType) -> _Layer:
@@ -536,7 +537,7 @@ def _yaml_layer(path: str) -> _Layer:
     try:
         loader = yaml.SafeLoader(Path(path).read_text(encoding='utf-8'))
         node = loader.get_single_node()
-        values = {} if node is None else loader.construct_document(node)
+        values = {} if node is None else _copy(loader.construct_document(node))
     except OSError as error:
         raise _Unreadable(f'{path}: {error.strerror} ({YAML_FILE} names this file)') from error
     except yaml.MarkedYAMLError as error:
@@ -547,6 +548,8 @@ def _yaml_layer(path: str) -> _Layer:
     except (yaml.YAMLError, ValueError) as error:
         reason = getattr(error, 'reason', None) or 'a value cannot be read'
         raise _Unreadable(f'{path}: this is no YAML: {reason}') from error
+    except RecursionError as error:
+        raise _Unreadable(f'{path}: a part of it contains itself') from error
     if not isinstance(values, dict):
         raise _Unreadable(f'{path}: this must be a mapping of settings, not a {type(values).__name__}')
     return _Layer({_setting(str(name)): value for name, value in values.items()}, _in_file(path, dict(_lines(node))))
@@ -561,12 +564,20 @@ def _lines(node: yaml.Node | None, names: Names = ()) -> Iterator[tuple[Names, i
             yield from _lines(value, inner)
 
 
+def _plain(given: str) -> Any:
+    """The number or truth that a text for Celery stands for, else the text itself: Celery does not read texts."""
+    with contextlib.suppress(ValueError):
+        return _literal(given)
+    return given
+
+
 def _environment_layer(environ: Mapping[str, str]) -> _Layer:
     variables = {
         _setting(variable.removeprefix(PREFIX)): variable for variable in environ
         if variable.startswith(PREFIX) and variable != YAML_FILE and not _KUBERNETES.fullmatch(variable)
     }
-    values = {name: environ[variable] for name, variable in variables.items()}
+    values = {name: environ[variable] if name in SETTINGS else _plain(environ[variable])
+              for name, variable in variables.items()}
     return _Layer(values, lambda names: f'environment {variables[names[0]]}')
 
 
@@ -688,36 +699,40 @@ class _Draft:
 
     def narrow(self) -> None:
         """Take out what older workers could do and this one does not."""
-        refused = [name for name in ('CELERY_TASK_SERIALIZER', 'CELERY_RESULT_SERIALIZER', 'CELERY_EVENT_SERIALIZER')
-                   if self.values[name] != 'json']
-        for name in refused:
-            self.remarks.append(f'{self.sources[name]}: {name} is {self.values[name]}, but the worker writes JSON only')
-            self.values[name] = 'json'
-        accepted = self.values['CELERY_ACCEPT_CONTENT']
-        if 'yaml' in accepted:
-            self.remarks.append(f'{self.sources["CELERY_ACCEPT_CONTENT"]}: CELERY_ACCEPT_CONTENT lists yaml, which no '
-                                'shop sends and the worker does not read')
-            self.values['CELERY_ACCEPT_CONTENT'] = accepted = tuple(kind for kind in accepted if kind != 'yaml')
-        if not {'json', 'application/json'} & set(accepted):
-            self._refuse(('CELERY_ACCEPT_CONTENT',), f'{self.sources["CELERY_ACCEPT_CONTENT"]}: CELERY_ACCEPT_CONTENT '
-                                                     'must list json, in which the worker writes its own retries')
+        for name in ('CELERY_TASK_SERIALIZER', 'CELERY_RESULT_SERIALIZER', 'CELERY_EVENT_SERIALIZER'):
+            if self.values[name] != 'json':
+                self._remark(name, f'{self.values[name]} is not used: the worker writes JSON only')
+                self.values[name] = 'json'
+        name = 'CELERY_ACCEPT_CONTENT'
+        if 'yaml' in self.values[name]:
+            self._remark(name, 'yaml is not read: no shop sends it')
+            self.values[name] = tuple(content for content in self.values[name] if content != 'yaml')
+        if 'json' not in self.values[name]:
+            self._refuse((name,), f'{self.sources[name]}: {name} must list json, in which the worker retries')
+
+    def _remark(self, name: str, remark: str) -> None:
+        self.remarks.append(f'{self.sources[name]}: {name}: {remark}')
 
     def check(self) -> None:
         """Find what is wrong with values together that are right one by one, at each site too."""
         if not self.complete:  # what a layer that could not be read says may well put it right
             return
         settings = self.settings()
-        self._check_together(settings, set(SETTINGS), '')
-        for code in settings.site_codes:
-            self._check_together(settings.for_site(code), set(settings.SITE_OVERRIDES[code]), f'site {code}: ')
+        self._check_together(settings, set(SETTINGS))
+        for code, overrides in settings.SITE_OVERRIDES.items():
+            self._check_together(settings.for_site(code), set(overrides), f'site {code}: ')
 
-    def _check_together(self, settings: Settings, given: set[str], prefix: str) -> None:
-        """Of the groups of settings that belong together, look at those of which any was given here, and all well."""
+    def _check_together(self, settings: Settings, given: set[str], site: str = '') -> None:
+        """Of the settings that belong together, look at those of which any was given here, unless one is spoiled."""
+        def line(name: str, text: str) -> str:
+            source = settings.sources[name]
+            return f'{"" if source == "default" else f"{source}: "}{site}{name} {text}'
+
         for names, complaints in ((_CREDENTIALS, _credential_problems), (_DELAYS, _delay_problems)):
             if names & given and not names & self.spoiled:
-                self.problems += [prefix + complaint for complaint in complaints(settings)]
+                self.problems += [line(*complaint) for complaint in complaints(settings)]
         if not self.spoiled:
-            self.remarks += [prefix + remark for remark in _remarks(settings, given)]
+            self.remarks += [line(*remark) for remark in _remarks(settings, given)]
 
     def settings(self) -> Settings:
         """The result, with one of its kind for each site."""
@@ -741,41 +756,38 @@ _DELAYS = {'RETRY_DELAY_MIN', 'RETRY_DELAY_MAX'}
 _GOOD_KEY = 32  # bytes, as many as an HS256 signature
 
 
-def _credential_problems(settings: Settings) -> Iterator[str]:
+def _credential_problems(settings: Settings) -> Iterator[tuple[str, str]]:
     way = settings.authentication
+    remedy = (f' (AUTHENTICATION is {way})' if settings.AUTHENTICATION != 'auto' else
+              f'; set {" and ".join(_OAUTH2)} for oauth2, or JWT_SECRET_KEY for jwt')
     for name in ('JWT_SECRET_KEY',) if way == 'jwt' else _OAUTH2:
         value = getattr(settings, name)
         if not value:
             if settings.AUTHENTICATION != 'auto' or not settings.ALLOW_INSECURE_SECRETS:
-                yield f'{name} is not set, which {way} authentication needs{_remedy(settings)}'
-        elif value in _SHIPPED and name != 'BACKEND_SERVICE_EDX_OAUTH2_KEY' and not settings.ALLOW_INSECURE_SECRETS:
-            yield (f'{name} is the one shipped with the software: anybody knows it, so production refuses it'
-                   + _remedy(settings))
+                yield name, f'is not set, but {way} authentication needs it{remedy}'
+        elif value in _SHIPPED and SETTINGS[name].secrecy is Secrecy.WHOLE and not settings.ALLOW_INSECURE_SECRETS:
+            yield name, f'is the one shipped with the software: anybody knows it, so production refuses it{remedy}'
 
 
-def _remedy(settings: Settings) -> str:
-    if settings.AUTHENTICATION == 'auto':
-        return '; set ' + ' and '.join(_OAUTH2) + ' for oauth2, or JWT_SECRET_KEY for jwt'
-    return f' (AUTHENTICATION is {settings.AUTHENTICATION})'
+def _delay_problems(settings: Settings) -> Iterator[tuple[str, str]]:
+    least, most = settings.RETRY_DELAY_MIN, settings.RETRY_DELAY_MAX
+    if least > most:
+        yield 'RETRY_DELAY_MIN', f'({least}) is more than RETRY_DELAY_MAX ({most})'
 
 
-def _delay_problems(settings: Settings) -> Iterator[str]:
-    if settings.RETRY_DELAY_MIN > settings.RETRY_DELAY_MAX:
-        yield f'RETRY_DELAY_MIN ({settings.RETRY_DELAY_MIN}) is more than RETRY_DELAY_MAX ({settings.RETRY_DELAY_MAX})'
-
-
-def _remarks(settings: Settings, given: set[str]) -> Iterator[str]:
+def _remarks(settings: Settings, given: set[str]) -> Iterator[tuple[str, str]]:
     way = settings.authentication
     if 'JWT_SECRET_KEY' in given and settings.JWT_SECRET_KEY:
         if way == 'jwt' and len(settings.JWT_SECRET_KEY.encode()) < _GOOD_KEY:
-            yield f'JWT_SECRET_KEY is shorter than {_GOOD_KEY} bytes, which makes it easier to guess'
+            yield 'JWT_SECRET_KEY', f'is shorter than {_GOOD_KEY} bytes, which makes it easier to guess'
         if way == 'oauth2' and not given & set(_OAUTH2):
-            yield 'JWT_SECRET_KEY is set but not used: oauth2 is in force; AUTHENTICATION: jwt would use it'
-    roots = {'ECOMMERCE_API_ROOT'} | ({'BACKEND_SERVICE_EDX_OAUTH2_PROVIDER_URL'} if way == 'oauth2' else set())
-    for name in sorted(roots & given):
-        if urlsplit(getattr(settings, name)).hostname in ('127.0.0.1', 'localhost', '::1') \
-                and not settings.ALLOW_INSECURE_SECRETS:
-            yield f'{name} is {mask(name, getattr(settings, name))}, on this machine itself'
+            yield 'JWT_SECRET_KEY', 'is not used, for oauth2 is in force; AUTHENTICATION: jwt would use it'
+    if settings.ALLOW_INSECURE_SECRETS:
+        return
+    for name in ('ECOMMERCE_API_ROOT', *(['BACKEND_SERVICE_EDX_OAUTH2_PROVIDER_URL'] if way == 'oauth2' else [])):
+        url = getattr(settings, name)
+        if name in given and urlsplit(url).hostname in ('127.0.0.1', 'localhost', '::1'):
+            yield name, f'is {mask(name, url)}, on this machine itself'
 
 
 # --- Loading --------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from ecommerce_worker.retry import Policy
 from ecommerce_worker.settings import Settings
 
 
-class once(cached_property):  # noqa: N801 - reads as the decorator that it is
+class once(cached_property[Any]):  # noqa: N801 - reads as the decorator that it is
     """A cached property that is computed once however many threads are the first to ask."""
 
     def __get__(self, site: Any, owner: type[Any] | None = None) -> Any:

@@ -91,7 +91,7 @@ class Parked:
 Outcome = Done | Skipped | Retrying | Parked
 
 
-class Task(celery.Task):  # type: ignore[misc]  # Celery is not typed
+class Task(celery.Task):
     """A task that never loses its message."""
 
     abstract = True

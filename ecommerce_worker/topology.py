@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 import time
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -138,7 +139,7 @@ def waiting(connection: Connection) -> int:
 
 
 def wait(app: Celery, call: Call, notes: Notes, delay: float) -> None:
-    """Have the broker deliver the call to its queue again in ``delay`` seconds (1 or more are kept whole, rounded up).
+    """Have the broker deliver the call to its queue again in ``delay`` seconds, rounded up to whole ones, at least 1.
 
     Raises :class:`~ecommerce_worker.errors.NotPublished`.
     """
@@ -166,8 +167,8 @@ def park(app: Celery, raw: Raw, notes: Notes, *, task: str, id: str, key: str, r
 
     Raises :class:`~ecommerce_worker.errors.NotPublished`.
     """
-    header = {**notes.as_header(), 'task': task, 'id': id, 'key': key, 'reason': reason, 'parked_at': time.time(),
-              'content_type': raw.content_type or ''}
+    header = {**notes.as_header(), 'task': task, 'id': id or str(uuid.uuid4()), 'key': key, 'reason': reason,
+              'parked_at': time.time(), 'content_type': raw.content_type or ''}
     kept = replace(raw, headers={**without_traces(raw.headers), NOTES: header},
                    content_type=raw.content_type or 'application/octet-stream',
                    content_encoding=raw.content_encoding or 'binary')

@@ -10,8 +10,8 @@ environment variable ``ECOMMERCE_WORKER_<SETTING>``; and, for the messages of on
   and ``0``.
 * ``${NAME}`` within a text is replaced by the environment variable of that name (``$${NAME}`` stays ``${NAME}``).
 * A secret, and ``BROKER_URL``, may be ``file:/path/of/a/file``: the file's content, stripped.
-* Other settings of Celery may be given beside these, under their old names (``CELERYD_PREFETCH_MULTIPLIER``) or their
-  new ones (``worker_prefetch_multiplier``), and are handed to Celery as they are.
+* Other settings of Celery may be given beside these, under their old names (``CELERYD_MAX_TASKS_PER_CHILD``) or their
+  new ones (``worker_max_tasks_per_child``), and are handed to Celery as they are.
 
 ``ecommerce-worker check`` prints what is in force, where each value came from, and everything that is wrong with it.
 All durations are in seconds.

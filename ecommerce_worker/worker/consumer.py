@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 GIVE_BACK_SECONDS = 5.0
 
 
-class Topology(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is not typed
+class Topology(bootsteps.StartStopStep):
     """Declares all that this worker has in the broker, on each connection: RabbitMQ may have lost its data."""
 
     requires = (Tasks,)
@@ -34,7 +34,7 @@ class Topology(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is not 
             topology.declare(connection, c.app.amqp.queues.consume_from.values())
 
 
-class Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]
+class Heartbeat(bootsteps.StartStopStep):
     """Heartbeats for pools without an event loop, for which Celery sends none.
 
     They go on while a stopping worker finishes what runs: without them RabbitMQ would close the connection and
@@ -70,10 +70,10 @@ class Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]
             self._entry = None
 
 
-class Consumer(consumer.Consumer):  # type: ignore[misc]
+class Consumer(consumer.Consumer):
     """Reads every message before Celery does and hands on only what Celery cannot fail on."""
 
-    class Blueprint(consumer.Consumer.Blueprint):  # type: ignore[misc]
+    class Blueprint(consumer.Consumer.Blueprint):
         """Celery's steps and ours."""
 
         default_steps = (*consumer.Consumer.Blueprint.default_steps, Topology, Heartbeat)
@@ -86,7 +86,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         options = {**(worker_options or {}), 'without_gossip': True, 'without_mingle': True}
         super().__init__(*args, worker_options=options, **kwargs)
         # Celery wants none where it has no event loop to send them; ours does without one.
-        self.amqheartbeat = self.amqheartbeat or self.app.conf.broker_heartbeat
+        self.amqheartbeat: float = self.amqheartbeat or self.app.conf.broker_heartbeat
 
     def perform_pending_operations(self) -> None:
         """On each turn of the loop: give up a connection that is dead."""
@@ -132,7 +132,8 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
 
     def _delivery(self, message: Any) -> Delivery:
         raw = Raw.of(message)
-        return Delivery(read(raw, self._accept), raw, self._notes(message, raw), bool(message.delivery_info.get('redelivered')))
+        redelivered = bool(message.delivery_info.get('redelivered'))
+        return Delivery(read(raw, self._accept), raw, self._notes(message, raw), redelivered)
 
     def _notes(self, message: Any, raw: Raw) -> Notes:
         notes = Notes.of(raw.headers)

@@ -50,6 +50,12 @@ class Parked:
             parked_at=datetime.fromtimestamp(parked_at if isinstance(parked_at, int | float) else 0, UTC),
             raw=Raw.of(message), message=message)
 
+    @property
+    def short_task(self) -> str:
+        """The task's name, without the package if it is ours."""
+        ours = self.task.startswith('ecommerce_worker.')
+        return self.task.rpartition('.')[2] if ours else self.task
+
     def matches(self, *, order: str | None = None, task: str | None = None, ids: tuple[str, ...] = ()) -> bool:
         """Whether it is about this order, of this task (its full name or the end of it), and one of these ids."""
         return ((order is None or self.key == order)

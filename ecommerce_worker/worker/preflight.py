@@ -78,6 +78,7 @@ def check(app: Celery, settings: Settings) -> None:
                 f'a queue exists in another shape: {error.message}; see QUEUE_TYPE, or remove the arguments and use a '
                 'policy', EX_CONFIG) from None
         except AccessRefused as error:
-            raise BrokerUnusable(f'the user may not declare what the worker needs: {error.message}', EX_NOPERM) from None
+            raise BrokerUnusable(f'the user may not declare what the worker needs: {error.message}',
+                                 EX_NOPERM) from None
         except connection.channel_errors + connection.connection_errors as error:
             raise BrokerUnusable(f'the broker does not take our queues: {error}') from None

@@ -1,40 +1,19 @@
-"""The broker tier: a RabbitMQ of our own, a shop in a process of its own, real workers, a producer that knows only names."""
+"""The broker tier: a RabbitMQ and a shop of our own, real workers, a producer that knows only names."""
 
 from __future__ import annotations
 
-import base64
-import json
 import os
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from celery import Celery
-from kombu import Connection, Exchange, Producer, Queue
 
-from ecommerce_worker import topology
 from ecommerce_worker.demo.rabbitmq import PrivateNode
-from ecommerce_worker.demo.shop import CLIENT_ID, CLIENT_SECRET, ShopProcess
-
-FULFILL = 'ecommerce_worker.fulfillment.v1.tasks.fulfill_order'
-QUEUE = 'ecommerce.fulfillment'
-QUEUES = (QUEUE, 'ecommerce.email_marketing', 'ecommerce.default', 'fulfillment', 'email_marketing')
-MESSAGES = json.loads((Path(__file__).parents[1] / 'messages.json').read_text())
-
-
-def eventually(ask: Callable[[], Any], *, seconds: float = 30) -> Any:
-    """What `ask` answers once that is true; fails after so many seconds."""
-    deadline = time.monotonic() + seconds
-    while not (answer := ask()):
-        assert time.monotonic() < deadline, f'not so within {seconds} s'
-        time.sleep(0.05)
-    return answer
+from ecommerce_worker.demo.shop import ShopProcess
+from ecommerce_worker.tests.broker.harness import FULFILL, Broker, Worker, shop_app, worker_environment
 
 
 @pytest.fixture(scope='session')
@@ -47,75 +26,6 @@ def node() -> Iterator[PrivateNode]:
         pytest.skip(why)
     with PrivateNode() as node:
         yield node
-
-
-@dataclass
-class Broker:
-    """The node as the tests see it."""
-
-    node: PrivateNode
-
-    @property
-    def url(self) -> str:
-        """Where it is."""
-        return self.node.url
-
-    def connection(self) -> Connection:
-        """A connection to it."""
-        return Connection(self.url, connect_timeout=5)
-
-    def depth(self, name: str) -> int:
-        """How many messages are ready in a queue; 0 if there is no such queue."""
-        with self.connection() as connection:
-            found = topology.depth(connection, name)
-            return found.messages if found else 0
-
-    def consumers(self, name: str) -> int:
-        """How many consume a queue."""
-        with self.connection() as connection:
-            found = topology.depth(connection, name)
-            return found.consumers or 0 if found else 0
-
-    def waiting(self) -> int:
-        """How many messages wait for their next try."""
-        with self.connection() as connection:
-            return topology.waiting(connection)
-
-    def parked(self) -> list[Any]:
-        """The parked messages, left where they are."""
-        with self.connection() as connection:
-            channel = connection.channel()
-            queue = Queue(topology.PARKED).bind(channel)
-            queue.declare()
-            return list(iter(queue.get, None))
-
-    def parked_order(self, number: str) -> Any:
-        """The notes on the parked message of an order, or None."""
-        return next((message.headers[topology.NOTES] for message in self.parked()
-                     if message.headers[topology.NOTES].get('key') == number), None)
-
-    def empty(self) -> None:
-        """Delete all that a test may have left."""
-        with self.connection() as connection:
-            channel = connection.channel()
-            for name in (*QUEUES, topology.PARKED, *map(topology.level, range(topology.BITS))):
-                channel.queue_delete(name)
-
-    def publish_raw(self, body: bytes, *, exchange: str = '', routing_key: str = QUEUE, **properties: Any) -> None:
-        """Publish as a stranger would; to an exchange named after the queue for Celery 3.1."""
-        with self.connection() as connection:
-            queue = Queue(routing_key, Exchange(exchange) if exchange else None, routing_key=routing_key)
-            channel = connection.channel()
-            queue.bind(channel).declare()
-            Producer(channel).publish(body, exchange=exchange, routing_key=routing_key, delivery_mode=2, **properties)
-
-    def publish_message(self, message: Mapping[str, Any]) -> None:
-        """Publish a genuine message of a genuine producer, byte by byte."""
-        self.publish_raw(
-            base64.b64decode(message['body_base64']), exchange=message['exchange'],
-            routing_key=message['routing_key'], headers=message['headers'], content_type=message['content_type'],
-            content_encoding=message['content_encoding'], correlation_id=message['correlation_id'],
-            reply_to=message['reply_to'])
 
 
 @pytest.fixture
@@ -134,57 +44,10 @@ def shop(tmp_path: Path) -> Iterator[ShopProcess]:
         yield shop
 
 
-class Worker:
-    """A worker as an operator runs it: a process, an environment, a log."""
-
-    def __init__(self, broker: Broker, log: Path, environment: Mapping[str, str], options: tuple[str, ...]) -> None:
-        self._broker = broker
-        self._log = log
-        with log.open('ab') as output:
-            self.process = subprocess.Popen(
-                [sys.executable, '-m', 'ecommerce_worker', 'worker', *options], stdout=output, stderr=output,
-                env=dict(environment), start_new_session=True)
-
-    @property
-    def log(self) -> str:
-        """All it has logged so far."""
-        return self._log.read_text()
-
-    def ready(self, consumers: int = 1) -> Worker:
-        """Return when it consumes."""
-        def consumes() -> bool:
-            assert self.process.poll() is None, self.log
-            return self._broker.consumers(QUEUE) >= consumers
-
-        eventually(consumes)
-        return self
-
-    def stop(self) -> int:
-        """Stop it as a deployment does; its exit status."""
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
-
-    def kill(self) -> None:
-        """End it and its children at once."""
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-
 @pytest.fixture
 def environment(broker: Broker, shop: ShopProcess) -> dict[str, str]:
-    """The environment of a worker of this shop; patience is short so that tests are."""
-    settings = {
-        'BROKER_URL': broker.url,
-        'ECOMMERCE_API_ROOT': shop.api_root,
-        'BACKEND_SERVICE_EDX_OAUTH2_PROVIDER_URL': shop.oauth2_root,
-        'BACKEND_SERVICE_EDX_OAUTH2_KEY': CLIENT_ID,
-        'BACKEND_SERVICE_EDX_OAUTH2_SECRET': CLIENT_SECRET,
-        'FULFILLMENT_READ_TIMEOUT': '1', 'RETRY_DELAY_MAX': '2', 'MAX_FULFILLMENT_RETRIES': '2',
-        'REDELIVERY_DELAY': '1',
-    }
-    kept = {name: value for name, value in os.environ.items() if not name.startswith('ECOMMERCE_WORKER')}
-    return {**kept, 'WORKER_CONFIGURATION_MODULE': 'ecommerce_worker.configuration.local', 'PYTHONUNBUFFERED': '1',
-            **{f'ECOMMERCE_WORKER_{name}': value for name, value in settings.items()}}
+    """The environment of a worker of this shop."""
+    return worker_environment(broker.url, shop)
 
 
 @pytest.fixture
@@ -217,10 +80,8 @@ def command(environment: dict[str, str]) -> Callable[..., subprocess.CompletedPr
 
 @pytest.fixture
 def publish(broker: Broker) -> Iterator[Callable[..., Any]]:
-    """Publish a task by name, as the shop does; the app knows no task."""
-    with Celery('ecommerce', broker=broker.url, set_as_current=False) as app:
-        app.conf.task_routes = {FULFILL: {'queue': QUEUE}}
-
+    """Publish a task by name, as the shop does."""
+    with shop_app(broker.url) as app:
         def send(*args: Any, task: str = FULFILL, serializer: str = 'pickle', queue: str | None = None,
                  **kwargs: Any) -> Any:
             return app.send_task(task, args, kwargs, serializer=serializer, ignore_result=True,

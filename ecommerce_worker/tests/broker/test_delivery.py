@@ -1,0 +1,220 @@
+"""An accepted order survives the loss of its worker, of RabbitMQ, and of time."""
+
+from __future__ import annotations
+
+import base64
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+
+from ecommerce_worker import topology
+from ecommerce_worker.demo.shop import Answer
+from ecommerce_worker.tests.broker.harness import FULFILL, MESSAGES, QUEUE, Worker, eventually, worker_environment
+
+
+def complete(shop: Any, *numbers: str) -> bool:
+    """Whether all these orders are complete."""
+    orders = shop.orders
+    return all(orders[number].status == 'Complete' for number in numbers)
+
+
+def test_an_order_survives_the_kill_of_its_worker(shop, publish, start_worker):
+    shop.add_order('EDX-1', Answer.slow(5))
+    worker = start_worker(FULFILLMENT_READ_TIMEOUT=10).ready()
+    publish('EDX-1')
+    eventually(lambda: shop.orders['EDX-1'].puts == 1)
+    worker.kill()
+    shop.repair('EDX-1')
+    again = start_worker().ready()
+    eventually(lambda: again.settled('EDX-1') in ('done', 'skipped'))
+    assert shop.orders['EDX-1'].fulfilments == 1
+
+
+def test_orders_in_flight_survive_the_kill_of_a_prefork_worker(shop, publish, start_worker):
+    numbers = [f'EDX-{number}' for number in range(8)]
+    for number in numbers:
+        shop.add_order(number, Answer.slow(3))
+    worker = start_worker('--pool', 'prefork', '--concurrency', '4', FULFILLMENT_READ_TIMEOUT=10).ready()
+    for number in numbers:
+        publish(number)
+    eventually(lambda: sum(order.puts for order in shop.orders.values()) >= 4)
+    worker.kill()
+    again = start_worker('--pool', 'prefork', '--concurrency', '4', FULFILLMENT_READ_TIMEOUT=10).ready()
+    eventually(lambda: all(again.settled(number) in ('done', 'skipped') for number in numbers))
+    assert complete(shop, *numbers)
+
+
+def test_a_long_delay_survives_a_restart_of_the_worker_and_of_rabbitmq(shop, broker, publish, start_worker):
+    shop.add_order('EDX-1', Answer(status=503, headers={'Retry-After': '12'}))
+    worker = start_worker().ready()
+    publish('EDX-1')
+    eventually(lambda: broker.waiting() == 1)
+    begun = time.monotonic()
+    assert worker.stop() == 0
+    broker.node.restart()
+    assert broker.waiting() == 1
+    again = start_worker().ready()
+    eventually(lambda: again.settled('EDX-1') == 'done')
+    assert time.monotonic() - begun > 5  # not at once: what remained of the delay was kept
+    assert shop.orders['EDX-1'].puts == 2
+
+
+def test_waiting_messages_are_not_held_unacknowledged(shop, broker, publish, start_worker):
+    shop.add_order('EDX-1', Answer(status=503, headers={'Retry-After': '3600'}))
+    start_worker().ready()
+    publish('EDX-1')
+    eventually(lambda: broker.waiting() == 1)
+    unacknowledged = broker.node.ctl('list_queues', '--no-table-headers', 'name', 'messages_unacknowledged')
+    assert {line.split()[1] for line in unacknowledged.splitlines() if line.strip()} == {'0'}
+
+
+def test_a_worker_goes_on_after_a_restart_of_rabbitmq(shop, broker, publish, start_worker):
+    shop.add_order('EDX-1')
+    shop.add_order('EDX-2')
+    worker = start_worker().ready()
+    publish('EDX-1')
+    eventually(lambda: worker.settled('EDX-1') == 'done')
+    broker.node.kill()
+    broker.node.start()
+    worker.ready()
+    publish('EDX-2')
+    eventually(lambda: worker.settled('EDX-2') == 'done')
+
+
+def test_a_stopping_worker_finishes_what_runs(shop, broker, publish, start_worker):
+    shop.add_order('EDX-1', Answer.slow(2))
+    worker = start_worker(FULFILLMENT_READ_TIMEOUT=10).ready()
+    publish('EDX-1')
+    eventually(lambda: shop.orders['EDX-1'].puts == 1)
+    assert worker.stop() == 0
+    assert shop.orders['EDX-1'].fulfilments == 1
+    assert broker.depth(QUEUE) == 0
+
+
+def test_an_order_with_an_eta_waits_in_the_broker(shop, broker, publish, start_worker):
+    shop.add_order('EDX-1')
+    worker = start_worker().ready()
+    with Celery('ecommerce', broker=broker.url, set_as_current=False) as app:
+        app.send_task(FULFILL, ('EDX-1',), queue=QUEUE, countdown=4)
+    eventually(lambda: broker.waiting() == 1)
+    eventually(lambda: worker.settled('EDX-1') == 'done')
+
+
+def test_a_task_that_ends_its_process_is_parked_in_the_end(shop, broker, publish, start_worker, tmp_path, environment):
+    (tmp_path / 'culprit.py').write_text(
+        'import os\n'
+        'from ecommerce_worker.task import task\n'
+        "@task(policy=lambda site: site.fulfillment_policy, key='order_number')\n"
+        'def end_process(self, order_number):\n'
+        '    os._exit(9)\n')
+    environment['PYTHONPATH'] = str(tmp_path)
+    numbers = [f'EDX-{number}' for number in range(5)]
+    for number in numbers:
+        shop.add_order(number, Answer.slow(0.3))
+    publish('EDX-666', task='culprit.end_process', queue=QUEUE)
+    for number in numbers:
+        publish(number)
+    settings = {'CELERY_IMPORTS': "['ecommerce_worker.fulfillment.v1.tasks', 'culprit']", 'REDELIVERY_LIMIT': 2}
+
+    def parked() -> Any:
+        """The culprit's notes; as long as there are none, a supervisor's work: start the worker that it ended."""
+        if not workers or workers[-1].process.poll() is not None:
+            assert len(workers) < 8
+            workers.append(start_worker(**settings))
+        return broker.parked_order('EDX-666')
+
+    workers: list[Worker] = []
+    notes = eventually(parked, seconds=60)
+    assert 'never ended' in notes['reason']
+    eventually(lambda: complete(shop, *numbers))
+    assert broker.parked_order('EDX-0') is None
+
+
+@pytest.mark.parametrize('message', [found for found in MESSAGES if found['task'] == FULFILL],
+                         ids=lambda message: f'{message["celery"]}-{message["n"]}')
+def test_genuine_fulfilment_messages_run_unchanged(shop, broker, start_worker, message):
+    number = eval(message['args_readable'])[0]  # noqa: S307 - our own data
+    shop.add_order(number)
+    broker.publish_message(message)
+    worker = start_worker().ready()
+    eventually(lambda: worker.settled(number) == 'done')
+    wanted = eval(message['kwargs_readable'])  # noqa: S307
+    assert shop.orders[number].email_opt_in is wanted.get('email_opt_in', False)
+
+
+def test_messages_of_tasks_that_are_not_there_are_parked_unchanged(broker, start_worker):
+    strange = [message for message in MESSAGES if message['task'] != FULFILL]
+    for message in strange:
+        broker.publish_message(message)
+    start_worker().ready()
+    parked = eventually(lambda: len(found := broker.parked()) == len(strange) and found)
+    assert sorted(message.body for message in parked) == sorted(base64.b64decode(m['body_base64']) for m in strange)
+    for message in parked:
+        assert 'ann@example.com' not in str(message.headers)
+        assert 'there is no task' in message.headers['ecommerce']['reason']
+
+
+@pytest.mark.parametrize('serializer', ['json', 'pickle'])
+@pytest.mark.parametrize(('protocol', 'exchange'), [(1, 'named after the queue'), (2, 'the default one')])
+def test_both_ways_of_publishing_arrive(shop, broker, start_worker, serializer, protocol, exchange):
+    shop.add_order('EDX-1')
+    worker = start_worker().ready()
+    with Celery('ecommerce', broker=broker.url, set_as_current=False) as app:
+        app.conf.task_protocol = protocol
+        where = {'exchange': QUEUE, 'routing_key': QUEUE} if protocol == 1 else {'queue': QUEUE}
+        app.send_task(FULFILL, ('EDX-1',), {'email_opt_in': True}, serializer=serializer, **where)
+    eventually(lambda: worker.settled('EDX-1') == 'done')
+
+
+def test_the_default_exchange_of_celery_3_leads_to_the_default_queue(shop, broker, start_worker):
+    shop.add_order('EDX-1')
+    worker = start_worker().ready()
+    with Celery('ecommerce', broker=broker.url, set_as_current=False) as app:
+        app.send_task(FULFILL, ('EDX-1',), exchange='ecommerce', routing_key='ecommerce')
+    eventually(lambda: worker.settled('EDX-1') == 'done')
+    assert broker.parked() == []
+
+
+def test_a_retry_goes_to_its_own_queue_only(shop, broker, start_worker, publish):
+    shop.add_order('EDX-1', Answer(status=503))
+    publish('EDX-1')
+    worker = start_worker('-Q', QUEUE).ready()
+    eventually(lambda: worker.settled('EDX-1') == 'done')
+    assert broker.depth('fulfillment') == 0
+
+
+def test_a_third_partys_settings_package_works_unchanged(shop, broker, publish, tmp_path):
+    settings = (
+        'from ..base import *\n'
+        'from ..logger import get_logger_config\n'
+        f'BROKER_URL = {broker.url!r}\n'
+        "JWT_SECRET_KEY = 'demo-jwt-secret-of-at-least-32-bytes'\n"
+        "JWT_ISSUER = 'ecommerce_worker'\n"
+        f'LOGGING = get_logger_config(log_dir={str(tmp_path)!r}, edx_filename="ecommerce_worker.log", dev_env=True, '
+        "debug=False, local_loglevel='INFO')\n"
+        "LOGGING['handlers'].pop('local')\n"
+        "LOGGING['loggers']['']['handlers'] = ['console']\n")
+    shop.add_order('EDX-1')
+    environment = worker_environment(broker.url, shop)
+    for name in ('BROKER_URL', 'BACKEND_SERVICE_EDX_OAUTH2_KEY', 'BACKEND_SERVICE_EDX_OAUTH2_SECRET'):
+        del environment[f'ECOMMERCE_WORKER_{name}']
+    environment['WORKER_CONFIGURATION_MODULE'] = 'ecommerce_worker.configuration.thirdparty.production'
+    copy = tmp_path / 'site'  # where such a package is mounted, without leaving one here
+    shutil.copytree(Path(topology.__file__).parent, copy / 'ecommerce_worker',
+                    ignore=shutil.ignore_patterns('tests', '__pycache__'))
+    mounted = copy / 'ecommerce_worker' / 'configuration' / 'thirdparty'
+    mounted.mkdir()
+    (mounted / '__init__.py').touch()
+    (mounted / 'production.py').write_text(settings)
+    environment['PYTHONPATH'] = str(copy)
+    worker = Worker(broker, tmp_path / 'log', environment, ())
+    try:
+        worker.ready()
+        publish('EDX-1')
+        eventually(lambda: worker.settled('EDX-1') == 'done')
+    finally:
+        worker.kill()
