@@ -100,14 +100,13 @@ class Consumer(consumer.Consumer):
         receive = super().create_task_handler(*args, **kwargs)
 
         def on_message(message: Any) -> None:
+            call = None
             try:
                 delivery = self._delivery(message)
-                if delivery.call.task not in self.strategies:
-                    raise Undecodable(f'there is no task {delivery.call.task[:200]!r} in this version of the worker')
-                if delivery.call.id in state.revoked:
-                    raise Undecodable('it was revoked by remote control')
+                call = delivery.call
+                self._admit(call)
             except Undecodable as error:
-                self._park(message, str(error))
+                self._park(message, str(error), call)
                 return
             _present(message, delivery, keep_eta=not topology.has_waiting_room(self.connection))
             receive(message)
@@ -135,26 +134,30 @@ class Consumer(consumer.Consumer):
         redelivered = bool(message.delivery_info.get('redelivered'))
         return Delivery(read(raw, self._accept), raw, self._notes(message, raw), redelivered)
 
+    def _admit(self, call: Call) -> None:
+        """Refuse, with the reason for parking, what no task of this worker is to run."""
+        if call.task not in self.strategies:
+            raise Undecodable(f'there is no task {call.task[:200]!r} in this version of the worker')
+        if call.id in state.revoked:
+            raise Undecodable('it was revoked by remote control')
+
     def _notes(self, message: Any, raw: Raw) -> Notes:
         notes = Notes.of(raw.headers)
         info = message.delivery_info
         return replace(notes, queue=notes.queue or topology.queue_of(info.get('exchange', ''), info['routing_key']),
                        since=notes.since or time.time())
 
-    def _park(self, message: Any, reason: str) -> None:
+    def _park(self, message: Any, reason: str, call: Call | None = None) -> None:
         raw = Raw.of(message)
-        header = raw.headers.get('task')
-        task = header if isinstance(header, str) else ''
-        id_ = raw.headers.get('id') or raw.properties.get('correlation_id')
         notes = self._notes(message, raw).having({'at': time.time(), 'reason': reason})
+        task, id_ = (call.task[:255], call.id) if call else ('', '')
         try:
-            topology.park(self.app, raw, notes, task=task[:255], id=id_ if isinstance(id_, str) else '', key='',
-                          reason=reason)
+            topology.park(self.app, raw, notes, task=task, id=id_, key='', reason=reason)
         except NotPublished as error:
             logger.warning('could not be parked, given back to its queue: reason="%s" error="%s"', reason, error)
             self.timer.call_after(GIVE_BACK_SECONDS, message.reject_log_error, (logger, self.connection_errors, True))
             return
-        logger.error('parked: task=%s id=%s reason="%s"', task[:255] or '-', id_ or '-', reason)
+        logger.error('parked: task=%s id=%s reason="%s"', task or '-', id_ or '-', reason)
         message.ack_log_error(logger, self.connection_errors)
 
 

@@ -63,8 +63,7 @@ def start_worker(broker: Broker, environment: dict[str, str], tmp_path: Path) ->
 
     yield start
     for worker in started:
-        if worker.process.poll() is None:
-            worker.kill()
+        worker.kill()
 
 
 @pytest.fixture

@@ -138,7 +138,7 @@ class Worker:
         with log.open('ab') as output:
             self.process = subprocess.Popen(
                 [sys.executable, '-m', 'ecommerce_worker', 'worker', *options], stdout=output, stderr=output,
-                env=dict(environment), start_new_session=True)
+                env=dict(environment), cwd=log.parent, start_new_session=True)
 
     @property
     def log(self) -> str:
@@ -166,5 +166,6 @@ class Worker:
 
     def kill(self) -> None:
         """End it and its children at once."""
-        os.killpg(self.process.pid, signal.SIGKILL)
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()

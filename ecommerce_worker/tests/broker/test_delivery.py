@@ -14,6 +14,7 @@ from celery import Celery
 from ecommerce_worker import topology
 from ecommerce_worker.demo.shop import Answer
 from ecommerce_worker.tests.broker.harness import FULFILL, MESSAGES, QUEUE, Worker, eventually, worker_environment
+from ecommerce_worker.wire import Raw
 
 
 def complete(shop: Any, *numbers: str) -> bool:
@@ -118,7 +119,7 @@ def test_a_task_that_ends_its_process_is_parked_in_the_end(shop, broker, publish
     publish('EDX-666', task='culprit.end_process', queue=QUEUE)
     for number in numbers:
         publish(number)
-    settings = {'CELERY_IMPORTS': "['ecommerce_worker.fulfillment.v1.tasks', 'culprit']", 'REDELIVERY_LIMIT': 2}
+    settings = {'CELERY_IMPORTS': "['ecommerce_worker.fulfillment.v1.tasks', 'culprit']", 'REDELIVERY_LIMIT': 3, 'REDELIVERY_DELAY': 2}
 
     def parked() -> Any:
         """The culprit's notes; as long as there are none, a supervisor's work: start the worker that it ended."""
@@ -152,7 +153,8 @@ def test_messages_of_tasks_that_are_not_there_are_parked_unchanged(broker, start
         broker.publish_message(message)
     start_worker().ready()
     parked = eventually(lambda: len(found := broker.parked()) == len(strange) and found)
-    assert sorted(message.body for message in parked) == sorted(base64.b64decode(m['body_base64']) for m in strange)
+    assert sorted(Raw.of(message).body for message in parked) == sorted(base64.b64decode(m['body_base64']) for m in strange)
+    assert {message.headers['ecommerce']['id'] for message in parked} == {m['correlation_id'] for m in strange}
     for message in parked:
         assert 'ann@example.com' not in str(message.headers)
         assert 'there is no task' in message.headers['ecommerce']['reason']

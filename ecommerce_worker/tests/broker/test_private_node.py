@@ -70,6 +70,9 @@ def test_a_durable_message_outlives_a_power_cut_and_a_restart(node):
     for queue in QUEUES:
         publish(node, queue, 'an order')
         publish(node, queue, 'another')
+    # RabbitMQ 3.10 confirms a new quorum queue about a second before its name is on disk; a power cut in
+    # between leaves a queue that never finds its leader.
+    time.sleep(2)
     node.kill()
     node.start()
     assert [received(node, queue) for queue in QUEUES] == ['an order', 'an order']
@@ -111,6 +114,7 @@ def test_a_node_ends_with_an_owner_that_is_killed(tmp_path):
     root = Path(__file__).parents[3]
     command = [sys.executable, '-c', program, tmp_path]
     with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE) as owner:
+        assert owner.stdout is not None
         assert owner.stdout.readline()
         node = PrivateNode(tmp_path)
         assert len(processes_of(node)) > 1

@@ -1,4 +1,4 @@
-"""What the unit tests share: an empty environment, no network but loopback, and a peer that answers as it is told to."""
+"""What the unit tests share: an empty environment, no network but loopback, a peer that answers as it is told to."""
 
 from __future__ import annotations
 

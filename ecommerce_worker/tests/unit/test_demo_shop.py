@@ -401,9 +401,14 @@ def test_a_process_takes_the_same_verbs(tmp_path):
 
 def test_an_unknown_verb_or_order_is_an_error(tmp_path):
     with ShopProcess(tmp_path) as shop:
-        unknown_order = {'fault': {'order': 'EDX-1', 'answers': []}}
-        for nonsense in [{'burn': 'EDX-1'}, unknown_order, {'add': [{'size': 1}]}]:
-            assert requests.post(f'{shop.url}/__control__/', json=nonsense, timeout=5).status_code == 400
+        for nonsense in [
+            '{"burn": "EDX-1"}',
+            '{"fault": {"order": "EDX-1", "answers": []}}',
+            '{"add": [{"size": 1}]}',
+            '["add"]',
+            '{',
+        ]:
+            assert requests.post(f'{shop.url}/__control__/', nonsense, timeout=5).status_code == 400
 
 
 def test_a_killed_process_comes_back_with_its_orders_scripts_tokens_and_calls(tmp_path):
