@@ -96,11 +96,16 @@ class PrivateNode:
 
     def stop(self, timeout: float = 15) -> None:
         """Stop in good order, by force after `timeout` seconds; the data stays."""
-        if self._process is not None:
-            self._process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(timeout)
-        self.kill()
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            # By force if need be, also when Ctrl-C ends the wait; the port mapper and the guard in any case.
+            self.kill()
 
     def kill(self) -> None:
         """End all processes of the node at once, as a power cut would; the data stays."""

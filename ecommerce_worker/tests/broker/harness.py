@@ -106,11 +106,13 @@ class Broker:
                      if message.headers[NOTES].get('key') == number), None)
 
     def empty(self) -> None:
-        """Delete all that a test may have left."""
+        """Make all queues anew; a producer with a kept connection would not declare a deleted one again."""
         with self.connection() as connection:
             channel = connection.channel()
             for name in (*QUEUES, topology.PARKED, *map(topology.level, range(topology.BITS))):
                 channel.queue_delete(name)
+            for name in QUEUES:
+                topology.task_queue(name).bind(channel).declare()
 
     def publish_raw(self, body: bytes, *, exchange: str = '', routing_key: str = QUEUE, **properties: Any) -> None:
         """Publish as a stranger would; to an exchange named after the queue for Celery 3.1."""

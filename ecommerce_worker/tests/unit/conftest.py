@@ -16,6 +16,10 @@ from typing import Any
 
 import hypothesis
 import pytest
+from celery import Celery
+from celery.contrib.testing.app import setup_default_app
+from kombu import Queue
+from kombu.transport import memory
 
 from ecommerce_worker import runtime, settings
 from ecommerce_worker.http import Api
@@ -180,6 +184,28 @@ def api() -> Iterator[Callable[..., Api]]:
             return made
 
         yield client
+
+
+@pytest.fixture
+def app() -> Iterator[Celery]:
+    """A Celery application in force, on kombu's broker within the process."""
+    with Celery('worker', broker='memory://', set_as_current=False) as app, setup_default_app(app):
+        app.set_current()
+        yield app
+    memory.Channel.queues.clear()
+    memory.Transport.global_state.clear()
+
+
+@pytest.fixture
+def channel(app: Celery) -> Iterator[Any]:
+    """A channel to that broker."""
+    with app.connection_for_read() as connection, connection.channel() as channel:
+        yield channel
+
+
+def taken(channel: Any, queue: str) -> Any:
+    """The next message of a queue, None if there is none."""
+    return Queue(queue).bind(channel).get(no_ack=True)
 
 
 @pytest.fixture

@@ -223,13 +223,15 @@ def test_a_token_endpoint_that_refuses_connections_is_unreachable(peer):
 
 
 def test_nothing_of_django_is_configured_by_fetching_a_token(peer):
-    program = f'''
-from ecommerce_worker.auth import ClientCredentials
-auth = ClientCredentials({peer(token(1)).url + 'oauth2'!r}, 'worker', 'secret').credentials()
-from django.conf import settings
-print(auth.token, settings.configured)
-'''
-    done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, timeout=60, check=False)
+    program = '''if True:
+        import sys
+        from ecommerce_worker.auth import ClientCredentials
+        auth = ClientCredentials(sys.argv[1], 'worker', 'secret').credentials()
+        from django.conf import settings
+        print(auth.token, settings.configured)
+    '''  # noqa: Q001 - it is a program, no docstring
+    done = subprocess.run([sys.executable, '-c', program, peer(token(1)).url + 'oauth2'], capture_output=True,
+                          text=True, timeout=60, check=False)
     assert (done.stdout.split(), done.stderr) == (['token-1', 'False'], '')
 
 

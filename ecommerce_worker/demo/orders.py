@@ -1,0 +1,186 @@
+"""The orders of the demonstration: what befalls each of them, and how it has to end.  Pure: no clock, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import groupby, pairwise
+from typing import Final
+
+from ecommerce_worker.demo.shop import Answer, Call, Order
+
+FULFILL: Final = 'ecommerce_worker.fulfillment.v1.tasks.fulfill_order'
+
+#: The site with a shop and a token endpoint of its own, and the one that signs its own tokens.
+CAMPUS, VINTAGE = 'campus', 'vintage'
+
+#: Tries after the first when the shop refuses; the expectations below count on it.
+REFUSALS: Final = 3
+
+
+class End(StrEnum):
+    """Where an order can be at the end."""
+
+    FULFILLED = 'fulfilled'
+    LEFT_ALONE = 'left alone'
+    PARKED = 'parked'
+    OPEN = 'open'
+    UNKNOWN = 'unknown'
+
+
+class Shape(StrEnum):
+    """How a shop writes its messages."""
+
+    PICKLE = 'Celery 5, pickle'
+    JSON = 'Celery 5, JSON'
+    OLD = 'Celery 3.1'
+
+
+@dataclass(frozen=True)
+class Story:
+    """One order: what the shop does about it, and the facts that must hold afterwards."""
+
+    number: str
+    title: str
+    answers: tuple[Answer, ...] = ()  # the shop's script of PUTs
+    status: str = 'Open'
+    hidden: int = 0  # calls that do not find it yet
+    site: str | None = None
+    opt_in: bool = False
+    shape: Shape = Shape.PICKLE
+    task: str = FULFILL
+    queue: str = 'ecommerce.fulfillment'
+    end: End = End.FULFILLED
+    puts: int = 1
+    pause: float = 0  # seconds that must lie between two PUTs
+    reason: str = ''  # within the reason for which it is parked
+
+    def order(self) -> Order:
+        """As the shop's book has it at first."""
+        return Order(self.number, self.status, answers=list(self.answers), hidden=self.hidden)
+
+
+TROUBLES = (
+    Story('EDX-10001', 'nothing special', opt_in=True),
+    Story('EDX-10002', 'a shop that writes JSON', shape=Shape.JSON, opt_in=True),
+    Story('EDX-10003', 'a shop of 2015', shape=Shape.OLD, queue='fulfillment'),
+    Story('EDX-10004', 'a slow answer', (Answer.slow(3),)),
+    Story('EDX-10005', 'the shop is busy, twice', (Answer(503), Answer(503)), puts=3),
+    Story('EDX-10006', 'published before committed', hidden=2, opt_in=True, puts=2),
+    Story('EDX-10007', 'somebody was faster', status='Complete', end=End.LEFT_ALONE),
+    Story('EDX-10008', 'too many requests: wait 4 s', (Answer(429, {'Retry-After': '4'}),), puts=2, pause=4),
+    Story('EDX-10009', 'done, but the answer is lost', (Answer.lost(),)),
+    Story('EDX-10010', 'a web page as the answer', (Answer.html(),), puts=2),
+    Story('EDX-10011', 'another site with its LMS down', site=CAMPUS, opt_in=True),
+    Story('EDX-10012', 'an older site, signed tokens', site=VINTAGE),
+    Story('EDX-10013', 'a task that nobody knows', task='ecommerce_worker.loyalty.v1.tasks.add_points',
+          queue='ecommerce.default', end=End.PARKED, puts=0, reason='there is no task'),
+)
+
+#: Cannot be fulfilled, until a person repairs it and sends it again.
+HOPELESS = Story('EDX-10014', 'cannot be fulfilled till repaired', (Answer(500).always(),), puts=REFUSALS + 2)
+
+#: What the campus's token endpoint answers before it works.
+TOKENS_AT_FIRST = (Answer(503), Answer(500))
+
+#: In the hands of a worker that is killed.  The shop goes on with the first after its caller is gone, and drops the
+#: second; both are over before the first redelivery can come back.
+IN_MID_FLIGHT = (
+    Story('EDX-10015', 'worker killed, the shop went on', (Answer.slow(2),), opt_in=True),
+    Story('EDX-10016', 'worker killed, the shop gave up', (Answer(delay=2, drop=True),), puts=2),
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the worker's log says of one run."""
+
+    word: str
+    reason: str = ''
+    attempt: int = 0
+    seconds: float = 0
+    next_try: str = '-'
+
+    @classmethod
+    def of(cls, word: str, fields: Mapping[str, str]) -> Outcome:
+        """Of the fields of a log line."""
+        return cls(word, fields.get('reason', ''), int(fields.get('attempt', 0)), float(fields.get('seconds', 0)),
+                   fields.get('next_try', '-'))
+
+    @property
+    def final(self) -> bool:
+        """Whether the worker is through with it."""
+        return self.word in ('done', 'skipped', 'parked')
+
+    def told(self) -> str:
+        """In plain words."""
+        if self.word != 'done':
+            return self.reason
+        which = f' at try {self.attempt}' if self.attempt > 1 else ''
+        took = f' after {self.seconds:.1f} s' if self.seconds >= 1 else ''
+        return f'fulfilled{which}{took}'
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The facts about one order at the end, from the shop's book, the shop's log and the broker."""
+
+    order: Order | None = None
+    calls: tuple[Call, ...] = ()
+    parked: tuple[str, ...] = ()  # the reasons of its messages in ecommerce.parked
+    told: tuple[str, ...] = ()  # what worker and people had to say of it, for people to read
+
+    @property
+    def puts(self) -> list[Call]:
+        """The calls that ask for fulfilment."""
+        return [call for call in self.calls if call.is_put]
+
+    @property
+    def end(self) -> End:
+        """Where it is."""
+        if self.parked:
+            return End.PARKED
+        if self.order is None:
+            return End.UNKNOWN
+        if self.order.status != 'Complete':
+            return End.OPEN
+        return End.FULFILLED if self.order.fulfilments else End.LEFT_ALONE
+
+
+def faults(story: Story, seen: Seen) -> list[str]:
+    """What is not as it should be."""
+    found = []
+    if seen.end is not story.end:
+        found.append(f'it is {seen.end}, not {story.end}')
+    times = seen.order.fulfilments if seen.order else 0
+    if times != (story.end is End.FULFILLED):
+        found.append(f'the shop fulfilled it {times} times')
+    if len(seen.puts) != story.puts:
+        found.append(f'the shop was asked {len(seen.puts)} times, not {story.puts}')
+    if any(call.overlapping for call in seen.puts):
+        found.append('the shop was asked again while it was still at it')
+    if any(later.time - earlier.time < story.pause for earlier, later in pairwise(seen.puts)):
+        found.append(f'the shop was asked again before {story.pause:g} s were over')
+    if seen.order and times and seen.order.email_opt_in is not story.opt_in:
+        found.append(f'the shop was told email_opt_in={seen.order.email_opt_in}')
+    if story.end is End.PARKED and [reason for reason in seen.parked if story.reason not in reason]:
+        found.append(f'it is parked for another reason: {seen.parked[0]}')
+    if len(seen.parked) > 1:
+        found.append(f'it is parked {len(seen.parked)} times')
+    return found
+
+
+def counted(calls: Iterable[Call]) -> str:
+    """How often the shop was called, in few letters."""
+    kinds = [call.method if call.order else 'token' for call in calls]
+    return ' '.join(f'{kinds.count(kind)} {kind}' for kind in ('PUT', 'GET', 'token') if kind in kinds) or 'none'
+
+
+def retold(told: Iterable[str]) -> str:
+    """A few remarks as one sentence; one that was made several times in a row is made once."""
+    parts = []
+    for text, same in groupby(told):
+        times = len(list(same))
+        parts.append(text + {1: '', 2: ', twice'}.get(times, f', {times} times'))
+    return '; '.join(parts)

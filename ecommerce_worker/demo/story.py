@@ -1,0 +1,310 @@
+"""The demonstration: a dozen orders, every kind of trouble, and a look at how each of them ended.
+
+In the order of the acts:
+
+    stage set ─► worker ready ─► troubles ─► a worker is killed ─► a person repairs ─► facts ─► table, exit status
+
+What is shown while it lasts comes from the shops' logs and the worker's; what is judged at the end are facts: the
+shops' books, the calls that came in, and the queues.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from http import HTTPStatus
+from shlex import quote
+from typing import Final
+
+from ecommerce_worker.configuration import base
+from ecommerce_worker.demo.orders import (
+    CAMPUS,
+    FULFILL,
+    HOPELESS,
+    IN_MID_FLIGHT,
+    TOKENS_AT_FIRST,
+    TROUBLES,
+    Outcome,
+    Seen,
+    Story,
+    counted,
+    faults,
+    retold,
+)
+from ecommerce_worker.demo.screen import BLUE, BOLD, DIM, GREEN, RED, YELLOW, Screen, Tail
+from ecommerce_worker.demo.shop import Call
+from ecommerce_worker.demo.stage import HURRIED, Interrupted, Interruptions, Stage, Worker
+from ecommerce_worker.errors import WorkerError
+
+#: Seconds after which nothing is waited for any more.
+LONGEST: Final = 110
+
+#: A call that takes longer than this, in seconds, is shown while it lasts.
+SLOW: Final = 0.5
+
+#: The worker's one line of a run, and the fields in it.
+RUN = re.compile(r' - (done|skipped|retrying|parked): (.*)')
+FIELD = re.compile(r'(\w+)=(?:"([^"]*)"|(\S+))')
+
+COLOURS = {'done': GREEN, 'skipped': GREEN, 'retrying': YELLOW, 'parked': RED}
+
+
+def run(keep: bool = False, *, rabbitmq: bool = True) -> int:
+    """Play it; the exit status is 0 only if each order ended as it should.
+
+    ``keep`` leaves all running at the end, until Ctrl-C; ``rabbitmq`` is False to do without one where there is one.
+    """
+    with Interruptions() as interruptions:
+        stage = Stage(interruptions)
+        play = Play(stage, Screen())
+        try:
+            try:
+                play.perform(rabbitmq=rabbitmq)
+                if keep:
+                    play.go_on()
+            finally:
+                interruptions.hold()
+        except Interrupted:
+            play.screen.say()
+            play.screen.say('stopping all that was started ...', DIM)
+        finally:
+            stage.end()
+    if play.status is not None:
+        return play.status
+    return 128 + (interruptions.came or 0)
+
+
+class Play:
+    """The acts, and what is seen of them."""
+
+    def __init__(self, stage: Stage, screen: Screen) -> None:
+        self.stage = stage
+        self.screen = screen
+        self.status: int | None = None  # None until the facts are known
+        self._ends_at = time.monotonic() + LONGEST
+        self._stories: list[Story] = []
+        self._last: dict[str, Outcome] = {}  # by the id of the message
+        self._told: dict[str, list[str]] = defaultdict(list)  # by order number
+        self._mishaps: list[str] = []
+        self._begun: dict[str, tuple[Call, float]] = {}
+        self._said: set[str] = set()
+        self._logs: list[Tail] = []
+        self._outputs: list[Tail] = []
+        self._books: list[tuple[str, Tail]] = []
+
+    def perform(self, *, rabbitmq: bool) -> None:
+        """All of it."""
+        started = time.monotonic()
+        self._set(rabbitmq=rabbitmq)
+        self._worker_ready()
+        self._troubles()
+        if self.stage.broker.keeps:
+            self._kill()
+        self._repair()
+        self._judge(started)
+
+    def go_on(self) -> None:
+        """Leave all running until a signal comes."""
+        stage, say = self.stage, self.screen.say
+        self.screen.heading('All goes on until Ctrl-C.')
+        say(f'logs    {stage.logs}')
+        say('For `ecommerce-worker status`, `parked list` and the like in another terminal:')
+        for name, value in stage.variables.items():
+            say(f'export {name}={quote(value)}')
+        say()
+        while True:
+            self._show()
+            time.sleep(0.2)
+
+    # -- acts ---------------------------------------------------------------------------------------------------------
+
+    def _set(self, *, rabbitmq: bool) -> None:
+        say, stage = self.screen.say, self.stage
+        say('Orders of a pretend shop, fulfilled through every kind of trouble; all on 127.0.0.1.', BOLD)
+        say()
+        say('broker  starting ...', DIM)
+        stage.set(rabbitmq=rabbitmq)
+        broker = stage.broker
+        say(f'broker  {broker.what}: {broker.shown}')
+        if not broker.keeps:
+            say('        For demonstration only: it loses what a killed worker has in hand, so that story is left out.',
+                YELLOW)
+        say(f'shop    {stage.shop.url}, and one of another site, {stage.campus.url}')
+        hurried = ', '.join(f'{name} {value:g} ({getattr(base, name):g})' for name, value in HURRIED.items())
+        say(f'worker  in a hurry: {hurried}; the rest as shipped')
+        self._books = [('LMS', Tail(stage.shop.log)), ('other LMS', Tail(stage.campus.log))]
+        stage.campus.fault_tokens(*TOKENS_AT_FIRST)
+
+    def _worker_ready(self) -> Worker:
+        worker = self.stage.start_worker()
+        self._logs.append(Tail(worker.log))
+        started = time.monotonic()
+        if not self._until(lambda: worker.ready, 30):
+            words = '\n'.join(worker.log.read_text(errors='replace').splitlines()[-15:])
+            raise WorkerError(f'the worker did not start; the end of its log:\n{words}')
+        self.screen.event('', 'started', f'a worker, process {worker.pid}, ready after '
+                                         f'{time.monotonic() - started:.1f} s', BLUE)
+        return worker
+
+    def _troubles(self) -> None:
+        self.screen.heading('Orders are paid for')
+        self._publish([*TROUBLES, HOPELESS])
+        self._until(self._settled, 40)
+
+    def _kill(self) -> None:
+        self.screen.heading('A worker is killed in the middle of its work')
+        self._publish(IN_MID_FLIGHT)
+        numbers = {story.number for story in IN_MID_FLIGHT}
+        self._until(lambda: numbers <= {call.order for call, _ in self._begun.values()}, 10)
+        worker = self.stage.workers[-1]
+        worker.kill()
+        for number in sorted(numbers):
+            self._tell(number, 'killed', f'kill -9 of worker {worker.pid}, which had it in hand', RED,
+                       'its worker was killed')
+        self._worker_ready()
+        self._until(self._settled, 30)
+
+    def _repair(self) -> None:
+        self.screen.heading('A person steps in')
+        self._command('parked', 'list')
+        self.stage.shop.repair(HOPELESS.number)
+        self._tell(HOPELESS.number, 'repaired', 'in the shop, by a person', BLUE, 'repaired')
+        self._last.clear()
+        self._told[HOPELESS.number].append('sent again')
+        self._command('parked', 'resend', '--order', HOPELESS.number)
+        self._until(lambda: self._settled(HOPELESS), 20)
+
+    def _judge(self, started: float) -> None:
+        self._until(lambda: not self._wrong(), 5)
+        wrong = self._wrong()
+        self.status = 1 if wrong else 0
+        self.stage.keep_logs = bool(wrong)
+        self.screen.heading('What happened')
+        seen = self._seen()
+        self.screen.table(
+            ('ORDER', 'STORY', 'CALLS', 'WHAT HAPPENED', 'END', ''),
+            [(story.number, story.title, counted(facts.calls), retold(facts.told), facts.end,
+              '✗' if story.number in wrong else '✓')
+             for story in self._stories for facts in (seen[story.number],)], flexible=3)
+        self.screen.say()
+        for who, faults_ in wrong.items():
+            self.screen.say(f'{who} did not end as it should: {"; ".join(faults_)}', RED)
+        if wrong:
+            self.screen.say(f'The logs are in {self.stage.logs}')
+        else:
+            self.screen.say(f'All {len(self._stories)} orders ended as they should: none lost, none fulfilled twice, '
+                            f'nothing left in a queue ({time.monotonic() - started:.0f} s).', GREEN)
+
+    # -- doing --------------------------------------------------------------------------------------------------------
+
+    def _publish(self, stories: Iterable[Story]) -> None:
+        for story in stories:
+            self._stories.append(story)
+            if story.task == FULFILL:
+                shop = self.stage.campus if story.site == CAMPUS else self.stage.shop
+                shop.add_orders([story.order()])
+            self.stage.publish(story)
+            self.screen.event(story.number, 'published', f'{story.title} ({story.shape})', BLUE)
+            self._show()
+
+    def _command(self, *words: str) -> None:
+        self.screen.say(f'$ ecommerce-worker {" ".join(words)}', BOLD)
+        process, output = self.stage.command(*words)
+        self._outputs.append(Tail(output))
+        self._until(lambda: process.poll() is not None, 20)
+        self._show()
+        if process.poll() != 0:
+            self._mishaps.append(f'`ecommerce-worker {" ".join(words)}` ended with status {process.poll()}')
+
+    def _tell(self, number: str, what: str, text: str, colour: str, remark: str) -> None:
+        self.screen.event(number, what, text, colour)
+        self._told[number].append(remark)
+
+    def _until(self, condition: Callable[[], object], seconds: float) -> bool:
+        """Show what happens until the condition is true; False if it is not in time, or the worker is gone."""
+        ends_at = min(time.monotonic() + seconds, self._ends_at)
+        while True:
+            self._show()
+            if condition():
+                return True
+            if time.monotonic() > ends_at or self.stage.workers[-1].ended:
+                return False
+            time.sleep(0.05)
+
+    # -- seeing -------------------------------------------------------------------------------------------------------
+
+    def _settled(self, *stories: Story) -> bool:
+        """Whether the worker is through with these orders, or all."""
+        numbers = {story.number for story in stories or self._stories}
+        return numbers <= {self.stage.published[id_] for id_, last in self._last.items() if last.final}
+
+    def _show(self) -> None:
+        # Read first and shown last: what a worker says follows from what the shop answered.
+        said = [line for log in self._logs for line in log.lines()]
+        for name, book in self._books:
+            for line in book.lines():
+                self._show_call(name, Call(**json.loads(line)))
+        self._show_slow_calls()
+        for output in self._outputs:
+            for line in output.lines():
+                self.screen.say(f'  {line}')
+        for line in said:
+            self._show_run(line)
+
+    def _show_call(self, name: str, call: Call) -> None:
+        if call.duration is None:
+            self._begun[call.id] = call, time.monotonic()
+            return
+        self._begun.pop(call.id, None)
+        kind = call.method if call.order else 'token'
+        took = f' after {call.duration:.1f} s' if call.duration >= SLOW else ''
+        if call.status is None:
+            what, text, colour = '-', 'the connection is closed without an answer', YELLOW
+        else:
+            what, text = str(call.status), HTTPStatus(call.status).phrase
+            colour = GREEN if call.status < 300 else YELLOW
+        self.screen.event(call.order or name, f'{kind} {what}', text + took, colour)
+
+    def _show_slow_calls(self) -> None:
+        for call, begun in self._begun.values():
+            if call.id not in self._said and time.monotonic() - begun > SLOW:
+                self._said.add(call.id)
+                self.screen.event(call.order or 'LMS', f'{call.method} ...', 'the shop takes its time', DIM)
+
+    def _show_run(self, line: str) -> None:
+        found = RUN.search(line)
+        if not found:
+            return
+        fields = {name: text or word for name, text, word in FIELD.findall(found[2])}
+        number = self.stage.published.get(fields.get('id', ''))
+        if not number:
+            return
+        outcome = self._last[fields['id']] = Outcome.of(found[1], fields)
+        when = f' (again in {outcome.next_try})' if outcome.word == 'retrying' else ''
+        remark = f'parked: {outcome.reason}' if outcome.word == 'parked' else outcome.told()
+        self._tell(number, outcome.word, outcome.told() + when, COLOURS[outcome.word], remark)
+
+    def _seen(self) -> Mapping[str, Seen]:
+        """The facts about each order."""
+        stage = self.stage
+        orders = {**stage.shop.orders, **stage.campus.orders}
+        parked = stage.broker.parked()
+        tokens = [call for call in stage.campus.calls if not call.order]
+        calls = [*stage.shop.calls, *stage.campus.calls]
+        return {story.number: Seen(
+            orders.get(story.number),
+            tuple([call for call in calls if call.order == story.number] + (tokens if story.site == CAMPUS else [])),
+            tuple(reason for id_, reason in parked if stage.published.get(id_) == story.number),
+            tuple(self._told[story.number]),
+        ) for story in self._stories}
+
+    def _wrong(self) -> Mapping[str, list[str]]:
+        """What is not as it should be, by order number; and 'the broker', 'the commands'."""
+        seen = self._seen()
+        found = {story.number: faults(story, seen[story.number]) for story in self._stories}
+        found['the broker'] = [f'{count} left in {name}' for name, count in self.stage.broker.left().items()]
+        found['the commands'] = self._mishaps
+        return {who: what for who, what in found.items() if what}
