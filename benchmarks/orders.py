@@ -95,10 +95,12 @@ def measure(node: PrivateNode, options: argparse.Namespace) -> tuple[float, floa
 def wait_for(shop: ShopProcess, count: int) -> None:
     """Wait until so many orders have been called for, looking at the size of the shop's log only now and then."""
     while True:
+        time.sleep(0.2)
+        if not shop.log.exists():
+            continue
         fulfilled = sum(1 for line in shop.log.read_bytes().splitlines() if b'"status": 200' in line and b'PUT' in line)
         if fulfilled >= count:
             return
-        time.sleep(0.2)
 
 
 def main() -> None:

@@ -335,8 +335,6 @@ def reset(yes: bool, park: bool, force: bool) -> None:
         consumed = [depth.name for depth in queue_room.depths(connection, names) if depth.consumers]
         if consumed and not force:
             fail(f'workers consume {", ".join(consumed)}: stop them first, or say --force')
-        # Where parking goes to may not be there yet.
-        topology.declare_parked(connection)
         _empty(app, connection, names, yes=yes, park=park)
         queue_room.delete(connection, names)
         topology.declare(connection, app.amqp.queues.consume_from.values())

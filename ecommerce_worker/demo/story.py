@@ -85,7 +85,7 @@ class Play:
         self.screen = screen
         self.status: int | None = None  # None until the facts are known
         self._ends_at = time.monotonic() + LONGEST
-        self._stories: list[Story] = []
+        self.stories: list[Story] = []
         self._last: dict[str, Outcome] = {}  # by the id of the message
         self._told: dict[str, list[str]] = defaultdict(list)  # by order number
         self._mishaps: list[str] = []
@@ -104,7 +104,7 @@ class Play:
         if self.stage.broker.keeps:
             self._kill()
         self._repair()
-        self._judge(started)
+        self.judge(started)
 
     def go_on(self) -> None:
         """Leave all running until a signal comes."""
@@ -118,6 +118,29 @@ class Play:
         while True:
             self._show()
             time.sleep(0.2)
+
+    def judge(self, started: float) -> None:
+        """Look at the facts, show what happened to each order, and set the status."""
+        self._until(lambda: not self._wrong(), 5)
+        wrong = self._wrong()
+        self.status = 1 if wrong else 0
+        self.stage.keep_logs = bool(wrong)
+        self.screen.heading('What happened')
+        seen = self.seen()
+        self.screen.table(
+            ('ORDER', 'STORY', 'CALLS', 'WHAT HAPPENED', 'END', ''),
+            [(story.number, story.title, counted(facts.calls), retold(facts.told), facts.end,
+              '✗' if story.number in wrong else '✓')
+             for story in self.stories for facts in (seen[story.number],)], flexible=3)
+        self.screen.say()
+        for who, what in wrong.items():
+            failed = f'{who} did not end as it should' if who in seen else who
+            self.screen.say(f'{failed}: {"; ".join(what)}', RED)
+        if wrong:
+            self.screen.say(f'The logs are in {self.stage.logs}')
+        else:
+            self.screen.say(f'All {len(self.stories)} orders ended as they should: none lost, none fulfilled twice, '
+                            f'nothing left in a queue ({time.monotonic() - started:.0f} s).', GREEN)
 
     # -- acts ---------------------------------------------------------------------------------------------------------
 
@@ -177,32 +200,11 @@ class Play:
         self._command('parked', 'resend', '--order', HOPELESS.number)
         self._until(lambda: self._settled(HOPELESS), 20)
 
-    def _judge(self, started: float) -> None:
-        self._until(lambda: not self._wrong(), 5)
-        wrong = self._wrong()
-        self.status = 1 if wrong else 0
-        self.stage.keep_logs = bool(wrong)
-        self.screen.heading('What happened')
-        seen = self._seen()
-        self.screen.table(
-            ('ORDER', 'STORY', 'CALLS', 'WHAT HAPPENED', 'END', ''),
-            [(story.number, story.title, counted(facts.calls), retold(facts.told), facts.end,
-              '✗' if story.number in wrong else '✓')
-             for story in self._stories for facts in (seen[story.number],)], flexible=3)
-        self.screen.say()
-        for who, faults_ in wrong.items():
-            self.screen.say(f'{who} did not end as it should: {"; ".join(faults_)}', RED)
-        if wrong:
-            self.screen.say(f'The logs are in {self.stage.logs}')
-        else:
-            self.screen.say(f'All {len(self._stories)} orders ended as they should: none lost, none fulfilled twice, '
-                            f'nothing left in a queue ({time.monotonic() - started:.0f} s).', GREEN)
-
     # -- doing --------------------------------------------------------------------------------------------------------
 
     def _publish(self, stories: Iterable[Story]) -> None:
         for story in stories:
-            self._stories.append(story)
+            self.stories.append(story)
             if story.task == FULFILL:
                 shop = self.stage.campus if story.site == CAMPUS else self.stage.shop
                 shop.add_orders([story.order()])
@@ -238,7 +240,7 @@ class Play:
 
     def _settled(self, *stories: Story) -> bool:
         """Whether the worker is through with these orders, or all."""
-        numbers = {story.number for story in stories or self._stories}
+        numbers = {story.number for story in stories or self.stories}
         return numbers <= {self.stage.published[id_] for id_, last in self._last.items() if last.final}
 
     def _show(self) -> None:
@@ -287,7 +289,7 @@ class Play:
         remark = f'parked: {outcome.reason}' if outcome.word == 'parked' else outcome.told()
         self._tell(number, outcome.word, outcome.told() + when, COLOURS[outcome.word], remark)
 
-    def _seen(self) -> Mapping[str, Seen]:
+    def seen(self) -> Mapping[str, Seen]:
         """The facts about each order."""
         stage = self.stage
         orders = {**stage.shop.orders, **stage.campus.orders}
@@ -299,12 +301,12 @@ class Play:
             tuple([call for call in calls if call.order == story.number] + (tokens if story.site == CAMPUS else [])),
             tuple(reason for id_, reason in parked if stage.published.get(id_) == story.number),
             tuple(self._told[story.number]),
-        ) for story in self._stories}
+        ) for story in self.stories}
 
     def _wrong(self) -> Mapping[str, list[str]]:
-        """What is not as it should be, by order number; and 'the broker', 'the commands'."""
-        seen = self._seen()
-        found = {story.number: faults(story, seen[story.number]) for story in self._stories}
-        found['the broker'] = [f'{count} left in {name}' for name, count in self.stage.broker.left().items()]
-        found['the commands'] = self._mishaps
+        """What is not as it should be, by order number, and besides."""
+        seen = self.seen()
+        found = {story.number: faults(story, seen[story.number]) for story in self.stories}
+        found['In the queues'] = [f'{count} left in {name}' for name, count in self.stage.broker.left().items()]
+        found['Among the commands'] = self._mishaps
         return {who: what for who, what in found.items() if what}

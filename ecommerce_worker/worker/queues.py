@@ -56,6 +56,7 @@ def park(app: Celery, connection: Connection, names: Iterable[str], reason: str)
 
     Raises :class:`~ecommerce_worker.errors.NotPublished`; what was not moved stays where it is.
     """
+    topology.declare_parked(connection)
     channel = connection.channel()
     try:
         for name in names:

@@ -1,0 +1,234 @@
+"""The operator's commands, run as an operator runs them."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from kombu import Queue
+
+from ecommerce_worker import topology
+from ecommerce_worker.demo.rabbitmq import free_port
+from ecommerce_worker.demo.shop import Answer
+from ecommerce_worker.tests.broker.harness import FULFILL, QUEUE, eventually
+
+
+@pytest.fixture
+def stuck(shop, broker, publish, start_worker):
+    """A worker, and one order that it could not fulfil."""
+    shop.add_order('EDX-1', Answer(status=500).always())
+    worker = start_worker().ready()
+    publish('EDX-1')
+    eventually(lambda: broker.parked_order('EDX-1'))
+    return worker
+
+
+def test_a_stuck_order_is_listed_with_its_reason(stuck, command):
+    listed = command('parked', 'list')
+    assert listed.returncode == 0
+    assert re.search(r'EDX-1 +fulfill_order .* 3 +the shop failed \(500\); given up after 3 tries', listed.stdout)
+    assert '1 parked message' in listed.stdout
+
+
+def test_a_stuck_order_shows_its_history_and_not_its_contents(stuck, command):
+    shown = command('parked', 'show', '--order', 'EDX-1').stdout
+    assert shown.count('the shop failed (500)') == 4
+    assert 'email_opt_in' not in shown
+    assert '"EDX-1"' in command('parked', 'show', '--order', 'EDX-1', '--body').stdout
+
+
+def test_looking_leaves_parked_messages_where_they_are(stuck, command, broker):
+    for _ in range(3):
+        command('parked', 'list')
+        command('parked', 'show', '--order', 'EDX-1')
+    assert broker.depth(topology.PARKED) == 1
+
+
+def test_a_repaired_order_is_resent_and_fulfilled(stuck, command, shop, broker):
+    shop.repair('EDX-1')
+    resent = command('parked', 'resend', '--order', 'EDX-1')
+    assert resent.returncode == 0
+    assert '1 message sent again' in resent.stdout
+    eventually(lambda: stuck.settled('EDX-1') == 'done')
+    assert broker.depth(topology.PARKED) == 0
+    assert [call.method for call in shop.calls if call.order == 'EDX-1'][-2:] == ['GET', 'PUT']
+
+
+def test_a_resent_order_that_is_complete_is_left_alone(stuck, command, shop):
+    shop.add_order('EDX-1', status='Complete')
+    command('parked', 'resend', '--all')
+    eventually(lambda: stuck.settled('EDX-1') == 'skipped')
+    assert shop.orders['EDX-1'].puts == 0
+
+
+def test_a_message_that_could_not_be_read_is_resent_byte_by_byte(broker, start_worker, command):
+    body = b'\x80\x02cos\nsystem\nU\x04trueq\x00\x85Rq\x01.'
+    broker.publish_raw(body, content_type='application/x-python-serialize', content_encoding='binary',
+                       headers={'task': FULFILL, 'id': 'id-1'})
+    start_worker().ready()
+    before = eventually(broker.parked)
+    assert 'os.system' in before[0].headers['ecommerce']['reason'] or 'posix' in before[0].headers['ecommerce']['reason']
+    command('parked', 'resend', '--all')
+    after = eventually(lambda: (found := broker.parked()) and len(found[0].headers['ecommerce']['history']) > 1 and found)
+    assert (after[0].body, after[0].content_type) == (body, 'application/x-python-serialize')
+
+
+def test_resending_picks_by_order_task_and_id(broker, start_worker, publish, command):
+    start_worker(MAX_FULFILLMENT_RETRIES=0).ready()
+    for number in ('EDX-1', 'EDX-2'):
+        publish(number)
+    publish('x', task='somebody.elses.task', queue=QUEUE)
+    eventually(lambda: broker.depth(topology.PARKED) == 3)
+    assert '1 parked message' in command('parked', 'list', '--order', 'EDX-2').stdout
+    assert '2 parked messages' in command('parked', 'list', '--task', 'fulfill_order').stdout
+    assert command('parked', 'resend', '--order', 'EDX-3').returncode == 1
+    assert command('parked', 'resend').returncode == 2
+    assert broker.depth(topology.PARKED) == 3
+
+
+def test_discarding_asks_first(stuck, command, broker):
+    assert command('parked', 'discard', '--all', answer='n\n').returncode == 1
+    assert broker.depth(topology.PARKED) == 1
+    assert command('parked', 'discard', '--order', 'EDX-1', '--yes').returncode == 0
+    assert broker.depth(topology.PARKED) == 0
+
+
+def test_status_is_well_when_a_worker_consumes(broker, start_worker, command):
+    start_worker().ready()
+    status = command('status', '--timeout', '3')
+    assert status.returncode == 0, status.stdout
+    assert re.search(r'workers +ecommerce-\d+@', status.stdout)
+
+
+def test_status_calls_out_a_queue_that_nobody_consumes(broker, start_worker, publish, command):
+    start_worker('-Q', 'fulfillment')
+    eventually(lambda: broker.consumers('fulfillment'))
+    publish('EDX-1')
+    eventually(lambda: broker.depth(QUEUE) == 1)
+    status = command('status', '--timeout', '3')
+    assert status.returncode == 1
+    assert 'trouble: ecommerce.fulfillment holds 1 message and nobody consumes it' in status.stdout
+
+
+def test_status_counts_what_waits_and_what_is_parked(shop, broker, start_worker, publish, command):
+    shop.add_order('EDX-1', Answer(status=503, headers={'Retry-After': '600'}))
+    shop.add_order('EDX-2', Answer(status=403).always())
+    start_worker(MAX_FULFILLMENT_RETRIES=0).ready()
+    publish('EDX-1')
+    publish('EDX-2')
+    eventually(lambda: broker.waiting() == 1 and broker.depth(topology.PARKED) == 1)
+    status = command('status', '--timeout', '3')
+    assert 'waiting   1 for their next try' in status.stdout
+    assert 'parked    1 for a person' in status.stdout
+
+
+def test_purging_offers_to_park_and_says_what_it_would_destroy(broker, publish, command):
+    for number in range(3):
+        publish(f'EDX-{number}')
+    left = command('queues', 'purge', answer='leave\n')
+    assert left.returncode == 1
+    assert 'This would destroy 3 messages' in left.stdout
+    assert broker.depth(QUEUE) == 3
+    parked = command('queues', 'purge', answer='park\n')
+    assert parked.returncode == 0
+    assert (broker.depth(QUEUE), broker.depth(topology.PARKED)) == (0, 3)
+    assert {message.headers['ecommerce']['key'] for message in broker.parked()} == {'EDX-0', 'EDX-1', 'EDX-2'}
+
+
+def test_what_was_parked_by_a_purge_can_be_resent(shop, broker, publish, command, start_worker):
+    shop.add_order('EDX-1')
+    publish('EDX-1')
+    command('queues', 'purge', '--park')
+    command('parked', 'resend', '--all')
+    worker = start_worker().ready()
+    eventually(lambda: worker.settled('EDX-1') == 'done')
+
+
+def test_purging_with_yes_destroys(broker, publish, command):
+    publish('EDX-1')
+    assert command('queues', 'purge', QUEUE, '--yes').returncode == 0
+    assert (broker.depth(QUEUE), broker.depth(topology.PARKED)) == (0, 0)
+
+
+def test_a_reset_parks_what_waits_and_declares_all_anew(shop, broker, publish, command, start_worker):
+    shop.add_order('EDX-1', Answer(status=503, headers={'Retry-After': '600'}))
+    worker = start_worker().ready()
+    publish('EDX-1')
+    eventually(lambda: broker.waiting() == 1)
+    assert 'stop them first' in command('queues', 'reset', '--park').stderr
+    worker.stop()
+    assert command('queues', 'reset', '--park').returncode == 0
+    assert (broker.waiting(), broker.depth(topology.PARKED)) == (0, 1)
+    command('parked', 'resend', '--all')
+    again = start_worker().ready()
+    eventually(lambda: again.settled('EDX-1') == 'done')
+
+
+def test_a_reset_mends_a_queue_of_another_shape(broker, command):
+    with broker.connection() as connection:
+        channel = connection.channel()
+        channel.queue_delete(QUEUE)
+        Queue(QUEUE, queue_arguments={'x-max-priority': 3}).bind(channel).declare()
+    refused = command('worker')
+    assert refused.returncode == 78
+    assert 'exists in another shape' in refused.stderr
+    assert command('queues', 'reset', '--yes').returncode == 0
+    with broker.connection() as connection:
+        topology.task_queue(QUEUE).bind(connection.channel()).declare()
+
+
+# -- a worker that cannot start says why ------------------------------------------------------------------------------
+
+@pytest.mark.parametrize(('url', 'status', 'says'), [
+    ('amqp://guest:guest@127.0.0.1:{free}//', 69, 'cannot be reached'),
+    ('amqp://guest:guest@broker.invalid//', 69, 'cannot be reached'),
+    ('amqp://guest:wrong-password@127.0.0.1:{port}//', 77, 'refuses the login'),
+    ('amqp://guest:guest@127.0.0.1:{port}/nowhere', 77, 'virtual host'),
+    ('memory://', 78, 'loses messages'),
+    ('filesystem://', 78, 'loses messages'),
+])
+def test_a_worker_without_a_usable_broker_says_why_in_one_line(broker, command, url, status, says):
+    ended = command('worker', BROKER_URL=url.format(free=free_port(), port=broker.node.port))
+    assert ended.returncode == status, ended.stderr
+    assert says in ended.stderr
+    assert 'Traceback' not in ended.stderr
+    assert 'wrong-password' not in ended.stderr
+    assert len(ended.stderr.strip().splitlines()) == 1
+
+
+def test_a_worker_refuses_to_start_on_the_problems_that_check_shows(command):
+    settings = {'MAX_FULFILLMENT_RETRIES': 'eleven', 'ECOMMERCE_API_ROOT': 'shop.example.com',
+                'SITE_OVERRIDES': json.dumps({'edx': {'ECOMERCE_API_ROOT': 'http://x/'}})}
+    checked, started = command('check', **settings), command('worker', **settings)
+    assert (checked.returncode, started.returncode) == (1, 1)
+    for name in ('MAX_FULFILLMENT_RETRIES', 'ECOMMERCE_API_ROOT', 'ECOMERCE_API_ROOT'):
+        assert name in checked.stdout
+        assert name in started.stderr
+    assert 'did you mean ECOMMERCE_API_ROOT' in checked.stdout
+
+
+def test_check_shows_what_is_in_force_without_secrets(command, broker):
+    checked = command('check')
+    assert checked.returncode == 0
+    assert 'demo-client-secret' not in checked.stdout
+    assert 'guest:guest' not in checked.stdout
+    assert re.search(r'MAX_FULFILLMENT_RETRIES +environment ECOMMERCE_WORKER_MAX_FULFILLMENT_RETRIES +2', checked.stdout)
+
+
+def test_celery_itself_starts_the_same_worker(shop, broker, publish, environment, tmp_path):
+    import subprocess
+    import sys
+
+    shop.add_order('EDX-1', Answer(status=503))
+    with (tmp_path / 'celery.log').open('wb') as log:
+        worker = subprocess.Popen([sys.executable, '-m', 'celery', '-A', 'ecommerce_worker.celery_app:app', 'worker'],
+                                  env=environment, stdout=log, stderr=log)
+    try:
+        publish('EDX-1')
+        eventually(lambda: shop.orders['EDX-1'].status == 'Complete')
+        assert 'done: task=' in eventually(lambda: 'done: task=' in (tmp_path / 'celery.log').read_text() and
+                                           (tmp_path / 'celery.log').read_text())
+    finally:
+        worker.terminate()
+        worker.wait(30)

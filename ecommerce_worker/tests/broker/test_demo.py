@@ -1,0 +1,207 @@
+"""The demonstration, as whoever meets this worker first runs it: what it shows is true, and it leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kombu import Producer, Queue
+
+from ecommerce_worker.demo.orders import HOPELESS, IN_MID_FLIGHT, TROUBLES
+from ecommerce_worker.tests.broker.harness import QUEUE, Broker, eventually
+
+COUNTABLE = Path('/proc/self/environ').exists()
+
+STATES = ('MARK', 'TMPDIR', 'COLUMNS')
+
+IN_FILES = 'run(rabbitmq=False)'
+
+
+@dataclass
+class Demo:
+    """A demonstration under way, and what it has shown."""
+
+    process: subprocess.Popen[str]
+    mark: str
+    directory: Path
+
+    @property
+    def shown(self) -> str:
+        """All that it has shown so far."""
+        return (self.directory / 'shown').read_text()
+
+    def shows(self, text: str, seconds: float = 60) -> None:
+        """Return when it has shown this."""
+        eventually(lambda: text in self.shown or self.process.poll() is not None, seconds=seconds)
+        assert text in self.shown
+
+    def ends(self, status: int) -> str:
+        """All that it showed until it ended with this status, leaving no process and no file."""
+        assert self.process.wait(110) == status, self.shown
+        if COUNTABLE:
+            eventually(lambda: not self.processes(), seconds=5)
+        return self.shown
+
+    def processes(self) -> list[str]:
+        """The processes that were started by it or by what it started: all have its mark in their environment."""
+        found = []
+        for process in Path('/proc').glob('[0-9]*'):
+            try:
+                if self.mark.encode() in (process / 'environ').read_bytes():
+                    found.append((process / 'cmdline').read_text())
+            except OSError:
+                continue
+        return found
+
+    @property
+    def files(self) -> list[Path]:
+        """What is in its temporary directory."""
+        return list((self.directory / 'tmp').iterdir())
+
+
+@pytest.fixture
+def play(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
+    """Start a demonstration: the command, or a call of `run` after other statements."""
+    started: list[Demo] = []
+
+    def start(code: str = '', **environment: str) -> Demo:
+        mark = uuid.uuid4().hex
+        (tmp_path / 'tmp').mkdir()
+        given = {'MARK': mark, 'TMPDIR': str(tmp_path / 'tmp'), 'COLUMNS': '150', **environment}
+        kept = {name: value for name, value in os.environ.items()
+                if name != 'BROKER_URL' and not name.startswith('ECOMMERCE_WORKER')}
+        call = ['-c', f'import sys\nfrom ecommerce_worker.demo.story import *\nsys.exit({code})'] if code else [
+            '-m', 'ecommerce_worker', 'demo']
+        with (tmp_path / 'shown').open('w') as shown:
+            process = subprocess.Popen([sys.executable, *call], stdout=shown, stderr=shown, text=True,
+                                       env={**kept, **given})
+        demo = Demo(process, mark, tmp_path)
+        started.append(demo)
+        return demo
+
+    yield start
+    for demo in started:
+        if demo.process.poll() is None:
+            demo.process.kill()
+            demo.process.wait()
+
+
+def ended_well(shown: str) -> set[str]:
+    """The orders that the table says ended as they should."""
+    table = shown.partition('What happened\n')[2]
+    return set(re.findall(r'^(EDX-\d+) .*✓$', table, re.MULTILINE))
+
+
+@pytest.mark.usefixtures('node')
+def test_each_order_ends_as_it_should_on_a_private_rabbitmq(play):
+    demo = play()
+    shown = demo.ends(0)
+    assert ended_well(shown) == {story.number for story in (*TROUBLES, *IN_MID_FLIGHT, HOPELESS)}
+    assert '✗' not in shown
+    assert 'a private RabbitMQ' in shown
+    assert re.search(r'EDX-10005 .* 3 PUT 2 GET +the shop failed \(503\), twice; fulfilled', shown)
+    assert re.search(r'EDX-10015 .* 1 PUT 1 GET +its worker was killed; .* +fulfilled +✓', shown)
+    assert re.search(r'EDX-10016 .* 2 PUT 1 GET +its worker was killed; ', shown)
+    assert 'Traceback' not in shown
+    assert demo.files == []
+    assert '\033' not in shown
+
+
+def test_it_works_without_a_rabbitmq_and_goes_on_if_told_to(play):
+    demo = play('run(keep=True, rabbitmq=False)')
+    demo.shows('parked list` and the like')
+    shown = demo.shown
+    assert 'For demonstration only' in shown
+    assert ended_well(shown) == {story.number for story in (*TROUBLES, HOPELESS)}
+    exports = dict(re.findall(r'^export (\w+)=(.*)$', shown, re.MULTILINE))
+    environment = {name: shlex.split(value)[0] for name, value in exports.items()}
+    listed = subprocess.run([sys.executable, '-m', 'ecommerce_worker', 'parked', 'list'], text=True, check=False,
+                            capture_output=True, env={**os.environ, **environment}, timeout=30)
+    assert (listed.returncode, '1 parked message' in listed.stdout) == (0, True), listed
+    demo.process.send_signal(signal.SIGINT)
+    demo.ends(0)
+    assert demo.files == []
+
+
+def test_an_order_that_ends_otherwise_is_named_and_the_logs_stay(play):
+    wrong = "(globals().update(HOPELESS=Story('EDX-1', 'a wrong expectation', puts=2), TROUBLES=()), " + IN_FILES + ')[1]'
+    demo = play(wrong.replace('globals()', 'sys.modules[run.__module__].__dict__'))
+    shown = demo.ends(1)
+    assert 'EDX-1 did not end as it should: the shop was asked 1 times, not 2' in shown
+    assert 'Among the commands: `ecommerce-worker parked resend --order EDX-1` ended with status 1' in shown
+    [logs] = re.findall(r'The logs are in (.*)', shown)
+    assert 'done: task=' in (Path(logs) / 'worker-1.log').read_text()
+    assert [path.name for path in Path(logs).parent.iterdir()] == ['logs']
+
+
+@pytest.mark.parametrize(('moment', 'by', 'status'), [
+    ('broker  starting', signal.SIGINT, 130),
+    ('published', signal.SIGTERM, 143),
+], ids=lambda value: str(value).replace(' ', ''))
+@pytest.mark.usefixtures('node')
+def test_interrupted_it_takes_all_that_it_started_along(play, moment, by, status):
+    demo = play()
+    demo.shows(moment)
+    time.sleep(0.3)
+    assert demo.process.poll() is None
+    demo.process.send_signal(by)
+    demo.ends(status)
+    assert demo.files == []
+
+
+@pytest.mark.skipif(not COUNTABLE, reason='processes are counted in /proc')
+@pytest.mark.usefixtures('node')
+def test_killed_it_leaves_no_process(play):
+    demo = play()
+    demo.shows('published')
+    demo.process.kill()
+    demo.ends(-signal.SIGKILL)
+
+
+def test_interrupted_on_somebodys_rabbitmq_it_takes_its_messages_out_again(play, broker: Broker):
+    demo = play(BROKER_URL=broker.url)
+    demo.shows('killed')
+    demo.process.send_signal(signal.SIGINT)
+    demo.ends(130)
+    assert (broker.depth(QUEUE), broker.waiting(), broker.parked()) == (0, 0, [])
+    assert demo.files == []
+
+
+def publish(broker: Broker, name: str, body: str) -> None:
+    with broker.connection() as connection:
+        Producer(connection.channel()).publish(body, routing_key=name, declare=[Queue(name)], delivery_mode=2)
+
+
+@pytest.mark.parametrize('name', [QUEUE, 'ecommerce.parked'])
+def test_orders_of_somebodys_rabbitmq_are_left_alone(play, broker: Broker, name: str):
+    publish(broker, name, 'an order of somebody')
+    shown = play(ECOMMERCE_WORKER_BROKER_URL=broker.url).ends(69)
+    assert f'there are messages in {name} (1)' in shown
+    assert broker.depth(name) == 1
+
+
+def test_a_worker_of_somebodys_rabbitmq_is_left_alone(play, broker: Broker, start_worker: Any):
+    start_worker().ready()
+    assert f'a worker consumes {QUEUE}' in play(BROKER_URL=broker.url).ends(69)
+
+
+@pytest.mark.parametrize(('url', 'status', 'words'), [
+    ('amqp://guest:secret@127.0.0.1:1//', 69, 'cannot be used'),
+    ('redis://127.0.0.1:1/0', 78, 'needs a RabbitMQ'),
+])
+def test_a_broker_that_cannot_be_used_is_one_plain_line(play, url, status, words):
+    shown = play(BROKER_URL=url).ends(status)
+    assert words in shown
+    assert 'secret' not in shown
+    assert 'Traceback' not in shown
