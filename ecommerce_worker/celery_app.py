@@ -11,10 +11,12 @@ from typing import Any
 
 from celery import Celery
 from celery.app.defaults import _TO_NEW_KEY  # the only complete table of old names
-from celery.signals import setup_logging
+from celery.signals import setup_logging, worker_init
 
 from ecommerce_worker import runtime, topology
 from ecommerce_worker.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 #: Seconds after which a socket of the broker's that neither takes nor gives anything is given up.
 SOCKET_SECONDS = 15
@@ -83,6 +85,14 @@ def configure_logging(loglevel: int | str | None = None, **_: Any) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     given = loglevel if loglevel not in (None, logging.WARNING, 'WARNING') else settings.LOG_LEVEL
     logging.getLogger().setLevel(given)
+
+
+@worker_init.connect
+def show_configuration(**_: Any) -> None:
+    """Say at start what is in force that is not a default, secrets masked."""
+    for name, value, source in runtime.current().settings.rows():
+        if source != 'default':
+            logger.info('configuration: %s=%s from="%s"', name, value, source)
 
 
 app = create_app(runtime.current().settings)

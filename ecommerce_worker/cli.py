@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from celery import Celery
     from kombu import Connection
 
-    from ecommerce_worker.worker.parked import Parked
+    from ecommerce_worker.worker.parked import ParkedMessage
 
 CONTEXT = {'help_option_names': ['-h', '--help'], 'max_content_width': 110}
 
@@ -208,7 +208,7 @@ def show(ids: tuple[str, ...], order: str | None, task: str | None, body: bool) 
         fail('no parked message is like that; `ecommerce-worker parked list` shows all')
 
 
-def _show(message: Parked, *, body: bool) -> None:
+def _show(message: ParkedMessage, *, body: bool) -> None:
     rows = [('id', message.id), ('order', message.key or '-'), ('task', message.task or '-'),
             ('queue', message.queue or '-'), ('parked', f'{message.parked_at:%Y-%m-%d %H:%M:%S} UTC'),
             ('reason', message.reason), ('tries', message.notes.attempt),
@@ -388,7 +388,7 @@ def _connected() -> Iterator[tuple[Celery, Connection]]:
 
 
 @contextmanager
-def _parked(connection: Connection) -> Iterator[Iterator[Parked]]:
+def _parked(connection: Connection) -> Iterator[Iterator[ParkedMessage]]:
     from ecommerce_worker.worker import parked as parking
 
     with parking.looked_through(connection) as messages:

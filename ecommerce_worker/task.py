@@ -12,7 +12,7 @@ import random
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, ClassVar, Final
@@ -154,7 +154,7 @@ class Task(celery.Task):
         call = delivery.call
         told = observe.Told(
             outcome=type(outcome).__name__.lower(), task=self.name, id=call.id, key=self.key_of(call),
-            site=str(call.kwargs.get('site_code') or ''), attempt=delivery.notes.attempt + 1, seconds=seconds,
+            site=_word(call.kwargs.get('site_code')), attempt=delivery.notes.attempt + 1, seconds=seconds,
             reason=outcome.reason, next_try=outcome.delay if isinstance(outcome, Retrying) else None)
         for listener in runtime.current().listeners:
             try:
@@ -188,7 +188,7 @@ class Task(celery.Task):
         position = self._positions.get(self.key)
         if value is None and position is not None and position < len(call.args):
             value = call.args[position]
-        return str(value)[:128] if isinstance(value, str | int) else ''
+        return _word(value)
 
     def _too_early(self, delivery: Delivery) -> Outcome | None:
         """What to do with a message that should not run at once; None if it may."""
@@ -197,8 +197,7 @@ class Task(celery.Task):
         if delivery.call.eta:
             wait = (delivery.call.eta - datetime.now(UTC)).total_seconds()
             if wait > 1:
-                return Retrying('not before the time that its producer gave', wait,
-                                replace(delivery.notes, attempt=delivery.call.retries))
+                return Retrying('not before the time that its producer gave', wait, delivery.notes)
         return None
 
     def _interrupted(self, delivery: Delivery, reason: str) -> Outcome:
@@ -264,6 +263,13 @@ def task(*, policy: Callable[[Site], Policy], key: str) -> Callable[[Callable[..
         return shared_task(bind=True, base=Task, policy=staticmethod(policy), key=key)(body)  # type: ignore[no-any-return]
 
     return register
+
+
+def _word(value: Any) -> str:
+    """A word or a number of a message, fit for a log line and a header whatever it holds; '' for anything else."""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return ''
+    return ''.join(letter if letter.isprintable() else '?' for letter in str(value)[:128])
 
 
 def _noted(delivery: Delivery, reason: str, **counted: int) -> Notes:

@@ -24,7 +24,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from amqp.exceptions import MessageNacked
-from kombu import Connection, Exchange, Queue, binding
+from kombu import Connection, Exchange, Queue
 from kombu.exceptions import KombuError
 from kombu.utils.json import dumps
 
@@ -62,8 +62,7 @@ def task_queue(name: str, queue_type: str = 'classic') -> Queue:
 
     Celery 3.1 publishes to a direct exchange of the queue's name; later ones through the default exchange.
     """
-    bindings = [binding(Exchange(_DEFAULT_EXCHANGE), routing_key=_DEFAULT_EXCHANGE)] if name == _DEFAULT_QUEUE else []
-    return Queue(name, Exchange(name), routing_key=name, bindings=bindings,
+    return Queue(name, Exchange(name), routing_key=name,
                  queue_arguments={'x-queue-type': 'quorum'} if queue_type == 'quorum' else None)
 
 
@@ -96,6 +95,9 @@ def declare(connection: Connection, queues: Iterable[Queue]) -> None:
     try:
         for queue in queues:
             queue.bind(channel).declare()
+            if queue.name == _DEFAULT_QUEUE:
+                Exchange(_DEFAULT_EXCHANGE).bind(channel).declare()
+                queue.bind(channel).bind_to(_DEFAULT_EXCHANGE, routing_key=_DEFAULT_EXCHANGE)
         if not has_waiting_room(connection):
             return
         from kombu.transport.native_delayed_delivery import (  # since kombu 5.7, which the shop need not have

@@ -51,8 +51,8 @@ ALL_QUEUES = (*WAITING_ROOM, *base.QUEUES, topology.PARKED)
 #: Where Python finds this package, installed or not.
 ROOT = Path(__file__).parents[2]
 
-#: What of the caller's environment is meant for other workers, or would lead away from this machine.
-FOREIGN = (PREFIX, 'CELERY', 'FORKED_BY_MULTIPROCESSING')
+#: What of the caller's environment is meant for other workers; Celery obeys CELERY_BROKER_URL before all else.
+FOREIGN = (PREFIX, 'CELERY')
 
 # The guard ends the worker when its input ends, which is when we are gone, by whatever. `exec` makes the worker the
 # process that we know by number.

@@ -122,11 +122,8 @@ class Play:
     def judge(self, started: float) -> None:
         """Look at the facts, show what happened to each order, and set the status."""
         self._until(lambda: not self._wrong(), 5)
-        wrong = self._wrong()
-        self.status = 1 if wrong else 0
-        self.stage.keep_logs = bool(wrong)
+        wrong, seen = self._wrong(), self.seen()
         self.screen.heading('What happened')
-        seen = self.seen()
         self.screen.table(
             ('ORDER', 'STORY', 'CALLS', 'WHAT HAPPENED', 'END', ''),
             [(story.number, story.title, counted(facts.calls), retold(facts.told), facts.end,
@@ -141,6 +138,8 @@ class Play:
         else:
             self.screen.say(f'All {len(self.stories)} orders ended as they should: none lost, none fulfilled twice, '
                             f'nothing left in a queue ({time.monotonic() - started:.0f} s).', GREEN)
+        self.stage.keep_logs = bool(wrong)
+        self.status = 1 if wrong else 0
 
     # -- acts ---------------------------------------------------------------------------------------------------------
 
@@ -148,7 +147,7 @@ class Play:
         say, stage = self.screen.say, self.stage
         say('Orders of a pretend shop, fulfilled through every kind of trouble; all on 127.0.0.1.', BOLD)
         say()
-        say('broker  starting ...', DIM)
+        say('getting a broker ...', DIM)
         stage.set(rabbitmq=rabbitmq)
         broker = stage.broker
         say(f'broker  {broker.what}: {broker.shown}')
@@ -197,8 +196,8 @@ class Play:
         self._tell(HOPELESS.number, 'repaired', 'in the shop, by a person', BLUE, 'repaired')
         self._last.clear()
         self._told[HOPELESS.number].append('sent again')
-        self._command('parked', 'resend', '--order', HOPELESS.number)
-        self._until(lambda: self._settled(HOPELESS), 20)
+        if self._command('parked', 'resend', '--order', HOPELESS.number):
+            self._until(lambda: self._settled(HOPELESS), 20)
 
     # -- doing --------------------------------------------------------------------------------------------------------
 
@@ -212,14 +211,17 @@ class Play:
             self.screen.event(story.number, 'published', f'{story.title} ({story.shape})', BLUE)
             self._show()
 
-    def _command(self, *words: str) -> None:
+    def _command(self, *words: str) -> bool:
+        """Whether it went well."""
         self.screen.say(f'$ ecommerce-worker {" ".join(words)}', BOLD)
         process, output = self.stage.command(*words)
         self._outputs.append(Tail(output))
         self._until(lambda: process.poll() is not None, 20)
         self._show()
-        if process.poll() != 0:
-            self._mishaps.append(f'`ecommerce-worker {" ".join(words)}` ended with status {process.poll()}')
+        status = process.poll()
+        if status != 0:
+            self._mishaps.append(f'`ecommerce-worker {" ".join(words)}` ended with status {status}')
+        return status == 0
 
     def _tell(self, number: str, what: str, text: str, colour: str, remark: str) -> None:
         self.screen.event(number, what, text, colour)

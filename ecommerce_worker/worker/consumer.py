@@ -16,6 +16,7 @@ from ecommerce_worker import runtime, topology
 from ecommerce_worker.errors import NotPublished, Undecodable
 from ecommerce_worker.task import DELIVERY, Delivery
 from ecommerce_worker.wire import CONTENT_TYPES, Call, Notes, Raw, read
+from ecommerce_worker.worker import preflight
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +86,7 @@ class Consumer(consumer.Consumer):
         # Both broadcast to every worker of the virtual host, other services' included, and cost more than they give.
         options = {**(worker_options or {}), 'without_gossip': True, 'without_mingle': True}
         super().__init__(*args, worker_options=options, **kwargs)
+        preflight.refuse_unsafe(self.conninfo, runtime.current().settings)
         # Celery wants none where it has no event loop to send them; ours does without one.
         self.amqheartbeat: float = self.amqheartbeat or self.app.conf.broker_heartbeat
 
@@ -144,7 +146,7 @@ class Consumer(consumer.Consumer):
     def _notes(self, message: Any, raw: Raw) -> Notes:
         notes = Notes.of(raw.headers)
         info = message.delivery_info
-        return replace(notes, queue=notes.queue or topology.queue_of(info.get('exchange', ''), info['routing_key']),
+        return replace(notes, queue=notes.queue or topology.queue_of(info.get('exchange', ''), info.get('routing_key', '')),
                        since=notes.since or time.time())
 
     def _park(self, message: Any, reason: str, call: Call | None = None) -> None:

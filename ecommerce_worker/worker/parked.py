@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Parked:
+class ParkedMessage:
     """One parked message; nothing here shows its contents."""
 
     id: str
@@ -33,7 +33,7 @@ class Parked:
     message: Any
 
     @classmethod
-    def of(cls, message: Any) -> Parked:
+    def of(cls, message: Any) -> ParkedMessage:
         """Read what :func:`ecommerce_worker.topology.park` wrote; what somebody else put there has gaps."""
         found = message.headers.get(NOTES)
         header: Mapping[str, Any] = found if isinstance(found, Mapping) else {}
@@ -64,7 +64,7 @@ class Parked:
 
 
 @contextmanager
-def looked_through(connection: Connection) -> Iterator[Iterator[Parked]]:
+def looked_through(connection: Connection) -> Iterator[Iterator[ParkedMessage]]:
     """The parked messages, oldest first; what is not acknowledged in between goes back to its place afterwards."""
     channel = connection.channel()
     try:
@@ -73,17 +73,17 @@ def looked_through(connection: Connection) -> Iterator[Iterator[Parked]]:
         channel.close()
 
 
-def _all(channel: Any) -> Iterator[Parked]:
+def _all(channel: Any) -> Iterator[ParkedMessage]:
     queue = Queue(topology.PARKED).bind(channel)
     # As many as there are now: what is parked again meanwhile is not looked at twice.
     for _ in range(queue.declare() and queue.queue_declare(passive=True).message_count):
         message = queue.get(no_ack=False)
         if message is None:
             return
-        yield Parked.of(message)
+        yield ParkedMessage.of(message)
 
 
-def resend(app: Celery, parked: Parked) -> None:
+def resend(app: Celery, parked: ParkedMessage) -> None:
     """Send it to the queue that it came from, and only then take it out of the parked ones.
 
     Raises :class:`~ecommerce_worker.errors.NotPublished`.
@@ -92,6 +92,6 @@ def resend(app: Celery, parked: Parked) -> None:
     parked.message.ack()
 
 
-def discard(parked: Parked) -> None:
+def discard(parked: ParkedMessage) -> None:
     """Throw it away."""
     parked.message.ack()

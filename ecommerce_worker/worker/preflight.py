@@ -60,17 +60,22 @@ def _unusable(error: BaseException, url: Any) -> BrokerUnusable:
                           '`make rabbitmq` starts one for development')
 
 
+def refuse_unsafe(connection: Connection, settings: Settings) -> None:
+    """Raise :class:`BrokerUnusable` for a broker that loses messages, unless the operator said that it may."""
+    kind = connection.transport.driver_type
+    if kind not in KEEPS_MESSAGES and not settings.ALLOW_UNSAFE_BROKER:
+        raise BrokerUnusable(
+            f'the {kind} transport loses messages when a worker dies; use RabbitMQ (amqp://), or set '
+            'ALLOW_UNSAFE_BROKER where losing orders does no harm', EX_CONFIG)
+
+
 def check(app: Celery, settings: Settings) -> None:
     """Make sure that a worker can start and keep its promise; declares what it needs.
 
     Raises :class:`BrokerUnusable`.
     """
     with connect(app, settings) as connection:
-        kind = connection.transport.driver_type
-        if kind not in KEEPS_MESSAGES and not settings.ALLOW_UNSAFE_BROKER:
-            raise BrokerUnusable(
-                f'the {kind} transport loses messages when a worker dies; use RabbitMQ (amqp://), or set '
-                'ALLOW_UNSAFE_BROKER where losing orders does no harm', EX_CONFIG)
+        refuse_unsafe(connection, settings)
         try:
             topology.declare(connection, app.amqp.queues.consume_from.values())
         except PreconditionFailed as error:

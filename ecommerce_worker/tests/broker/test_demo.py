@@ -1,4 +1,4 @@
-"""The demonstration, as whoever meets this worker first runs it: what it shows is true, and it leaves nothing behind."""
+"""The demonstration as a newcomer runs it: what it shows is true, and it leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ from ecommerce_worker.tests.broker.harness import QUEUE, Broker, eventually
 
 COUNTABLE = Path('/proc/self/environ').exists()
 
-STATES = ('MARK', 'TMPDIR', 'COLUMNS')
-
-IN_FILES = 'run(rabbitmq=False)'
+IN_FILES = """
+import sys
+from ecommerce_worker.demo import orders, story
+"""
 
 
 @dataclass
@@ -72,17 +73,16 @@ class Demo:
 
 @pytest.fixture
 def play(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
-    """Start a demonstration: the command, or a call of `run` after other statements."""
+    """Start a demonstration: the command, or a program of its own."""
     started: list[Demo] = []
 
-    def start(code: str = '', **environment: str) -> Demo:
+    def start(program: str = '', **environment: str) -> Demo:
         mark = uuid.uuid4().hex
         (tmp_path / 'tmp').mkdir()
         given = {'MARK': mark, 'TMPDIR': str(tmp_path / 'tmp'), 'COLUMNS': '150', **environment}
         kept = {name: value for name, value in os.environ.items()
                 if name != 'BROKER_URL' and not name.startswith('ECOMMERCE_WORKER')}
-        call = ['-c', f'import sys\nfrom ecommerce_worker.demo.story import *\nsys.exit({code})'] if code else [
-            '-m', 'ecommerce_worker', 'demo']
+        call = ['-c', program] if program else ['-m', 'ecommerce_worker', 'demo']
         with (tmp_path / 'shown').open('w') as shown:
             process = subprocess.Popen([sys.executable, *call], stdout=shown, stderr=shown, text=True,
                                        env={**kept, **given})
@@ -119,7 +119,7 @@ def test_each_order_ends_as_it_should_on_a_private_rabbitmq(play):
 
 
 def test_it_works_without_a_rabbitmq_and_goes_on_if_told_to(play):
-    demo = play('run(keep=True, rabbitmq=False)')
+    demo = play(IN_FILES + 'sys.exit(story.run(keep=True, rabbitmq=False))')
     demo.shows('parked list` and the like')
     shown = demo.shown
     assert 'For demonstration only' in shown
@@ -135,8 +135,10 @@ def test_it_works_without_a_rabbitmq_and_goes_on_if_told_to(play):
 
 
 def test_an_order_that_ends_otherwise_is_named_and_the_logs_stay(play):
-    wrong = "(globals().update(HOPELESS=Story('EDX-1', 'a wrong expectation', puts=2), TROUBLES=()), " + IN_FILES + ')[1]'
-    demo = play(wrong.replace('globals()', 'sys.modules[run.__module__].__dict__'))
+    demo = play(IN_FILES + """
+story.TROUBLES, story.HOPELESS = (), orders.Story('EDX-1', 'a wrong expectation', puts=2)
+sys.exit(story.run(rabbitmq=False))
+""")
     shown = demo.ends(1)
     assert 'EDX-1 did not end as it should: the shop was asked 1 times, not 2' in shown
     assert 'Among the commands: `ecommerce-worker parked resend --order EDX-1` ended with status 1' in shown
@@ -145,8 +147,8 @@ def test_an_order_that_ends_otherwise_is_named_and_the_logs_stay(play):
     assert [path.name for path in Path(logs).parent.iterdir()] == ['logs']
 
 
-@pytest.mark.parametrize(('moment', 'by', 'status'), [
-    ('broker  starting', signal.SIGINT, 130),
+@pytest.mark.parametrize('moment, by, status', [
+    ('getting a broker', signal.SIGINT, 130),
     ('published', signal.SIGTERM, 143),
 ], ids=lambda value: str(value).replace(' ', ''))
 @pytest.mark.usefixtures('node')
@@ -196,7 +198,7 @@ def test_a_worker_of_somebodys_rabbitmq_is_left_alone(play, broker: Broker, star
     assert f'a worker consumes {QUEUE}' in play(BROKER_URL=broker.url).ends(69)
 
 
-@pytest.mark.parametrize(('url', 'status', 'words'), [
+@pytest.mark.parametrize('url, status, words', [
     ('amqp://guest:secret@127.0.0.1:1//', 69, 'cannot be used'),
     ('redis://127.0.0.1:1/0', 78, 'needs a RabbitMQ'),
 ])

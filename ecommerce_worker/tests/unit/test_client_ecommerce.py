@@ -7,6 +7,7 @@ from requests.auth import AuthBase
 
 from ecommerce_worker.clients.ecommerce import ORDER_NUMBER, Ecommerce
 from ecommerce_worker.errors import NotFound, PeerFailure, Rejected, Skip, Unreachable, WrongArguments
+from ecommerce_worker.http import Api
 from ecommerce_worker.tests.unit.conftest import reply
 
 ORDER = b'{"number": "EDX-1", "status": "Complete"}'
@@ -115,19 +116,20 @@ def test_an_order_number_that_no_shop_gives_out_does_not_get_into_a_url(peer, sh
     refused(shop(server), server, number)
 
 
-class Unasked:
+class Unasked(Api):
     """An API that must not be asked."""
-
-    peer = 'the shop'
 
     def request(self, method, path, **options):
         raise AssertionError(path)
 
 
+UNASKED = Ecommerce(Unasked('http://shop.test/', peer='the shop'))
+
+
 @given(st.text().filter(lambda text: not ORDER_NUMBER.fullmatch(text)) | st.integers() | st.binary() | st.none())
 def test_nothing_but_letters_digits_hyphens_and_underlines_is_an_order_number(number):
     with pytest.raises(WrongArguments):
-        Ecommerce(Unasked()).status(number)
+        UNASKED.status(number)
 
 
 @pytest.mark.parametrize('number, path', [

@@ -154,7 +154,7 @@ def reads_environment(node: ast.AST) -> bool:
 def test_the_environment_is_read_by_the_settings_only(module):
     if within(module, ENVIRONMENT):
         return
-    assert not [node.lineno for node in nodes(TREES[module]) if reads_environment(node)]
+    assert not [ast.unparse(node) for node in nodes(TREES[module]) if reads_environment(node)]
 
 
 def test_in_the_configuration_only_the_historic_function_reads_the_environment():

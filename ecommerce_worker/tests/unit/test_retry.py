@@ -38,7 +38,7 @@ outages = pytest.mark.parametrize('error', OUTAGES, ids=name)
 def test_a_refusal_is_asked_again_eleven_times_in_34_minutes(error):
     waits = [Policy().next_delay(error, attempt, 0) for attempt in range(1, 13)]
     assert waits == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, None]
-    assert sum(waits[:-1]) == 2047
+    assert sum(filter(None, waits)) == 2047
 
 
 @refusals
@@ -113,7 +113,7 @@ def test_a_peer_is_never_asked_sooner_than_it_said_within_a_day(policy, kind, at
 @given(st.integers(), attempts)
 def test_jitter_spreads_the_waits_over_the_whole_range(seed, attempt):
     policy = Policy(jitter=random.Random(seed).random)
-    delays = [policy.next_delay(Unreachable(''), attempt, 0) for _ in range(100)]
+    delays = [policy.next_delay(Unreachable(''), attempt, 0) or 0 for _ in range(100)]
     ceiling = min(900, 2.0 ** min(attempt, 32))
     assert min(delays) < 1 + (ceiling - 1) / 4
     assert max(delays) > 1 + (ceiling - 1) * 3 / 4

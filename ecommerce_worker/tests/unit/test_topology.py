@@ -43,9 +43,9 @@ def test_a_task_queue_has_the_shape_in_which_the_shop_declares_it(name):
 
 @pytest.mark.parametrize('exchange, routing_key, queue', [
     *((name, name, name) for name in TASK_QUEUES), ('ecommerce', 'ecommerce', 'ecommerce.default')])
-def test_a_task_queue_gets_what_celery_3_publishes(channel, exchange, routing_key, queue):
-    for name in TASK_QUEUES:
-        topology.task_queue(name).bind(channel).declare()
+def test_a_task_queue_gets_what_celery_3_publishes(app, channel, exchange, routing_key, queue):
+    with app.connection_for_write() as connection:
+        topology.declare(connection, map(topology.task_queue, TASK_QUEUES))
     channel.basic_publish(channel.prepare_message('x'), exchange=exchange, routing_key=routing_key)
     assert [name for name in TASK_QUEUES if taken(channel, name)] == [queue]
 
@@ -162,7 +162,7 @@ def test_a_parked_message_that_is_sent_again_is_the_one_that_came(app, channel, 
 
 
 def test_a_broker_that_is_gone_is_told_as_not_published(monkeypatch):
-    waits = []
+    waits: list[float] = []
     monkeypatch.setattr(functional, 'sleep', waits.append)
     unreachable = Celery('worker', broker='amqp://127.0.0.1:1//', set_as_current=False)
     with unreachable as app, pytest.raises(NotPublished) as caught:

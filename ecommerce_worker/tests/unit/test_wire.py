@@ -254,7 +254,7 @@ HOSTILE = {
     'import': lambda path: Reduced(importlib.import_module, 'antigravity'),
     '__import__': lambda path: Reduced(builtins.__import__, 'antigravity'),
     'getattr': lambda path: Reduced(getattr, 'x', 'format'),
-    'copyreg': lambda path: Reduced(copyreg._reconstructor, Stranger, object, None),
+    'copyreg': lambda path: Reduced(vars(copyreg)['_reconstructor'], Stranger, object, None),
     'an object': lambda path: Stranger(),
     'a class': lambda path: Stranger,
     'bytes of Python 2': lambda path: Reduced(__import__('_codecs').encode, 'x', 'rot13'),
@@ -439,4 +439,4 @@ def test_a_history_that_others_wrote_is_kept_within_bounds_when_an_entry_is_adde
 
 def test_a_call_cannot_be_changed():
     with pytest.raises(AttributeError):
-        Call('task', 'id').task = 'another'
+        Call('task', 'id').task = 'another'  # type: ignore[misc]
