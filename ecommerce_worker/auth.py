@@ -21,6 +21,9 @@ from ecommerce_worker.http import error_for, error_without_answer
 SELF_SIGNED_SECONDS = 30
 
 
+_NO_TOKEN = 'the token endpoint of the LMS did not answer with a token'
+
+
 class Token(NamedTuple):
     """What signs requests, and until when (on the clock of its signer, in seconds)."""
 
@@ -43,6 +46,8 @@ class ClientCredentials:
         self._clock = clock
         self._lock = threading.Lock()
         self._token: Future[Token] | None = None
+        # Its datetime.utcnow().
+        warnings.filterwarnings('ignore', category=DeprecationWarning, module='edx_rest_api_client')
 
     def credentials(self) -> AuthBase:
         """The token in force, fetched if need be; raises an :class:`~ecommerce_worker.errors.ApiError`."""
@@ -75,13 +80,13 @@ class ClientCredentials:
 
         asked_at = self._clock()
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter('ignore', DeprecationWarning)  # its datetime.utcnow()
-                token, expires_at = get_oauth_access_token(self._url, self._client_id, self._client_secret)
+            token, expires_at = get_oauth_access_token(self._url, self._client_id, self._client_secret)
         except requests.RequestException as error:
             raise token_error(error) from None
-        except (TypeError, ValueError, OverflowError):
-            raise PeerFailure('the token endpoint of the LMS did not answer with a token') from None
+        except (TypeError, ValueError, OverflowError, RecursionError):
+            raise PeerFailure(_NO_TOKEN) from None
+        if not (isinstance(token, str) and token and token.isascii() and token.isprintable()):
+            raise PeerFailure(_NO_TOKEN)
         lifetime = (expires_at.replace(tzinfo=UTC) - datetime.now(UTC)).total_seconds()
         return Token(SuppliedJwtAuth(token), asked_at + lifetime - min(60.0, lifetime / 5))
 
@@ -114,6 +119,8 @@ class SelfSigned:
     def __init__(self, secret: str, issuer: str, username: str) -> None:
         self._secret = secret
         self._claims = {'username': username, 'full_name': None, 'email': None, 'iss': issuer}
+        # PyJWT warns of secrets under 32 bytes on every call; `ecommerce-worker check` says it once.
+        warnings.filterwarnings('ignore', message='The HMAC key is')
 
     def credentials(self) -> AuthBase:
         """A fresh token: it is cheaper to sign one than to keep track of it."""
@@ -121,12 +128,28 @@ class SelfSigned:
 
         now = datetime.now(UTC)
         claims = {**self._claims, 'iat': now, 'exp': now + timedelta(seconds=SELF_SIGNED_SECONDS)}
-        with warnings.catch_warnings():
-            # PyJWT warns of secrets under 32 bytes on every call; `ecommerce-worker check` says it once.
-            warnings.simplefilter('ignore')
-            auth: AuthBase = SuppliedJwtAuth(jwt.encode(claims, self._secret, algorithm='HS256'))
+        auth: AuthBase = SuppliedJwtAuth(jwt.encode(claims, self._secret, algorithm='HS256'))
         return auth
 
     def refused(self, credentials: AuthBase) -> bool:  # noqa: ARG002 - signing the same again changes nothing
         """A secret that is refused once is refused always."""
+        return False
+
+
+class Bearer(AuthBase):
+    """A key of ours that does not change, as mail vendors give it; the signer and what it signs with at once."""
+
+    def __init__(self, key: str) -> None:
+        self._header = f'Bearer {key}'
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers['Authorization'] = self._header
+        return request
+
+    def credentials(self) -> AuthBase:
+        """Always the same."""
+        return self
+
+    def refused(self, credentials: AuthBase) -> bool:  # noqa: ARG002 - there is no other key to try
+        """A key that is refused once is refused until somebody changes it."""
         return False

@@ -21,6 +21,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 
 class WorkerError(Exception):
@@ -51,15 +52,17 @@ class ApiError(WorkerError):
     """Another service did not do what it was asked.
 
     ``status`` is the HTTP status (None without an answer), ``retry_after`` the seconds that the peer asks to
-    wait (None if it does not say), ``maybe_done`` tells that the request may have had its effect all the same.
+    wait (None if it does not say), ``maybe_done`` tells that the request may have had its effect all the same,
+    ``answer`` is what it said in JSON (it may hold personal data: never log it).
     """
 
     def __init__(self, message: str, *, status: int | None = None, retry_after: float | None = None,
-                 maybe_done: bool = False) -> None:
+                 maybe_done: bool = False, answer: Any = None) -> None:
         super().__init__(message)
         self.status = status
         self.retry_after = retry_after
         self.maybe_done = maybe_done
+        self.answer = answer
 
 
 class Transient(ApiError):

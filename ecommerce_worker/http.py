@@ -6,14 +6,13 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
-from urllib3.exceptions import NameResolutionError, NewConnectionError
+from urllib3.exceptions import HTTPError, NameResolutionError, NewConnectionError
 
 from ecommerce_worker import __version__
 from ecommerce_worker.errors import (
@@ -47,7 +46,7 @@ def seconds_to_wait(headers: Mapping[str, str]) -> float | None:
     A date is compared with the answer's own ``Date``, so that the two clocks need not agree.
     """
     value = headers.get('Retry-After', '').strip()
-    if value.isascii() and value.isdigit():
+    if _is_number(value):
         return float(value)
     until = _date(value)
     if until is None:
@@ -55,17 +54,32 @@ def seconds_to_wait(headers: Mapping[str, str]) -> float | None:
     return max(0.0, (until - (_date(headers.get('Date', '')) or datetime.now(UTC))).total_seconds())
 
 
+def seconds_to_reset(headers: Mapping[str, str]) -> float | None:
+    """The seconds until a rate limit is lifted, as Braze and SendGrid tell it: the epoch second; None if absent."""
+    value = headers.get('X-RateLimit-Reset', '').strip()
+    if not _is_number(value) or float(value) == 0:
+        return None
+    now = _date(headers.get('Date', '')) or datetime.now(UTC)
+    return max(0.0, float(value) - now.timestamp())
+
+
+def _is_number(value: str) -> bool:
+    return value.isascii() and value.isdigit() and len(value) < 16
+
+
 def _date(value: str) -> datetime | None:
     try:
         date = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return date if date.tzinfo else date.replace(tzinfo=UTC)
 
 
 def error_for(response: requests.Response, peer: str = 'the service') -> ApiError:
-    """The error that an answer other than 2xx stands for."""
+    """The error that an answer other than 2xx stands for; what it says in JSON is the error's ``answer``."""
     status, wait = response.status_code, seconds_to_wait(response.headers)
+    if status == 429:
+        wait = max(wait or 0.0, seconds_to_reset(response.headers) or 0.0) or wait
     kind: type[ApiError]
     match status:
         case 401:
@@ -79,11 +93,26 @@ def error_for(response: requests.Response, peer: str = 'the service') -> ApiErro
         case _ if status >= 500:
             kind, meaning = PeerFailure, 'failed'
         case _ if 300 <= status < 400:
-            host = urlsplit(response.headers.get('Location', '')).netloc or 'another address'
+            host = _host(response.headers.get('Location', '')) or 'another address'
             kind, meaning = Rejected, f'redirects to {host}; the configured address is not the right one'
         case _:
             kind, meaning = Rejected, 'refuses it'
-    return kind(f'{peer} {meaning} ({status})', status=status, retry_after=wait)
+    return kind(f'{peer} {meaning} ({status})', status=status, retry_after=wait, answer=_json(response))
+
+
+def _host(url: str) -> str:
+    """Host and port of a URL, without the credentials that may stand before them; empty if there is none."""
+    try:
+        return urlsplit(url).netloc.rpartition('@')[2]
+    except ValueError:
+        return ''
+
+
+def _json(response: requests.Response) -> Any:
+    try:
+        return response.json()
+    except (ValueError, RecursionError):
+        return None
 
 
 def error_without_answer(error: requests.RequestException, peer: str = 'the service') -> Transient:
@@ -118,68 +147,72 @@ class Api:
         self._signer = signer
         self._connect_timeout = connect_timeout
         self._read_timeout = read_timeout
-        self._session = _session(self.root, connections)
+        self._adapter = HTTPAdapter(pool_connections=1, pool_maxsize=connections)
+        self._session = requests.Session()
+        # Proxies and the CA bundle of the environment are looked up once here: on each call they cost measurable
+        # time.
+        found = self._session.merge_environment_settings(self.root, {}, True, None, None)
+        self._transport = {name: found[name] for name in ('proxies', 'verify', 'cert')}
+        self._session.trust_env = False
+        self._session.headers.update({'User-Agent': f'ecommerce-worker/{__version__}', 'Accept': 'application/json'})
 
     def request(self, method: str, path: str, *, params: Mapping[str, str] | None = None, json: Any = None,
-                read_timeout: float | None = None) -> Any:
-        """The JSON value of a 2xx answer (None for an empty 204).
+                form: Mapping[str, str] | None = None, read_timeout: float | None = None) -> Any:
+        """The JSON value of a 2xx answer; None for one that has nothing to say (202 or 204 without a body).
 
-        ``read_timeout`` bounds, in seconds, the silence before and within the answer; twice that bounds the whole
-        of it.  Raises :class:`~ecommerce_worker.errors.ApiError`.
+        ``json`` or ``form`` is sent as the body.  ``read_timeout`` bounds, in seconds, the silence before and
+        within the answer; twice that bounds the whole of it.  Raises :class:`~ecommerce_worker.errors.ApiError`.
         """
-        response = self._send(method, path, params, json, read_timeout or self._read_timeout)
+        request = requests.Request(method, self.root + path.lstrip('/'), params=params, json=json, data=form)
+        response = self._signed(request, read_timeout or self._read_timeout)
         if not 200 <= response.status_code < 300:
             raise error_for(response, self.peer)
-        if response.status_code == 204:
+        if response.status_code in (202, 204) and not response.content:
             return None
         try:
             return response.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             kind = response.headers.get('Content-Type', 'nothing').partition(';')[0]
             raise PeerFailure(
                 f'{self.peer} answered {response.status_code} with {kind} instead of JSON; is a proxy or a login '
                 'page in between?', status=response.status_code, maybe_done=True) from None
 
-    def _send(self, method: str, path: str, params: Mapping[str, str] | None, json: Any,
-              read_timeout: float) -> requests.Response:
-        credentials = self._signer.credentials() if self._signer else None
-        response = self._send_signed(credentials, method, path, params, json, read_timeout)
-        if response.status_code == 401 and self._signer and credentials and self._signer.refused(credentials):
-            response = self._send_signed(self._signer.credentials(), method, path, params, json, read_timeout)
+    def close(self) -> None:
+        """Close the connections that are kept; the next request opens new ones."""
+        self._adapter.close()
+
+    def _signed(self, request: requests.Request, read_timeout: float) -> requests.Response:
+        if not self._signer:
+            return self._send(request, read_timeout)
+        credentials = request.auth = self._signer.credentials()
+        response = self._send(request, read_timeout)
+        if response.status_code == 401 and self._signer.refused(credentials):
+            request.auth = self._signer.credentials()
+            response = self._send(request, read_timeout)
         return response
 
-    def _send_signed(self, credentials: AuthBase | None, method: str, path: str,
-                     params: Mapping[str, str] | None, json: Any, read_timeout: float) -> requests.Response:
+    def _send(self, request: requests.Request, read_timeout: float) -> requests.Response:
         deadline = time.monotonic() + 2 * read_timeout
         try:
-            response = self._session.request(
-                method, self.root + path, params=params, json=json, auth=credentials, allow_redirects=False,
-                stream=True, timeout=(self._connect_timeout, read_timeout))
+            # By way of the adapter, not of the session, which would read and parse redirects before we see them.
+            response = self._adapter.send(self._session.prepare_request(request), stream=True,
+                                          timeout=(self._connect_timeout, read_timeout), **self._transport)
             with response:
                 _read(response, deadline, self.peer)
         except requests.RequestException as error:
             raise error_without_answer(error, self.peer) from None
+        except HTTPError as error:
+            # Not all of urllib3's errors are turned into errors of requests.
+            raise error_without_answer(requests.ConnectionError(error), self.peer) from None
         return response
-
-
-def _session(root: str, connections: int) -> requests.Session:
-    session = requests.Session()
-    adapter = HTTPAdapter(pool_connections=1, pool_maxsize=connections)
-    session.mount('http://', adapter)
-    session.mount('https://', adapter)
-    # Proxies and the CA bundle of the environment are looked up once here: on each call they cost measurable time.
-    environment = session.merge_environment_settings(root, {}, None, None, None)
-    session.proxies, session.verify, session.trust_env = environment['proxies'], environment['verify'], False
-    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-    session.headers['User-Agent'] = f'ecommerce-worker/{__version__}'
-    session.headers['Accept'] = 'application/json'
-    return session
 
 
 def _read(response: requests.Response, deadline: float, peer: str) -> None:
     """Read the body, bounded in size and time; a peer that sends a byte now and then never times out by itself."""
+    # What has come, not what was asked for; urllib3 before 2 has no such reading.
+    read = getattr(response.raw, 'read1', response.raw.read)
     parts, size = [], 0
-    for part in response.iter_content(65536):
+    while part := read(65536, decode_content=True):
         parts.append(part)
         size += len(part)
         if size > LARGEST_ANSWER:

@@ -54,3 +54,28 @@ class Policy:
         else:
             return None
         return min(LONGEST_WAIT, max(wait, error.retry_after or 0.0))
+
+
+@dataclass(frozen=True)
+class Regular:
+    """Patience of so many tries at a regular distance, as vendors of mail are asked: ``attempts`` more after the first.
+
+    What they refuse stays refused.
+    """
+
+    every: float = 3600.0
+    attempts: int = 6
+
+    def counts(self, error: ApiError) -> bool:
+        """Whether this error is a refusal rather than an outage."""
+        return isinstance(error, Rejected)
+
+    def next_delay(self, error: BaseException, attempt: int, age: float) -> float | None:  # noqa: ARG002
+        """Seconds until the next try, or None to give up; see :meth:`Policy.next_delay`."""
+        if not isinstance(error, Transient) or attempt > self.attempts:
+            return None
+        return min(LONGEST_WAIT, max(self.every, error.retry_after or 0.0))
+
+
+#: How a task is tried again.
+Patience = Policy | Regular

@@ -11,8 +11,9 @@ import logging
 import random
 import time
 import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, ClassVar, Final
@@ -23,7 +24,7 @@ from celery.exceptions import Ignore, Reject
 
 from ecommerce_worker import observe, runtime, topology
 from ecommerce_worker.errors import ApiError, Misconfigured, NotPublished, Skip, WrongArguments
-from ecommerce_worker.retry import Policy
+from ecommerce_worker.retry import Patience
 from ecommerce_worker.site import Site
 from ecommerce_worker.wire import Call, Notes, Raw
 
@@ -34,6 +35,9 @@ DELIVERY: Final = 'ecommerce_delivery'
 
 #: Seconds to hold a message that could not be published anew before it is given back, so that nothing spins.
 GIVE_BACK_SECONDS: Final = 2.0
+
+#: How often the publishing of a task that follows from one that is done is tried before that one is given back.
+FOLLOW_ATTEMPTS: Final = 10
 
 
 @dataclass(frozen=True)
@@ -51,17 +55,40 @@ class Delivery:
         return self.notes.queue
 
     @property
+    def inherited(self) -> int:
+        """The retries that a worker before 4.0 had counted; sent again by a person, they count no more."""
+        return 0 if self.notes.resent else self.call.retries
+
+    @property
+    def earlier(self) -> int:
+        """How many runs were begun before this one, as far as is known."""
+        return self.notes.attempt + self.notes.redelivered + self.inherited
+
+    @property
+    def unsure(self) -> bool:
+        """Whether an earlier run may have had its effect though nothing tells so."""
+        return self.redelivered or self.notes.unsure or self.notes.redelivered > 0
+
+    @property
     def repeated(self) -> bool:
         """Whether another run may have had its effect already, in whole or in part."""
-        return bool(self.redelivered or self.notes.attempt or self.notes.redelivered or self.notes.resent
-                    or self.call.retries)
+        return bool(self.redelivered or self.earlier or self.notes.resent)
+
+
+@dataclass(frozen=True)
+class Then:
+    """Another task that follows from one that is done: one outside effect each, each with retries of its own."""
+
+    task: str
+    kwargs: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Done:
-    """The body returned: acknowledged."""
+    """The body returned: acknowledged, once what follows from it is published."""
 
     reason: str = ''
+    then: tuple[Then, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,19 +128,25 @@ class Task(celery.Task):
     max_retries = None
 
     #: How patiently the task is tried at a site.
-    policy: ClassVar[Callable[[Site], Policy]]
+    policy: ClassVar[Callable[[Site], Patience]]
 
-    #: The name of the argument that people know the task by, such as the order number.
+    #: The name of the argument that people know the task by, such as the order number; '' if there is none.
     key: ClassVar[str]
+
+    #: Where that argument stands among the positional ones; None: where the signature of the body has it.
+    position: ClassVar[int | None]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the body; called directly or eagerly, as any function, its errors included."""
         delivery: Delivery | None = self.request.get(DELIVERY)
         if delivery is None:
             try:
-                return super().__call__(*args, **kwargs)
+                then = super().__call__(*args, **kwargs)
             except Skip:
                 return None
+            for following in then or ():
+                self.app.tasks[following.task](**following.kwargs)
+            return None
         started = time.monotonic()
         outcome = self.perform(delivery)
         self.announce(delivery, outcome, time.monotonic() - started)
@@ -126,6 +159,12 @@ class Task(celery.Task):
         delivery: Delivery | None = self.request.get(DELIVERY)
         return delivery is not None and delivery.repeated
 
+    @property
+    def unsure(self) -> bool:
+        """Whether an earlier run may have had its effect though no answer came; a refusal may then mean just that."""
+        delivery: Delivery | None = self.request.get(DELIVERY)
+        return delivery is not None and delivery.unsure
+
     def perform(self, delivery: Delivery) -> Outcome:
         """Run the body and say how it ended; raises nothing."""
         try:
@@ -133,28 +172,30 @@ class Task(celery.Task):
             if early:
                 return early
             args, kwargs = self._accepted(delivery.call)
-            self.run(*args, **kwargs)
+            then = tuple(self.run(*args, **kwargs) or ())
         except Skip as skip:
             return Skipped(skip.reason)
         except ApiError as error:
             return self._after(delivery, error)
         except (WrongArguments, Misconfigured) as error:
             return Parked(str(error), _noted(delivery, str(error), attempt=1))
-        except (Exception, RecursionError) as error:  # noqa: BLE001 - whatever it is, the message must be settled
+        except MemoryError:
+            return self._interrupted(delivery, 'the run was interrupted (MemoryError)')
+        except Exception as error:  # noqa: BLE001 - whatever it is, the message must be settled
             logger.error('a task has a programming error: task=%s id=%s error=%s\n%s', self.name, delivery.call.id,
                          type(error).__name__, ''.join(traceback.format_tb(error.__traceback__)))
             reason = f'a programming error in the worker: {type(error).__name__} at {_where(error)}'
             return Parked(reason, _noted(delivery, reason, attempt=1))
         except BaseException as error:  # noqa: BLE001 - SystemExit and the like say nothing about the message
             return self._interrupted(delivery, f'the run was interrupted ({type(error).__name__})')
-        return Done()
+        return Done(then=then)
 
     def announce(self, delivery: Delivery, outcome: Outcome, seconds: float) -> None:
         """Tell every listener; one that fails harms neither the others nor the message."""
         call = delivery.call
         told = observe.Told(
             outcome=type(outcome).__name__.lower(), task=self.name, id=call.id, key=self.key_of(call),
-            site=_word(call.kwargs.get('site_code')), attempt=delivery.notes.attempt + 1, seconds=seconds,
+            site=_word(call.kwargs.get('site_code')), attempt=delivery.earlier + 1, seconds=seconds,
             reason=outcome.reason, next_try=outcome.delay if isinstance(outcome, Retrying) else None)
         for listener in runtime.current().listeners:
             try:
@@ -168,24 +209,52 @@ class Task(celery.Task):
         Raises Celery's ``Ignore`` (acknowledge) or ``Reject`` (give back to the queue).
         """
         try:
-            match outcome:
-                case Done():
-                    return
-                case Retrying():
-                    topology.wait(self.app, delivery.call, outcome.notes, outcome.delay)
-                case Parked():
-                    topology.park(self.app, delivery.raw, outcome.notes, task=self.name, id=delivery.call.id,
-                                  key=self.key_of(delivery.call), reason=outcome.reason)
+            self._secure(delivery, outcome)
         except NotPublished as error:
             logger.warning('given back to its queue: task=%s id=%s reason="%s"', self.name, delivery.call.id, error)
             time.sleep(GIVE_BACK_SECONDS)
             raise Reject(str(error), requeue=True) from None
-        raise Ignore(outcome.reason)
+        if not isinstance(outcome, Done):
+            raise Ignore(outcome.reason)
+
+    def _secure(self, delivery: Delivery, outcome: Outcome) -> None:
+        """Publish what follows from the outcome; raises :class:`~ecommerce_worker.errors.NotPublished`."""
+        match outcome:
+            case Done():
+                for number, then in enumerate(outcome.then):
+                    self._publish(delivery, number, then)
+            case Retrying():
+                try:
+                    topology.wait(self.app, delivery.call, outcome.notes, outcome.delay)
+                except WrongArguments as error:
+                    self._park(delivery, outcome.notes, f'{outcome.reason}; {error}')
+            case Parked():
+                self._park(delivery, outcome.notes, outcome.reason)
+
+    def _park(self, delivery: Delivery, notes: Notes, reason: str) -> None:
+        topology.park(self.app, delivery.raw, notes, task=self.name, id=delivery.call.id,
+                      key=self.key_of(delivery.call), reason=reason)
+
+    def _publish(self, delivery: Delivery, number: int, then: Then) -> None:
+        """Publish a task that follows from this one, more patiently than a retry: repeating this one would harm."""
+        call = delivery.call
+        # The same id whenever this run is repeated.
+        id_ = str(uuid.uuid5(uuid.NAMESPACE_OID, f'{call.id} {number} {then.task}'))
+        following = Call(then.task, id_, kwargs=then.kwargs, origin=call.origin, root_id=call.root_id or call.id,
+                         parent_id=call.id)
+        for rest in range(FOLLOW_ATTEMPTS - 1, -1, -1):
+            try:
+                topology.wait(self.app, following, Notes(queue=delivery.queue), 0)
+                return
+            except NotPublished:
+                if not rest:
+                    raise
+                time.sleep(GIVE_BACK_SECONDS)
 
     def key_of(self, call: Call) -> str:
         """What people know this call by: the argument named in :attr:`key`, shortened, if it is a word or a number."""
         value = call.kwargs.get(self.key)
-        position = self._positions.get(self.key)
+        position = self._positions.get(self.key) if self.position is None else self.position
         if value is None and position is not None and position < len(call.args):
             value = call.args[position]
         return _word(value)
@@ -212,6 +281,8 @@ class Task(celery.Task):
 
     def _accepted(self, call: Call) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments that the body can take; a newer shop's unknown names are dropped, with a line in the log."""
+        if self._takes_any:
+            return call.args, dict(call.kwargs)
         known = {name: value for name, value in call.kwargs.items() if name in self._parameters}
         if len(known) < len(call.kwargs):
             logger.warning('ignored unknown arguments: task=%s id=%s names=%s', self.name, call.id,
@@ -227,12 +298,14 @@ class Task(celery.Task):
         policy = type(self).policy(self._site_of(delivery.call))
         notes, reason = delivery.notes, str(error)
         counted = policy.counts(error)
-        tries = (max(notes.refusals, delivery.call.retries) if counted else notes.outages) + 1
+        tries = (notes.refusals + delivery.inherited if counted else notes.outages) + 1
         age = max(0.0, time.time() - notes.since) if notes.since else 0.0
         delay = policy.next_delay(error, tries, age)
         noted = _noted(delivery, reason, attempt=1, **{'refusals' if counted else 'outages': 1})
+        noted = replace(noted, unsure=notes.unsure or error.maybe_done)
         if delay is None:
-            return Parked(f'{reason}; given up after {noted.attempt} tries', noted)
+            tried = delivery.earlier + 1
+            return Parked(reason if tried == 1 else f'{reason}; given up after {tried} tries', noted)
         return Retrying(reason, delay, noted)
 
     def _site_of(self, call: Call) -> Site:
@@ -248,19 +321,27 @@ class Task(celery.Task):
         return self._signature.parameters
 
     @cached_property
+    def _takes_any(self) -> bool:
+        """Whether the body sorts its arguments out itself."""
+        return any(parameter.kind is parameter.VAR_KEYWORD for parameter in self._parameters.values())
+
+    @cached_property
     def _positions(self) -> Mapping[str, int]:
         return {name: position for position, name in enumerate(self._parameters)}
 
 
-def task(*, policy: Callable[[Site], Policy], key: str) -> Callable[[Callable[..., None]], Task]:
-    """Make a task of a function whose first parameter is the task itself.
+def task(*, policy: Callable[[Site], Patience], key: str = '',
+         position: int | None = None) -> Callable[[Callable[..., Iterable[Then] | None]], Task]:
+    """Make a task of a function whose first parameter is the task itself; what it returns follows from it.
 
-    ``policy`` gives the patience at a site, ``key`` names the argument that people know the task by.
+    ``policy`` gives the patience at a site, ``key`` names the argument that people know the task by, and ``position``
+    tells where it stands among the positional ones, for a body that sorts them out itself.
     """
-    def register(body: Callable[..., None]) -> Task:
-        if key not in inspect.signature(body).parameters:
+    def register(body: Callable[..., Iterable[Then] | None]) -> Task:
+        if key and position is None and key not in inspect.signature(body).parameters:
             raise TypeError(f'{body.__name__} has no argument {key!r} to be known by')
-        return shared_task(bind=True, base=Task, policy=staticmethod(policy), key=key)(body)  # type: ignore[no-any-return]
+        return shared_task(  # type: ignore[no-any-return]
+            bind=True, base=Task, policy=staticmethod(policy), key=key, position=position)(body)
 
     return register
 
@@ -269,6 +350,8 @@ def _word(value: Any) -> str:
     """A word or a number of a message, fit for a log line and a header whatever it holds; '' for anything else."""
     if isinstance(value, bool) or not isinstance(value, str | int):
         return ''
+    if isinstance(value, int) and abs(value) >= 2 ** 63:
+        return ''  # Python refuses to write very long ones
     return ''.join(letter if letter.isprintable() else '?' for letter in str(value)[:128])
 
 

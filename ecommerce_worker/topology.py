@@ -28,7 +28,7 @@ from kombu import Connection, Exchange, Queue
 from kombu.exceptions import KombuError
 from kombu.utils.json import dumps
 
-from ecommerce_worker.errors import NotPublished
+from ecommerce_worker.errors import NotPublished, WrongArguments
 from ecommerce_worker.wire import NOTES, Call, Notes, Raw
 
 if TYPE_CHECKING:
@@ -141,12 +141,16 @@ def waiting(connection: Connection) -> int:
 
 
 def wait(app: Celery, call: Call, notes: Notes, delay: float) -> None:
-    """Have the broker deliver the call to its queue again in ``delay`` seconds, rounded up to whole ones, at least 1.
+    """Have the broker deliver the call to its queue in ``delay`` seconds, rounded up to whole ones, at least 1.
 
-    Raises :class:`~ecommerce_worker.errors.NotPublished`.
+    Raises :class:`~ecommerce_worker.errors.NotPublished`, or :class:`~ecommerce_worker.errors.WrongArguments` for a
+    call that JSON cannot carry.
     """
     seconds = min(max(1, math.ceil(delay)), 2 ** BITS - 1)
-    body = dumps([list(call.args), dict(call.kwargs), dict(call.embed)]).encode()
+    try:
+        body = dumps([list(call.args), dict(call.kwargs), dict(call.embed)]).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise WrongArguments(f'its arguments cannot be written as JSON ({type(error).__name__})') from None
     headers = {
         'lang': 'py', 'task': call.task, 'id': call.id, 'retries': call.retries,
         'eta': None, 'expires': None, 'group': None, 'timelimit': [None, None],

@@ -13,7 +13,7 @@ from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from kombu.utils.json import loads as load_json
 
@@ -75,7 +75,8 @@ class Notes:
     """What this worker writes on a message that it moves: how often and since when it has been tried.
 
     ``attempt`` counts runs begun before this one; ``refusals`` and ``outages`` what they ended in; ``redelivered``
-    the deliveries that no run ended; ``since`` and ``at`` are epoch seconds.
+    the deliveries that no run ended; ``since`` and ``at`` are epoch seconds; ``unsure`` tells that an earlier run may
+    have had its effect though no answer came; ``resent`` that a person sent it again.
     """
 
     queue: str = ''
@@ -85,6 +86,7 @@ class Notes:
     redelivered: int = 0
     since: float | None = None
     resent: bool = False
+    unsure: bool = False
     history: tuple[Mapping[str, Any], ...] = ()
 
     #: The most entries of history that a message carries: its headers must fit in one frame of 128 KiB.
@@ -106,8 +108,9 @@ class Notes:
             queue=queue if isinstance(queue, str) else '',
             attempt=number('attempt'), refusals=number('refusals'), outages=number('outages'),
             redelivered=number('redelivered'),
-            since=float(since) if isinstance(since, int | float) else None,
+            since=float(since) if isinstance(since, int | float) and 0 < since < 2 ** 40 else None,
             resent=found.get('resent') is True,
+            unsure=found.get('unsure') is True,
             history=tuple(entry for entry in history if isinstance(entry, Mapping))
             if isinstance(history, list | tuple) else ())
 
@@ -121,7 +124,7 @@ class Notes:
     def as_header(self) -> dict[str, Any]:
         """The notes as an AMQP table."""
         return {'queue': self.queue, 'attempt': self.attempt, 'refusals': self.refusals, 'outages': self.outages,
-                'redelivered': self.redelivered, 'since': self.since, 'resent': self.resent,
+                'redelivered': self.redelivered, 'since': self.since, 'resent': self.resent, 'unsure': self.unsure,
                 'history': [dict(entry) for entry in self.history]}
 
 
@@ -130,11 +133,16 @@ class _Unpickler(pickle._Unpickler):  # noqa: SLF001
     (its memo is an array, as long as the largest index that is named), and the difference is 20 µs a message.
     """
 
+    # Without arrays of bytes: one is made as long as is announced, before it is seen how much there is.
+    dispatch: ClassVar[dict[int, Any]] = {
+        code: load for code, load in pickle._Unpickler.dispatch.items() if code != pickle.BYTEARRAY8[0]}  # noqa: SLF001
+
     def find_class(self, module: str, name: str) -> Any:
         try:
             return ADMITTED[module, name]
         except KeyError:
-            raise Undecodable(f'the pickle names {module}.{name}, which is never loaded from a message') from None
+            raise Undecodable(
+                f'the pickle names {module[:80]}.{name[:80]}, which is never loaded from a message') from None
 
 
 def load_pickle(body: bytes) -> Any:

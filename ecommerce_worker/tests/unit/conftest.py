@@ -180,7 +180,7 @@ def api() -> Iterator[Callable[..., Api]]:
     with contextlib.ExitStack() as stack:
         def client(root: str, **options: Any) -> Api:
             made = Api(root, peer='the shop', **{'connect_timeout': 0.5, 'read_timeout': 2.0, **options})
-            stack.callback(made._session.close)
+            stack.callback(made.close)
             return made
 
         yield client
@@ -226,4 +226,4 @@ def in_force() -> Iterator[Callable[..., runtime.Runtime]]:
 def _close(made: runtime.Runtime) -> None:
     for site in made._sites.values():
         if 'ecommerce' in vars(site):
-            site.ecommerce._api._session.close()
+            site.ecommerce._api.close()

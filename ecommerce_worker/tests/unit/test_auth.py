@@ -172,7 +172,7 @@ def test_threads_whose_token_is_refused_at_once_renew_it_once(peer):
     client = Api(shop.url, peer='the shop', signer=lms(server.url), connections=10)
     with ThreadPoolExecutor(10) as threads:
         assert list(threads.map(lambda _: client.request('GET', 'x'), range(10))) == [{}] * 10
-    client._session.close()
+    client.close()
     assert len(server.requests) == 2
 
 

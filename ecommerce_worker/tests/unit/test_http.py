@@ -152,7 +152,7 @@ def test_no_error_of_requests_leaks_nor_the_url_in_its_text(api, kind, monkeypat
     def fail(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr(client._session.get_adapter('http://'), 'send', fail)
+    monkeypatch.setattr(client._adapter, 'send', fail)
     with pytest.raises(Unreachable) as caught:
         client.request('GET', 'orders/')
     assert 's3cret' not in str(caught.value)
@@ -396,7 +396,7 @@ def test_a_connection_that_the_peer_has_closed_meanwhile_is_opened_anew(api, pee
 
 def closed_by_peer(client):
     """Wait until the end of the kept connection has arrived here."""
-    pool = client._session.get_adapter('http://').poolmanager.connection_from_url(client.root)
+    pool = client._adapter.poolmanager.connection_from_url(client.root)
     kept = [connection for connection in pool.pool.queue if connection and connection.sock]
     return all(urllib3.util.wait_for_read(connection.sock, 5) for connection in kept)
 
