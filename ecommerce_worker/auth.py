@@ -21,7 +21,7 @@ from ecommerce_worker.http import error_for, error_without_answer
 SELF_SIGNED_SECONDS = 30
 
 
-_NO_TOKEN = 'the token endpoint of the LMS did not answer with a token'
+_UNUSABLE = 'the token endpoint of the LMS did not answer with a token'
 
 
 class Token(NamedTuple):
@@ -84,9 +84,9 @@ class ClientCredentials:
         except requests.RequestException as error:
             raise token_error(error) from None
         except (TypeError, ValueError, OverflowError, RecursionError):
-            raise PeerFailure(_NO_TOKEN) from None
+            raise PeerFailure(_UNUSABLE) from None
         if not (isinstance(token, str) and token and token.isascii() and token.isprintable()):
-            raise PeerFailure(_NO_TOKEN)
+            raise PeerFailure(_UNUSABLE)
         lifetime = (expires_at.replace(tzinfo=UTC) - datetime.now(UTC)).total_seconds()
         return Token(SuppliedJwtAuth(token), asked_at + lifetime - min(60.0, lifetime / 5))
 
@@ -143,6 +143,7 @@ class Bearer(AuthBase):
         self._header = f'Bearer {key}'
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Sign one request."""
         request.headers['Authorization'] = self._header
         return request
 

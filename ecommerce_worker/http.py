@@ -152,7 +152,7 @@ class Api:
         # Proxies and the CA bundle of the environment are looked up once here: on each call they cost measurable
         # time.
         found = self._session.merge_environment_settings(self.root, {}, True, None, None)
-        self._transport = {name: found[name] for name in ('proxies', 'verify', 'cert')}
+        self._transport: dict[str, Any] = {name: found[name] for name in ('proxies', 'verify', 'cert')}
         self._session.trust_env = False
         self._session.headers.update({'User-Agent': f'ecommerce-worker/{__version__}', 'Accept': 'application/json'})
 

@@ -3,12 +3,51 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
 
 from ecommerce_worker import observe
 from ecommerce_worker.settings import Settings, load
 from ecommerce_worker.site import Site
+
+
+@dataclass
+class Run:
+    """One message in this process: how its run ended, and whether what follows from that is safe with the broker.
+
+    The lock is held while it runs and is settled.
+    """
+
+    outcome: Any = None
+    secured: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class Runs:
+    """The messages that this process had lately.
+
+    A connection that is lost during a run takes the acknowledgement with it, and the broker delivers the message
+    again.  If that is to the same process, it knows how the run ended, and need not do it again.
+    """
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+        self._runs: OrderedDict[Hashable, Run] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, message: Hashable, *, redelivered: bool) -> Run:
+        """The run of this message; one that is not delivered again begins anew, whatever was before."""
+        with self._lock:
+            if redelivered and message in self._runs:
+                return self._runs[message]
+            self._runs[message] = run = Run()
+            self._runs.move_to_end(message)
+            if len(self._runs) > self._length:
+                self._runs.popitem(last=False)
+            return run
 
 
 class Runtime:
@@ -17,6 +56,7 @@ class Runtime:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.listeners: list[observe.Listener] = [observe.log]
+        self.runs = Runs(2 * settings.WORKER_CONCURRENCY)  # twice as many as are in hand at once
         self._sites: dict[int, Site] = {}
         self._lock = threading.Lock()
 

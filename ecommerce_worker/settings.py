@@ -212,6 +212,10 @@ def _logging(given: Any) -> dict[str, Any]:
     return found
 
 
+def _as_it_is(given: Any) -> Any:
+    return given
+
+
 FLAG = Kind('true or false', _flag)
 TEXT = text()
 SECRET = text(Secrecy.WHOLE, takes_none=True)
@@ -241,6 +245,11 @@ SITE_SETTINGS: Mapping[str, Kind] = {
     'JWT_SECRET_KEY': SECRET,
     'JWT_ISSUER': TEXT,
     'ECOMMERCE_SERVICE_USERNAME': TEXT,
+    'EMAIL_VENDOR': TEXT,
+    'EMAIL_OPTIONS': each(Kind('a value', _as_it_is, secrecy=Secrecy.PASSWORD, takes_none=True, takes_blank=True)),
+    'EMAIL_WITHOUT_VENDOR': one_of('refuse', 'park', 'outbox'),
+    'EMAIL_GIVE_UP_AFTER': SECONDS,
+    'EMAIL_TEMPLATES': TEXT,
     'BRAZE': members({
         'BRAZE_ENABLE': FLAG,
         'BRAZE_REST_API_KEY': SECRET,
@@ -254,6 +263,7 @@ SITE_SETTINGS: Mapping[str, Kind] = {
     }),
     'SAILTHRU': members({
         'SAILTHRU_ENABLE': FLAG,
+        'SAILTHRU_API_URL': URL,
         'SAILTHRU_KEY': SECRET,
         'SAILTHRU_SECRET': SECRET,
         **dict.fromkeys(('SAILTHRU_UPGRADE_TEMPLATE', 'SAILTHRU_PURCHASE_TEMPLATE', 'SAILTHRU_ENROLL_TEMPLATE',
@@ -415,6 +425,17 @@ class Settings:
         if all(value and value not in _SHIPPED for value in ours):
             return 'oauth2'
         return 'jwt' if self.JWT_SECRET_KEY else 'oauth2'
+
+    @property
+    def email_vendor(self) -> str:
+        """Who sends mail; '' if nobody does and it is parked."""
+        if self.EMAIL_VENDOR:
+            return str(self.EMAIL_VENDOR)
+        if self.BRAZE['BRAZE_ENABLE']:
+            return 'braze'
+        if self.SAILTHRU['SAILTHRU_ENABLE']:
+            return 'sailthru'
+        return 'outbox' if self.EMAIL_WITHOUT_VENDOR == 'outbox' else ''
 
     def for_site(self, code: str | None) -> Settings:
         """The settings for one site's messages; these here for no site, and for one without settings of its own."""
@@ -728,7 +749,8 @@ class _Draft:
             source = settings.sources[name]
             return f'{"" if source == "default" else f"{source}: "}{site}{name} {text}'
 
-        for names, complaints in ((_CREDENTIALS, _credential_problems), (_DELAYS, _delay_problems)):
+        for names, complaints in ((_CREDENTIALS, _credential_problems), (_DELAYS, _delay_problems),
+                                  (_MAIL, _mail_problems)):
             if names & given and not names & self.spoiled:
                 self.problems += [line(*complaint) for complaint in complaints(settings)]
         if not self.spoiled:
@@ -753,6 +775,7 @@ class _Draft:
 _OAUTH2 = ('BACKEND_SERVICE_EDX_OAUTH2_KEY', 'BACKEND_SERVICE_EDX_OAUTH2_SECRET')
 _CREDENTIALS = {'AUTHENTICATION', 'JWT_SECRET_KEY', 'ALLOW_INSECURE_SECRETS', *_OAUTH2}
 _DELAYS = {'RETRY_DELAY_MIN', 'RETRY_DELAY_MAX'}
+_MAIL = {'EMAIL_VENDOR', 'EMAIL_WITHOUT_VENDOR', 'BRAZE', 'SAILTHRU'}
 _GOOD_KEY = 32  # bytes, as many as an HS256 signature
 
 
@@ -775,6 +798,12 @@ def _delay_problems(settings: Settings) -> Iterator[tuple[str, str]]:
         yield 'RETRY_DELAY_MIN', f'({least}) is more than RETRY_DELAY_MAX ({most})'
 
 
+def _mail_problems(settings: Settings) -> Iterator[tuple[str, str]]:
+    if not settings.email_vendor and settings.EMAIL_WITHOUT_VENDOR == 'refuse':
+        yield 'EMAIL_VENDOR', ('is not set, and neither Braze nor Sailthru is enabled: nobody would send the mail; set '
+                               'it (smtp, say), or EMAIL_WITHOUT_VENDOR: park')
+
+
 def _remarks(settings: Settings, given: set[str]) -> Iterator[tuple[str, str]]:
     way = settings.authentication
     if 'JWT_SECRET_KEY' in given and settings.JWT_SECRET_KEY:
@@ -782,6 +811,8 @@ def _remarks(settings: Settings, given: set[str]) -> Iterator[tuple[str, str]]:
             yield 'JWT_SECRET_KEY', f'is shorter than {_GOOD_KEY} bytes, which makes it easier to guess'
         if way == 'oauth2' and not given & set(_OAUTH2):
             yield 'JWT_SECRET_KEY', 'is not used, for oauth2 is in force; AUTHENTICATION: jwt would use it'
+    if not settings.email_vendor and _MAIL & given:
+        yield 'EMAIL_VENDOR', 'is not set, and neither Braze nor Sailthru is enabled: mail is parked'
     if settings.ALLOW_INSECURE_SECRETS:
         return
     for name in ('ECOMMERCE_API_ROOT', *(['BACKEND_SERVICE_EDX_OAUTH2_PROVIDER_URL'] if way == 'oauth2' else [])):

@@ -8,8 +8,10 @@ from typing import Any
 
 from ecommerce_worker.auth import ClientCredentials, SelfSigned
 from ecommerce_worker.clients.ecommerce import Ecommerce
+from ecommerce_worker.email.vendor import Mailer, find
+from ecommerce_worker.errors import Misconfigured
 from ecommerce_worker.http import Api, Signer
-from ecommerce_worker.retry import Policy
+from ecommerce_worker.retry import Patience, Policy
 from ecommerce_worker.settings import Settings
 
 
@@ -28,14 +30,17 @@ class Site:
         self.settings = settings
         self.lock = threading.RLock()
 
+    def connect(self, root: str, *, peer: str, signer: Signer | None = None) -> Api:
+        """A service, with the time-outs of this site and as many connections as there are threads."""
+        settings = self.settings
+        return Api(root, peer=peer, signer=signer, connections=settings.WORKER_CONCURRENCY,
+                   connect_timeout=settings.HTTP_CONNECT_TIMEOUT, read_timeout=settings.HTTP_READ_TIMEOUT)
+
     @once
     def ecommerce(self) -> Ecommerce:
         """The shop's API."""
-        settings = self.settings
-        api = Api(settings.ECOMMERCE_API_ROOT, peer='the shop', signer=self.signer,
-                  connections=settings.WORKER_CONCURRENCY,
-                  connect_timeout=settings.HTTP_CONNECT_TIMEOUT, read_timeout=settings.HTTP_READ_TIMEOUT)
-        return Ecommerce(api, fulfillment_read_timeout=settings.FULFILLMENT_READ_TIMEOUT)
+        api = self.connect(self.settings.ECOMMERCE_API_ROOT, peer='the shop', signer=self.signer)
+        return Ecommerce(api, fulfillment_read_timeout=self.settings.FULFILLMENT_READ_TIMEOUT)
 
     @once
     def signer(self) -> Signer:
@@ -53,3 +58,21 @@ class Site:
         settings = self.settings
         return Policy(refusals=settings.MAX_FULFILLMENT_RETRIES, give_up_after=settings.FULFILLMENT_GIVE_UP_AFTER,
                       shortest=settings.RETRY_DELAY_MIN, longest=settings.RETRY_DELAY_MAX)
+
+    @once
+    def mailer(self) -> Mailer:
+        """Who sends this shop's mail; raises :class:`~ecommerce_worker.errors.Misconfigured` if nobody can."""
+        settings = self.settings
+        name = settings.email_vendor
+        if not name:
+            raise Misconfigured(['nobody sends mail here: set EMAIL_VENDOR, then send this message again'])
+        options = {'braze': settings.BRAZE, 'sailthru': settings.SAILTHRU}.get(name, settings.EMAIL_OPTIONS)
+        return find(name)(options, self.connect)
+
+    @once
+    def mail_policy(self) -> Patience:
+        """How patiently a mail of this shop is tried: as its vendor has it, else by time."""
+        settings = self.settings
+        return self.mailer.policy or Policy(
+            refusals=0, give_up_after=settings.EMAIL_GIVE_UP_AFTER,
+            shortest=settings.RETRY_DELAY_MIN, longest=settings.RETRY_DELAY_MAX)

@@ -26,7 +26,7 @@ from ecommerce_worker import observe, runtime, topology
 from ecommerce_worker.errors import ApiError, Misconfigured, NotPublished, Skip, WrongArguments
 from ecommerce_worker.retry import Patience
 from ecommerce_worker.site import Site
-from ecommerce_worker.wire import Call, Notes, Raw
+from ecommerce_worker.wire import NOTES, Call, Notes, Raw
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +53,11 @@ class Delivery:
     def queue(self) -> str:
         """The queue that it goes back to."""
         return self.notes.queue
+
+    @property
+    def message(self) -> tuple[str, ...]:
+        """What tells this message from any other, its own next try included; the same when it is delivered again."""
+        return self.call.id, str(self.call.retries), repr(self.raw.headers.get(NOTES))
 
     @property
     def inherited(self) -> int:
@@ -147,10 +152,15 @@ class Task(celery.Task):
             for following in then or ():
                 self.app.tasks[following.task](**following.kwargs)
             return None
-        started = time.monotonic()
-        outcome = self.perform(delivery)
-        self.announce(delivery, outcome, time.monotonic() - started)
-        self.settle(delivery, outcome)
+        run = runtime.current().runs.of(delivery.message, redelivered=delivery.redelivered)
+        with run.lock:
+            if run.outcome is None:
+                started = time.monotonic()
+                run.outcome = self.perform(delivery)
+                self.announce(delivery, run.outcome, time.monotonic() - started)
+            else:
+                logger.info('delivered again after its run had ended: task=%s id=%s', self.name, delivery.call.id)
+            self.settle(delivery, run)
         return None
 
     @property
@@ -168,15 +178,7 @@ class Task(celery.Task):
     def perform(self, delivery: Delivery) -> Outcome:
         """Run the body and say how it ended; raises nothing."""
         try:
-            early = self._too_early(delivery)
-            if early:
-                return early
-            args, kwargs = self._accepted(delivery.call)
-            then = tuple(self.run(*args, **kwargs) or ())
-        except Skip as skip:
-            return Skipped(skip.reason)
-        except ApiError as error:
-            return self._after(delivery, error)
+            return self._too_early(delivery) or self._done(delivery)
         except (WrongArguments, Misconfigured) as error:
             return Parked(str(error), _noted(delivery, str(error), attempt=1))
         except MemoryError:
@@ -188,7 +190,6 @@ class Task(celery.Task):
             return Parked(reason, _noted(delivery, reason, attempt=1))
         except BaseException as error:  # noqa: BLE001 - SystemExit and the like say nothing about the message
             return self._interrupted(delivery, f'the run was interrupted ({type(error).__name__})')
-        return Done(then=then)
 
     def announce(self, delivery: Delivery, outcome: Outcome, seconds: float) -> None:
         """Tell every listener; one that fails harms neither the others nor the message."""
@@ -203,19 +204,21 @@ class Task(celery.Task):
             except Exception:
                 logger.exception('a listener failed')
 
-    def settle(self, delivery: Delivery, outcome: Outcome) -> None:
+    def settle(self, delivery: Delivery, run: runtime.Run) -> None:
         """Say the matching word to Celery, once what follows from the outcome is safe.
 
         Raises Celery's ``Ignore`` (acknowledge) or ``Reject`` (give back to the queue).
         """
         try:
-            self._secure(delivery, outcome)
+            if not run.secured:
+                self._secure(delivery, run.outcome)
+                run.secured = True
         except NotPublished as error:
             logger.warning('given back to its queue: task=%s id=%s reason="%s"', self.name, delivery.call.id, error)
             time.sleep(GIVE_BACK_SECONDS)
             raise Reject(str(error), requeue=True) from None
-        if not isinstance(outcome, Done):
-            raise Ignore(outcome.reason)
+        if not isinstance(run.outcome, Done):
+            raise Ignore(run.outcome.reason)
 
     def _secure(self, delivery: Delivery, outcome: Outcome) -> None:
         """Publish what follows from the outcome; raises :class:`~ecommerce_worker.errors.NotPublished`."""
@@ -258,6 +261,16 @@ class Task(celery.Task):
         if value is None and position is not None and position < len(call.args):
             value = call.args[position]
         return _word(value)
+
+    def _done(self, delivery: Delivery) -> Outcome:
+        """Run the body."""
+        args, kwargs = self._accepted(delivery.call)
+        try:
+            return Done(then=tuple(self.run(*args, **kwargs) or ()))
+        except Skip as skip:
+            return Skipped(skip.reason)
+        except ApiError as error:
+            return self._after(delivery, error)
 
     def _too_early(self, delivery: Delivery) -> Outcome | None:
         """What to do with a message that should not run at once; None if it may."""

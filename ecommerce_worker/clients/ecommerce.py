@@ -1,4 +1,4 @@
-"""The shop's REST API, as far as fulfilment needs it."""
+"""The shop's REST API, as far as the tasks need it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ COMPLETE: Final = 'Complete'
 
 #: What the shop's URL patterns admit as an order number; its database column holds 128 characters.
 ORDER_NUMBER = re.compile(r'[-\w]{1,128}')
+
+#: Course ids of both forms, ``course-v1:edX+Demo+2016`` and ``edX/Demo/2016``, without a part that is only dots.
+COURSE_ID = re.compile(r'(?!.{256})(?:course-v1:)?(?!\.+(?:[+/]|$))[\w.~-]+(?:[+/](?!\.+(?:[+/]|$))[\w.~-]+){2}')
 
 
 class Ecommerce:
@@ -43,6 +46,29 @@ class Ecommerce:
                 raise Skip('the shop has nothing left to fulfil in it (406)') from None
             raise
         self._status_in(answer)
+
+    def report_assignment_email(self, offer_assignment_id: int | str, send_id: str) -> None:
+        """Have the shop note that the mail of an assignment was accepted; ``send_id`` is the vendor's name for it.
+
+        The shop answers 500 if it has a report of that name already.
+        """
+        answer = self._api.request('POST', 'assignment-email/status/', json={
+            'offer_assignment_id': offer_assignment_id, 'send_id': send_id, 'status': 'success'})
+        if not isinstance(answer, dict) or answer.get('status') != 'updated':
+            raise PeerFailure(f'{self._api.peer} did not say that it noted the mail', status=200, maybe_done=True)
+
+    def course(self, course_id: str) -> dict[str, Any]:
+        """What the shop knows of a course: ``name``, ``verification_deadline`` and more.
+
+        Raises :class:`~ecommerce_worker.errors.ApiError`, or WrongArguments for what is no id of a course.
+        """
+        if not COURSE_ID.fullmatch(course_id):
+            raise WrongArguments('the course id is none that a shop gives out')
+        # Slashes of the older form stay: servers in front of a shop refuse them encoded.
+        found = self._api.request('GET', f'courses/{quote(course_id, safe=":+/~")}/')
+        if not isinstance(found, dict):
+            raise PeerFailure(f'{self._api.peer} answered with JSON that is no course', status=200)
+        return found
 
     def _status_in(self, answer: Any) -> str:
         if not isinstance(answer, dict):

@@ -170,6 +170,28 @@ CELERYD_HIJACK_ROOT_LOGGER = False
 # Settings that differ for the messages of one site: {'<site code>': {'ECOMMERCE_API_ROOT': 'https://…', …}}.
 SITE_OVERRIDES: dict[str, dict[str, object]] = {}
 
+# --- Mail -----------------------------------------------------------------------------------------------------------
+
+# Who sends mail: 'braze', 'sailthru', 'smtp', 'sendgrid', 'outbox' (keeps it in files), or the dotted path of a module
+# of your own. Empty: Braze where BRAZE_ENABLE, else Sailthru where SAILTHRU_ENABLE, else see EMAIL_WITHOUT_VENDOR.
+EMAIL_VENDOR = ''
+
+# The vendor's options, such as {'host': 'mail.example.com', 'from_email': 'shop@example.com'} for smtp. Braze and
+# Sailthru have settings of their own.
+EMAIL_OPTIONS: dict[str, object] = {}
+
+# What becomes of mail where there is no vendor: 'refuse' (the worker does not start), 'park' (the mail is parked and
+# can be sent again once there is one), or 'outbox' (kept in files: for development).
+EMAIL_WITHOUT_VENDOR = 'park'
+
+# How long a mail is tried while the vendor is down or busy, before it is parked; Braze and Sailthru count tries
+# instead (BRAZE_RETRY_ATTEMPTS, SAILTHRU_RETRY_ATTEMPTS).
+EMAIL_GIVE_UP_AFTER: float = 259_200
+
+# A directory of templates (refund.html, usage.html) to use instead of those that come with the worker, for mail whose
+# text is neither in the message nor kept by the vendor.
+EMAIL_TEMPLATES = ''
+
 # --- Mail through Braze ---------------------------------------------------------------------------------------------
 
 BRAZE: dict[str, object] = {
@@ -209,6 +231,8 @@ BRAZE: dict[str, object] = {
 SAILTHRU: dict[str, object] = {
     # True reports purchases to Sailthru, and sends mail through it where Braze is off.
     'SAILTHRU_ENABLE': False,
+    # Where its API is.
+    'SAILTHRU_API_URL': 'https://api.sailthru.com',
     # Credentials.
     'SAILTHRU_KEY': None,
     'SAILTHRU_SECRET': None,
@@ -219,7 +243,7 @@ SAILTHRU: dict[str, object] = {
     'SAILTHRU_ABANDONED_CART_TEMPLATE': None,
     # Minutes (not seconds: Sailthru's own unit) after which a cart counts as left behind.
     'SAILTHRU_ABANDONED_CART_DELAY': 60,
-    # Cents below which a purchase is not reported.
+    # Without effect, as since version 0.7: what is free is reported at zero. It may stay in older settings.
     'SAILTHRU_MINIMUM_COST': 100,
     # Between two tries, and how many after the first.
     'SAILTHRU_RETRY_SECONDS': 3600,

@@ -11,6 +11,8 @@ ECOMMERCE_API_ROOT = 'http://localhost:18130/api/v2/'
 
 ALLOW_INSECURE_SECRETS = True
 
+EMAIL_WITHOUT_VENDOR = 'outbox'
+
 LOG_LEVEL = 'DEBUG'
 
 # A developer's own settings, in a file that is never committed.

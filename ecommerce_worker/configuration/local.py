@@ -8,3 +8,5 @@ BROKER_URL = 'amqp://guest:guest@127.0.0.1:5672//'
 ECOMMERCE_API_ROOT = 'http://localhost:8002/api/v2/'
 
 ALLOW_INSECURE_SECRETS = True
+
+EMAIL_WITHOUT_VENDOR = 'outbox'

@@ -3,3 +3,5 @@
 from .base import *  # noqa: F403
 
 YAML_REQUIRED = True
+
+EMAIL_WITHOUT_VENDOR = 'refuse'

@@ -10,3 +10,5 @@ ECOMMERCE_SERVICE_USERNAME = 'service'
 SITE_OVERRIDES: dict[str, dict[str, object]] = {}
 
 ALLOW_INSECURE_SECRETS = True
+
+EMAIL_WITHOUT_VENDOR = 'outbox'

@@ -14,13 +14,14 @@ ROOT = Path(ecommerce_worker.__file__).parent
 #: From the top: what nothing else is needed for, to what is only ever started by people.
 ROWS = [
     'configuration configuration.* errors email.message',
-    'retry http settings facts',
-    'auth wire observe log',
+    'retry http download settings facts',
+    'auth wire observe log email.mime email.rendering email.shapes email.vendor sailthru.client',
     'clients.ecommerce clients.lms email.vendors.* sailthru.purchase',
     'site',
     'runtime',
     'topology',
     'task',
+    'email.delivery',
     'fulfillment.v1.tasks email.v1.tasks sailthru.v1.tasks schedule.v1.tasks',
     'email.v1.api',
     'worker.* celery_app',
@@ -43,7 +44,7 @@ ENTRIES = {'cli': '__main__', 'demo.*': 'cli demo.*', '__main__': ''}
 #: What is imported in these modules only; demo plays the shop, which has Celery.
 ONLY_HERE = {
     'requests': 'http auth',
-    'urllib3': 'http',
+    'urllib3': 'http download',
     'edx_rest_api_client': 'auth',
     'jwt': 'auth',
     'celery': 'task worker.* celery_app cli beat demo.*',

@@ -444,7 +444,8 @@ def test_a_wrong_value_is_not_complained_of_twice():
 
 OURS = {'BACKEND_SERVICE_EDX_OAUTH2_KEY': 'our-key', 'BACKEND_SERVICE_EDX_OAUTH2_SECRET': 'our-secret'}
 ROOTS = {'ECOMMERCE_API_ROOT': 'https://shop.example.com/api/v2/',
-         'BACKEND_SERVICE_EDX_OAUTH2_PROVIDER_URL': 'https://lms.example.com/oauth2/'}
+         'BACKEND_SERVICE_EDX_OAUTH2_PROVIDER_URL': 'https://lms.example.com/oauth2/',
+         'EMAIL_VENDOR': 'smtp'}
 
 
 @pytest.fixture
@@ -518,6 +519,44 @@ def test_what_may_be_a_mistake_is_remarked(in_production, given, said):
     remarks = in_production(**{**OURS, **given}).remarks
     assert len(remarks) == 1
     assert said in remarks[0]
+
+
+# --- Mail
+
+@pytest.mark.parametrize('given, vendor', [
+    ({}, 'outbox'),
+    ({'SAILTHRU': "{'SAILTHRU_ENABLE': true}"}, 'sailthru'),
+    ({'SAILTHRU': "{'SAILTHRU_ENABLE': true}", 'BRAZE': "{'BRAZE_ENABLE': true}"}, 'braze'),
+    ({'SAILTHRU': "{'SAILTHRU_ENABLE': true}", 'EMAIL_VENDOR': 'smtp'}, 'smtp'),
+    ({'EMAIL_WITHOUT_VENDOR': 'park'}, ''),
+])
+def test_mail_is_sent_by_the_vendor_that_is_named_or_enabled(given, vendor):
+    assert load(env(**given)).email_vendor == vendor
+
+
+def test_production_refuses_to_start_where_nobody_would_send_the_mail(in_production):
+    assert 'EMAIL_VENDOR is not set' in the_problem(in_production, **OURS, EMAIL_VENDOR='')
+
+
+def test_production_may_do_without_mail_if_it_says_so(in_production):
+    remarks = in_production(**OURS, EMAIL_VENDOR='', EMAIL_WITHOUT_VENDOR='park').remarks
+    assert len(remarks) == 1
+    assert 'mail is parked' in remarks[0]
+
+
+def test_a_site_may_have_a_vendor_of_its_own():
+    sites = "{'edx': {'EMAIL_VENDOR': 'smtp', 'EMAIL_OPTIONS': {'host': 'mail.example.com'}}}"
+    settings = load(env(SITE_OVERRIDES=sites, EMAIL_OPTIONS="{'port': 25}"))
+    assert settings.email_vendor == 'outbox'
+    assert settings.for_site('edx').email_vendor == 'smtp'
+    assert dict(settings.for_site('edx').EMAIL_OPTIONS) == {'port': 25, 'host': 'mail.example.com'}
+
+
+def test_the_options_of_a_vendor_may_hold_secrets(tmp_path):
+    (tmp_path / 'password').write_text('hidden\n')
+    settings = load(env(EMAIL_OPTIONS=f"{{'password': 'file:{tmp_path}/password', 'username': 'shop'}}"))
+    assert dict(settings.EMAIL_OPTIONS) == {'password': 'hidden', 'username': 'shop'}
+    assert 'hidden' not in str(settings.rows())
 
 
 # --- Sites

@@ -1,10 +1,13 @@
 """How a run ends, what is told of it, and that its message is safe whatever happens."""
 
 import contextlib
+import dataclasses
 import json
 import logging
 import pickle
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,12 +15,12 @@ import pytest
 from celery.exceptions import Ignore, Reject
 from kombu.exceptions import OperationalError
 
-from ecommerce_worker import errors, topology
+from ecommerce_worker import errors, runtime, topology
 from ecommerce_worker import task as module
 from ecommerce_worker.errors import NotFound, NotPublished, Skip, Unreachable, WrongArguments
 from ecommerce_worker.fulfillment.v1.tasks import fulfill_order
 from ecommerce_worker.observe import Told
-from ecommerce_worker.task import DELIVERY, Delivery, Done, Parked, Retrying, Skipped, task
+from ecommerce_worker.task import DELIVERY, Delivery, Done, Parked, Retrying, Skipped, Then, task
 from ecommerce_worker.tests.unit.conftest import reply, taken
 from ecommerce_worker.wire import NOTES, Call, Notes, Raw, read
 
@@ -36,8 +39,7 @@ def body(self, order_number, site_code=None, act=None):
     todo = ACTS.get(act)
     if isinstance(todo, BaseException):
         raise todo
-    if todo:
-        todo()
+    return todo() if todo else None
 
 
 @pytest.fixture(autouse=True)
@@ -363,7 +365,7 @@ def test_a_message_whose_successor_cannot_be_published_is_given_back(monkeypatch
     monkeypatch.setattr(topology, 'park', fail)
     monkeypatch.setattr(module, 'GIVE_BACK_SECONDS', 0)
     with pytest.raises(Reject) as caught:
-        body.settle(delivery(), outcome)
+        body.settle(delivery(), runtime.Run(outcome))
     assert caught.value.requeue is True
     assert 'given back' in caplog.text
 
@@ -509,3 +511,108 @@ def test_a_message_is_acknowledged_late_and_not_lost_with_its_worker():
     assert fulfill_order.acks_late
     assert fulfill_order.reject_on_worker_lost
     assert fulfill_order.ignore_result
+
+
+# -- a message that comes again ---------------------------------------------------------------------------------------
+
+def again(message, **changes):
+    return dataclasses.replace(message, redelivered=True, **changes)
+
+
+def test_a_run_that_ended_while_its_connection_was_lost_is_not_begun_again(channel):
+    runs = []
+    message = delivery(act=lambda: runs.append(1))
+    assert settled(body, message) is None
+    assert settled(body, again(message)) is None
+    assert runs == [1]
+    assert taken(channel, QUEUE) is None
+
+
+def test_what_followed_from_that_run_is_not_published_twice(channel):
+    message = delivery(act=Unreachable('gone'))
+    assert isinstance(settled(body, message), Ignore)
+    assert isinstance(settled(body, again(message)), Ignore)
+    assert taken(channel, QUEUE) is not None
+    assert taken(channel, QUEUE) is None
+
+
+def test_what_could_not_be_published_then_is_published_now(monkeypatch, channel):
+    monkeypatch.setattr(module, 'GIVE_BACK_SECONDS', 0)
+    message, whole = delivery(act=WrongArguments('why')), topology.publish
+    monkeypatch.setattr(topology, 'publish', lambda *_: (_ for _ in ()).throw(NotPublished('gone')))
+    assert isinstance(settled(body, message), Reject)
+    monkeypatch.setattr(topology, 'publish', whole)
+    assert isinstance(settled(body, again(message)), Ignore)
+    assert taken(channel, topology.PARKED).headers[NOTES]['reason'] == 'why'
+
+
+def test_a_run_still_under_way_is_waited_for():
+    started, may_end, runs = threading.Event(), threading.Event(), []
+
+    def act():
+        runs.append(1)
+        started.set()
+        may_end.wait(10)
+
+    message = delivery(act=act)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(settled, body, message)
+        started.wait(10)
+        second = pool.submit(settled, body, again(message))
+        may_end.set()
+        assert (first.result(10), second.result(10)) == (None, None)
+    assert runs == [1]
+
+
+@pytest.mark.parametrize('notes', [{NOTES: {'queue': QUEUE, 'attempt': 1}}, {NOTES: {'queue': QUEUE, 'resent': True}}])
+def test_the_next_try_of_a_message_is_another_one(channel, notes):
+    message = delivery(act=Unreachable('gone'))
+    settled(body, message)
+    taken(channel, QUEUE)
+    lost = again(message, raw=dataclasses.replace(message.raw, headers={**message.raw.headers, **notes}))
+    # Another worker began it and was lost: it waits, as whatever is delivered again without having ended here.
+    assert isinstance(settled(body, lost), Ignore)
+    assert taken(channel, QUEUE).headers[NOTES]['redelivered'] == 1
+
+
+def test_no_more_runs_are_remembered_than_fit():
+    runs = runtime.Runs(3)
+    first = runs.of('0', redelivered=False)
+    for name in '123':
+        runs.of(name, redelivered=False)
+    assert runs.of('0', redelivered=True) is not first
+
+
+# -- what follows -----------------------------------------------------------------------------------------------------
+
+def test_what_follows_from_a_run_is_published_before_its_message_is_acknowledged(channel):
+    message = delivery(act=lambda: [Then('shop.next', {'order_number': 'EDX-1'}), Then('shop.next', {})])
+    assert settled(body, message) is None
+    first, second = taken(channel, QUEUE), taken(channel, QUEUE)
+    assert first.headers['task'] == 'shop.next'
+    assert first.headers['parent_id'] == first.headers['root_id'] == 'id-1'
+    assert json.loads(first.body)[:2] == [[], {'order_number': 'EDX-1'}]
+    assert len({'id-1', first.headers['id'], second.headers['id']}) == 3
+
+
+def test_what_follows_has_the_same_id_whenever_the_run_is_repeated(channel):
+    message = delivery(act=lambda: [Then('shop.next', {})])
+    settled(body, message)
+    settled(body, message)
+    assert taken(channel, QUEUE).headers['id'] == taken(channel, QUEUE).headers['id']
+
+
+def test_what_cannot_be_published_gives_its_run_back(monkeypatch):
+    monkeypatch.setattr(module, 'GIVE_BACK_SECONDS', 0)
+    monkeypatch.setattr(topology, 'publish', lambda *_: (_ for _ in ()).throw(NotPublished('gone')))
+    assert isinstance(settled(body, delivery(act=lambda: [Then('shop.next', {})])), Reject)
+
+
+def test_a_lost_answer_leaves_a_task_unsure(channel):
+    seen = []
+    settled(body, delivery(act=Unreachable('no answer', maybe_done=True)))
+    notes = Notes.of(taken(channel, QUEUE).headers)
+    settled(body, delivery(act=lambda: seen.append(body.unsure), notes=notes))
+    settled(body, delivery(act=lambda: seen.append(body.unsure), notes=Notes(queue=QUEUE, attempt=3)))
+    settled(body, delivery(act=lambda: seen.append(body.unsure), notes=Notes(queue=QUEUE, redelivered=1)))
+    assert seen == [True, False, True]

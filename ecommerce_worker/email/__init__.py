@@ -1,0 +1,1 @@
+"""Mail: what the shop asks for, who sends it, and the tasks that have it sent."""
