@@ -108,7 +108,7 @@ class Notes:
             queue=queue if isinstance(queue, str) else '',
             attempt=number('attempt'), refusals=number('refusals'), outages=number('outages'),
             redelivered=number('redelivered'),
-            since=float(since) if isinstance(since, int | float) and 0 < since < 2 ** 40 else None,
+            since=float(since) if isinstance(since, int | float) and 0 <= since < 2 ** 40 else None,
             resent=found.get('resent') is True,
             unsure=found.get('unsure') is True,
             history=tuple(entry for entry in history if isinstance(entry, Mapping))

@@ -391,7 +391,7 @@ def test_a_raw_message_is_made_of_what_the_broker_delivered(body):
 counts = st.integers(0, 2 ** 31 - 1)
 entries = st.dictionaries(st.text(), st.text() | st.floats(allow_nan=False) | st.none())
 notes = st.builds(Notes, queue=st.text(), attempt=counts, refusals=counts, outages=counts, redelivered=counts,
-                  since=st.none() | st.floats(0, 1e12), resent=st.booleans(),
+                  since=st.none() | st.floats(0, 1e12), resent=st.booleans(), unsure=st.booleans(),
                   history=st.lists(entries, max_size=Notes.LONGEST_HISTORY).map(tuple))
 
 
