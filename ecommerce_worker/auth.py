@@ -15,13 +15,15 @@ import requests
 from requests.auth import AuthBase
 
 from ecommerce_worker.errors import ApiError, PeerFailure, Throttled, Unauthorized, Unreachable
+from ecommerce_worker.hold import Hold
 from ecommerce_worker.http import error_for, error_without_answer
 
 #: A self-signed token is valid for this many seconds, as it always was.
 SELF_SIGNED_SECONDS = 30
 
 
-_UNUSABLE = 'the token endpoint of the LMS did not answer with a token'
+_PEER = 'the token endpoint of the LMS'
+_UNUSABLE = f'{_PEER} did not answer with a token'
 
 
 class Token(NamedTuple):
@@ -37,12 +39,13 @@ class ClientCredentials:
     However many threads ask at the same moment, one fetches it and all share what comes of it, a failure too.
     """
 
-    def __init__(self, provider_url: str, client_id: str, client_secret: str, *,
+    def __init__(self, provider_url: str, client_id: str, client_secret: str, *, hold: Hold | None = None,
                  clock: Callable[[], float] = time.monotonic) -> None:
         root = provider_url.rstrip('/')
         self._url = (root if root.endswith('/access_token') else root + '/access_token') + '/'
         self._client_id = client_id
         self._client_secret = client_secret
+        self._hold = hold or Hold(_PEER)
         self._clock = clock
         self._lock = threading.Lock()
         self._token: Future[Token] | None = None
@@ -57,7 +60,8 @@ class ClientCredentials:
                 token = mine = self._token = Future()
         if mine:
             try:
-                mine.set_result(self._fetch())
+                with self._hold.call():
+                    mine.set_result(self._fetch())
             except BaseException as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
                 mine.set_exception(error)
         return token.result().auth
@@ -97,19 +101,18 @@ def token_error(error: requests.RequestException) -> ApiError:
     A failing endpoint, a 500 too, is an outage of the LMS and no answer about any order.  403 is how its rate
     limit refuses.
     """
-    peer = 'the token endpoint of the LMS'
     response = error.response
     if response is None:
-        return error_without_answer(error, peer)
+        return error_without_answer(error, _PEER)
     if response.status_code < 300:
-        return PeerFailure(f'{peer} did not answer with a token', status=response.status_code)
-    answer = error_for(response, peer)
+        return PeerFailure(f'{_PEER} did not answer with a token', status=response.status_code)
+    answer = error_for(response, _PEER)
     if response.status_code == 403:
-        return Throttled(f'{peer} asks us to slow down (403)', status=403, retry_after=answer.retry_after)
+        return Throttled(f'{_PEER} asks us to slow down (403)', status=403, retry_after=answer.retry_after)
     if response.status_code >= 500:
         return Unreachable(str(answer), status=None, retry_after=answer.retry_after)
     if response.status_code == 400:
-        return Unauthorized(f'{peer} does not accept our credentials (400)', status=400)
+        return Unauthorized(f'{_PEER} does not accept our credentials (400)', status=400)
     return answer
 
 

@@ -10,6 +10,7 @@
     └── ApiError             another service did not do what was asked
         ├── Transient        asking again may help
         │   ├── Unreachable      no answer: refused, DNS, TLS, time-out, cut transfer
+        │   ├── Held             not asked, because others got no answer: the service is left alone
         │   ├── Throttled        429, or a busy token endpoint
         │   └── PeerFailure      5xx, or an answer that is none
         └── Rejected         the answer stays the same until somebody changes something
@@ -71,6 +72,10 @@ class Transient(ApiError):
 
 class Unreachable(Transient):
     """No complete answer came: ask again when the peer or the network is back."""
+
+
+class Held(Transient):
+    """Nobody was asked, since the service is down: ask in ``retry_after`` seconds; this counts as no try."""
 
 
 class Throttled(Transient):

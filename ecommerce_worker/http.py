@@ -25,6 +25,7 @@ from ecommerce_worker.errors import (
     Unauthorized,
     Unreachable,
 )
+from ecommerce_worker.hold import Hold
 
 #: The longest answer that is read, in bytes; an order's JSON has some kilobytes.
 LARGEST_ANSWER = 4 * 1024 * 1024
@@ -140,11 +141,12 @@ class Api:
     session of one order must not sign the next).
     """
 
-    def __init__(self, root: str, *, peer: str, signer: Signer | None = None, connections: int = 1,
-                 connect_timeout: float = 3.05, read_timeout: float = 10.0) -> None:
+    def __init__(self, root: str, *, peer: str, signer: Signer | None = None, hold: Hold | None = None,
+                 connections: int = 1, connect_timeout: float = 3.05, read_timeout: float = 10.0) -> None:
         self.root = root.rstrip('/') + '/'
         self.peer = peer
         self._signer = signer
+        self._hold = hold or Hold(peer, connections)
         self._connect_timeout = connect_timeout
         self._read_timeout = read_timeout
         self._adapter = HTTPAdapter(pool_connections=1, pool_maxsize=connections)
@@ -165,8 +167,6 @@ class Api:
         """
         request = requests.Request(method, self.root + path.lstrip('/'), params=params, json=json, data=form)
         response = self._signed(request, read_timeout or self._read_timeout)
-        if not 200 <= response.status_code < 300:
-            raise error_for(response, self.peer)
         if response.status_code in (202, 204) and not response.content:
             return None
         try:
@@ -185,13 +185,23 @@ class Api:
         if not self._signer:
             return self._send(request, read_timeout)
         credentials = request.auth = self._signer.credentials()
-        response = self._send(request, read_timeout)
-        if response.status_code == 401 and self._signer.refused(credentials):
-            request.auth = self._signer.credentials()
-            response = self._send(request, read_timeout)
-        return response
+        try:
+            return self._send(request, read_timeout)
+        except Unauthorized as error:
+            if error.status != 401 or not self._signer.refused(credentials):
+                raise
+        request.auth = self._signer.credentials()
+        return self._send(request, read_timeout)
 
     def _send(self, request: requests.Request, read_timeout: float) -> requests.Response:
+        """The 2xx answer; any other raises what it stands for."""
+        with self._hold.call():
+            response = self._answer(request, read_timeout)
+            if not 200 <= response.status_code < 300:
+                raise error_for(response, self.peer)
+            return response
+
+    def _answer(self, request: requests.Request, read_timeout: float) -> requests.Response:
         deadline = time.monotonic() + 2 * read_timeout
         try:
             # By way of the adapter, not of the session, which would read and parse redirects before we see them.

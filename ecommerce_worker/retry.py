@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ecommerce_worker.errors import ApiError, Rejected, Transient
+from ecommerce_worker.errors import ApiError, Held, Rejected, Transient
 
 #: The longest single wait, in seconds, that any peer can ask for with ``Retry-After``.
 LONGEST_WAIT = 24 * 3600.0
@@ -41,6 +41,8 @@ class Policy:
         """
         if not isinstance(error, ApiError):
             return None
+        if isinstance(error, Held):
+            return None if age >= self.give_up_after else _turn(error, age, self.longest, self.jitter)
         if self.counts(error):
             if attempt > self.refusals:
                 return None
@@ -65,16 +67,25 @@ class Regular:
 
     every: float = 3600.0
     attempts: int = 6
+    jitter: Callable[[], float] = field(default=random.random, repr=False, compare=False)
 
     def counts(self, error: ApiError) -> bool:
         """Whether this error is a refusal rather than an outage."""
         return isinstance(error, Rejected)
 
-    def next_delay(self, error: BaseException, attempt: int, age: float) -> float | None:  # noqa: ARG002
+    def next_delay(self, error: BaseException, attempt: int, age: float) -> float | None:
         """Seconds until the next try, or None to give up; see :meth:`Policy.next_delay`."""
+        if isinstance(error, Held):
+            patience = self.every * (self.attempts + 1)
+            return None if age >= patience else _turn(error, age, self.every, self.jitter)
         if not isinstance(error, Transient) or attempt > self.attempts:
             return None
         return min(LONGEST_WAIT, max(self.every, error.retry_after or 0.0))
+
+
+def _turn(error: Held, age: float, longest: float, jitter: Callable[[], float]) -> float:
+    """When to ask for a turn again: the longer an outage lasts, the less often, and spread so that all have theirs."""
+    return (error.retry_after or 0.0) + jitter() * min(longest, max(2.0, age / 2))
 
 
 #: How a task is tried again.

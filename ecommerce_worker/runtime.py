@@ -8,8 +8,10 @@ from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 from ecommerce_worker import observe
+from ecommerce_worker.hold import Hold
 from ecommerce_worker.settings import Settings, load
 from ecommerce_worker.site import Site
 
@@ -58,6 +60,7 @@ class Runtime:
         self.listeners: list[observe.Listener] = [observe.log]
         self.runs = Runs(2 * settings.WORKER_CONCURRENCY)  # twice as many as are in hand at once
         self._sites: dict[int, Site] = {}
+        self._holds: dict[str, Hold] = {}
         self._lock = threading.Lock()
 
     def site(self, code: str | None = None) -> Site:
@@ -65,7 +68,12 @@ class Runtime:
         settings = self.settings.for_site(code)
         with self._lock:
             # Settings of a site are one object for as long as the process lives, and as many as there are overrides.
-            return self._sites.setdefault(id(settings), Site(settings))
+            return self._sites.setdefault(id(settings), Site(settings, self.hold))
+
+    def hold(self, url: str) -> Hold:
+        """The hold on the host of this URL: one for all sites that have a service there."""
+        host = urlsplit(url).netloc.rpartition('@')[2].lower()
+        return self._holds.setdefault(host, Hold(host, self.settings.WORKER_CONCURRENCY))
 
 
 _current: Runtime | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -10,6 +11,7 @@ from ecommerce_worker.auth import ClientCredentials, SelfSigned
 from ecommerce_worker.clients.ecommerce import Ecommerce
 from ecommerce_worker.email.vendor import Mailer, find
 from ecommerce_worker.errors import Misconfigured
+from ecommerce_worker.hold import Hold
 from ecommerce_worker.http import Api, Signer
 from ecommerce_worker.retry import Patience, Policy
 from ecommerce_worker.settings import Settings
@@ -26,14 +28,15 @@ class once(cached_property[Any]):  # noqa: N801 - reads as the decorator that it
 class Site:
     """One shop and what belongs to it, each built once and when it is first needed."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, hold: Callable[[str], Hold]) -> None:
         self.settings = settings
+        self._hold = hold
         self.lock = threading.RLock()
 
     def connect(self, root: str, *, peer: str, signer: Signer | None = None) -> Api:
         """A service, with the time-outs of this site and as many connections as there are threads."""
         settings = self.settings
-        return Api(root, peer=peer, signer=signer, connections=settings.WORKER_CONCURRENCY,
+        return Api(root, peer=peer, signer=signer, hold=self._hold(root), connections=settings.WORKER_CONCURRENCY,
                    connect_timeout=settings.HTTP_CONNECT_TIMEOUT, read_timeout=settings.HTTP_READ_TIMEOUT)
 
     @once
@@ -48,9 +51,9 @@ class Site:
         settings = self.settings
         if settings.authentication == 'jwt':
             return SelfSigned(settings.JWT_SECRET_KEY, settings.JWT_ISSUER, settings.ECOMMERCE_SERVICE_USERNAME)
-        return ClientCredentials(settings.BACKEND_SERVICE_EDX_OAUTH2_PROVIDER_URL,
-                                 settings.BACKEND_SERVICE_EDX_OAUTH2_KEY,
-                                 settings.BACKEND_SERVICE_EDX_OAUTH2_SECRET)
+        provider = settings.BACKEND_SERVICE_EDX_OAUTH2_PROVIDER_URL
+        return ClientCredentials(provider, settings.BACKEND_SERVICE_EDX_OAUTH2_KEY,
+                                 settings.BACKEND_SERVICE_EDX_OAUTH2_SECRET, hold=self._hold(provider))
 
     @once
     def fulfillment_policy(self) -> Policy:

@@ -23,7 +23,7 @@ from celery import shared_task
 from celery.exceptions import Ignore, Reject
 
 from ecommerce_worker import observe, runtime, topology
-from ecommerce_worker.errors import ApiError, Misconfigured, NotPublished, Skip, WrongArguments
+from ecommerce_worker.errors import ApiError, Held, Misconfigured, NotPublished, Skip, WrongArguments
 from ecommerce_worker.retry import Patience
 from ecommerce_worker.site import Site
 from ecommerce_worker.wire import NOTES, Call, Notes, Raw
@@ -314,8 +314,11 @@ class Task(celery.Task):
         tries = (notes.refusals + delivery.inherited if counted else notes.outages) + 1
         age = max(0.0, time.time() - notes.since) if notes.since else 0.0
         delay = policy.next_delay(error, tries, age)
-        noted = _noted(delivery, reason, attempt=1, **{'refusals' if counted else 'outages': 1})
-        noted = replace(noted, unsure=notes.unsure or error.maybe_done)
+        if isinstance(error, Held):
+            noted = _noted(delivery, reason)
+        else:
+            noted = _noted(delivery, reason, attempt=1, **{'refusals' if counted else 'outages': 1})
+            noted = replace(noted, unsure=notes.unsure or error.maybe_done)
         if delay is None:
             tried = delivery.earlier + 1
             return Parked(reason if tried == 1 else f'{reason}; given up after {tried} tries', noted)

@@ -14,7 +14,8 @@ ROOT = Path(ecommerce_worker.__file__).parent
 #: From the top: what nothing else is needed for, to what is only ever started by people.
 ROWS = [
     'configuration configuration.* errors email.message',
-    'retry http download settings facts',
+    'hold retry download settings facts',
+    'http',
     'auth wire observe log email.mime email.rendering email.shapes email.vendor sailthru.client',
     'clients.ecommerce clients.lms email.vendors.* sailthru.purchase',
     'site',

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from ecommerce_worker.errors import (
     ApiError,
+    Held,
     Misconfigured,
     NotFound,
     PeerFailure,
@@ -18,7 +19,7 @@ from ecommerce_worker.errors import (
     Unreachable,
     WrongArguments,
 )
-from ecommerce_worker.retry import LONGEST_WAIT, Policy
+from ecommerce_worker.retry import LONGEST_WAIT, Policy, Regular
 
 REFUSALS = [NotFound('', status=404), Unauthorized('', status=401), Unauthorized('', status=403),
             Rejected('', status=400), PeerFailure('', status=500)]
@@ -117,3 +118,49 @@ def test_jitter_spreads_the_waits_over_the_whole_range(seed, attempt):
     ceiling = min(900, 2.0 ** min(attempt, 32))
     assert min(delays) < 1 + (ceiling - 1) / 4
     assert max(delays) > 1 + (ceiling - 1) * 3 / 4
+
+
+# -- a service that is left alone -------------------------------------------------------------------------------------
+
+PATIENCES = pytest.mark.parametrize(
+    'policy', [Policy(jitter=lambda: 1.0), Regular(60, 6, jitter=lambda: 1.0)], ids=repr)
+
+
+@PATIENCES
+def test_what_was_not_asked_is_no_refusal(policy):
+    assert not policy.counts(Held('left alone'))
+
+
+@PATIENCES
+def test_what_was_not_asked_comes_back_no_sooner_than_its_turn(policy):
+    assert policy.next_delay(Held('left alone', retry_after=7), 1, age=0) >= 7
+
+
+@PATIENCES
+def test_a_longer_outage_is_asked_for_less_often_up_to_a_bound(policy):
+    waits = [policy.next_delay(Held('left alone', retry_after=0), 1, age) for age in (0, 10, 60, 100, 400)]
+    assert waits == sorted(waits)
+    assert waits[-1] <= max(900, 60)
+
+
+@PATIENCES
+def test_even_what_was_never_asked_is_given_up_in_the_end(policy):
+    assert policy.next_delay(Held('left alone'), 1, age=1e9) is None
+
+
+# -- so many tries, at a regular distance -----------------------------------------------------------------------------
+
+@outages
+def test_a_vendor_is_asked_again_at_a_regular_distance(error):
+    policy = Regular(every=3600, attempts=6)
+    assert [policy.next_delay(error, attempt, age=0) for attempt in range(1, 8)] == [3600] * 6 + [None]
+
+
+def test_a_vendor_may_ask_for_a_longer_wait():
+    assert Regular(every=60).next_delay(Throttled('', status=429, retry_after=90), 1, age=0) == 90
+
+
+@pytest.mark.parametrize('error', [NotFound('', status=404), Unauthorized('', status=401), Rejected('', status=400),
+                                   WrongArguments('')], ids=repr)
+def test_what_a_vendor_refuses_is_not_asked_again(error):
+    assert Regular().next_delay(error, 1, age=0) is None

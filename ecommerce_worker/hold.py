@@ -1,0 +1,111 @@
+"""Leaving a service alone that is down: who calls it, when, and how many at once.
+
+::
+
+            PATIENCE failures in a row
+    open ──────────────────────────────► held ──── the time is over ────► probing: one call
+     ▲                                    ▲                                 │          │
+     │ as many at once as there are       │ fails: held longer              │          │ succeeds
+     │ threads                            └─────────────────────────────────┘          ▼
+     └──────────────────────────────────────────────────────────────── reopening: 2, 3, 4 … at once
+
+A message whose call is held back is not tried: it goes to the waiting room.  One hold serves all that call the same
+host in one process; pure but for its clock.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from ecommerce_worker.errors import Held, Transient, Unreachable
+
+logger = logging.getLogger(__name__)
+
+#: Calls in a row that must fail before a host counts as down; some fail at any time.
+PATIENCE: Final = 5
+
+#: How long a host is left alone before one call probes it, in seconds: at first, and at most.
+SHORTEST, LONGEST = 2.0, 30.0
+
+#: How long a call waits, in seconds, that is one too many while a host reopens.
+TURN: Final = 2.0
+
+
+def counts(error: BaseException) -> bool:
+    """Whether this is what a host does that is down, rather than one that answers."""
+    return isinstance(error, Unreachable) or (isinstance(error, Transient) and error.status in {502, 503, 504})
+
+
+class Hold:
+    """The hold on one host, for as many threads as like."""
+
+    def __init__(self, host: str, threads: int = 1, *, clock: Callable[[], float] = time.monotonic,
+                 jitter: Callable[[], float] = random.random) -> None:
+        self._host = host
+        self._threads = threads
+        self._clock = clock
+        self._jitter = jitter
+        self._lock = threading.Lock()
+        self._failures = 0
+        self._calls = 0
+        #: Calls allowed at once; None while the host is open.
+        self._room: int | None = None
+        self._until = 0.0
+        self._length = SHORTEST
+
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """Around one call; raises :class:`~ecommerce_worker.errors.Held` if it is not to be made now."""
+        self._enter()
+        error: BaseException | None = None
+        try:
+            yield
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            self._leave(error is not None and counts(error))
+
+    def _enter(self) -> None:
+        with self._lock:
+            if self._room is not None:
+                rest = self._until - self._clock()
+                if rest > 0:
+                    raise Held(f'{self._host} is down and left alone', retry_after=rest + self._jitter() * TURN)
+                if self._calls >= self._room:
+                    raise Held(f'{self._host} is coming back; it is not its turn yet',
+                               retry_after=TURN * (1 + self._jitter()))
+            self._calls += 1
+
+    def _leave(self, failed: bool) -> None:
+        with self._lock:
+            self._calls -= 1
+            if failed:
+                self._failures += 1
+                if self._room is None and self._failures >= PATIENCE:
+                    logger.warning('held: a service is down and left alone: host=%s', self._host)
+                    self._hold(SHORTEST)
+                elif self._room is not None and self._until <= self._clock():
+                    self._hold(min(LONGEST, self._length * 2))
+            else:
+                self._failures = 0
+                self._reopen()
+
+    def _hold(self, length: float) -> None:
+        self._length = length
+        self._until = self._clock() + length * (0.75 + self._jitter() / 2)
+        self._room = 1
+
+    def _reopen(self) -> None:
+        if self._room is None or self._until > self._clock():
+            return  # a call from before says nothing about now
+        self._room += 1
+        if self._room > self._threads:
+            self._room = None
+            logger.warning('open: a service is back: host=%s', self._host)
