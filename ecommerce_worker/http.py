@@ -56,10 +56,11 @@ def seconds_to_wait(headers: Mapping[str, str]) -> float | None:
 
 
 def seconds_to_reset(headers: Mapping[str, str]) -> float | None:
-    """The seconds until a rate limit is lifted, as Braze and SendGrid tell it: the epoch second; None if absent."""
-    value = headers.get('X-RateLimit-Reset', '').strip()
+    """The seconds until a rate limit is lifted, as Braze, SendGrid and Sailthru tell it; None if they do not."""
+    value = headers.get('X-RateLimit-Reset', headers.get('X-Rate-Limit-Reset', '')).strip()
     if not _is_number(value) or float(value) == 0:
         return None
+    # It is an epoch second.
     now = _date(headers.get('Date', '')) or datetime.now(UTC)
     return max(0.0, float(value) - now.timestamp())
 

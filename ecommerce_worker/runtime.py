@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ecommerce_worker import observe
+from ecommerce_worker.errors import Misconfigured
 from ecommerce_worker.hold import Hold
 from ecommerce_worker.settings import Settings, load
 from ecommerce_worker.site import Site
@@ -69,6 +70,20 @@ class Runtime:
         with self._lock:
             # Settings of a site are one object for as long as the process lives, and as many as there are overrides.
             return self._sites.setdefault(id(settings), Site(settings, self.hold))
+
+    def check(self) -> None:
+        """Make sure that whatever is built from settings can be; raises ``Misconfigured`` with all that cannot."""
+        problems: list[str] = []
+        for code in (None, *self.settings.site_codes):
+            site = self.site(code)
+            try:
+                _ = site.settings.email_vendor and site.mailer, site.purchases
+            except Misconfigured as error:
+                problems += [f'site {code}: {problem}' if code else problem for problem in error.problems]
+        # A site whose settings of mail are those of all sites has their problems too.
+        problems = [it for it in problems if it.partition(': ')[2] not in problems]
+        if problems:
+            raise Misconfigured(problems)
 
     def hold(self, url: str) -> Hold:
         """The hold on the host of this URL: one for all sites that have a service there."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from ecommerce_worker.auth import ClientCredentials, SelfSigned
 from ecommerce_worker.clients.ecommerce import Ecommerce
@@ -13,16 +13,22 @@ from ecommerce_worker.email.vendor import Mailer, find
 from ecommerce_worker.errors import Misconfigured
 from ecommerce_worker.hold import Hold
 from ecommerce_worker.http import Api, Signer
-from ecommerce_worker.retry import Patience, Policy
+from ecommerce_worker.retry import Patience, Policy, Regular
+from ecommerce_worker.sailthru.client import Sailthru
+from ecommerce_worker.sailthru.purchase import Purchases
 from ecommerce_worker.settings import Settings
 
 
-class once(cached_property[Any]):  # noqa: N801 - reads as the decorator that it is
+_T = TypeVar('_T')
+
+
+class once(cached_property[_T]):  # noqa: N801 - reads as the decorator that it is
     """A cached property that is computed once however many threads are the first to ask."""
 
-    def __get__(self, site: Any, owner: type[Any] | None = None) -> Any:
+    def __get__(self, site: Any, owner: type[Any] | None = None) -> _T:  # type: ignore[override]
         with site.lock:
-            return super().__get__(site, owner)
+            value: _T = super().__get__(site, owner)
+            return value
 
 
 class Site:
@@ -79,3 +85,17 @@ class Site:
         return self.mailer.policy or Policy(
             refusals=0, give_up_after=settings.EMAIL_GIVE_UP_AFTER,
             shortest=settings.RETRY_DELAY_MIN, longest=settings.RETRY_DELAY_MAX)
+
+    @once
+    def purchases(self) -> Purchases | None:
+        """Where this shop's purchases are reported; None if they are not."""
+        options = self.settings.SAILTHRU
+        if not options['SAILTHRU_ENABLE']:
+            return None
+        return Purchases(Sailthru.of(options, self.connect), options, self.ecommerce.course)
+
+    @once
+    def purchase_policy(self) -> Regular:
+        """How patiently a purchase is reported."""
+        options = self.settings.SAILTHRU
+        return Regular(options['SAILTHRU_RETRY_SECONDS'], options['SAILTHRU_RETRY_ATTEMPTS'])

@@ -15,8 +15,10 @@ COMPLETE: Final = 'Complete'
 #: What the shop's URL patterns admit as an order number; its database column holds 128 characters.
 ORDER_NUMBER = re.compile(r'[-\w]{1,128}')
 
-#: Course ids of both forms, ``course-v1:edX+Demo+2016`` and ``edX/Demo/2016``, without a part that is only dots.
-COURSE_ID = re.compile(r'(?!.{256})(?:course-v1:)?(?!\.+(?:[+/]|$))[\w.~-]+(?:[+/](?!\.+(?:[+/]|$))[\w.~-]+){2}')
+_PART = r'\.*[\w~-][\w.~-]*'  # not only dots, which would lead elsewhere in a URL
+
+#: Course ids of both forms: ``course-v1:edX+Demo+2016`` and ``edX/Demo/2016``.
+COURSE_ID = re.compile(f'(course-v1:)?{_PART}([+/]{_PART}){{2}}')
 
 
 class Ecommerce:
@@ -65,7 +67,7 @@ class Ecommerce:
         if not COURSE_ID.fullmatch(course_id):
             raise WrongArguments('the course id is none that a shop gives out')
         # Slashes of the older form stay: servers in front of a shop refuse them encoded.
-        found = self._api.request('GET', f'courses/{quote(course_id, safe=":+/~")}/')
+        found = self._api.request('GET', f'courses/{quote(course_id, safe=":+/")}/')
         if not isinstance(found, dict):
             raise PeerFailure(f'{self._api.peer} answered with JSON that is no course', status=200)
         return found

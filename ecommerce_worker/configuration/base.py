@@ -90,7 +90,11 @@ CELERY_EVENT_SERIALIZER = 'json'
 CELERY_ACCEPT_CONTENT = ['json', 'pickle']
 
 # The modules that define the tasks.
-CELERY_IMPORTS: tuple[str, ...] = ('ecommerce_worker.fulfillment.v1.tasks',)
+CELERY_IMPORTS: tuple[str, ...] = (
+    'ecommerce_worker.fulfillment.v1.tasks',
+    'ecommerce_worker.email.v1.api',
+    'ecommerce_worker.sailthru.v1.tasks',
+)
 
 # Tasks run where they are called, without a broker: for tests.
 CELERY_ALWAYS_EAGER = False

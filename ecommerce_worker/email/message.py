@@ -101,7 +101,8 @@ def sender(alias: str, address: str) -> str:
 
     ``address`` may come in angle brackets.  What cannot be in a quoted display name is left out.
     """
-    name = one_line(re.sub(r'["\\<>]', ' ', alias)) or DEFAULT_SENDER
+    # "=?" would begin an encoded word (RFC 2047), which may hold anything, such as a line of its own.
+    name = one_line(re.sub(r'["\\<>]|=\?', ' ', alias)) or DEFAULT_SENDER
     if not re.fullmatch(r"[\w !#$%&'*+/=?^`{|}~-]+", name):
         name = f'"{name}"'
     return f'{name} <{address.strip().removeprefix("<").removesuffix(">")}>'

@@ -1,0 +1,62 @@
+"""How a mail task sends its mail: the one body of all of them.
+
+::
+
+    historic call ──resolve──► Email ──checked──► rendered ──► Mailer.send ──► Receipt
+                                                                                  │ then, each a task of its own
+                                                   the same for who was left ◄────┤
+                                             the shop is told of an assignment ◄──┘
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from ecommerce_worker import runtime
+from ecommerce_worker.email.message import Email, Purpose
+from ecommerce_worker.email.rendering import rendered
+from ecommerce_worker.email.shapes import checked, for_others, resolve
+from ecommerce_worker.retry import Patience
+from ecommerce_worker.site import Site
+from ecommerce_worker.task import Task, Then
+
+logger = logging.getLogger(__name__)
+
+#: The task that tells the shop of an assignment mail that was accepted.
+REPORT: Final = 'ecommerce_worker.email.v1.tasks.report_assignment_email'
+
+
+def patience(site: Site) -> Patience:
+    """The patience of a mail task."""
+    return site.mail_policy
+
+
+def deliver(task: Task, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[Then]:
+    """Send the mail that this call asks for; yields what follows from it.
+
+    Raises :class:`~ecommerce_worker.errors.WrongArguments`, :class:`~ecommerce_worker.errors.Misconfigured` or
+    :class:`~ecommerce_worker.errors.ApiError`, in each case before anybody was mailed.
+    """
+    found = resolve(task.name, args, kwargs, runtime.current().settings.site_codes)
+    for remark in found.remarks:
+        logger.warning('%s: task=%s id=%s', remark, task.name, task.request.id)
+    site = runtime.site(found.email.site_code)
+    email, bad = checked(replace(found.email, id=task.request.id or ''))
+    receipt = site.mailer.send(rendered(email, site.settings.EMAIL_TEMPLATES))
+    left = (*receipt.left, *bad)
+    if left:
+        logger.warning('not all were mailed, the others are tried apart: task=%s id=%s left=%d of=%d', task.name,
+                       task.request.id, len(left), len(email.to) + len(bad))
+    if receipt.left:
+        yield Then(task.name, for_others(email, task.name, receipt.left))
+    for address in bad:
+        yield Then(task.name, for_others(email, task.name, (address,)))
+    if email.purpose is Purpose.ASSIGNMENT:
+        yield Then(REPORT, _report(email, receipt.id))
+
+
+def _report(email: Email, send_id: str) -> dict[str, Any]:
+    return {'offer_assignment_id': email.offer_assignment_id, 'send_id': send_id, 'site_code': email.site_code}

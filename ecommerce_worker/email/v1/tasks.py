@@ -1,0 +1,79 @@
+"""The mail tasks, under the names that shops publish since 2021.
+
+Their positional arguments meant different things over the years: :mod:`ecommerce_worker.email.shapes` tells the
+shapes apart.  The signatures below are the newest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from ecommerce_worker import runtime
+from ecommerce_worker.email.delivery import deliver, patience
+from ecommerce_worker.errors import ApiError, Skip
+from ecommerce_worker.task import Task, Then, task
+
+
+@task(policy=patience, key='offer_assignment_id', position=1)
+def send_offer_assignment_email(self: Task, *args: Any, **kwargs: Any) -> Iterable[Then]:
+    """Mail a code to the learner whom it was assigned to, then tell the shop that it was sent.
+
+    ``(user_email, offer_assignment_id, subject, email_body, sender_alias, reply_to='', attachments=None,
+    site_code=None, base_enterprise_url='')``
+    """
+    return deliver(self, args, kwargs)
+
+
+@task(policy=patience)
+def send_offer_update_email(self: Task, *args: Any, **kwargs: Any) -> Iterable[Then]:
+    """Mail a learner that a code was revoked, or a reminder of it.
+
+    ``(user_email, subject, email_body, sender_alias, reply_to='', attachments=None, site_code=None,
+    base_enterprise_url='')``
+    """
+    return deliver(self, args, kwargs)
+
+
+@task(policy=patience)
+def send_offer_usage_email(self: Task, *args: Any, **kwargs: Any) -> Iterable[Then]:
+    """Mail the people of an enterprise how much of an offer is used up.
+
+    ``(emails, subject, email_body, reply_to='', attachments=None, site_code=None, base_enterprise_url='')``, where
+    ``emails`` are separated by commas.
+    """
+    return deliver(self, args, kwargs)
+
+
+@task(policy=patience)
+def send_code_assignment_nudge_email(self: Task, *args: Any, **kwargs: Any) -> Iterable[Then]:
+    """Nudge a learner who has not used a code.
+
+    ``(email, subject, email_body, sender_alias, reply_to='', attachments=None, site_code=None,
+    base_enterprise_url='')``
+    """
+    return deliver(self, args, kwargs)
+
+
+@task(policy=patience)
+def send_api_triggered_offer_usage_email(self: Task, *args: Any, **kwargs: Any) -> Iterable[Then]:
+    """As :func:`send_offer_usage_email`, with the text kept by the vendor: in Braze, a campaign.
+
+    ``(lms_user_ids_by_email, subject, email_body_variables, site_code=None, campaign_id=None)``
+    """
+    return deliver(self, args, kwargs)
+
+
+@task(policy=lambda site: site.fulfillment_policy, key='offer_assignment_id')
+def report_assignment_email(self: Task, offer_assignment_id: int | str, send_id: str,
+                            site_code: str | None = None) -> None:
+    """Tell the shop that an assignment mail was accepted; the worker publishes this to itself.
+
+    The shop answers 500 to a report that it has already, so after a lost answer that is as good as success.
+    """
+    try:
+        runtime.site(site_code).ecommerce.report_assignment_email(offer_assignment_id, send_id)
+    except ApiError as error:
+        if error.status == 500 and self.unsure:
+            raise Skip('the shop refuses it (500), most likely because it has it: an earlier answer was lost') from None
+        raise

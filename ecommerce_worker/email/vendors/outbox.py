@@ -1,0 +1,57 @@
+"""Keeps mail in files instead of sending it: for development, and until there is a vendor."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ecommerce_worker.email.message import Email, Receipt
+from ecommerce_worker.email.mime import ADDRESS, composed, safe_id
+from ecommerce_worker.email.vendor import Connect, read_options
+from ecommerce_worker.errors import Transient
+from ecommerce_worker.settings import TEXT
+
+OPTIONS = {'directory': TEXT, 'from_email': ADDRESS}
+DEFAULTS = {'directory': '~/.ecommerce-worker/outbox', 'from_email': 'shop@example.com'}
+
+
+class Vendor:
+    """One ``.eml`` file for each mail, as smtp would send it, but for attachments, which are linked.
+
+    A mail that comes again replaces its file.
+    """
+
+    policy = None
+
+    def __init__(self, options: Mapping[str, Any], connect: Connect) -> None:  # noqa: ARG002 - nobody is connected to
+        found = read_options(options, OPTIONS, DEFAULTS)
+        self._directory = Path(found['directory']).expanduser()
+        self._from_email = found['from_email']
+
+    def send(self, email: Email) -> Receipt:
+        """Write the mail; its file is whole or not there at all, and only the worker's user can read it."""
+        name = f'{email.purpose}-{safe_id(email.id)}.eml'
+        # Before the file system is touched: what goes wrong here is none of its faults.
+        content = composed(email, self._from_email)
+        try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=self._directory, prefix='.', suffix='.part', delete=False) as file:
+                path = Path(file.name)
+                try:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                    path.replace(self._directory / name)
+                except BaseException:
+                    path.unlink(missing_ok=True)
+                    raise
+        except OSError as error:
+            raise Transient(f'the outbox cannot be written: {error.strerror}') from None
+        return Receipt(name)
+
+    def bounced(self, address: str) -> bool:  # noqa: ARG002
+        """Mail in files does not come back."""
+        return False

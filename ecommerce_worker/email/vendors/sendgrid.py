@@ -1,0 +1,67 @@
+"""Mail through SendGrid: its API v3, https://www.twilio.com/docs/sendgrid/api-reference/mail-send."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import quote
+
+from ecommerce_worker.auth import Bearer
+from ecommerce_worker.email.message import DEFAULT_SENDER, Email, Receipt, one_line, without_addresses
+from ecommerce_worker.email.mime import ADDRESS, reply_address, text_of, with_links
+from ecommerce_worker.email.vendor import Connect, read_options
+from ecommerce_worker.errors import Rejected
+from ecommerce_worker.settings import SECRET, URL
+
+OPTIONS: Final = {'api_key': SECRET, 'from_email': ADDRESS, 'api_url': URL}
+DEFAULTS: Final = {'api_url': 'https://api.sendgrid.com/'}  # in the EU: https://api.eu.sendgrid.com/
+
+#: How many recipients a request may have.
+BATCH: Final = 1000
+
+
+class Vendor:
+    """SendGrid.  It fetches no files by their URLs: attachments are linked."""
+
+    policy = None
+
+    def __init__(self, options: Mapping[str, Any], connect: Connect) -> None:
+        found = read_options(options, OPTIONS, DEFAULTS)
+        self._from_email = found['from_email']
+        self._api = connect(found['api_url'], peer='SendGrid', signer=Bearer(found['api_key']))
+
+    def send(self, email: Email) -> Receipt:
+        """Hand over the mail in one request, which SendGrid accepts for all of the recipients or for none."""
+        try:
+            # The answer is empty; SendGrid's own id would be in a header.  Its events tell ours, as ``id``.
+            self._api.request('POST', 'v3/mail/send', json=message(email, self._from_email))
+        except Rejected as error:
+            raise type(error)(f'{error}{reason(error.answer)}', status=error.status) from None
+        return Receipt(email.id or 'accepted', email.to[BATCH:])
+
+    def bounced(self, address: str) -> bool:
+        """Whether SendGrid lists the address among those that bounced."""
+        return bool(self._api.request('GET', f'v3/suppression/bounces/{quote(address, safe="@")}'))
+
+
+def message(email: Email, from_email: str) -> dict[str, Any]:
+    """The body of a request that mails each of the recipients by themselves."""
+    body = with_links(email.body, email.attachments)
+    reply_to = reply_address(email)
+    return {
+        'personalizations': [{'to': [{'email': address}]} for address in email.to[:BATCH]],
+        'from': {'email': from_email, 'name': one_line(email.sender_alias) or DEFAULT_SENDER},
+        **({'reply_to': {'email': reply_to}} if reply_to else {}),
+        'subject': one_line(email.subject),
+        'content': [{'type': 'text/plain', 'value': text_of(body)}, {'type': 'text/html', 'value': body}],
+        'categories': [str(email.purpose)],
+        'custom_args': {'id': email.id},
+    }
+
+
+def reason(answer: Any) -> str:
+    """What SendGrid says of a refusal, ``{"errors": [{"message": ...}]}``, as the end of a sentence."""
+    errors = answer.get('errors') if isinstance(answer, Mapping) else None
+    texts = [str(error['message']) for error in errors if isinstance(error, Mapping) and error.get('message')
+             ] if isinstance(errors, list) else []
+    return f': {without_addresses("; ".join(texts))}' if texts else ''

@@ -1,0 +1,1 @@
+"""Sailthru: its API, and the purchases that are reported to it."""

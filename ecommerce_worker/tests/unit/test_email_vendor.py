@@ -1,0 +1,123 @@
+"""Finding vendors, reading their options, and the page that tells how to add one."""
+
+import importlib
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from ecommerce_worker.auth import Bearer
+from ecommerce_worker.email.message import Attachment, Email, Purpose, Receipt
+from ecommerce_worker.email.vendor import find, names, read_options
+from ecommerce_worker.errors import Misconfigured, Rejected
+from ecommerce_worker.settings import FLAG, SECRET, TEXT, whole
+from ecommerce_worker.tests.unit.conftest import reply
+
+HOW_TO = Path(__file__).parents[3] / 'docs' / 'how-to' / 'add-a-vendor.rst'
+
+KINDS = {'host': TEXT, 'port': whole(1, 65_535), 'password': SECRET, 'debug': FLAG}
+
+
+@pytest.fixture
+def package(tmp_path, environment):
+    """Makes a package ``shop_mail`` that can be imported, of the files given."""
+    def make(**modules: str) -> None:
+        (tmp_path / 'shop_mail').mkdir()
+        for name, text in {'__init__': '', **modules}.items():
+            (tmp_path / 'shop_mail' / f'{name}.py').write_text(text)
+        environment.syspath_prepend(tmp_path)
+        importlib.invalidate_caches()
+
+    yield make
+    for name in [name for name in sys.modules if name.partition('.')[0] == 'shop_mail']:
+        del sys.modules[name]
+
+
+def test_all_vendors_can_be_found():
+    assert {'outbox', 'sendgrid', 'smtp'} <= set(names())
+    assert all(find(name).__name__ == 'Vendor' for name in names())
+
+
+def test_a_vendor_of_somebody_elses_is_found_by_its_path(package):
+    package(acme='class Vendor: pass')
+    assert find('shop_mail.acme').__module__ == 'shop_mail.acme'
+
+
+@pytest.mark.parametrize('name, complaint', [
+    ('smpt', 'EMAIL_VENDOR names smpt, which does not exist; did you mean smtp?'),
+    ('shop_mail.nobody', 'EMAIL_VENDOR names shop_mail.nobody, which does not exist; there are'),
+    ('shop_mail.bare', 'EMAIL_VENDOR names shop_mail.bare, which has no class Vendor'),
+    ('shop_mail.needy', 'EMAIL_VENDOR shop_mail.needy needs the module acme_sdk, which is not installed'),
+])
+def test_a_vendor_that_cannot_be_had_is_told_by_name(package, name, complaint):
+    package(bare='', needy='import acme_sdk')
+    with pytest.raises(Misconfigured) as caught:
+        find(name)
+    assert str(caught.value).startswith(complaint)
+
+
+def test_options_are_of_their_kind_and_over_the_defaults():
+    found = read_options({'host': 'h', 'port': '25', 'debug': 'yes'}, KINDS, {'password': None, 'debug': False})
+    assert found == {'host': 'h', 'port': 25, 'password': None, 'debug': True}
+
+
+def test_none_means_the_default():
+    assert read_options({'port': None}, {'port': KINDS['port']}, {'port': 25}) == {'port': 25}
+
+
+def test_all_that_is_wrong_with_options_is_told_at_once():
+    with pytest.raises(Misconfigured) as caught:
+        read_options({'hots': 'h', 'port': 'many', 'password': ''}, KINDS, {'debug': False})
+    assert caught.value.problems == (
+        'EMAIL_OPTIONS[hots] is no option of this vendor; did you mean host?',
+        'EMAIL_OPTIONS[port] must be a whole number from 1 to 65,535',
+        'EMAIL_OPTIONS[host] is not set', 'EMAIL_OPTIONS[port] is not set', 'EMAIL_OPTIONS[password] is not set')
+
+
+# --- The page -------------------------------------------------------------------------------------------------------
+
+
+def snippet(language: str, number: int) -> str:
+    """One of the page's code blocks, without its indent."""
+    blocks = re.findall(rf'^\.\. code-block:: {language}\n\n((?:    .*\n|\n)+)', HOW_TO.read_text(), re.MULTILINE)
+    return re.sub(r'^    ', '', blocks[number], flags=re.MULTILINE)
+
+
+def test_the_vendor_of_the_page_works_as_it_is_written(package, peer, api):
+    package(acme=snippet('python', 0))
+    acme = peer(reply(200, b'{"id": "acme-1"}'), reply(200, b'[{"reason": "no such user"}]'),
+                reply(422, b'{"error": "ann@example.com is blocked"}'))
+    vendor = find('shop_mail.acme')(
+        {'api_key': 'key', 'from_email': 'shop@example.com', 'api_url': acme.url},
+        lambda root, *, peer, signer: api(root, signer=signer))
+    mail = Email(Purpose.UPDATE, ('ann@example.com',), 'Hello', '<p>Hi</p>', reply_to='help@example.com',
+                 attachments=(Attachment('a.pdf', 'https://files.example.com/a'),), id='id-1')
+    assert vendor.send(mail) == Receipt('acme-1')
+    assert json.loads(acme.requests[0].body) == {
+        'from': 'EdX Support Team <shop@example.com>', 'reply_to': 'help@example.com', 'to': ['ann@example.com'],
+        'subject': 'Hello', 'idempotency_key': 'id-1',
+        'html': '<p>Hi</p><p>Attachments:</p><ul><li><a href="https://files.example.com/a">a.pdf</a></li></ul>'}
+    assert acme.requests[0].headers['authorization'] == 'Bearer key'
+    assert vendor.bounced('ann@example.com') is True
+    with pytest.raises(Rejected, match='blocked') as caught:
+        vendor.send(mail)
+    assert 'ann@' not in str(caught.value)
+    assert Bearer  # the page's imports are of what there is
+
+
+def test_the_settings_of_the_page_name_its_vendor_and_what_it_needs(package, api):
+    package(acme=snippet('python', 0))
+    import yaml
+
+    given_ = yaml.safe_load(snippet('yaml', 0))
+    vendor = find(given_['EMAIL_VENDOR'])(given_['EMAIL_OPTIONS'], lambda root, *, peer, signer: api(root))
+    assert vendor.policy is None
+
+
+def test_the_mail_that_the_page_tries_is_sent(in_force, tmp_path, capsys):
+    in_force(EMAIL_VENDOR='outbox', EMAIL_OPTIONS={'directory': str(tmp_path)})
+    exec(compile(snippet('python', 1), HOW_TO, 'exec'), {})
+    assert 'Receipt' in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ['update-try-1.eml']
