@@ -46,14 +46,10 @@ def deliver(task: Task, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Ite
     site = runtime.site(found.email.site_code)
     email, bad = checked(replace(found.email, id=task.request.id or ''))
     receipt = site.mailer.send(rendered(email, site.settings.EMAIL_TEMPLATES))
-    left = (*receipt.left, *bad)
-    if left:
-        logger.warning('not all were mailed, the others are tried apart: task=%s id=%s left=%d of=%d', task.name,
-                       task.request.id, len(left), len(email.to) + len(bad))
-    if receipt.left:
-        yield Then(task.name, for_others(email, task.name, receipt.left))
-    for address in bad:
-        yield Then(task.name, for_others(email, task.name, (address,)))
+    for others in filter(None, (receipt.left, bad)):
+        logger.warning('not all were mailed, the others are tried apart: task=%s id=%s others=%d', task.name,
+                       task.request.id, len(others))
+        yield Then(task.name, for_others(email, task.name, others))
     if email.purpose is Purpose.ASSIGNMENT:
         yield Then(REPORT, _report(email, receipt.id))
 

@@ -224,16 +224,15 @@ def checked(email: Email) -> tuple[Email, tuple[str, ...]]:
         raise WrongArguments('the mail is empty: it has neither a body nor variables')
     for number, attachment in enumerate(email.attachments, 1):
         _check_link(attachment.url, f'the link of attachment {number}')
-    return _only(email, good), tuple(address for address in email.to if address not in good)
+    return _only(email, good), tuple(address for address in email.to if not is_address(address))
 
 
 def for_others(email: Email, task: str, to: tuple[str, ...]) -> dict[str, Any]:
     """Keyword arguments, ready for JSON, with which the same task sends the same mail to these recipients only."""
-    narrowed = _only(email, to)
     recipients = ','.join(to)
     values = {
         'user_email': recipients, 'email': recipients, 'emails': recipients,
-        'lms_user_ids_by_email': {address: narrowed.lms_user_ids.get(address) for address in to},
+        'lms_user_ids_by_email': {address: email.lms_user_ids.get(address) for address in to},
         'subject': email.subject, 'email_body': email.body, 'email_body_variables': dict(email.variables),
         'sender_alias': email.sender_alias, 'reply_to': email.reply_to,
         'attachments': [{'file_name': file.name, 'url': file.url} for file in email.attachments],
@@ -253,12 +252,12 @@ def _named(shape: Shape, args: Sequence[Any], kwargs: Mapping[str, Any],
     head = shape.head.split()
     tail, remarks = _tail(shape, args[len(head):], sites)
     named = list(zip([*head, *tail], args, strict=False))
-    for name, value in kwargs.items():
-        today = ALSO_CALLED.get(name, name)
-        if today in shape.keywords:
-            named.append((today, value))
-        else:
-            remarks.append(f'ignored an argument of an unknown name: {without_addresses(name)[:40]}')
+    today = {name: ALSO_CALLED.get(name, name) for name in kwargs}
+    named += [(today[name], value) for name, value in kwargs.items() if today[name] in shape.keywords]
+    unknown = [name for name in kwargs if today[name] not in shape.keywords]
+    if unknown:
+        names = ', '.join(without_addresses(name[:200])[:40] for name in unknown[:10])
+        remarks.append(f'ignored arguments of unknown names: {names}')
     given: dict[str, Any] = {}
     for name, value in named:
         if _is_blank(value) and name not in head:
@@ -316,8 +315,8 @@ def _look(value: Any, sites: Container[str]) -> str:
 
 def _fits(name: str, value: Any) -> bool:
     """Whether the shop can have sent this as that."""
-    if name == 'sender_alias':
-        return value is None or (isinstance(value, str) and '://' not in value)
+    if name == 'sender_alias' and isinstance(value, str):
+        return '://' not in value
     return _is_blank(value) or _look(value, ()) == name
 
 
@@ -478,7 +477,7 @@ def _email(purpose: Purpose, values: Mapping[str, Any]) -> Email:
 # -- checking ---------------------------------------------------------------------------------------------------------
 
 def _only(email: Email, to: tuple[str, ...]) -> Email:
-    ids = {address: id_ for address, id_ in email.lms_user_ids.items() if address in to}
+    ids = {address: email.lms_user_ids[address] for address in to if address in email.lms_user_ids}
     return replace(email, to=to, lms_user_ids=ids)
 
 
@@ -486,7 +485,7 @@ def _check_link(url: str, what: str) -> None:
     """Raise for a link that is none to a public host: vendors follow it, and its receivers may."""
     try:
         parts = urlsplit(url)
-        host = (parts.hostname or '').encode('idna').decode().lower().removesuffix('.')
+        host = (parts.hostname or '').encode('idna').decode().removesuffix('.')
         port = parts.port
     except ValueError:
         raise WrongArguments(f'{what} is no URL') from None

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, replace
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import assume, given
@@ -157,8 +158,8 @@ def test_a_genuine_message_is_a_mail_that_can_be_sent(message):
 
 
 def test_there_are_genuine_messages_of_most_tasks():
-    assert len({message['task'] for message in MESSAGES}) == 9
     assert len(SHAPES) == 10
+    assert len({message['task'] for message in MESSAGES}) == 8
 
 
 # -- what was documented ----------------------------------------------------------------------------------------------
@@ -204,7 +205,7 @@ SIGNATURES = {
 }
 
 #: What a caller gives, by name, and what the mail then has.
-GIVEN = {
+GIVEN: dict[str, tuple[Any, dict[str, Any]]] = {
     'user_email': (ANN, {'to': (ANN,)}),
     'email': (ANN, {'to': (ANN,)}),
     'emails': ('a@example.com,b@example.com', {'to': ('a@example.com', 'b@example.com')}),
@@ -235,7 +236,7 @@ signatures = pytest.mark.parametrize('task, names', [
 
 @signatures
 def test_a_call_by_a_documented_signature_means_what_was_documented(task, names):
-    expected = Email(PURPOSES[task.rpartition('.')[2]], **{  # type: ignore[arg-type]
+    expected = Email(PURPOSES[task.rpartition('.')[2]], **{
         field: value for name in names for field, value in GIVEN[name][1].items()})
     by_keyword = resolve(task, (), {name: GIVEN[name][0] for name in names}, SITES)
     assert by_keyword == Resolved(expected)
@@ -318,9 +319,14 @@ def test_arguments_of_unknown_names_are_ignored_and_remarked_on():
     found = resolve(EMAIL + UPDATE, HEADS[update], {'email': 'x@example.com', 'priority': 7, 'offer_id': 1,
                                                     'ann@example.com\nx' + 'y' * 99: 1})
     assert found == Resolved(update(), (
-        'ignored an argument of an unknown name: email', 'ignored an argument of an unknown name: priority',
-        'ignored an argument of an unknown name: offer_id',
-        'ignored an argument of an unknown name: <address> x' + 'y' * 29))
+        f'ignored arguments of unknown names: email, priority, offer_id, <address> x{"y" * 29}',))
+
+
+def test_a_flood_of_unknown_names_is_one_short_remark():
+    found = resolve(EMAIL + UPDATE, HEADS[update], {f'{number}{"x" * 100_000}': 1 for number in range(100)})
+    assert found.email == update()
+    assert len(found.remarks) == 1
+    assert len(found.remarks[0]) < 500
 
 
 @pytest.mark.parametrize('task, args, kwargs, name', [
@@ -401,6 +407,12 @@ def test_variables_are_such_as_json_has():
     assert email.variables == {'a': '49.00', 'b': [1, [2.5, None]], 'c': {'d': True}, 'e': 'Café'}
 
 
+def test_blanks_around_a_link_and_a_number_mean_nothing():
+    files = [{'file_name': 'a.pdf', 'url': f' {FILE.url}\n'}]
+    email = resolve(EMAIL + ASSIGNMENT, (ANN, ' 7 ', 'Your code', 'x'), {'attachments': files}).email
+    assert (email.offer_assignment_id, email.attachments) == ('7', (FILE,))
+
+
 def test_an_amount_may_be_bare():
     email = resolve(SAILTHRU + REFUND, (ANN, '12', Decimal('49.00'), 'Café 101', 'EDX-1', URL), {}).email
     assert email.variables == {**refund().variables, 'refund_id': '12', 'amount': '49.00'}
@@ -416,17 +428,17 @@ def test_a_reply_address_that_is_none_does_not_stop_the_mail(reply_to, kept):
 
 
 NO_TEXT = [7, 1.5, True, False, b'x', [], ['x'], {}, {'a': 1}, '\ud800']
-WRONG = {
+WRONG: dict[str, list[Any]] = {
     'email': [None, *NO_TEXT], 'user_email': [None, *NO_TEXT], 'emails': [None, *NO_TEXT], 'subject': [None, *NO_TEXT],
     'email_body': [None, *NO_TEXT], 'sender_alias': NO_TEXT, 'reply_to': NO_TEXT, 'site_code': NO_TEXT,
     'base_enterprise_url': NO_TEXT, 'campaign_id': NO_TEXT, 'amount': [None, *NO_TEXT],
     'course_name': [None, *NO_TEXT], 'order_number': [None, *NO_TEXT], 'order_url': [None, *NO_TEXT],
-    'refund_id': [None, '', ' ', True, 1.5, b'1', [], 10 ** 5000],
+    'refund_id': [None, '', ' ', True, 1.5, b'1', [], 2 ** 63],
     'offer_assignment_id': [None, '', ' ', True, 1.5, b'1', {}, -2 ** 63],
     'lms_user_ids_by_email': [None, ANN, [ANN], {1: 2}, {b'a': 1}, {ANN: True}, {ANN: 1.5}, {ANN: -1}, {ANN: 'x'},
                               {ANN: '²'}, {ANN: []}, {ANN: b'1'}, {'\ud800': 1}, {None: None}],
     'email_body_variables': [None, 'x', [], [('a', 1)], {1: 2}, {'a': b'x'}, {'a': float('nan')}, {'a': {1, 2}},
-                             {'a': {1: 2}}, {'a': ['\ud800']}, {'a': 10 ** 5000}, {'a': object()}, {'\ud800': 1},
+                             {'a': {1: 2}}, {'a': ['\ud800']}, {'a': 2 ** 63}, {'a': object()}, {'\ud800': 1},
                              {'a': [[[[[[[[[[1]]]]]]]]]]}],
     'attachments': ['x', 7, {}, FILES[0], ['x'], [None], [{}], [{'file_name': 'a'}], [{'url': URL}],
                     [{'file_name': 'a', 'url': None}], [{'file_name': 1, 'url': URL}], [*FILES, 7], True, b'x'],
@@ -460,7 +472,8 @@ VALUES = {
     'subject': words,
     'email_body': words,
     'email_body_variables': st.dictionaries(words, words | st.integers(-9, 9) | st.lists(st.floats(0, 1)), min_size=1),
-    'sender_alias': words.filter(lambda text: '://' not in text) | st.sampled_from(['', 'Acme Inc.', 'Learn@Acme', None]),
+    'sender_alias': words.filter(lambda text: '://' not in text)
+    | st.sampled_from(['', 'Acme Inc.', 'Learn@Acme', None]),
     'reply_to': addresses | st.sampled_from(['', None]),
     'attachments': st.lists(st.fixed_dictionaries({'file_name': words, 'url': links})) | st.none(),
     'site_code': st.sampled_from([*SITES, '', None]),
@@ -530,16 +543,17 @@ keywords = st.dictionaries(st.sampled_from([*NAMES, 'offer_id', 'base_enteprise_
 
 @given(st.sampled_from(list(SHAPES)), st.lists(arguments, max_size=10), keywords)
 def test_whatever_comes_is_a_mail_that_can_be_written_or_is_parked_without_being_quoted(task, args, kwargs):
+    said: list[str] = []
     try:
         found = resolve(task, args, kwargs, SITES)
-        for remark in found.remarks:
-            assert MARK not in remark
+        said += found.remarks
         json.dumps(asdict(found.email), allow_nan=False, ensure_ascii=False).encode()
         email, _ = checked(found.email)
         json.dumps(for_others(email, task, email.to), allow_nan=False)
     except WrongArguments as error:
-        assert MARK not in str(error)
-        assert len(str(error)) < 300
+        said.append(str(error))
+    assert MARK not in ''.join(said)
+    assert all(len(sentence) < 500 for sentence in said)
 
 
 @given(calls(), st.data())
@@ -573,7 +587,8 @@ def test_a_mail_with_all_that_it_needs_is_sent_as_it_is(email):
     (replace(update(), body=''), 'the mail is empty: it has neither a body nor variables'),
     (replace(update(), body=' \n'), 'the mail is empty: it has neither a body nor variables'),
     (replace(triggered(), variables={}), 'the mail is empty: it has neither a body nor variables'),
-    (update(attachments=(FILE, Attachment('b', 'file:///etc/passwd'))), r'the link of attachment 2 is no http\(s\) URL'),
+    (update(attachments=(FILE, Attachment('b', 'file:///etc/passwd'))),
+     r'the link of attachment 2 is no http\(s\) URL'),
 ])
 def test_a_mail_that_nobody_could_be_sent_is_parked(email, reason):
     with pytest.raises(WrongArguments, match=f'^{reason}$'):
@@ -587,7 +602,8 @@ def test_some_bad_addresses_do_not_sink_the_others():
 
 
 @pytest.mark.parametrize('url', [
-    'https://files.example.com/a.pdf', 'http://files.example.com:8080/a%20b.pdf?Signature=x@y&z=1#p', 'HTTPS://A.B-c.EXAMPLE',
+    'https://files.example.com/a.pdf', 'http://files.example.com:8080/a%20b.pdf?Signature=x@y&z=1#p',
+    'HTTPS://A.B-c.EXAMPLE',
     'https://bucket_name.s3.amazonaws.com/a', 'https://bücher.example/ä.pdf', 'https://xn--bcher-kva.example./a',
     'https://8.8.8.8/a', 'https://[2606:4700:4700::1111]:443/a', 'https://127.0.0.1.example.com/', 'https://local.example',
 ])
@@ -601,7 +617,8 @@ LINKS = {
     NO_URL: ['http://[::1', 'http://[x]/', 'http://a.example:x/', 'http://a.example:99999/', 'http://a..example/',
              'http://' + 'a' * 64 + '.example/'],
     NO_HTTP: ['', 'a.pdf', '/a.pdf', '//files.example.com/a', 'ftp://files.example.com/a', 'file:///etc/passwd',
-              'javascript:alert(1)', 'data:text/html,x', 'http:///a', 'http://:80/', 'http://a.example:0/', 'https:a.example'],
+              'javascript:alert(1)', 'data:text/html,x', 'http:///a', 'http://:80/', 'http://a.example:0/',
+              'https:a.example'],
     'characters that no URL has': [
         'http://files.example.com\\@127.0.0.1/', 'http://files.example.com/a b', 'https://files.exa\nmple.com/',
         'https://files.example.com/\x00', ' https://files.example.com/', 'https://files.example.com/\u202efdp'],
@@ -615,7 +632,7 @@ LINKS = {
         'http://0/', 'http://224.0.0.1/', 'http://240.0.0.1/', 'http://255.255.255.255/', 'http://192.0.2.1/',
         'http://2130706433/', 'http://0x7f000001/', 'http://0x7f.1/', 'http://017700000001/', 'http://0177.0.0.1/',
         'http://127.1/', 'http://127.0.0.0x1/', 'http://0x7f.0x0.0x0.0x1/', 'http://127.0.1/', 'http://256.256.256.256/',
-        'http://８.８.８.0177/', 'http://①②⑦.0.0.1/', 'http://ｌocalhost/', 'http://a。localhost/', 'http://127。0。0。1/',
+        'http://①②⑦.0.0.1/', 'http://ⓛocalhost/', 'http://a.ⓁOCALHOST/', 'http://a。localhost/', 'http://127。0。0。1/',
         'http://a.b。localhost/', 'http://%31%32%37.0.0.1/', 'http://x.%6cocalhost/',
         'http://[::1]/', 'http://[::]/', 'http://[::ffff:127.0.0.1]/', 'http://[::ffff:7f00:1]/', 'http://[::7f00:1]/',
         'http://[::ffff:8.8.8.8]/', 'http://[fe80::1]/', 'http://[fe80::1%25eth0]/', 'http://[fc00::1]/',
