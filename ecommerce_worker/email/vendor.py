@@ -75,15 +75,17 @@ def read_options(given: Mapping[str, Any], kinds: Mapping[str, Kind], defaults: 
     """
     found, problems = dict(defaults), []
     for name, value in given.items():
+        if value is None:  # takes back what stands for all sites, maybe for another vendor
+            continue
         if name not in kinds:
             close = difflib.get_close_matches(name, kinds, 1)
             guess = f'; did you mean {close[0]}?' if close else f'; there are {", ".join(sorted(kinds))}'
             problems.append(f'{setting}[{name}] is no option of this vendor{guess}')
-        elif value is not None:
-            try:
-                found[name] = kinds[name].read(value)
-            except (ValueError, TypeError, AttributeError):
-                problems.append(f'{setting}[{name}] must be {kinds[name].wants}')
+            continue
+        try:
+            found[name] = kinds[name].read(value)
+        except (ValueError, TypeError, AttributeError):
+            problems.append(f'{setting}[{name}] must be {kinds[name].wants}')
     problems += [f'{setting}[{name}] is not set' for name in kinds if found.get(name) in (None, '')
                  and name not in defaults]
     if problems:

@@ -45,12 +45,11 @@ class Certificate:
     key: Path
 
     @classmethod
-    def made(cls, directory: Path) -> Certificate:
+    def made(cls, directory: Path, names: str = 'DNS:localhost,IP:127.0.0.1') -> Certificate:
         """A new one, by way of the openssl command."""
         found = cls(directory / 'certificate.pem', directory / 'key.pem')
         subprocess.run(['openssl', 'req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1',
-                        '-nodes', '-days', '2', '-subj', '/CN=localhost',
-                        '-addext', 'subjectAltName=DNS:localhost,IP:127.0.0.1',
+                        '-nodes', '-days', '2', '-subj', '/CN=stand-in', '-addext', f'subjectAltName={names}',
                         '-keyout', found.key, '-out', found.file], check=True, capture_output=True, timeout=60)
         return found
 
@@ -135,7 +134,8 @@ class _Session(SMTP):
         self.number = 0
         super().__init__(_Handler(owner, self), hostname='mail.example.com', ident='stand-in', loop=loop,
                          tls_context=context, require_starttls=context is not None, enable_SMTPUTF8=owner.smtputf8,
-                         authenticator=self._checked, auth_required=bool(owner.users))
+                         authenticator=self._checked, auth_required=bool(owner.users),
+                         auth_exclude_mechanism=() if owner.users else ('LOGIN', 'PLAIN'))
         # It knows of TLS by STARTTLS only.
         self._auth_require_tls = owner.security == 'starttls'
 

@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ecommerce_worker.auth import Bearer
-from ecommerce_worker.email.message import Email, Purpose, Receipt, sender, without_addresses
+from ecommerce_worker.email.message import Email, Purpose, Receipt, one_line, sender, without_addresses
 from ecommerce_worker.errors import ApiError, Misconfigured, PeerFailure, Rejected
 from ecommerce_worker.http import Api
 from ecommerce_worker.retry import Regular
@@ -273,7 +273,7 @@ def message(options: Mapping[str, Any], email: Email, recipients: Iterable[Recip
     prefix = f'ENTERPRISE_CODE_{email.purpose.upper()}_'
     content: dict[str, Any] = {
         'app_id': options['BRAZE_WEBAPP_API_KEY'],
-        'subject': email.subject,
+        'subject': one_line(email.subject),
         'from': sender(email.sender_alias, options['FROM_EMAIL']),
         'body': email.body,
     }
@@ -318,7 +318,7 @@ def triggered(campaign: str, email: Email, recipients: Iterable[Recipient]) -> d
         # Set before the mail is made, so that a new profile certainly has it; no flag, which aliases do not take.
         return {'user_alias': one.alias, 'trigger_properties': {}, 'attributes': {'email': one.address}}
 
-    return {'campaign_id': campaign, 'trigger_properties': {'subject': email.subject, **email.variables},
+    return {'campaign_id': campaign, 'trigger_properties': {'subject': one_line(email.subject), **email.variables},
             'recipients': [entry(one) for one in recipients], 'broadcast': False}
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from ecommerce_worker.auth import Bearer
-from ecommerce_worker.email.message import DEFAULT_SENDER, Email, Receipt, one_line, without_addresses
+from ecommerce_worker.email.message import Email, Receipt, one_line, sender, without_addresses
 from ecommerce_worker.email.mime import ADDRESS, reply_address, text_of, with_links
 from ecommerce_worker.email.vendor import Connect, read_options
 from ecommerce_worker.errors import Rejected
@@ -48,9 +48,10 @@ def message(email: Email, from_email: str) -> dict[str, Any]:
     """The body of a request that mails each of the recipients by themselves."""
     body = with_links(email.body, email.attachments)
     reply_to = reply_address(email)
+    name, _, _ = sender(email.sender_alias, from_email).rpartition(' ')
     return {
         'personalizations': [{'to': [{'email': address}]} for address in email.to[:BATCH]],
-        'from': {'email': from_email, 'name': one_line(email.sender_alias) or DEFAULT_SENDER},
+        'from': {'email': from_email, 'name': name.strip('"')},
         **({'reply_to': {'email': reply_to}} if reply_to else {}),
         'subject': one_line(email.subject),
         'content': [{'type': 'text/plain', 'value': text_of(body)}, {'type': 'text/html', 'value': body}],

@@ -1,8 +1,10 @@
 """What is fetched of what others name, and what never is."""
 
+import contextlib
 import ipaddress
-import ssl
-from contextlib import closing
+import socket
+import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -27,15 +29,16 @@ def moved(location, status=302):
 
 @pytest.mark.parametrize('address', [
     '127.0.0.1', '10.1.2.3', '172.16.0.1', '192.168.1.1', '169.254.169.254', '100.64.0.1', '0.0.0.0', '224.0.0.1',
-    '255.255.255.255', '240.0.0.1', '192.0.2.1', '198.18.0.1', '::1', '::', 'fe80::1', 'fe80::1%1', 'fc00::1', 'fec0::1',
-    'ff02::1', '::ffff:127.0.0.1', '::ffff:10.0.0.1', '64:ff9b::7f00:1', '64:ff9b::a00:1', '2002:7f00:1::',
+    '255.255.255.255', '240.0.0.1', '192.0.2.1', '198.18.0.1', '::1', '::', 'fe80::1', 'fe80::1%1', 'fc00::1',
+    'fec0::1', 'ff02::1', '::ffff:127.0.0.1', '::ffff:10.0.0.1', '64:ff9b::7f00:1', '64:ff9b::a00:1', '2002:7f00:1::',
     '2001:0:4136:e378:8000:63bf:3fff:fdd2', '2001:db8::1',
 ])
 def test_an_address_within_some_network_is_not_global(address):
     assert not is_global(ipaddress.ip_address(address))
 
 
-@pytest.mark.parametrize('address', ['1.1.1.1', '93.184.216.34', '2606:4700::1111', '::ffff:1.1.1.1', '64:ff9b::101:101'])
+@pytest.mark.parametrize('address', [
+    '1.1.1.1', '93.184.216.34', '2606:4700::1111', '::ffff:1.1.1.1', '64:ff9b::101:101'])
 def test_an_address_of_the_internet_is_global(address):
     assert is_global(ipaddress.ip_address(address))
 
@@ -184,10 +187,25 @@ def certificate(tmp_path_factory):
     return Certificate.made(tmp_path_factory.mktemp('tls'))
 
 
-def secure(peer, certificate):
-    """A peer behind TLS: its connections are wrapped as they come."""
-    there = peer(reply(200, b'content'))
-    return there, certificate.context
+@contextlib.contextmanager
+def tls_peer(certificate: Certificate,
+             answer: bytes = b'HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\ncontent') -> Iterator[int]:
+    """The port of a peer that answers one connection by TLS, then waits until the other side hangs up."""
+    def serve():
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(OSError), \
+                certificate.context.wrap_socket(connection, server_side=True) as link:
+            link.recv(4096)
+            link.sendall(answer)
+            link.recv(1)
+
+    with socket.create_server(('127.0.0.1', 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            thread.join()
 
 
 def test_a_certificate_that_nobody_vouches_for_is_refused(certificate):
@@ -225,36 +243,3 @@ def test_of_several_files_none_is_fetched_after_the_time_is_up(peer):
 def test_one_that_must_not_be_fetched_is_told_of():
     with pytest.raises(WrongArguments):
         fetch_all(['http://127.0.0.1/'], limit=1000, timeout=5)
-
-
-class tls_peer:  # noqa: N801 - a context manager
-    """Answers one connection by TLS with the bytes given, then waits until the other hangs up."""
-
-    def __init__(self, certificate, answer=b'HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\ncontent'):
-        import socket
-        import threading
-
-        self.context, self.answer = certificate.context, answer
-        self.listener = socket.create_server(('127.0.0.1', 0))
-        self.thread = threading.Thread(target=self.serve)
-
-    def serve(self):
-        import contextlib
-
-        connection, _ = self.listener.accept()
-        with contextlib.suppress(OSError), closing(connection), \
-                self.context.wrap_socket(connection, server_side=True) as link:
-            link.recv(4096)
-            link.sendall(self.answer)
-            link.recv(1)
-
-    def __enter__(self):
-        self.thread.start()
-        return self.listener.getsockname()[1]
-
-    def __exit__(self, *_):
-        self.thread.join()
-        self.listener.close()
-
-
-assert ssl

@@ -7,15 +7,18 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
-from ecommerce_worker.auth import Bearer
+from ecommerce_worker import settings
 from ecommerce_worker.email.message import Attachment, Email, Purpose, Receipt
+from ecommerce_worker.email.rendering import rendered
 from ecommerce_worker.email.vendor import find, names, read_options
 from ecommerce_worker.errors import Misconfigured, Rejected
+from ecommerce_worker.runtime import Runtime
 from ecommerce_worker.settings import FLAG, SECRET, TEXT, whole
 from ecommerce_worker.tests.unit.conftest import reply
 
-HOW_TO = Path(__file__).parents[3] / 'docs' / 'how-to' / 'add-a-vendor.rst'
+HOW_TO = Path(__file__).parents[3] / 'docs' / 'how-to'
 
 KINDS = {'host': TEXT, 'port': whole(1, 65_535), 'password': SECRET, 'debug': FLAG}
 
@@ -67,6 +70,10 @@ def test_none_means_the_default():
     assert read_options({'port': None}, {'port': KINDS['port']}, {'port': 25}) == {'port': 25}
 
 
+def test_an_option_of_another_vendors_is_taken_back():
+    assert read_options({'host': 'h', 'api_key': None}, {'host': TEXT}, {}) == {'host': 'h'}
+
+
 def test_all_that_is_wrong_with_options_is_told_at_once():
     with pytest.raises(Misconfigured) as caught:
         read_options({'hots': 'h', 'port': 'many', 'password': ''}, KINDS, {'debug': False})
@@ -79,9 +86,10 @@ def test_all_that_is_wrong_with_options_is_told_at_once():
 # --- The page -------------------------------------------------------------------------------------------------------
 
 
-def snippet(language: str, number: int) -> str:
-    """One of the page's code blocks, without its indent."""
-    blocks = re.findall(rf'^\.\. code-block:: {language}\n\n((?:    .*\n|\n)+)', HOW_TO.read_text(), re.MULTILINE)
+def snippet(language: str, number: int, page: str = 'add-a-vendor') -> str:
+    """One of a page's code blocks, without its indent."""
+    text = (HOW_TO / f'{page}.rst').read_text()
+    blocks = re.findall(rf'^\.\. code-block:: {language}\n\n((?:    .*\n|\n)+)', text, re.MULTILINE)
     return re.sub(r'^    ', '', blocks[number], flags=re.MULTILINE)
 
 
@@ -104,20 +112,41 @@ def test_the_vendor_of_the_page_works_as_it_is_written(package, peer, api):
     with pytest.raises(Rejected, match='blocked') as caught:
         vendor.send(mail)
     assert 'ann@' not in str(caught.value)
-    assert Bearer  # the page's imports are of what there is
 
 
 def test_the_settings_of_the_page_name_its_vendor_and_what_it_needs(package, api):
     package(acme=snippet('python', 0))
-    import yaml
-
     given_ = yaml.safe_load(snippet('yaml', 0))
-    vendor = find(given_['EMAIL_VENDOR'])(given_['EMAIL_OPTIONS'], lambda root, *, peer, signer: api(root))
+    vendor = find(given_['EMAIL_VENDOR'])(
+        given_['EMAIL_OPTIONS'], lambda root, *, peer, signer: api(root, signer=signer))
     assert vendor.policy is None
 
 
-def test_the_mail_that_the_page_tries_is_sent(in_force, tmp_path, capsys):
+@pytest.mark.parametrize('page, number', [('add-a-vendor', 1), ('send-mail', 0)])
+def test_the_mail_that_a_page_tries_is_sent(in_force, tmp_path, capsys, page, number):
     in_force(EMAIL_VENDOR='outbox', EMAIL_OPTIONS={'directory': str(tmp_path)})
-    exec(compile(snippet('python', 1), HOW_TO, 'exec'), {})
+    exec(compile(snippet('python', number, page), page, 'exec'), {})
     assert 'Receipt' in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ['update-try-1.eml']
+
+
+@pytest.mark.parametrize('number, site, vendor', [
+    (0, None, 'smtp'), (1, None, 'sendgrid'), (2, None, 'outbox'), (3, None, 'smtp'), (3, 'acme', 'sendgrid')])
+def test_the_settings_of_the_page_on_sending_set_up_its_vendors(tmp_path, number, site, vendor):
+    secret = tmp_path / 'secret'
+    secret.write_text('a secret')
+    text = re.sub(r'file:/run/secrets/\w+', f'file:{secret}', snippet('yaml', number, 'send-mail'))
+    (tmp_path / 'worker.yml').write_text(text)
+    found = settings.load({
+        'WORKER_CONFIGURATION_MODULE': 'ecommerce_worker.configuration.test',
+        'ECOMMERCE_WORKER_CFG': str(tmp_path / 'worker.yml'),
+        'ECOMMERCE_WORKER_JWT_SECRET_KEY': 'a secret of more than thirty-two bytes'})
+    assert type(Runtime(found).site(site).mailer).__module__ == f'ecommerce_worker.email.vendors.{vendor}'
+
+
+def test_the_template_of_the_page_on_sending_is_one(tmp_path):
+    (tmp_path / 'refund.html').write_text(snippet('html', 0, 'send-mail'))
+    email = rendered(Email(Purpose.REFUND, ('ann@example.com',), variables={
+        'amount': '$1', 'course_name': 'A', 'order_number': 'EDX-1', 'order_url': 'https://x.org/'}), str(tmp_path))
+    assert (email.subject, email.body.splitlines()[1]) == (
+        'Your refund for A', '<p>We have sent you $1. Here is <a href="https://x.org/">your receipt</a>.</p>')

@@ -45,16 +45,18 @@ def test_the_subject_of_the_shop_stays():
 
 
 def test_the_usage_of_an_offer_is_told_whatever_it_consists_of():
-    email = rendered(mail(Purpose.USAGE, {'percent_usage': 80, 'total_limit': 100, 'offer_name': '<b>', 'codes': ['A', 'B'],
-                                          'nothing': None, 'by_month': {'May': 1}}, subject='Usage'))
+    variables = {'percent_usage': 80, 'total_limit': 100, 'offer_name': '<b>', 'codes': ['A', 'B'], 'nothing': None,
+                 'by_month': {'May': 1}}
+    email = rendered(mail(Purpose.USAGE, variables, subject='Usage'))
     rows = re.findall(r'<th scope="row">(.*?)</th><td>(.*?)</td>', email.body)
     assert rows == [('Percent usage', '80'), ('Total limit', '100'), ('Offer name', '&lt;b&gt;'), ('Codes', 'A, B'),
                     ('Nothing', ''), ('By month', 'May: 1')]
     assert 'Percent usage  80\n' in text_of(email.body)
 
 
-@pytest.mark.parametrize('url', ['javascript:alert(1)', 'data:text/html,x', 'https://x/" onclick="y', ' https://x', '//x',
-                                 'vbscript:x', 'https://a b'])
+@pytest.mark.parametrize('url', [
+    'javascript:alert(1)', 'data:text/html,x', 'https://x/" onclick="y', ' https://x', '//x', 'vbscript:x',
+    'https://a b'])
 def test_what_is_no_web_address_never_becomes_a_link(url, tmp_path):
     variables = {**REFUND, 'order_url': url}
     assert 'href' not in rendered(mail(variables=variables)).body
