@@ -18,7 +18,6 @@ from ecommerce_worker.sailthru.client import Sailthru
 from ecommerce_worker.sailthru.purchase import Purchases
 from ecommerce_worker.settings import Settings
 
-
 _T = TypeVar('_T')
 
 

@@ -48,6 +48,11 @@ class Client:
     def order(self, number='EDX-1'):
         return self.session.get(f'{self.shop.api_root}orders/{number}/', timeout=5)
 
+    def report(self, assignment=7, send_id='d-1', status='success', form=False):
+        said = {'offer_assignment_id': assignment, 'send_id': send_id, 'status': status}
+        url = f'{self.shop.api_root}assignment-email/status/'
+        return self.session.post(url, **({'data': said} if form else {'json': said}), timeout=5)
+
     def close(self):
         self.session.close()
 
@@ -196,6 +201,58 @@ def test_other_methods_are_refused(shop, client):
     assert client.fulfil(method='POST').status_code == 405
 
 
+# -- reports of mail
+
+
+@pytest.mark.parametrize('form', [False, True], ids=['JSON', 'form'])
+def test_a_mail_that_was_sent_is_noted(shop, client, form):
+    answer = client.report(form=form)
+    assert answer.status_code == 200
+    assert answer.json() == {
+        'offer_assignment_id': '7' if form else 7, 'send_id': 'd-1', 'status': 'updated', 'error': ''}
+    assert shop.reports == {'d-1': '7'}
+
+
+def test_a_mail_is_noted_once(shop, client):
+    client.report()
+    answer = client.report()
+    assert (answer.status_code, answer.json()['status']) == (500, 'failed')
+    assert client.report(send_id='d-2').status_code == 200
+    assert shop.reports == {'d-1': '7', 'd-2': '7'}
+
+
+def test_a_mail_that_was_not_sent_is_not_noted(shop, client):
+    answer = client.report(status='failure')
+    assert (answer.status_code, answer.json()['status']) == (400, 'failed')
+    assert answer.json()['error']
+    assert shop.reports == {}
+
+
+@pytest.mark.parametrize('body', [b'', b'{', b'[]', b'\xff'])
+def test_a_report_that_cannot_be_read_is_not_noted(shop, client, body):
+    url = f'{shop.api_root}assignment-email/status/'
+    assert client.session.post(url, body, headers={'Content-Type': 'application/json'}, timeout=5).status_code == 400
+
+
+def test_a_report_needs_a_token_and_post(shop, client):
+    assert client.session.get(f'{shop.api_root}assignment-email/status/', timeout=5).status_code == 404
+    shop.revoke_tokens()
+    assert client.report().status_code == 401
+    assert shop.reports == {}
+
+
+def test_reports_have_a_script_of_their_own(shop, client):
+    shop.fault_reports(Answer(status=503), Answer.lost())
+    assert client.report().status_code == 503
+    with pytest.raises(requests.ConnectionError):
+        client.report()
+    assert client.report().status_code == 500
+    shop.fault_reports(Answer(status=502).always())
+    assert client.report(send_id='d-2').status_code == 502
+    shop.repair_reports()
+    assert client.report(send_id='d-2').status_code == 200
+
+
 # -- faults
 
 
@@ -296,6 +353,13 @@ def test_a_call_is_recorded_without_its_token(shop, client):
     assert (call.order, call.status, call.scheme) == ('EDX-1', 200, 'JWT')
     assert (call.request_id, call.user_agent) == ('run-7', 'test')
     assert client.session.headers['Authorization'].removeprefix('JWT ') not in str(call)
+
+
+def test_a_report_is_recorded_by_the_id_of_its_assignment(shop, client):
+    client.report()
+    call = shop.calls[-1]
+    assert (call.method, call.path, call.order, call.assignment) == (
+        'POST', '/api/v2/assignment-email/status/', None, '7')
 
 
 def test_overlapping_and_repeated_calls_are_told_apart(shop, client):
@@ -418,12 +482,16 @@ def test_a_killed_process_comes_back_with_its_orders_scripts_tokens_and_calls(tm
         shop.add_order('EDX-2', Answer(status=503), Answer(status=502))
         client.fulfil('EDX-1')
         client.fulfil('EDX-2')
+        client.report()
+        shop.fault_reports(Answer(status=503))
         shop.kill()
         with pytest.raises(requests.ConnectionError):
             client.fulfil('EDX-2')
-        assert len(shop.calls) == 3
+        assert len(shop.calls) == 4
         shop.start()
         assert statuses([client.fulfil('EDX-1'), client.fulfil('EDX-2')]) == [406, 502]
-        assert recorded(shop.calls) == [200, 200, 503, 406, 502]
+        assert statuses([client.report(send_id='d-2'), client.report()]) == [503, 500]
+        assert recorded(shop.calls) == [200, 200, 503, 200, 406, 502, 503, 500]
         assert shop.tokens_issued == 1
+        assert shop.reports == {'d-1': '7'}
         client.close()

@@ -15,7 +15,8 @@ ROOT = Path(ecommerce_worker.__file__).parent
 OF_THE_WORKER = ('worker', 'celery_app', 'ledger', 'console', 'beat', 'demo', 'cli', '__main__', 'tests')
 
 #: The modules that shops import by name.
-SURFACE = ['ecommerce_worker.fulfillment.v1.tasks', 'ecommerce_worker.email.v1.api', 'ecommerce_worker.sailthru.v1.tasks']
+SURFACE = ['ecommerce_worker.fulfillment.v1.tasks', 'ecommerce_worker.email.v1.api',
+           'ecommerce_worker.sailthru.v1.tasks']
 
 EVERYTHING = sorted(
     '.'.join(['ecommerce_worker', *path.relative_to(ROOT).with_suffix('').parts]).removesuffix('.__init__')

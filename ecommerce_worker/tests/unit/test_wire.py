@@ -392,6 +392,7 @@ counts = st.integers(0, 2 ** 31 - 1)
 entries = st.dictionaries(st.text(), st.text() | st.floats(allow_nan=False) | st.none())
 notes = st.builds(Notes, queue=st.text(), attempt=counts, refusals=counts, outages=counts, redelivered=counts,
                   since=st.none() | st.floats(0, 1e12), resent=st.booleans(), unsure=st.booleans(),
+                  due=st.none() | st.floats(0, 1e12),
                   history=st.lists(entries, max_size=Notes.LONGEST_HISTORY).map(tuple))
 
 
