@@ -77,6 +77,7 @@ class MailServer:
     connections: int = 0
     #: The verbs and what followed, over all connections; texts of AUTH left out.
     commands: list[str] = field(default_factory=list)
+    port: int = 0  # 0: one that is free
 
     def __post_init__(self) -> None:
         self.host = '127.0.0.1'

@@ -93,7 +93,7 @@ def test_a_probe_that_fails_holds_it_longer_up_to_a_bound(hold, clock):
     for _ in range(8):
         with pytest.raises(Held) as caught, hold.call():
             pass
-        waits.append(caught.value.retry_after)
+        waits.append(caught.value.retry_after or 0.0)
         clock.now += module.LONGEST
         fails(hold)
     assert waits == sorted(waits)

@@ -5,6 +5,7 @@ import logging
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -21,6 +22,7 @@ from ecommerce_worker.errors import (
     Unauthorized,
     Unreachable,
 )
+from ecommerce_worker.http import Api
 from ecommerce_worker.retry import Regular
 from ecommerce_worker.tests.unit.conftest import Reply, reply
 
@@ -56,15 +58,15 @@ class Refused(Exception):
 class Braze:
     """A workspace: answers the REST API, remembers who was mailed."""
 
-    profiles: list[dict] = field(default_factory=list)
+    profiles: list[dict[str, Any]] = field(default_factory=list)
     #: Addresses that its own validation does not take, and such that spoil a request that mails them.
     invalid: tuple[str, ...] = ()
     spoiling: tuple[str, ...] = ()
     bounced: tuple[str, ...] = ()
     #: Answers to give instead, by path.
     instead: dict[str, Reply] = field(default_factory=dict)
-    mailed: Counter = field(default_factory=Counter)
-    asked: list[tuple[str, dict]] = field(default_factory=list)
+    mailed: Counter[str] = field(default_factory=Counter)
+    asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
     def __call__(self, request):
         path = urlsplit(request.target).path
@@ -561,11 +563,11 @@ def test_patience_is_what_the_settings_say(vendor):
 @pytest.mark.parametrize('unset', ['', None])
 def test_all_settings_that_are_missing_are_reported_at_once(unset):
     with pytest.raises(Misconfigured) as caught:
-        Vendor(options(**dict.fromkeys(REQUIRED, unset)), None)
+        Vendor(options(**dict.fromkeys(REQUIRED, unset)), Api)
     assert caught.value.problems == tuple(f'BRAZE[{name}] is not set' for name in REQUIRED)
 
 
 def test_the_shipped_settings_lack_the_two_keys_only():
     with pytest.raises(Misconfigured) as caught:
-        Vendor(base.BRAZE, None)
+        Vendor(base.BRAZE, Api)
     assert caught.value.problems == ('BRAZE[BRAZE_REST_API_KEY] is not set', 'BRAZE[BRAZE_WEBAPP_API_KEY] is not set')
