@@ -22,7 +22,7 @@ ARGS ?=
 PYTHON ?=
 
 .PHONY: help requirements production-requirements upgrade worker check status demo rabbitmq rabbitmq-stop \
-	test test-unit test-broker quality validate benchmark clean rabbitmq-program
+	test test-unit test-broker quality validate benchmark clean programs
 
 help: ## List the targets
 	@echo 'Usage: make <target> [ARGS="..."] [PYTHON=python3.12]'
@@ -54,19 +54,19 @@ rabbitmq-stop: ## Stop the RabbitMQ that `make rabbitmq` started
 # ---------------------------------------------------------------------------------------------------------------------
 # Working on it
 
-test: $(VENV)/.installed-test rabbitmq-program ## Run all tests (ARGS="-k parked" for some)
+test: $(VENV)/.installed-test programs ## Run all tests (ARGS="-k parked" for some)
 	$(BIN)/python -m pytest $(TESTS) $(ARGS)
 
 test-unit: $(VENV)/.installed-test ## Run the tests that need no broker
 	$(BIN)/python -m pytest $(TESTS) --ignore=$(TESTS)/broker $(ARGS)
 
-test-broker: $(VENV)/.installed-test rabbitmq-program ## Run the tests against a real, private RabbitMQ
+test-broker: $(VENV)/.installed-test programs ## Run the tests against a real, private RabbitMQ
 	$(BIN)/python -m pytest $(TESTS)/broker $(ARGS)
 
-# The broker tests start a node of their own from this program. Without it they say so and are skipped (under CI=true or
-# REQUIRE_BROKER=1 they fail), so a failure to install it does not keep the other tests from running.
-rabbitmq-program:
-	@deploy/install-rabbitmq.sh || true
+# The broker tests start services of their own from these. Without them they say so and are skipped (under CI=true or
+# REQUIRE_BROKER=1 they fail), so a failure to install them does not keep the other tests from running.
+programs:
+	@deploy/install.sh rabbitmq-server redis-server postgresql || true
 
 quality: $(VENV)/.installed-quality ## Lint, check types, check the documents
 	$(BIN)/ruff check --config .ci/ruff.toml .
@@ -80,7 +80,7 @@ validate: ## Both: test and quality
 	@$(MAKE) --no-print-directory test
 	@$(MAKE) --no-print-directory quality
 
-benchmark: $(VENV)/.installed-test rabbitmq-program ## Measure orders per second through a real RabbitMQ
+benchmark: $(VENV)/.installed-test programs ## Measure orders per second through a real RabbitMQ
 	@exec $(BIN)/python -m benchmarks.orders $(ARGS)
 
 clean: ## Remove .venv and everything else that can be made again

@@ -2,7 +2,8 @@
 
     make benchmark ARGS="--orders 3000 --latency 0.1"
 
-Prints orders per second, CPU milliseconds of the worker per order (its start not counted) and its resident memory.
+Prints orders per second, CPU milliseconds of the worker per order (its start not counted), its resident memory, and
+how many processes it is.
 Timings differ from machine to machine and from minute to minute: compare pairs of one run (--repeat), on one machine.
 Reads /proc, so it runs on Linux.
 """
@@ -48,8 +49,8 @@ def resident_megabytes(pid: int) -> float:
     return sum(int(line.split()[1]) for line in lines if line.startswith('VmRSS')) / 1024
 
 
-def measure(node: PrivateNode, options: argparse.Namespace) -> tuple[float, float, float]:
-    """Orders per second, CPU milliseconds per order, resident megabytes."""
+def measure(node: PrivateNode, options: argparse.Namespace) -> tuple[float, float, float, int]:
+    """Orders per second, CPU milliseconds per order, resident megabytes, processes."""
     with tempfile.TemporaryDirectory() as directory, ShopProcess(Path(directory), latency=options.latency) as shop:
         shop_app = Celery('shop', broker=node.url)
         numbers = [f'EDX-{number}' for number in range(options.orders)]
@@ -86,7 +87,7 @@ def measure(node: PrivateNode, options: argparse.Namespace) -> tuple[float, floa
             seconds, count = time.monotonic() - begun, options.orders - options.concurrency
             time.sleep(0.5)
             return (count / seconds, (cpu_seconds(worker.pid) - cpu) / count * 1000,
-                    resident_megabytes(worker.pid))
+                    resident_megabytes(worker.pid), len(processes(worker.pid)))
         finally:
             worker.send_signal(signal.SIGTERM)
             worker.wait(30)
@@ -115,11 +116,11 @@ def main() -> None:
     options.worker = ['--pool', options.pool, '--concurrency', str(options.concurrency)]
     print(f'{options.orders} orders, shop latency {options.latency * 1000:.0f} ms, '
           f'{options.pool} pool of {options.concurrency}')
-    print('orders/s  CPU ms/order  resident MB')
+    print('orders/s  CPU ms/order  resident MB  processes')
     with PrivateNode() as node:
         for _ in range(options.repeat):
-            rate, cpu, memory = measure(node, options)
-            print(f'{rate:8.1f}  {cpu:12.2f}  {memory:11.0f}', flush=True)
+            rate, cpu, memory, count = measure(node, options)
+            print(f'{rate:8.1f}  {cpu:12.2f}  {memory:11.0f}  {count:9d}', flush=True)
 
 
 if __name__ == '__main__':

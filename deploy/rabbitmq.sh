@@ -179,7 +179,7 @@ how_to_get_one() {
             ;;
         *)
             if command -v apt-get >/dev/null 2>&1; then
-                echo '  sudo deploy/install-rabbitmq.sh          then: make rabbitmq' >&2
+                echo '  sudo deploy/install.sh rabbitmq-server   then: make rabbitmq' >&2
             else
                 echo '  the package rabbitmq-server of this system  then: make rabbitmq' >&2
             fi
@@ -208,7 +208,7 @@ start() {
     [ "$status" -eq 1 ] || return "$status"         # 1: no such program here; anything else: it is there, that is the answer
 
     # Quietly where it cannot: the next ways follow, and then what to do.
-    if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1 && "$here/install-rabbitmq.sh"; then
+    if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1 && "$here/install.sh" rabbitmq-server; then
         start_node
         return
     fi

@@ -7,28 +7,69 @@ from __future__ import annotations
 
 import logging
 import logging.config
+import warnings
 from typing import Any
 
 from celery import Celery
 from celery.app.defaults import _TO_NEW_KEY  # the only complete table of old names
-from celery.signals import setup_logging, worker_init
+from celery.exceptions import CPendingDeprecationWarning
+from celery.signals import (
+    celeryd_after_setup,
+    setup_logging,
+    worker_process_init,
+    worker_process_shutdown,
+    worker_shutdown,
+)
+from kombu import Connection
 
 from ecommerce_worker import runtime, topology
+from ecommerce_worker.observe import word
 from ecommerce_worker.settings import Settings
+from ecommerce_worker.worker.telling import Teller
 
 logger = logging.getLogger(__name__)
 
 #: Seconds after which a socket of the broker's that neither takes nor gives anything is given up.
 SOCKET_SECONDS = 15
 
-#: Celery's loggers that say at INFO what our own line of a run says better; together a sixth of a worker's CPU.
-TOO_TALKATIVE = ('celery.app.trace', 'celery.worker.strategy', 'kombu', 'amqp', 'urllib3')
+#: Loggers that say what our own line of a run says better, and the level from which they say more; at INFO, together a
+#: sixth of a worker's CPU, and a stack for each message that is given back.
+TOO_TALKATIVE = {'celery.app.trace': logging.ERROR, 'celery.worker.strategy': logging.WARNING,
+                 'kombu': logging.WARNING, 'amqp': logging.WARNING, 'urllib3': logging.WARNING}
 
 
-def create_app(settings: Settings) -> Celery:
+#: How Celery's advice begins about a default that it will change, which it gives after each lost connection.
+ADVICE = r'\s*In Celery 5\.1 we introduced an optional breaking change'
+
+
+class Application(Celery):
+    """Celery's application, whose broker and result backend are those of the settings.
+
+    Celery would let ``CELERY_BROKER_URL`` and the like of the environment overrule them, without a word.
+    """
+
+    def connection_for_read(self, url: Any = None, **options: Any) -> Connection:
+        """A connection to consume by, not open yet."""
+        return super().connection_for_read(url or self._configured('broker_read_url'), **options)
+
+    def connection_for_write(self, url: Any = None, **options: Any) -> Connection:
+        """A connection to publish by, not open yet."""
+        return super().connection_for_write(url or self._configured('broker_write_url'), **options)
+
+    def connection(self, hostname: Any = None, **options: Any) -> Connection:
+        """A connection for either, not open yet."""
+        return super().connection(hostname or self._configured('broker_write_url'), **options)
+
+    def _configured(self, name: str) -> Any:
+        # By key: the attributes of these names are what looks into the environment.
+        return self.conf.get(name) or self.conf.get('broker_url')
+
+
+def create_app(settings: Settings) -> Application:
     """The application of these settings; connects to nothing yet."""
-    app = Celery('ecommerce_worker', set_as_current=True)
+    app = Application('ecommerce_worker', set_as_current=True)
     app.config_from_object(celery_settings(settings))
+    app.backend_cls = settings.CELERY_RESULT_BACKEND or 'disabled'
     return app
 
 
@@ -81,18 +122,51 @@ def configure_logging(loglevel: int | str | None = None, **_: Any) -> None:
     settings = runtime.current().settings
     if settings.LOGGING:
         logging.config.dictConfig(settings.LOGGING)
-    for name in TOO_TALKATIVE:
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name, level in TOO_TALKATIVE.items():
+        logging.getLogger(name).setLevel(level)
     given = loglevel if loglevel not in (None, logging.WARNING, 'WARNING') else settings.LOG_LEVEL
     logging.getLogger().setLevel(given)
 
 
-@worker_init.connect
+@celeryd_after_setup.connect
 def show_configuration(**_: Any) -> None:
-    """Say at start what is in force that is not a default, secrets masked."""
+    """Say at start, once there is a log, what is in force that is not a default, secrets masked."""
     for name, value, source in runtime.current().settings.rows():
         if source != 'default':
-            logger.info('configuration: %s=%s from="%s"', name, value, source)
+            logger.info('configuration: %s=%s from=%s', name, word(value), word(source))
+
+
+@celeryd_after_setup.connect
+def silence_advice(**_: Any) -> None:
+    """Keep Celery's advice on a setting that was made on purpose out of the log; its own filters came before."""
+    warnings.filterwarnings('ignore', ADVICE, CPendingDeprecationWarning)
+
+
+@celeryd_after_setup.connect
+def tell_the_ledger(sender: str, **_: Any) -> None:
+    """Publish a fact of each run, on brokers that let the ledger's queue grow no further than it should."""
+    current = runtime.current()
+    if current.settings.PUBLISH_FACTS and topology.has_waiting_room(app.connection_for_write()):
+        current.listeners.append(Teller(app, worker=sender))
+
+
+def _tellers() -> list[Teller]:
+    return [listener for listener in runtime.current().listeners if isinstance(listener, Teller)]
+
+
+@worker_process_init.connect
+def tell_from_a_child(**_: Any) -> None:
+    """In each process of a prefork pool."""
+    for teller in _tellers():
+        teller.begin()
+
+
+@worker_shutdown.connect
+@worker_process_shutdown.connect
+def tell_the_last(**_: Any) -> None:
+    """Publish what is left before the process ends."""
+    for teller in _tellers():
+        teller.end()
 
 
 app = create_app(runtime.current().settings)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import wraps
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -60,7 +61,8 @@ def main() -> None:
 
 # -- running it -------------------------------------------------------------------------------------------------------
 
-@main.command(context_settings={'ignore_unknown_options': True})
+# Celery's short options take their value without a space (-Qhigh), so none of ours may be short.
+@main.command(context_settings={'ignore_unknown_options': True, 'help_option_names': ['--help']})
 @click.option('--debug', is_flag=True, help='Log everything.')
 @click.argument('celery_options', nargs=-1, type=click.UNPROCESSED, metavar='[CELERY OPTIONS]...')
 @plainly
@@ -70,31 +72,57 @@ def worker(debug: bool, celery_options: tuple[str, ...]) -> None:
     Pool, concurrency and queues come from the configuration.  Options that are not listed below go to Celery's own
     worker, such as `--concurrency 64`, `--pool prefork`, `-Q ecommerce.fulfillment` (see `celery worker --help`).
 
-    Exit status: 1 for a wrong configuration, 69 if the broker cannot be reached, 77 if it refuses the login, 78 if
-    it cannot be trusted with orders.
+    Exit status: 1 for a wrong configuration, 69 if the broker cannot be reached, 77 if it refuses the login or does
+    not permit what the worker needs, 78 if it cannot be trusted with orders.
     """
+    from celery.bin.celery import celery
+
     from ecommerce_worker.worker import preflight
 
+    if '-h' in celery_options:
+        click.echo(click.get_current_context().get_help())
+        return
     conf = runtime.current().settings
     app = _app()
+    if pool := _said(celery_options, '-P', '--pool'):
+        try:
+            # Celery takes the word prefork for its own default, which gives way to what is configured.
+            app.conf.worker_pool = settings.SETTINGS['WORKER_POOL'].read(pool)
+        except ValueError:
+            fail(f'--pool must be {settings.SETTINGS["WORKER_POOL"].wants}', 2)
     preflight.check(app, conf)
     for remark in conf.remarks:
         click.echo(f'ecommerce-worker: note: {remark}', err=True)
     ours = ['worker', f'--loglevel={"DEBUG" if debug else conf.LOG_LEVEL}']
-    if not any(option in ('-n', '--hostname') or option.startswith(('--hostname=', '-n')) for option in celery_options):
+    if _said(celery_options, '-n', '--hostname') is None:
         # Two workers of one name: the second could not start.
         ours.append(f'--hostname=ecommerce-{os.getpid()}@{socket.gethostname()}')
-    app.worker_main([*ours, *celery_options])
+    # Not app.worker_main(), which keeps the exit status to itself.
+    sys.exit(celery.main(['-A', 'ecommerce_worker.celery_app:app', *ours, *celery_options], standalone_mode=False))
+
+
+def _said(options: tuple[str, ...], short: str, long: str) -> str | None:
+    """What these options of Celery's say for one of them, in whichever of its spellings; the last word counts."""
+    said = None
+    for option, following in zip_longest(options, options[1:]):
+        if option in (short, long):
+            said = following
+        elif option.startswith(f'{long}='):
+            said = option.removeprefix(f'{long}=')
+        elif option.startswith(short):
+            said = option.removeprefix(short)
+    return said
 
 
 @main.command()
 @click.option('--keep', is_flag=True, help='Leave broker, shop and worker running at the end, until Ctrl-C.')
+@click.option('--files', is_flag=True, help='Do without RabbitMQ even where there is one: orders travel in files.')
 @plainly
-def demo(**options: Any) -> None:
+def demo(keep: bool, files: bool) -> None:
     """Show a dozen orders fulfilled through every kind of trouble, on this machine alone."""
     from ecommerce_worker.demo.story import run
 
-    sys.exit(run(**options))
+    sys.exit(run(keep, rabbitmq=not files))
 
 
 # -- looking ----------------------------------------------------------------------------------------------------------
@@ -104,6 +132,7 @@ def check() -> None:
     """Print the configuration in force, secrets masked, and everything that is wrong with it."""
     try:
         conf = settings.load()
+        _app()
     except Misconfigured as error:
         for problem in error.problems:
             click.echo(f'problem: {problem}')
@@ -117,21 +146,24 @@ def check() -> None:
 
 @main.command()
 @click.option('--timeout', default=1.0, show_default=True, help='Seconds to wait for the answers of workers.')
+@click.option('--fail-on-parked', is_flag=True, help='Parked messages are trouble too, for a monitor that should tell.')
 @plainly
-def status(timeout: float) -> None:
+def status(timeout: float, fail_on_parked: bool) -> None:
     """Show workers, queues, and how many orders wait or are parked.
 
-    Exit status: 1 if a queue holds messages that nobody consumes, or no worker answers.
+    Exit status: 1 if a queue holds messages that nobody consumes, no worker answers, or the broker takes no messages;
+    with --fail-on-parked, also if messages are parked.
     """
     from ecommerce_worker import topology
     from ecommerce_worker.worker import queues
 
     conf = runtime.current().settings
     with _connected() as (app, connection):
-        answers = app.control.ping(timeout=timeout)
-        workers = sorted(name for answer in answers for name in answer)
+        sound = queues.takes_messages(connection)
+        workers = _workers(app, timeout) if sound else []
         found = queues.depths(connection, (*conf.QUEUES, *queues.ELSEWHERE))
-        waiting, parked = topology.waiting(connection), topology.depth(connection, topology.PARKED)
+        waiting = topology.waiting(connection)
+        parked = depth.messages if (depth := topology.depth(connection, topology.PARKED)) else 0
     rows, troubles = [], []
     for depth in found:
         alone = depth.messages > 0 and depth.consumers == 0
@@ -140,17 +172,33 @@ def status(timeout: float) -> None:
                             f'worker with it in QUEUES (or -Q {depth.name})')
         rows.append((depth.name, depth.messages, '?' if depth.consumers is None else depth.consumers,
                      '<- nobody consumes it' if alone else ''))
-    if not workers:
+    if not sound:
+        troubles.append('the broker takes no messages, so workers cannot be asked: its memory or its disk is short '
+                        '(rabbitmq-diagnostics alarms)')
+    elif not workers:
         troubles.append(f'no worker answered within {timeout:g} s')
+    if parked and fail_on_parked:
+        troubles.append(f'{_count(parked, "parked message")} for a person to look at')
     click.echo(f'broker    {settings.mask("BROKER_URL", conf.BROKER_URL)}')
-    click.echo('workers   ' + (', '.join(workers) or 'none'))
+    click.echo('workers   ' + (', '.join(workers) or ('none' if sound else '?')))
     click.echo(f'waiting   {waiting} for their next try')
-    click.echo(f'parked    {parked.messages if parked else 0} for a person (ecommerce-worker parked list)')
+    click.echo(f'parked    {parked} for a person (ecommerce-worker parked list)')
     click.echo()
-    _table(('QUEUE', 'MESSAGES', 'CONSUMERS', ''), rows)
+    if rows:
+        _table(('QUEUE', 'MESSAGES', 'CONSUMERS', ''), rows)
+    else:
+        click.echo('There are no queues yet; the first worker declares them.')
     for trouble in troubles:
         click.echo(f'trouble: {trouble}')
     sys.exit(1 if troubles else 0)
+
+
+def _workers(app: Celery, timeout: float) -> list[str]:
+    """The workers that have tasks of ours; those of other services on the virtual host answer too."""
+    ours = {name for name in app.tasks if not name.startswith('celery.')}
+    answers = app.control.broadcast('registered', reply=True, timeout=timeout)
+    return sorted(name for answer in answers for name, tasks in answer.items()
+                  if isinstance(tasks, list) and not ours.isdisjoint(str(task).partition(' ')[0] for task in tasks))
 
 
 # -- parked messages --------------------------------------------------------------------------------------------------
@@ -309,12 +357,8 @@ def purge(names: tuple[str, ...], yes: bool, park: bool) -> None:
 
     Messages that a worker has in hand are not touched, nor are parked ones unless ecommerce.parked is named.
     """
-    from ecommerce_worker.worker import queues as queue_room
-
-    conf = runtime.current().settings
     with _connected() as (app, connection):
-        wanted = names or (*conf.QUEUES, *queue_room.waiting_room(connection))
-        _empty(app, connection, wanted, yes=yes, park=park)
+        _empty(app, connection, names or _all_queues(connection), yes=yes, park=park)
 
 
 @queues.command()
@@ -324,31 +368,43 @@ def purge(names: tuple[str, ...], yes: bool, park: bool) -> None:
 def reset(yes: bool, park: bool, force: bool) -> None:
     """Delete the task queues and the waiting room and declare them anew; parked messages stay.
 
-    For a queue that was once declared in another shape.  Stop the workers first.
+    For a queue that was once declared in another shape.  Stop the workers first.  What is published meanwhile is
+    treated as what is there.
     """
     from ecommerce_worker import topology
     from ecommerce_worker.worker import queues as queue_room
 
-    conf = runtime.current().settings
     with _connected() as (app, connection):
-        names = (*conf.QUEUES, *queue_room.waiting_room(connection))
+        names = _all_queues(connection)
         consumed = [depth.name for depth in queue_room.depths(connection, names) if depth.consumers]
         if consumed and not force:
             fail(f'workers consume {", ".join(consumed)}: stop them first, or say --force')
-        _empty(app, connection, names, yes=yes, park=park)
-        queue_room.delete(connection, names)
+        park = _empty(app, connection, names, yes=yes, park=park)
+        for name in names:
+            while not queue_room.deleted(connection, name):
+                _clear(app, connection, [name], park=park)
+            if name in app.amqp.queues.consume_from:  # without delay: shops publish to it
+                app.amqp.queues[name].bind(connection.default_channel).declare()
         topology.declare(connection, app.amqp.queues.consume_from.values())
     click.echo(f'{_count(len(names), "queue")} declared anew')
 
 
-def _empty(app: Celery, connection: Connection, names: Iterable[str], *, yes: bool, park: bool) -> None:
+def _all_queues(connection: Connection) -> tuple[str, ...]:
+    """The waiting room and the task queues, so ordered that no message moves to one that was passed already."""
+    from ecommerce_worker.worker import queues as queue_room
+
+    return (*queue_room.waiting_room(connection), *runtime.current().settings.QUEUES)
+
+
+def _empty(app: Celery, connection: Connection, names: Iterable[str], *, yes: bool, park: bool) -> bool:
+    """Empty the queues as the operator wishes, who is asked if need be; whether the wish was to park."""
     from ecommerce_worker.worker import queues as queue_room
 
     full = [depth for depth in queue_room.depths(connection, names) if depth.messages]
     total = sum(depth.messages for depth in full)
     if not total:
         click.echo('the queues are empty')
-        return
+        return park or not yes
     _table(('QUEUE', 'MESSAGES'), [(depth.name, depth.messages) for depth in full])
     if not (yes or park):
         click.echo(f'This would destroy {_count(total, "message")}: orders that were paid for and mails that were '
@@ -358,23 +414,32 @@ def _empty(app: Celery, connection: Connection, names: Iterable[str], *, yes: bo
         if answer == 'leave':
             fail('nothing was changed')
         park = answer == 'park'
+    _clear(app, connection, [depth.name for depth in full], park=park)
+    return park
+
+
+def _clear(app: Celery, connection: Connection, names: list[str], *, park: bool) -> None:
+    from ecommerce_worker.worker import queues as queue_room
+
     if not park:
-        click.echo(f'{_count(queue_room.purge(connection, [depth.name for depth in full]), "message")} destroyed')
+        click.echo(f'{_count(queue_room.purge(connection, names), "message")} destroyed')
         return
     moved = 0
-    for _ in queue_room.park(app, connection, [depth.name for depth in full], 'taken out of its queue by an operator'):
+    for _ in queue_room.park(app, connection, names, 'taken out of its queue by an operator'):
         moved += 1
         if moved % 1000 == 0:
-            click.echo(f'{moved} of {total} parked', err=True)
+            click.echo(f'{moved} parked so far', err=True)
     click.echo(f'{_count(moved, "message")} parked')
 
 
 # -- what commands share ----------------------------------------------------------------------------------------------
 
 def _app() -> Celery:
+    """The application with all its tasks; raises ``Misconfigured``."""
     from ecommerce_worker.celery_app import app
+    from ecommerce_worker.worker import preflight
 
-    app.loader.import_default_modules()
+    preflight.import_tasks(app, runtime.current().settings)
     return app
 
 
@@ -383,7 +448,7 @@ def _connected() -> Iterator[tuple[Celery, Connection]]:
     from ecommerce_worker.worker import preflight
 
     app = _app()
-    with preflight.connect(app, runtime.current().settings) as connection:
+    with preflight.connect(app, runtime.current().settings) as connection, preflight.permitted():
         yield app, connection
 
 

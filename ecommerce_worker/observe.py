@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,11 +24,28 @@ class Told:
     seconds: float
     reason: str = ''
     next_try: float | None = None
+    #: The HTTP status that decided it.
+    status: int | None = None
+    queue: str = ''
+    root_id: str = ''
+    #: When it began, in epoch seconds.
+    started: float = 0.0
 
 
 Listener = Callable[[Told], None]
 
 _LEVEL = {'parked': logging.ERROR, 'returned': logging.WARNING}
+
+
+def quoted(value: str) -> str:
+    """The text in quotes, as JSON has them, and on one line."""
+    return json.dumps(value, ensure_ascii=not value.isprintable())
+
+
+def word(value: str) -> str:
+    """The value of a field: in quotes only where it could be mistaken for more than one; ``-`` for none."""
+    plain = value.isprintable() and not set(value) & {' ', '"', '\\', '='}
+    return (value or '-') if plain else quoted(value)
 
 
 def log(told: Told) -> None:
@@ -35,6 +54,6 @@ def log(told: Told) -> None:
     if not logger.isEnabledFor(level):
         return
     logger.log(
-        level, '%s: task=%s key=%s site=%s id=%s attempt=%d seconds=%.3f next_try=%s reason="%s"',
-        told.outcome, told.task, told.key or '-', told.site or '-', told.id, told.attempt, told.seconds,
-        '-' if told.next_try is None else f'{told.next_try:.0f}s', told.reason)
+        level, '%s: task=%s key=%s site=%s id=%s attempt=%d seconds=%.3f next_try=%s reason=%s',
+        told.outcome, word(told.task), word(told.key), word(told.site), word(told.id), told.attempt, told.seconds,
+        '-' if told.next_try is None else f'{math.ceil(told.next_try)}s', quoted(told.reason))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator
@@ -15,6 +16,8 @@ from ecommerce_worker.errors import Misconfigured
 from ecommerce_worker.hold import Hold
 from ecommerce_worker.settings import Settings, load
 from ecommerce_worker.site import Site
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -84,6 +87,14 @@ class Runtime:
         problems = [it for it in problems if it.partition(': ')[2] not in problems]
         if problems:
             raise Misconfigured(problems)
+
+    def tell(self, told: observe.Told) -> None:
+        """Tell every listener; one that fails harms neither the others nor whoever tells."""
+        for listener in self.listeners:
+            try:
+                listener(told)
+            except Exception:
+                logger.exception('a listener failed')
 
     def hold(self, url: str) -> Hold:
         """The hold on the host of this URL: one for all sites that have a service there."""

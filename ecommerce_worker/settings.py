@@ -212,6 +212,39 @@ def _logging(given: Any) -> dict[str, Any]:
     return found
 
 
+def _sequence(given: Any) -> list[Any]:
+    found = _literal(given) if isinstance(given, str) else given
+    if not isinstance(found, (list, tuple)):
+        raise ValueError
+    return [_copy(item) for item in found]
+
+
+def _names(given: Any) -> list[str]:
+    found = given.split(',') if isinstance(given, str) and given.lstrip()[:1] not in ('[', '(') else _sequence(given)
+    return [_text(name).strip() for name in found]
+
+
+_UNITS = {'s': 1, 'm': 60, 'h': 3600, 'd': 86_400}
+
+
+def _duration(given: Any) -> float:
+    found = given
+    if isinstance(given, str):
+        amount, unit = (given.strip()[:-1], given.strip()[-1:]) if given.strip()[-1:] in _UNITS else (given, 's')
+        found = float(amount) * _UNITS[unit]
+    if isinstance(found, bool) or not isinstance(found, (int, float)) or not 1 <= found <= 31_622_400:
+        raise ValueError
+    return float(found)
+
+
+def _redis(given: Any) -> str:
+    if _text(given):
+        parts = urlsplit(given)
+        if parts.scheme not in ('redis', 'rediss', 'unix') or parts.port == 0:
+            raise ValueError
+    return str(given)
+
+
 def _as_it_is(given: Any) -> Any:
     return given
 
@@ -227,6 +260,7 @@ BROKER = Kind(
 )
 SECONDS = number(0, 2_592_000)  # up to 30 days; RabbitMQ can hold a message back for eight years
 PATIENCE = number(0.01, 3600)  # with another service, in seconds
+DURATION = Kind('seconds, or a text such as 45s, 10m, 6h, 7d, from 1 second to 366 days', _duration)
 
 # Settings that SITE_OVERRIDES may change: whatever is said to the services of one shop, and how patiently.
 SITE_SETTINGS: Mapping[str, Kind] = {
@@ -293,6 +327,12 @@ SETTINGS: Mapping[str, Kind] = {
     'CELERY_DEFAULT_ROUTING_KEY': TEXT,
     'WORKER_POOL': one_of('threads', 'prefork', 'solo'),
     'WORKER_CONCURRENCY': whole(1, 10_000),
+    'SHUTDOWN_SECONDS': number(0, 86_400),
+    'PUBLISH_FACTS': FLAG,
+    'DATABASES': members({'default': each(Kind('a value', _as_it_is, secrecy=Secrecy.PASSWORD, takes_none=True,
+                                               takes_blank=True))}),
+    'LEDGER_KEEP_DAYS': whole(1, 36_500),
+    'LEDGER_KEEP_PARKED_DAYS': whole(0, 36_500),
     **dict.fromkeys(('CELERY_TASK_SERIALIZER', 'CELERY_RESULT_SERIALIZER', 'CELERY_EVENT_SERIALIZER'),
                     one_of('json', 'pickle', 'yaml')),
     'CELERY_ACCEPT_CONTENT': words('json', 'pickle', 'yaml'),
@@ -300,6 +340,25 @@ SETTINGS: Mapping[str, Kind] = {
     'CELERY_ALWAYS_EAGER': FLAG,
     'CELERYD_HIJACK_ROOT_LOGGER': FLAG,
     'CELERY_RESULT_BACKEND': text(takes_none=True),
+    'SCHEDULE': each(members({
+        'task': TEXT,
+        'crontab': text(takes_none=True),
+        'interval': optional(DURATION),
+        'args': Kind('a list', _sequence),
+        'kwargs': Kind('a mapping', _mapping),
+        'queue': TEXT,
+        'expires': optional(DURATION),
+        'enabled': FLAG,
+    })),
+    'SCHEDULE_STATE': TEXT,
+    'DJANGO_PROJECT_SETTINGS': TEXT,
+    'DJANGO_PROJECT_DIRECTORY': TEXT,
+    'DJANGO_PROJECT_PYTHON': TEXT,
+    'DJANGO_PROJECT_ENVIRONMENT': each(TEXT),
+    'MANAGEMENT_COMMANDS': Kind('a list of names', _names),
+    'MANAGEMENT_COMMAND_TIMEOUT': number(0.1, 86_400),
+    'WAKE_UP_URL': Kind('a URL such as redis://:password@host:6379/0', _redis, secrecy=Secrecy.PASSWORD),
+    'WAKE_UP': each(members({'channel': TEXT, 'message': TEXT})),
     'REDELIVERY_DELAY': SECONDS,
     'REDELIVERY_LIMIT': whole(1, 1000),
     'ALLOW_INSECURE_SECRETS': FLAG,
@@ -819,6 +878,17 @@ def _remarks(settings: Settings, given: set[str]) -> Iterator[tuple[str, str]]:
         url = getattr(settings, name)
         if name in given and urlsplit(url).hostname in ('127.0.0.1', 'localhost', '::1'):
             yield name, f'is {mask(name, url)}, on this machine itself'
+
+
+# --- For other programs ---------------------------------------------------------------------------------------------
+
+_HANDED_ON = re.compile(r'PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|LC_\w+|TZ|TMPDIR|LD_LIBRARY_PATH')
+
+
+def environment_for_others(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What programs of other projects may see of this process's environment: nothing that could be a secret of ours."""
+    environ = os.environ if environ is None else environ
+    return {name: value for name, value in environ.items() if _HANDED_ON.fullmatch(name)}
 
 
 # --- Loading --------------------------------------------------------------------------------------------------------

@@ -110,6 +110,8 @@ class Retrying:
     reason: str
     delay: float
     notes: Notes
+    #: The HTTP status that decided it; None if none did.
+    status: int | None = None
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,8 @@ class Parked:
 
     reason: str
     notes: Notes
+    #: The HTTP status that decided it; None if none did.
+    status: int | None = None
 
 
 Outcome = Done | Skipped | Retrying | Parked
@@ -192,17 +196,18 @@ class Task(celery.Task):
             return self._interrupted(delivery, f'the run was interrupted ({type(error).__name__})')
 
     def announce(self, delivery: Delivery, outcome: Outcome, seconds: float) -> None:
-        """Tell every listener; one that fails harms neither the others nor the message."""
+        """Tell every listener how the run ended."""
+        self._tell(delivery, type(outcome).__name__.lower(), outcome.reason, seconds,
+                   next_try=outcome.delay if isinstance(outcome, Retrying) else None,
+                   status=outcome.status if isinstance(outcome, Retrying | Parked) else None)
+
+    def _tell(self, delivery: Delivery, outcome: str, reason: str, seconds: float, *, next_try: float | None = None,
+              status: int | None = None) -> None:
         call = delivery.call
-        told = observe.Told(
-            outcome=type(outcome).__name__.lower(), task=self.name, id=call.id, key=self.key_of(call),
-            site=_word(call.kwargs.get('site_code')), attempt=delivery.earlier + 1, seconds=seconds,
-            reason=outcome.reason, next_try=outcome.delay if isinstance(outcome, Retrying) else None)
-        for listener in runtime.current().listeners:
-            try:
-                listener(told)
-            except Exception:
-                logger.exception('a listener failed')
+        runtime.current().tell(observe.Told(
+            outcome=outcome, task=self.name, id=call.id, key=self.key_of(call), site=site_code(call),
+            attempt=delivery.earlier + 1, seconds=seconds, reason=reason, next_try=next_try, status=status,
+            queue=delivery.queue, root_id=call.root_id or call.id, started=time.time() - seconds))
 
     def settle(self, delivery: Delivery, run: runtime.Run) -> None:
         """Say the matching word to Celery, once what follows from the outcome is safe.
@@ -214,7 +219,7 @@ class Task(celery.Task):
                 self._secure(delivery, run.outcome)
                 run.secured = True
         except NotPublished as error:
-            logger.warning('given back to its queue: task=%s id=%s reason="%s"', self.name, delivery.call.id, error)
+            self._tell(delivery, 'returned', f'given back to its queue: {error}', 0)
             time.sleep(GIVE_BACK_SECONDS)
             raise Reject(str(error), requeue=True) from None
         if not isinstance(run.outcome, Done):
@@ -276,6 +281,9 @@ class Task(celery.Task):
         """What to do with a message that should not run at once; None if it may."""
         if delivery.redelivered:
             return self._interrupted(delivery, 'delivered again: its worker or its connection was lost')
+        due = delivery.notes.due or 0.0
+        if due > time.time() + 1:
+            return Retrying('its time has not come yet', due - time.time(), delivery.notes)
         if delivery.call.eta:
             wait = (delivery.call.eta - datetime.now(UTC)).total_seconds()
             if wait > 1:
@@ -321,8 +329,8 @@ class Task(celery.Task):
             noted = replace(noted, unsure=notes.unsure or error.maybe_done)
         if delay is None:
             tried = delivery.earlier + 1
-            return Parked(reason if tried == 1 else f'{reason}; given up after {tried} tries', noted)
-        return Retrying(reason, delay, noted)
+            return Parked(reason if tried == 1 else f'{reason}; given up after {tried} tries', noted, error.status)
+        return Retrying(reason, delay, noted, error.status)
 
     def _site_of(self, call: Call) -> Site:
         code = call.kwargs.get('site_code')
@@ -360,6 +368,11 @@ def task(*, policy: Callable[[Site], Patience], key: str = '',
             bind=True, base=Task, policy=staticmethod(policy), key=key, position=position)(body)
 
     return register
+
+
+def site_code(call: Call) -> str:
+    """The site that the call names; '' if it names none."""
+    return _word(call.kwargs.get('site_code'))
 
 
 def _word(value: Any) -> str:

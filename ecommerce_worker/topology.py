@@ -10,6 +10,8 @@
                                                                                         │ not like this
                                                                         ecommerce.parked ◄
 
+    worker ──► ecommerce.facts ──► ecommerce.ledger ──► recorder, who takes the parked messages too
+
 A message is moved by publishing it where it goes, confirmed by the broker, before the original is acknowledged.
 """
 
@@ -37,6 +39,16 @@ if TYPE_CHECKING:
 #: The queue of messages that wait for a person.
 PARKED: Final = 'ecommerce.parked'
 
+#: The exchange of facts, and the queue in which they wait for the ledger.
+FACTS: Final = 'ecommerce.facts'
+LEDGER: Final = 'ecommerce.ledger'
+
+#: Facts are history, not orders: they may pile up for as long as nobody records them, but not for ever.  On disk, for
+#: a broker whose memory is full takes no orders.  Never to be changed: RabbitMQ refuses whoever declares it otherwise.
+_LEDGER_ARGUMENTS: Final[Mapping[str, Any]] = {
+    'x-queue-type': 'classic', 'x-queue-mode': 'lazy', 'x-overflow': 'drop-head',
+    'x-max-length': 500_000, 'x-message-ttl': 14 * 24 * 60 * 60 * 1000}
+
 #: Keeps the waiting room apart from that of another service on the same virtual host.
 PREFIX: Final = 'ecommerce'
 
@@ -47,6 +59,11 @@ _DELIVERY = f'{PREFIX}_celery_delayed_delivery'
 
 #: The queue of the messages without a route, and the exchange and key under which Celery 3.1 publishes them.
 _DEFAULT_QUEUE, _DEFAULT_EXCHANGE = 'ecommerce.default', 'ecommerce'
+
+#: How long, in seconds, a worker holds a message at once for a broker that cannot delay it, and after how many such a
+#: broker takes a worker for dead that has not acknowledged: longer than a wait and a run together.
+LONGEST_HELD: Final = 900
+VISIBILITY_TIMEOUT: Final = 3600
 
 #: How long a publish may take, in seconds, before its original is given back.
 CONFIRM_SECONDS: Final = 30
@@ -83,6 +100,16 @@ def declare_parked(connection: Connection) -> None:
     channel = connection.channel()
     try:
         Queue(PARKED).bind(channel).declare()
+    finally:
+        channel.close()
+
+
+def declare_facts(connection: Connection) -> None:
+    """Declare the exchange of facts and the queue in which they wait for the ledger; harmless to repeat."""
+    channel = connection.channel()
+    try:
+        exchange = Exchange(FACTS, 'topic')
+        Queue(LEDGER, exchange, routing_key='#', queue_arguments=dict(_LEDGER_ARGUMENTS)).bind(channel).declare()
     finally:
         channel.close()
 
@@ -162,7 +189,11 @@ def wait(app: Celery, call: Call, notes: Notes, delay: float) -> None:
     def where(connection: Connection) -> tuple[str, str]:
         if has_waiting_room(connection):
             return level(BITS - 1), '.'.join((*f'{seconds:0{BITS}b}', notes.queue))
-        headers['eta'] = (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
+        # A worker holds it until then, unacknowledged; a broker such as Redis gives it to another after a while.
+        held = min(seconds, LONGEST_HELD)
+        due = time.time() + seconds if held < seconds else None
+        headers[NOTES] = replace(notes, due=due).as_header()
+        headers['eta'] = (datetime.now(UTC) + timedelta(seconds=held)).isoformat()
         return '', notes.queue
 
     publish(app, raw, where)

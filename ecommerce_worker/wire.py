@@ -76,7 +76,8 @@ class Notes:
 
     ``attempt`` counts runs begun before this one; ``refusals`` and ``outages`` what they ended in; ``redelivered``
     the deliveries that no run ended; ``since`` and ``at`` are epoch seconds; ``unsure`` tells that an earlier run may
-    have had its effect though no answer came; ``resent`` that a person sent it again.
+    have had its effect though no answer came; ``resent`` that a person sent it again; ``due``, in epoch
+    seconds, when it is to run, if that is later than the broker can wait at once.
     """
 
     queue: str = ''
@@ -87,6 +88,7 @@ class Notes:
     since: float | None = None
     resent: bool = False
     unsure: bool = False
+    due: float | None = None
     history: tuple[Mapping[str, Any], ...] = ()
 
     #: The most entries of history that a message carries: its headers must fit in one frame of 128 KiB.
@@ -103,12 +105,16 @@ class Notes:
             value = found.get(name)
             return value if isinstance(value, int) and 0 <= value < 2 ** 31 else 0
 
-        since, history, queue = found.get('since'), found.get('history'), found.get('queue')
+        def time(name: str) -> float | None:
+            value = found.get(name)
+            return float(value) if isinstance(value, int | float) and 0 <= value < 2 ** 40 else None
+
+        history, queue = found.get('history'), found.get('queue')
         return cls(
             queue=queue if isinstance(queue, str) else '',
             attempt=number('attempt'), refusals=number('refusals'), outages=number('outages'),
             redelivered=number('redelivered'),
-            since=float(since) if isinstance(since, int | float) and 0 <= since < 2 ** 40 else None,
+            since=time('since'), due=time('due'),
             resent=found.get('resent') is True,
             unsure=found.get('unsure') is True,
             history=tuple(entry for entry in history if isinstance(entry, Mapping))
@@ -125,6 +131,7 @@ class Notes:
         """The notes as an AMQP table."""
         return {'queue': self.queue, 'attempt': self.attempt, 'refusals': self.refusals, 'outages': self.outages,
                 'redelivered': self.redelivered, 'since': self.since, 'resent': self.resent, 'unsure': self.unsure,
+                'due': self.due,
                 'history': [dict(entry) for entry in self.history]}
 
 

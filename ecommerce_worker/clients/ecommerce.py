@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote, urlsplit
 
 from ecommerce_worker.errors import PeerFailure, Rejected, Skip, WrongArguments
 from ecommerce_worker.http import Api
 
 #: The status of an order to which nothing remains to be done.
 COMPLETE: Final = 'Complete'
+
+#: The statuses in which the shop lets an order be fulfilled.  It is paid for by then: the shop places an order only
+#: once its payment went through.
+FULFILLABLE: Final = ('Open', 'Fulfillment Error')
 
 #: What the shop's URL patterns admit as an order number; its database column holds 128 characters.
 ORDER_NUMBER = re.compile(r'[-\w]{1,128}')
@@ -19,6 +26,24 @@ _PART = r'\.*[\w~-][\w.~-]*'  # not only dots, which would lead elsewhere in a U
 
 #: Course ids of both forms: ``course-v1:edX+Demo+2016`` and ``edX/Demo/2016``.
 COURSE_ID = re.compile(f'(course-v1:)?{_PART}([+/]{_PART}){{2}}')
+
+
+@dataclass(frozen=True)
+class Order:
+    """An order as the shop lists it; ``placed`` is in UTC."""
+
+    number: str
+    status: str
+    placed: datetime
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some of the shop's orders; ``following`` asks for the next ones, None after the last."""
+
+    orders: tuple[Order, ...]
+    count: int
+    following: Mapping[str, str] | None = None
 
 
 class Ecommerce:
@@ -31,6 +56,20 @@ class Ecommerce:
     def status(self, number: str) -> str:
         """The order's status, such as ``Open`` or ``Complete``."""
         return self._status_in(self._api.request('GET', f'orders/{_in_path(number)}/'))
+
+    def orders(self, following: Mapping[str, str] | None = None) -> Page:
+        """A page of the orders that we may see: all of this site's if our user is staff, else our own, which are none.
+
+        The newest come first, as Oscar has it, with 20 to a page.  Raises :class:`~ecommerce_worker.errors.ApiError`.
+        """
+        # Each order on a page costs the shop a handful of queries.
+        answer = self._api.request('GET', 'orders/', params=following, read_timeout=self._fulfillment_read_timeout)
+        try:
+            # The next page is asked for where this one was: its address may name a host that only the shop knows.
+            query = dict(parse_qsl(urlsplit(answer['next'] or '').query))
+            return Page(tuple(_order(found) for found in answer['results']), int(answer['count']), query or None)
+        except (LookupError, TypeError, ValueError, AttributeError):
+            raise PeerFailure(f'{self._api.peer} answered with JSON that is no list of orders', status=200) from None
 
     def fulfill(self, number: str, *, email_opt_in: bool) -> None:
         """Have the order fulfilled; raises :class:`~ecommerce_worker.errors.Skip` if there is nothing to fulfil.
@@ -76,6 +115,14 @@ class Ecommerce:
         if not isinstance(answer, dict):
             raise PeerFailure(f'{self._api.peer} answered with JSON that is no order', status=200, maybe_done=True)
         return str(answer.get('status'))
+
+
+def _order(found: Any) -> Order:
+    number, status, placed = found['number'], found['status'], datetime.fromisoformat(found['date_placed'])
+    if not (isinstance(number, str) and ORDER_NUMBER.fullmatch(number) and isinstance(status, str)):
+        raise ValueError('this is no order')
+    # A shop without time zones means UTC, as Django does unless told otherwise.
+    return Order(number, status, placed.astimezone(UTC) if placed.tzinfo else placed.replace(tzinfo=UTC))
 
 
 def _in_path(number: str) -> str:

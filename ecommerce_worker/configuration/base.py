@@ -79,6 +79,32 @@ WORKER_POOL = 'threads'
 # Tasks that run at the same time in one worker, and messages it holds at most.
 WORKER_CONCURRENCY = 32
 
+# How long a worker that is told to stop waits for what runs; what has not ended by then is delivered again. Less than
+# the time after which whoever stops it kills it (docker stop: 10 s, Kubernetes: 30 s, systemd: 90 s).
+SHUTDOWN_SECONDS: float = 25
+
+# --- The ledger -----------------------------------------------------------------------------------------------------
+
+# Each run is told in one fact, published on RabbitMQ for the ledger: ids and reasons, no contents. False: no history.
+PUBLISH_FACTS = True
+
+# Where the ledger is, as Django has it. Only the recorder and who reads the ledger use it; workers touch no database.
+# PostgreSQL: {'default': {'ENGINE': 'django.db.backends.postgresql', 'NAME': …, 'USER': …, 'PASSWORD': …, 'HOST': …}}.
+DATABASES: dict[str, dict[str, object]] = {
+    'default': {
+        'ENGINE': 'django.db.backends.sqlite3',
+        # A file for SQLite; '~' is the home directory of who runs the recorder.
+        'NAME': '~/.local/state/ecommerce-worker/ledger.sqlite3',
+    },
+}
+
+# Days (not seconds) for which the ledger keeps what is over: attempts, fulfilled orders, who did what.
+LEDGER_KEEP_DAYS = 90
+
+# Days (not seconds) after which the content of a message that is still parked is erased: it can then not be resent any
+# more. 0 keeps it until a person has resent or discarded it.
+LEDGER_KEEP_PARKED_DAYS = 0
+
 # --- Messages -------------------------------------------------------------------------------------------------------
 
 # The worker publishes JSON only: pickled messages would break other services on a shared broker.
@@ -94,6 +120,7 @@ CELERY_IMPORTS: tuple[str, ...] = (
     'ecommerce_worker.fulfillment.v1.tasks',
     'ecommerce_worker.email.v1.api',
     'ecommerce_worker.sailthru.v1.tasks',
+    'ecommerce_worker.schedule.v1.tasks',
 )
 
 # Tasks run where they are called, without a broker: for tests.
@@ -152,6 +179,66 @@ ECOMMERCE_SERVICE_USERNAME = 'ecommerce_worker'
 
 # True lets the worker start with the secrets shipped here, or without one, which anybody could use: for development.
 ALLOW_INSECURE_SECRETS = False
+
+# --- Scheduled jobs -------------------------------------------------------------------------------------------------
+
+# What runs by the clock, by a name of your choice. `ecommerce-worker beat` publishes each job when it is due; a worker
+# runs it. An entry is a mapping of:
+#   task      the full name of a task of the worker's
+#   crontab   'minute hour day-of-month month day-of-week' in the time zone CELERY_TIMEZONE (UTC if not set); a day must
+#             match both of its fields; or
+#   interval  seconds, or '45s', '10m', '6h', '7d'; counted from 1970-01-01, so that all beats agree
+#   args, kwargs   the task's arguments
+#   queue     where it is published; DEFAULT_PRIORITY_QUEUE if not given
+#   expires   seconds (or '10m') after which a job that no worker has begun is left out; until the next one is due, if
+#             not given. It needs a task that takes `not_after`
+#   enabled   false switches an entry off that another layer brought
+# The jobs of a django-SHOP, as YAML:
+#   MANAGEMENT_COMMANDS: [shop, rebuild_index, send_queued_mail]
+#   SCHEDULE:
+#     delete-expired-customers:
+#       task: ecommerce_worker.schedule.v1.tasks.run_management_command
+#       args: [shop, customers]
+#       kwargs: {delete-expired: true}
+#       crontab: '0 3 * * sun'
+#     rebuild-search-index:
+#       task: ecommerce_worker.schedule.v1.tasks.run_management_command
+#       args: [rebuild_index]
+#       kwargs: {noinput: true}
+#       crontab: '0 10 * * *'
+#     send-queued-mail:
+#       task: ecommerce_worker.schedule.v1.tasks.run_management_command
+#       args: [send_queued_mail]
+#       interval: 1m
+SCHEDULE: dict[str, dict[str, object]] = {}
+
+# A file in which beat keeps when it fired what; '~' is the home directory of who runs it. Beats that share it (on one
+# machine) fire each job once.
+SCHEDULE_STATE = '~/.local/state/ecommerce-worker/schedule.sqlite3'
+
+# The Django project whose management commands may be run: its settings module, its directory (where manage.py is), and
+# its Python. No directory: the project is installed. No Python: the worker's own.
+DJANGO_PROJECT_SETTINGS = ''
+DJANGO_PROJECT_DIRECTORY = ''
+DJANGO_PROJECT_PYTHON = ''
+
+# Environment variables for its commands, such as {'ECOMMERCE_CFG': '/etc/ecommerce.yml'}. Of the worker's own they get
+# PATH, HOME and the like only, so that nobody sees the broker's password; ${NAME} hands on another.
+DJANGO_PROJECT_ENVIRONMENT: dict[str, str] = {}
+
+# The only commands that are run; a message that names another one is parked.
+MANAGEMENT_COMMANDS: list[str] = []
+
+# A command that runs longer is ended. RabbitMQ takes a worker for dead that holds a message for 30 minutes: for more
+# than 1500 raise its consumer_timeout.
+MANAGEMENT_COMMAND_TIMEOUT: float = 900
+
+# Redis, whose messages wake jobs up before they are due: redis://:password@host:6379/0. Empty: off.
+WAKE_UP_URL = ''
+
+# What wakes which entry of SCHEDULE: {'send-queued-mail': {'channel': 'django-SHOP', 'message': 'send_queued_mail'}}.
+# An empty message stands for any. While Redis is away, the schedule goes on.
+WAKE_UP: dict[str, dict[str, object]] = {}
 
 # --- Logging --------------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""The orders of the demonstration: what befalls each of them, and how it has to end.  Pure: no clock, no I/O."""
+"""Orders and mails of the demonstration: what befalls each, and how it has to end.  Pure: no clock, no I/O."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import groupby, pairwise
-from typing import Final
+from typing import Any, ClassVar, Final
 
 from ecommerce_worker.demo.shop import Answer, Call, Order
 
 FULFILL: Final = 'ecommerce_worker.fulfillment.v1.tasks.fulfill_order'
+ASSIGN: Final = 'ecommerce_worker.email.v1.tasks.send_offer_assignment_email'
 
 #: The site with a shop and a token endpoint of its own, and the one that signs its own tokens.
 CAMPUS, VINTAGE = 'campus', 'vintage'
@@ -20,9 +21,10 @@ REFUSALS: Final = 3
 
 
 class End(StrEnum):
-    """Where an order can be at the end."""
+    """Where an order or a mail can be at the end."""
 
     FULFILLED = 'fulfilled'
+    SENT = 'sent'
     LEFT_ALONE = 'left alone'
     PARKED = 'parked'
     OPEN = 'open'
@@ -56,9 +58,52 @@ class Story:
     pause: float = 0  # seconds that must lie between two PUTs
     reason: str = ''  # within the reason for which it is parked
 
+    done: ClassVar = 'fulfilled'
+    runs: ClassVar = 1  # how many messages of it are settled at the end
+
+    @property
+    def call(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments of the task, as the shop gives them."""
+        return (self.number,), {'site_code': self.site, 'email_opt_in': self.opt_in}
+
     def order(self) -> Order:
         """As the shop's book has it at first."""
         return Order(self.number, self.status, answers=list(self.answers), hidden=self.hidden)
+
+
+@dataclass(frozen=True)
+class Letter:
+    """One mail that tells a learner of a code: what the mail service makes of it, and what must hold afterwards."""
+
+    assignment: int  # the id in the shop's table of who was given which code
+    title: str
+    to: str
+    end: End = End.SENT
+    tries: int = 1
+    pause: float = 0  # seconds, from the first try on, in which the service takes no mail to that address
+    reason: str = ''  # within the reason for which it is parked
+
+    done: ClassVar = 'sent'
+    task: ClassVar = ASSIGN
+    queue: ClassVar = 'ecommerce.email_marketing'
+    shape: ClassVar = Shape.PICKLE
+    site: ClassVar = None
+
+    @property
+    def number(self) -> str:
+        """What people know it by."""
+        return f'mail {self.assignment}'
+
+    @property
+    def runs(self) -> int:
+        """How many messages of it are settled at the end: once it is sent, a second one tells the shop."""
+        return 2 if self.end is End.SENT else 1
+
+    @property
+    def call(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments of the task, as the shop gives them."""
+        args = (self.to, self.assignment, 'Your course awaits', '<p>Your code: DEMO</p>', 'Acme', 'help@acme.example')
+        return args, {'attachments': [], 'base_enterprise_url': ''}
 
 
 TROUBLES = (
@@ -92,6 +137,14 @@ IN_MID_FLIGHT = (
 )
 
 
+LETTERS = (
+    Letter(7001, 'a code is assigned', 'ann@acme.example'),
+    Letter(7002, 'too many mails: wait 3 s', 'bob@acme.example', tries=2, pause=3),
+    Letter(7003, 'refused: two dots in a row', 'eve..doe@acme.example', End.PARKED,
+           reason='SendGrid refuses it (400): Does not contain a valid address.'),
+)
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What the worker's log says of one run."""
@@ -113,18 +166,18 @@ class Outcome:
         """Whether the worker is through with it."""
         return self.word in ('done', 'skipped', 'parked')
 
-    def told(self) -> str:
-        """In plain words."""
+    def told(self, done: str = 'fulfilled') -> str:
+        """In plain words; `done` is what is done."""
         if self.word != 'done':
             return self.reason
         which = f' at try {self.attempt}' if self.attempt > 1 else ''
         took = f' after {self.seconds:.1f} s' if self.seconds >= 1 else ''
-        return f'fulfilled{which}{took}'
+        return f'{done}{which}{took}'
 
 
 @dataclass(frozen=True)
 class Seen:
-    """The facts about one order at the end, from the shop's book, the shop's log and the broker."""
+    """The facts about one order or mail at the end, from the shop's book, the logs of calls and the broker."""
 
     order: Order | None = None
     calls: tuple[Call, ...] = ()
@@ -137,10 +190,22 @@ class Seen:
         return [call for call in self.calls if call.is_put]
 
     @property
+    def mails(self) -> list[Call]:
+        """The calls that hand the mail over."""
+        return [call for call in self.calls if call.mail]
+
+    @property
+    def accepted(self) -> int:
+        """How often the mail service took it."""
+        return sum(call.status == 202 for call in self.mails)
+
+    @property
     def end(self) -> End:
         """Where it is."""
         if self.parked:
             return End.PARKED
+        if self.accepted:
+            return End.SENT
         if self.order is None:
             return End.UNKNOWN
         if self.order.status != 'Complete':
@@ -148,11 +213,21 @@ class Seen:
         return End.FULFILLED if self.order.fulfilments else End.LEFT_ALONE
 
 
-def faults(story: Story, seen: Seen) -> list[str]:
+def faults(story: Story | Letter, seen: Seen) -> list[str]:
     """What is not as it should be."""
     found = []
     if seen.end is not story.end:
         found.append(f'it is {seen.end}, not {story.end}')
+    found += _faults_of_mail(story, seen) if isinstance(story, Letter) else _faults_of_order(story, seen)
+    if story.end is End.PARKED and [reason for reason in seen.parked if story.reason not in reason]:
+        found.append(f'it is parked for another reason: {seen.parked[0]}')
+    if len(seen.parked) > 1:
+        found.append(f'it is parked {len(seen.parked)} times')
+    return found
+
+
+def _faults_of_order(story: Story, seen: Seen) -> list[str]:
+    found = []
     times = seen.order.fulfilments if seen.order else 0
     if times != (story.end is End.FULFILLED):
         found.append(f'the shop fulfilled it {times} times')
@@ -164,17 +239,34 @@ def faults(story: Story, seen: Seen) -> list[str]:
         found.append(f'the shop was asked again before {story.pause:g} s were over')
     if seen.order and times and seen.order.email_opt_in is not story.opt_in:
         found.append(f'the shop was told email_opt_in={seen.order.email_opt_in}')
-    if story.end is End.PARKED and [reason for reason in seen.parked if story.reason not in reason]:
-        found.append(f'it is parked for another reason: {seen.parked[0]}')
-    if len(seen.parked) > 1:
-        found.append(f'it is parked {len(seen.parked)} times')
     return found
 
 
+def _faults_of_mail(letter: Letter, seen: Seen) -> list[str]:
+    found = []
+    times = int(letter.end is End.SENT)
+    if seen.accepted != times:
+        found.append(f'the mail service accepted it {seen.accepted} times')
+    if len(seen.mails) != letter.tries:
+        found.append(f'the mail service was asked {len(seen.mails)} times, not {letter.tries}')
+    if any(later.time - earlier.time < letter.pause for earlier, later in pairwise(seen.mails)):
+        found.append(f'the mail service was asked again before {letter.pause:g} s were over')
+    reports = sum(call.assignment is not None and call.status == 200 for call in seen.calls)
+    if reports != times:
+        found.append(f'the shop was told {reports} times that it was sent')
+    return found
+
+
+def kind_of(call: Call) -> str:
+    """What a call is for, in one word."""
+    return 'mail' if call.mail else 'report' if call.assignment else call.method if call.order else 'token'
+
+
 def counted(calls: Iterable[Call]) -> str:
-    """How often the shop was called, in few letters."""
-    kinds = [call.method if call.order else 'token' for call in calls]
-    return ' '.join(f'{kinds.count(kind)} {kind}' for kind in ('PUT', 'GET', 'token') if kind in kinds) or 'none'
+    """How often shop, LMS and mail service were called, in few letters."""
+    kinds = list(map(kind_of, calls))
+    shown = ('PUT', 'GET', 'token', 'mail', 'report')
+    return ' '.join(f'{kinds.count(kind)} {kind}' for kind in shown if kind in kinds) or 'none'
 
 
 def retold(told: Iterable[str]) -> str:

@@ -3,10 +3,11 @@
     request ──► token known? ──no──► 401
                     │ yes
                order known? ──no──► 404            POST /oauth2/access_token/               a token
-                    │ yes                          GET  /api/v2/orders/<number>/            the order
+                    │ yes                          GET  /api/v2/orders/                     the orders, by pages
+                    │                              GET  /api/v2/orders/<number>/            the order
            next step of its script                 PUT  /api/v2/orders/<number>/fulfill/    its fulfilment
                     │ none left
-            as the shop does ──► 200 or 406
+            as the shop does ──► 200 or 406        POST /api/v2/assignment-email/status/  what became of a mail
 
 In this process: `with Shop() as shop: shop.url`. As a process of its own, with the same verbs: `ShopProcess`.
 """
@@ -35,6 +36,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Self
@@ -51,8 +53,13 @@ JWT_ISSUER = 'ecommerce_worker'
 FULFILLABLE = ('Open', 'Fulfillment Error')
 
 TOKEN_PATH = '/oauth2/access_token'
+REPORT_PATH = '/api/v2/assignment-email/status/'
 ORDER_PATH = re.compile(r'/api/v2/orders/([-\w]+)/(fulfill/)?')
+LIST_PATH = '/api/v2/orders/'
 CONTROL_PATH = '/__control__/'
+
+# Orders to a page of the list, as the shop has it.
+PAGE_SIZE = 20
 
 PHRASES = {status.value: status.phrase for status in HTTPStatus}
 JSON = {'Content-Type': 'application/json'}
@@ -131,6 +138,7 @@ class Order:
     email_opt_in: bool | None = None  # what the last fulfilment said
     puts: int = 0
     fulfilments: int = 0  # more than one: the customer got it twice
+    placed: float = field(default_factory=time.time, compare=False)  # seconds since the epoch
 
     def as_json(self) -> dict[str, Any]:
         """The order as the book and a script file hold it."""
@@ -147,7 +155,12 @@ class Order:
     def shown(self) -> Reply:
         """The order as the shop's API shows it."""
         line = {'status': 'Complete' if self.status == 'Complete' else 'Open'}
-        return Reply.of({'number': self.number, 'status': self.status, 'lines': [line] * self.lines})
+        return Reply.of(self.summary() | {'lines': [line] * self.lines})
+
+    def summary(self) -> dict[str, Any]:
+        """What the list tells of it."""
+        placed = datetime.fromtimestamp(self.placed, UTC).strftime('%Y-%m-%dT%H:%M:%SZ')
+        return {'number': self.number, 'status': self.status, 'date_placed': placed}
 
 
 @dataclass
@@ -160,6 +173,8 @@ class Call:
     path: str
     query: str = ''
     order: str | None = None
+    assignment: str | None = None  # the id of the one whose mail is reported
+    mail: str | None = None  # the worker's id of a mail, at the stand-in for who sends it
     scheme: str | None = None  # of the Authorization header; never the token
     user_agent: str | None = None
     request_id: str | None = None
@@ -222,9 +237,10 @@ class Keeper(ABC):
         status: str = 'Open',
         lines: int = 1,
         hidden: int = 0,
+        age: float = 0,
     ) -> None:
-        """Enter an order; `answers` is the script of its PUTs, `reads` that of its GETs."""
-        self.add_orders([Order(number, status, lines, list(answers), list(reads), hidden)])
+        """Enter an order, placed `age` seconds ago; `answers` is the script of its PUTs, `reads` that of its GETs."""
+        self.add_orders([Order(number, status, lines, list(answers), list(reads), hidden, placed=time.time() - age)])
 
     def add_orders(self, orders: Iterable[Order]) -> None:
         """Enter many orders at once."""
@@ -238,6 +254,10 @@ class Keeper(ABC):
         """Add steps to the script of the token endpoint."""
         self.tell('fault_tokens', [step.as_json() for step in answers])
 
+    def fault_reports(self, *answers: Answer) -> None:
+        """Add steps to the script of reports of mail."""
+        self.tell('fault_reports', [step.as_json() for step in answers])
+
     def repair(self, number: str) -> None:
         """End all scripts of an order; a number that is not in the book is entered."""
         self.tell('repair', number)
@@ -245,6 +265,10 @@ class Keeper(ABC):
     def repair_tokens(self) -> None:
         """End the script of the token endpoint."""
         self.tell('repair_tokens', None)
+
+    def repair_reports(self) -> None:
+        """End the script of reports of mail."""
+        self.tell('repair_reports', None)
 
     def revoke_tokens(self) -> None:
         """Forget all tokens: whoever comes with one of them gets 401."""
@@ -277,24 +301,25 @@ class Shop(Keeper):
         self.latency = latency
         self.token_lifetime = token_lifetime
         self.orders: dict[str, Order] = {}
-        self.token_answers: list[Answer] = []
+        self.reports: dict[str, str] = {}  # the id of the assignment by the id that the vendor gave its mail
         self.tokens_issued = 0
         self.calls: list[Call] = []
         self._certificate = certificate
+        self._scripts: dict[str, list[Answer]] = {'tokens': [], 'reports': []}
         self._tokens: dict[str, float] = {}
         self._puts_in_progress: Counter[str] = Counter()
         self._lock = threading.RLock()
         self._closing = threading.Event()
-        self._server: _Server | None = None
-        self._log = _Journal(log)
-        self._book = _Journal(book)
+        self._server: Server | None = None
+        self._log = Journal(log)
+        self._book = Journal(book)
         for line in self._book.lines():
             self._recall(line)
 
     def start(self) -> None:
         """Listen; after `stop` again on the same port, with the same order book."""
         self._closing.clear()
-        self._server = _Server(self.port, self.serve, self._certificate)
+        self._server = Server(self.port, self.serve, self._certificate)
         threading.Thread(target=self._server.serve_forever, args=(0.02,), name='shop', daemon=True).start()
 
     def stop(self) -> None:
@@ -329,10 +354,11 @@ class Shop(Keeper):
                     order = self.orders.get(value) or Order(value)
                     order.answers, order.reads, order.hidden = [], [], 0
                     self._keep(order)
-                case 'fault_tokens':
-                    self._keep_token_answers(self.token_answers + [Answer(**step) for step in value])
-                case 'repair_tokens':
-                    self._keep_token_answers([])
+                case 'fault_tokens' | 'fault_reports':
+                    name = verb.removeprefix('fault_')
+                    self._keep_script(name, self._scripts[name] + [Answer(**step) for step in value])
+                case 'repair_tokens' | 'repair_reports':
+                    self._keep_script(verb.removeprefix('repair_'), [])
                 case 'revoke_tokens':
                     self._tokens.clear()
                     self._book.write({'revoked': True})
@@ -354,6 +380,7 @@ class Shop(Keeper):
     def _begun(self, request: Request) -> Call:
         path = ORDER_PATH.fullmatch(request.path)
         headers = request.headers
+        assignment = _fields(request).get('offer_assignment_id') if request.path == REPORT_PATH else None
         call = Call(
             id=secrets.token_hex(8),
             time=time.time(),
@@ -361,6 +388,7 @@ class Shop(Keeper):
             path=request.path,
             query=request.query,
             order=path[1] if path else None,
+            assignment=None if assignment is None else str(assignment),
             scheme=headers.get('authorization', '').partition(' ')[0] or None,
             user_agent=headers.get('user-agent'),
             request_id=headers.get('x-request-id'),
@@ -388,6 +416,10 @@ class Shop(Keeper):
             return self._token(request)
         if not self._knows(request.headers.get('authorization', '')):
             return self._done(Answer(), lambda: Reply.of({'detail': 'Invalid token.'}, 401))
+        if (call.method, call.path) == ('POST', REPORT_PATH):
+            return self._report(request)
+        if (call.method, call.path) == ('GET', LIST_PATH):
+            return self._done(Answer(), lambda: self._listed(request))
         with self._lock:
             order = self.orders.get(call.order or '')
             if order is not None and order.hidden:
@@ -405,6 +437,21 @@ class Shop(Keeper):
                     self._keep(order)
                 return self._done(step, order.shown)
         return Reply.of({'detail': 'Method not allowed.'}, 405)
+
+    def _listed(self, request: Request) -> Reply:
+        """A page of the orders, the newest first."""
+        page = int(parse_qs(request.query).get('page', ['1'])[0])
+        with self._lock:
+            newest = sorted(self.orders.values(), key=lambda order: order.placed, reverse=True)
+        shown = [order.summary() for order in newest[PAGE_SIZE * (page - 1):PAGE_SIZE * page] if not order.hidden]
+        if not shown and page > 1:
+            return Reply.of({'detail': 'Invalid page.'}, 404)
+
+        def link(other: int) -> str | None:
+            exists = 0 < other <= -(-len(newest) // PAGE_SIZE)
+            return f'{self.url}{LIST_PATH}?page={other}' if exists else None
+
+        return Reply.of({'count': len(newest), 'next': link(page + 1), 'previous': link(page - 1), 'results': shown})
 
     def _fulfil(self, order: Order, *, opt_in: bool) -> Reply | None:
         with self._lock:
@@ -425,12 +472,27 @@ class Shop(Keeper):
 
         return self._done(step, fulfilled, order.lines)
 
+    def _report(self, request: Request) -> Reply | None:
+        step = self._step('reports')
+        fields = _fields(request)
+        told = {name: fields.get(name, '') for name in ('offer_assignment_id', 'send_id')}
+
+        def noted() -> Reply:
+            if fields.get('status') != 'success':
+                return Reply.of({**told, 'status': 'failed', 'error': 'The status is not success.'}, 400)
+            with self._lock:
+                # Unique in the shop's table of mails, whatever assignment it is told for.
+                if str(told['send_id']) in self.reports:
+                    return Reply.of({**told, 'status': 'failed', 'error': 'There is a mail of that send_id.'}, 500)
+                self.reports[str(told['send_id'])] = str(told['offer_assignment_id'])
+                self._book.write({'report': told})
+            return Reply.of({**told, 'status': 'updated', 'error': ''})
+
+        return self._done(step, noted)
+
     def _token(self, request: Request) -> Reply | None:
-        with self._lock:
-            step = _next(self.token_answers)
-            if step is not _AS_EVER:
-                self._keep_token_answers(self.token_answers)
-        form = {name: values[0] for name, values in parse_qs(request.body.decode('latin-1')).items()}
+        step = self._step('tokens')
+        form = _fields(request)
 
         def issued() -> Reply:
             if (form.get('client_id'), form.get('client_secret')) != (CLIENT_ID, CLIENT_SECRET):
@@ -471,15 +533,24 @@ class Shop(Keeper):
                 return Reply.of({'error': f'{type(error).__name__}: {error}'}, 400)
         with self._lock:
             orders = {number: order.as_json() for number, order in self.orders.items()}
-            return Reply.of({'orders': orders, 'tokens_issued': self.tokens_issued, 'calls': len(self.calls)})
+            return Reply.of({'orders': orders, 'reports': self.reports, 'tokens_issued': self.tokens_issued,
+                             'calls': len(self.calls)})
 
     def _keep(self, order: Order) -> None:
         self.orders[order.number] = order
         self._book.write({'order': order.as_json()})
 
-    def _keep_token_answers(self, answers: list[Answer]) -> None:
-        self.token_answers = answers
-        self._book.write({'token_answers': [step.as_json() for step in answers]})
+    def _step(self, name: str) -> Answer:
+        """The next step of a script that is no order's."""
+        with self._lock:
+            step = _next(self._scripts[name])
+            if step is not _AS_EVER:
+                self._keep_script(name, self._scripts[name])
+        return step
+
+    def _keep_script(self, name: str, answers: list[Answer]) -> None:
+        self._scripts[name] = answers
+        self._book.write({'script': name, 'answers': [step.as_json() for step in answers]})
 
     def _recall(self, line: Mapping[str, Any]) -> None:
         match line:
@@ -488,8 +559,10 @@ class Shop(Keeper):
             case {'token': token, 'expires': expires}:
                 self._tokens[token] = expires
                 self.tokens_issued += 1
-            case {'token_answers': answers}:
-                self.token_answers = [Answer(**step) for step in answers]
+            case {'script': name, 'answers': answers}:
+                self._scripts[name] = [Answer(**step) for step in answers]
+            case {'report': report}:
+                self.reports[str(report['send_id'])] = str(report['offer_assignment_id'])
             case {'revoked': _}:
                 self._tokens.clear()
 
@@ -530,6 +603,11 @@ class ShopProcess(Keeper):
     def orders(self) -> dict[str, Order]:
         """The order book as it is now."""
         return {number: Order.from_json(order) for number, order in self._ask()['orders'].items()}
+
+    @property
+    def reports(self) -> dict[str, str]:
+        """The mails that it was told of, by the id that the vendor gave each: the id of its assignment."""
+        return dict(self._ask()['reports'])
 
     @property
     def tokens_issued(self) -> int:
@@ -594,10 +672,10 @@ class ShopProcess(Keeper):
 def read_calls(log: Path) -> list[Call]:
     """The calls in a log file, in the order in which they began."""
     # A call has one line or two; the second one, with the status, replaces the first.
-    return list({call.id: call for call in (Call(**line) for line in _Journal(log).lines())}.values())
+    return list({call.id: call for call in (Call(**line) for line in Journal(log).lines())}.values())
 
 
-class _Journal:
+class Journal:
     """A file of JSON lines, each appended by one write: it is whole even after kill -9 of the writer."""
 
     def __init__(self, path: Path | None) -> None:
@@ -605,11 +683,13 @@ class _Journal:
         self._file: io.FileIO | None = None
 
     def lines(self) -> list[Any]:
+        """The values so far."""
         if self._path is None or not self._path.exists():
             return []
         return [json.loads(line) for line in self._path.read_bytes().splitlines()]
 
     def write(self, value: Mapping[str, Any]) -> None:
+        """Append a value; nothing, where there is no file."""
         if self._path is None:
             return
         if self._file is None:
@@ -617,12 +697,13 @@ class _Journal:
         self._file.write(json.dumps(value).encode() + b'\n')
 
     def close(self) -> None:
+        """Close the file; writing opens it again."""
         file, self._file = self._file, None
         if file is not None:
             file.close()
 
 
-class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
+class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
     """One thread per connection, and a list of the open ones, so that all can be cut."""
 
     allow_reuse_address = True
@@ -639,6 +720,7 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         super().__init__(('127.0.0.1', port), _Connection)
 
     def get_request(self) -> tuple[socket.socket, Any]:
+        """A new connection."""
         connection, address = super().get_request()
         if self._tls is not None:
             # Hands are shaken at the first read, in the connection's thread: one client must not hold up all.
@@ -646,20 +728,24 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         return connection, address
 
     def process_request(self, request: Any, client_address: Any) -> None:
+        """Begin to serve a connection."""
         self._open.add(request)
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
+        """End a connection that was served."""
         self._open.discard(request)
         super().shutdown_request(request)
 
     def server_close(self) -> None:
+        """Listen no more, and cut all connections."""
         super().server_close()
         for connection in self._open.copy():
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
+        """Tell of what went wrong with a connection."""
         # A client that goes away is part of the play.
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
@@ -668,7 +754,7 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
 class _Connection(socketserver.StreamRequestHandler):
     """As much of HTTP/1.1 as the clients speak; the parser of `http.server` costs more than all the rest."""
 
-    server: _Server
+    server: Server
     disable_nagle_algorithm = True
 
     def handle(self) -> None:
@@ -699,6 +785,18 @@ def _next(script: list[Answer]) -> Answer:
     if not script:
         return _AS_EVER
     return script[0] if script[0].forever else script.pop(0)
+
+
+def _fields(request: Request) -> dict[str, Any]:
+    """The fields of a body that is a form or a mapping in JSON, as the shop's API takes both; none of any other."""
+    text = request.body.decode('utf-8', 'replace')
+    if 'json' not in request.headers.get('content-type', ''):
+        return {name: values[0] for name, values in parse_qs(text).items()}
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _signed(token: str, secret: str, issuer: str) -> bool:

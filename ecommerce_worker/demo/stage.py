@@ -1,4 +1,4 @@
-"""What the demonstration plays on: a broker, two shops and workers, all on 127.0.0.1 and all gone at the end.
+"""What the demonstration plays on: a broker, shops, a mail service, workers, all on 127.0.0.1 and gone at the end.
 
 Which broker:
 
@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, KeysView, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -34,7 +34,8 @@ from kombu.exceptions import KombuError
 
 from ecommerce_worker import topology
 from ecommerce_worker.configuration import base
-from ecommerce_worker.demo.orders import CAMPUS, REFUSALS, VINTAGE, Shape, Story
+from ecommerce_worker.demo.mail import API_KEY, MailService
+from ecommerce_worker.demo.orders import CAMPUS, LETTERS, REFUSALS, VINTAGE, Letter, Shape, Story
 from ecommerce_worker.demo.rabbitmq import PrivateNode
 from ecommerce_worker.demo.shop import CLIENT_ID, CLIENT_SECRET, JWT_ISSUER, JWT_SECRET, ShopProcess
 from ecommerce_worker.settings import PREFIX, mask
@@ -184,8 +185,8 @@ class Broker:
             waiting = topology.waiting(connection)
         return {**counts, 'the waiting room': waiting} if waiting else counts
 
-    def sweep(self, ids: Collection[str]) -> None:
-        """Take the messages with these ids out of all queues; others stay where they are."""
+    def sweep(self, ids: KeysView[str]) -> None:
+        """Take the messages with these ids, and what followed from them, out of all queues; others stay in place."""
         with self.connection() as connection:
             # What a worker had in hand is back in its queue when RabbitMQ has noticed that the worker is gone.
             for _ in range(50):
@@ -198,7 +199,9 @@ class Broker:
                 channel = connection.channel()
                 for _ in range(depth.messages if depth else 0):
                     message = Queue(name).bind(channel).get(no_ack=False)
-                    if message is not None and message.properties.get('correlation_id') in ids:
+                    # What follows from a message of ours has an id of its own.
+                    if message is not None and not ids.isdisjoint(
+                            (message.properties.get('correlation_id'), message.headers.get('root_id'))):
                         message.ack()
                 channel.close()
 
@@ -240,7 +243,7 @@ class Stage:
 
     def __init__(self, interruptions: Interruptions) -> None:
         self.workers: list[Worker] = []
-        self.published: dict[str, str] = {}  # order number by the id of its message
+        self.published: dict[str, str] = {}  # number of the order or mail by the id of its message
         self.keep_logs = False
         self._interruptions = interruptions
         self._ends = ExitStack()
@@ -258,8 +261,10 @@ class Stage:
         self.broker = given or (self._private_node() if rabbitmq and PrivateNode.program() else
                                 Broker.in_files(self.home / 'broker'))
         if given:
-            self._ends.callback(lambda: given.sweep(self.published))
+            self._ends.callback(lambda: given.sweep(self.published.keys()))
         self.shop, self.campus = self._shop('shop'), self._shop('campus')
+        limits = {letter.to: letter.pause for letter in LETTERS}
+        self.mail = self._ends.enter_context(MailService(self.logs / 'mail.jsonl', limits))
 
     def end(self) -> None:
         """End all that runs and remove its files, but for the logs if they are to be kept."""
@@ -283,17 +288,17 @@ class Stage:
             self._ends.callback(_end, process)
         return process, said
 
-    def publish(self, story: Story) -> str:
-        """Publish an order as its shop does; the id of the message."""
+    def publish(self, story: Story | Letter) -> str:
+        """Publish an order or a mail as its shop does; the id of the message."""
         app = self._old_shop if story.shape is Shape.OLD else self._new_shop
         # A shop of Celery 3.1 publishes to a direct exchange of the queue's name, later ones to the queue itself.
         where = {'exchange': story.queue, 'routing_key': story.queue} if story.shape is Shape.OLD else {}
-        with self.broker.connection() as connection:
+        # Held, so that no message is out there whose id we do not know.
+        with self._interruptions.held(), self.broker.connection() as connection:
             result = app.send_task(
-                story.task, (story.number,), {'site_code': story.site, 'email_opt_in': story.opt_in},
-                queue=story.queue, serializer='json' if story.shape is Shape.JSON else 'pickle', connection=connection,
-                ignore_result=True, **where)
-        self.published[result.id] = story.number
+                story.task, *story.call, queue=story.queue, connection=connection,
+                serializer='json' if story.shape is Shape.JSON else 'pickle', ignore_result=True, **where)
+            self.published[result.id] = story.number
         return str(result.id)
 
     @cached_property
@@ -311,6 +316,9 @@ class Stage:
             'BACKEND_SERVICE_EDX_OAUTH2_KEY': CLIENT_ID,
             'BACKEND_SERVICE_EDX_OAUTH2_SECRET': CLIENT_SECRET,
             'SITE_OVERRIDES': json.dumps(sites),
+            'EMAIL_VENDOR': 'sendgrid',
+            'EMAIL_OPTIONS': json.dumps({'api_key': API_KEY, 'api_url': self.mail.url,
+                                         'from_email': 'shop@example.com'}),
             **{name: str(value) for name, value in HURRIED.items()},
         }
 

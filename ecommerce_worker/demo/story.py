@@ -1,11 +1,11 @@
-"""The demonstration: a dozen orders, every kind of trouble, and a look at how each of them ended.
+"""The demonstration: a dozen orders, some mails, every kind of trouble, and a look at how each of them ended.
 
 In the order of the acts:
 
     stage set ─► worker ready ─► troubles ─► a worker is killed ─► a person repairs ─► facts ─► table, exit status
 
-What is shown while it lasts comes from the shops' logs and the worker's; what is judged at the end are facts: the
-shops' books, the calls that came in, and the queues.
+What is shown while it lasts comes from the logs of shops, mail service and worker; what is judged at the end are
+facts: the shops' books, the calls that came in, and the queues.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from shlex import quote
@@ -25,18 +25,22 @@ from ecommerce_worker.demo.orders import (
     FULFILL,
     HOPELESS,
     IN_MID_FLIGHT,
+    LETTERS,
     TOKENS_AT_FIRST,
     TROUBLES,
+    Letter,
     Outcome,
     Seen,
     Story,
     counted,
     faults,
+    kind_of,
     retold,
 )
 from ecommerce_worker.demo.screen import BLUE, BOLD, DIM, GREEN, RED, YELLOW, Screen, Tail
 from ecommerce_worker.demo.shop import Call
 from ecommerce_worker.demo.stage import HURRIED, Interrupted, Interruptions, Stage, Worker
+from ecommerce_worker.email.delivery import REPORT
 from ecommerce_worker.errors import WorkerError
 
 #: Seconds after which nothing is waited for any more.
@@ -53,7 +57,7 @@ COLOURS = {'done': GREEN, 'skipped': GREEN, 'retrying': YELLOW, 'parked': RED}
 
 
 def run(keep: bool = False, *, rabbitmq: bool = True) -> int:
-    """Play it; the exit status is 0 only if each order ended as it should.
+    """Play it; the exit status is 0 only if each order and each mail ended as it should.
 
     ``keep`` leaves all running at the end, until Ctrl-C; ``rabbitmq`` is False to do without one where there is one.
     """
@@ -85,9 +89,9 @@ class Play:
         self.screen = screen
         self.status: int | None = None  # None until the facts are known
         self._ends_at = time.monotonic() + LONGEST
-        self.stories: list[Story] = []
+        self.stories: list[Story | Letter] = []
         self._last: dict[str, Outcome] = {}  # by the id of the message
-        self._told: dict[str, list[str]] = defaultdict(list)  # by order number
+        self._told: dict[str, list[str]] = defaultdict(list)  # by number
         self._mishaps: list[str] = []
         self._begun: dict[str, tuple[Call, float]] = {}
         self._said: set[str] = set()
@@ -120,12 +124,12 @@ class Play:
             time.sleep(0.2)
 
     def judge(self, started: float) -> None:
-        """Look at the facts, show what happened to each order, and set the status."""
+        """Look at the facts, show what happened to each order and mail, and set the status."""
         self._until(lambda: not self._wrong(), 5)
         wrong, seen = self._wrong(), self.seen()
         self.screen.heading('What happened')
         self.screen.table(
-            ('ORDER', 'STORY', 'CALLS', 'WHAT HAPPENED', 'END', ''),
+            ('WHICH', 'STORY', 'CALLS', 'WHAT HAPPENED', 'END', ''),
             [(story.number, story.title, counted(facts.calls), retold(facts.told), facts.end,
               '✗' if story.number in wrong else '✓')
              for story in self.stories for facts in (seen[story.number],)], flexible=3)
@@ -136,8 +140,10 @@ class Play:
         if wrong:
             self.screen.say(f'The logs are in {self.stage.logs}')
         else:
-            self.screen.say(f'All {len(self.stories)} orders ended as they should: none lost, none fulfilled twice, '
-                            f'nothing left in a queue ({time.monotonic() - started:.0f} s).', GREEN)
+            mails = sum(isinstance(story, Letter) for story in self.stories)
+            self.screen.say(f'All {len(self.stories) - mails} orders and {mails} mails ended as they should: none '
+                            'lost, none fulfilled or sent twice, nothing left in a queue '
+                            f'({time.monotonic() - started:.0f} s).', GREEN)
         self.stage.keep_logs = bool(wrong)
         self.status = 1 if wrong else 0
 
@@ -145,7 +151,7 @@ class Play:
 
     def _set(self, *, rabbitmq: bool) -> None:
         say, stage = self.screen.say, self.stage
-        say('Orders of a pretend shop, fulfilled through every kind of trouble; all on 127.0.0.1.', BOLD)
+        say('Orders and mails of a pretend shop, through every kind of trouble; all on 127.0.0.1.', BOLD)
         say()
         say('getting a broker ...', DIM)
         stage.set(rabbitmq=rabbitmq)
@@ -155,9 +161,11 @@ class Play:
             say('        For demonstration only: it loses what a killed worker has in hand, so that story is left out.',
                 YELLOW)
         say(f'shop    {stage.shop.url}, and one of another site, {stage.campus.url}')
+        say(f'mail    {stage.mail.url}, which speaks as SendGrid does')
         hurried = ', '.join(f'{name} {value:g} ({getattr(base, name):g})' for name, value in HURRIED.items())
         say(f'worker  in a hurry: {hurried}; the rest as shipped')
-        self._books = [('LMS', Tail(stage.shop.log)), ('other LMS', Tail(stage.campus.log))]
+        self._books = [('LMS', Tail(stage.shop.log)), ('other LMS', Tail(stage.campus.log)),
+                       ('mail', Tail(stage.mail.log))]
         stage.campus.fault_tokens(*TOKENS_AT_FIRST)
 
     def _worker_ready(self) -> Worker:
@@ -172,8 +180,8 @@ class Play:
         return worker
 
     def _troubles(self) -> None:
-        self.screen.heading('Orders are paid for')
-        self._publish([*TROUBLES, HOPELESS])
+        self.screen.heading('Orders are paid for, codes are given away')
+        self._publish([*TROUBLES, HOPELESS, *LETTERS])
         self._until(self._settled, 40)
 
     def _kill(self) -> None:
@@ -201,10 +209,10 @@ class Play:
 
     # -- doing --------------------------------------------------------------------------------------------------------
 
-    def _publish(self, stories: Iterable[Story]) -> None:
+    def _publish(self, stories: Iterable[Story | Letter]) -> None:
         for story in stories:
             self.stories.append(story)
-            if story.task == FULFILL:
+            if isinstance(story, Story) and story.task == FULFILL:
                 shop = self.stage.campus if story.site == CAMPUS else self.stage.shop
                 shop.add_orders([story.order()])
             self.stage.publish(story)
@@ -241,9 +249,9 @@ class Play:
     # -- seeing -------------------------------------------------------------------------------------------------------
 
     def _settled(self, *stories: Story) -> bool:
-        """Whether the worker is through with these orders, or all."""
-        numbers = {story.number for story in stories or self.stories}
-        return numbers <= {self.stage.published[id_] for id_, last in self._last.items() if last.final}
+        """Whether the worker is through with these orders, or with all orders and mails."""
+        runs = Counter(self.stage.published[id_] for id_, last in self._last.items() if last.final)
+        return all(runs[story.number] >= story.runs for story in stories or self.stories)
 
     def _show(self) -> None:
         # Read first and shown last: what a worker says follows from what the shop answered.
@@ -263,14 +271,19 @@ class Play:
             self._begun[call.id] = call, time.monotonic()
             return
         self._begun.pop(call.id, None)
-        kind = call.method if call.order else 'token'
         took = f' after {call.duration:.1f} s' if call.duration >= SLOW else ''
         if call.status is None:
             what, text, colour = '-', 'the connection is closed without an answer', YELLOW
         else:
             what, text = str(call.status), HTTPStatus(call.status).phrase
             colour = GREEN if call.status < 300 else YELLOW
-        self.screen.event(call.order or name, f'{kind} {what}', text + took, colour)
+        self.screen.event(self._about(call) or name, f'{kind_of(call)} {what}', text + took, colour)
+
+    def _about(self, call: Call) -> str | None:
+        """The number of the order or mail that a call is about."""
+        if call.mail:
+            return self.stage.published.get(call.mail)
+        return f'mail {call.assignment}' if call.assignment else call.order
 
     def _show_slow_calls(self) -> None:
         for call, begun in self._begun.values():
@@ -283,30 +296,38 @@ class Play:
         if not found:
             return
         fields = {name: text or word for name, text, word in FIELD.findall(found[2])}
+        if fields.get('task') == REPORT:
+            # The worker published it, so that only now its id is known.
+            self.stage.published[fields['id']] = f'mail {fields["key"]}'
         number = self.stage.published.get(fields.get('id', ''))
         if not number:
             return
         outcome = self._last[fields['id']] = Outcome.of(found[1], fields)
+        told = outcome.told('the shop was told' if fields.get('task') == REPORT else self._story(number).done)
         when = f' (again in {outcome.next_try})' if outcome.word == 'retrying' else ''
-        remark = f'parked: {outcome.reason}' if outcome.word == 'parked' else outcome.told()
-        self._tell(number, outcome.word, outcome.told() + when, COLOURS[outcome.word], remark)
+        remark = f'parked: {outcome.reason}' if outcome.word == 'parked' else told
+        self._tell(number, outcome.word, told + when, COLOURS[outcome.word], remark)
+
+    def _story(self, number: str) -> Story | Letter:
+        return next(story for story in self.stories if story.number == number)
 
     def seen(self) -> Mapping[str, Seen]:
-        """The facts about each order."""
+        """The facts about each order and mail."""
         stage = self.stage
         orders = {**stage.shop.orders, **stage.campus.orders}
         parked = stage.broker.parked()
         tokens = [call for call in stage.campus.calls if not call.order]
-        calls = [*stage.shop.calls, *stage.campus.calls]
+        calls = [*stage.mail.calls, *stage.shop.calls, *stage.campus.calls]
         return {story.number: Seen(
             orders.get(story.number),
-            tuple([call for call in calls if call.order == story.number] + (tokens if story.site == CAMPUS else [])),
+            tuple([call for call in calls if self._about(call) == story.number]
+                  + (tokens if story.site == CAMPUS else [])),
             tuple(reason for id_, reason in parked if stage.published.get(id_) == story.number),
             tuple(self._told[story.number]),
         ) for story in self.stories}
 
     def _wrong(self) -> Mapping[str, list[str]]:
-        """What is not as it should be, by order number, and besides."""
+        """What is not as it should be, by number, and besides."""
         seen = self.seen()
         found = {story.number: faults(story, seen[story.number]) for story in self.stories}
         found['In the queues'] = [f'{count} left in {name}' for name, count in self.stage.broker.left().items()]

@@ -1,4 +1,4 @@
-"""A ledger for tests, in a process of its own, for Django is set up once in a process; and a PostgreSQL to keep it in."""
+"""A ledger for tests, in a process of its own, for a process has one Django; and a PostgreSQL to keep it in."""
 
 from __future__ import annotations
 
@@ -60,8 +60,10 @@ class PrivatePostgres:
                  'listen_addresses=', '-c', f'unix_socket_directories={self.directory}', '-c', 'fsync=off'],
                 stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True, **self._as_user())
         deadline = time.monotonic() + 60
-        while subprocess.run([str(self.program('pg_isready')), '-q', '-h', str(self.directory)], check=False).returncode:
-            assert self._process.poll() is None and time.monotonic() < deadline, 'PostgreSQL does not start'
+        asking = [str(self.program('pg_isready')), '-q', '-h', str(self.directory)]
+        while subprocess.run(asking, check=False).returncode:
+            assert self._process.poll() is None, 'PostgreSQL does not start'
+            assert time.monotonic() < deadline, 'PostgreSQL does not answer'
             time.sleep(0.05)
 
     def kill(self) -> None:
@@ -97,6 +99,10 @@ def environment_of(database: Mapping[str, Any]) -> dict[str, str]:
     return {'ECOMMERCE_WORKER_DATABASES': repr({'default': dict(database)})}
 
 
+class Refused(Exception):
+    """What the ledger's process raised."""
+
+
 class Ledger:
     """A process that has the ledger open: ``ledger('queries.search', 'EDX-1')``; what it answers is plain."""
 
@@ -124,7 +130,11 @@ def _begin(environment: Mapping[str, str], migrated: bool) -> None:
 def _call(name: str, args: Any, kwargs: Any) -> Any:
     module, _, function = name.rpartition('.')
     place = importlib.import_module(f'ecommerce_worker.ledger.{module}' if module else __name__)
-    return _plain(getattr(place, function)(*args, **kwargs))
+    try:
+        return _plain(getattr(place, function)(*args, **kwargs))
+    except Exception as error:
+        # By name: the class is of a module that only this process can import.
+        raise Refused(f'{type(error).__name__}: {error}') from None
 
 
 def _plain(value: Any) -> Any:
@@ -148,6 +158,24 @@ def execute(*statements: str) -> None:
     with connection.cursor() as cursor:
         for statement in statements:
             cursor.execute(statement)
+
+
+def headers_of(number: int) -> dict[str, Any]:
+    """The headers of a parked message."""
+    from ecommerce_worker.ledger import decisions, models
+
+    return dict(decisions.raw_of(models.ParkedMessage.objects.get(pk=number)).headers)
+
+
+def resend(broker_url: str, number: int, **said: str) -> str:
+    """Send a parked message again, by that broker."""
+    from celery import Celery
+
+    from ecommerce_worker.ledger import decisions
+
+    with Celery('worker', broker=broker_url, set_as_current=False) as app:
+        app.conf.broker_transport_options = {'confirm_publish': True, 'connect_timeout': 1}
+        return decisions.resend(app, number, **said)
 
 
 def empty() -> None:

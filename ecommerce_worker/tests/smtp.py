@@ -87,9 +87,9 @@ class MailServer:
         self._thread.start()
         context = self.certificate.context if self.certificate else None
         self._server = self._run(self._loop.create_server(
-            lambda: _Session(self, context if self.security == 'starttls' else None, self._loop), self.host, 0,
+            lambda: _Session(self, context if self.security == 'starttls' else None, self._loop), self.host, self.port,
             ssl=context if self.security == 'tls' else None))
-        self.port: int = self._server.sockets[0].getsockname()[1]
+        self.port = self._server.sockets[0].getsockname()[1]
 
     def _run(self, coroutine: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)

@@ -9,14 +9,17 @@ from dataclasses import replace
 from typing import Any
 
 from celery import bootsteps
+from celery.exceptions import WorkerShutdown
 from celery.worker import consumer, state
 from celery.worker.consumer.tasks import Tasks
 
 from ecommerce_worker import runtime, topology
 from ecommerce_worker.errors import NotPublished, Undecodable
-from ecommerce_worker.task import DELIVERY, Delivery
+from ecommerce_worker.observe import Told, quoted, word
+from ecommerce_worker.task import DELIVERY, Delivery, site_code
 from ecommerce_worker.wire import CONTENT_TYPES, Call, Notes, Raw, read
 from ecommerce_worker.worker import preflight
+from ecommerce_worker.worker.parked import key_of
 
 logger = logging.getLogger(__name__)
 
@@ -75,20 +78,33 @@ class Consumer(consumer.Consumer):
     """Reads every message before Celery does and hands on only what Celery cannot fail on."""
 
     class Blueprint(consumer.Consumer.Blueprint):
-        """Celery's steps and ours."""
+        """Celery's steps and ours, but for a second waiting room that Celery would make beside quorum queues."""
 
-        default_steps = (*consumer.Consumer.Blueprint.default_steps, Topology, Heartbeat)
+        default_steps = (*(step for step in consumer.Consumer.Blueprint.default_steps
+                           if not step.endswith(':DelayedDelivery')), Topology, Heartbeat)
 
     def __init__(self, *args: Any, worker_options: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         self.lost: BaseException | None = None
         self._accept = [CONTENT_TYPES[name] for name in runtime.current().settings.CELERY_ACCEPT_CONTENT
                         if name in CONTENT_TYPES]
-        # Both broadcast to every worker of the virtual host, other services' included, and cost more than they give.
-        options = {**(worker_options or {}), 'without_gossip': True, 'without_mingle': True}
+        # Two broadcast to every worker of the virtual host, other services' included, and cost more than they give.
+        # The third publishes every two seconds for who watches events (-E), and on the thread that our heartbeats
+        # are sent from: a broker that takes no messages for a while would have them late, and the connection cut.
+        options = {**(worker_options or {}), 'without_gossip': True, 'without_mingle': True,
+                   'without_heartbeat': not kwargs.get('task_events')}
         super().__init__(*args, worker_options=options, **kwargs)
         preflight.refuse_unsafe(self.conninfo, runtime.current().settings)
         # Celery wants none where it has no event loop to send them; ours does without one.
         self.amqheartbeat: float = self.amqheartbeat or self.app.conf.broker_heartbeat
+
+    def start(self) -> None:
+        """Consume until told to stop; one line, and the exit status of it, for what the broker does not permit."""
+        try:
+            with preflight.permitted():
+                super().start()
+        except preflight.BrokerUnusable as error:
+            logger.critical('%s', error)
+            raise WorkerShutdown(error.status) from None
 
     def perform_pending_operations(self) -> None:
         """On each turn of the loop: give up a connection that is dead."""
@@ -146,20 +162,24 @@ class Consumer(consumer.Consumer):
     def _notes(self, message: Any, raw: Raw) -> Notes:
         notes = Notes.of(raw.headers)
         info = message.delivery_info
-        return replace(notes, queue=notes.queue or topology.queue_of(info.get('exchange', ''), info.get('routing_key', '')),
-                       since=notes.since or time.time())
+        queue = notes.queue or topology.queue_of(info.get('exchange', ''), info.get('routing_key', ''))
+        return replace(notes, queue=queue, since=notes.since or time.time())
 
     def _park(self, message: Any, reason: str, call: Call | None = None) -> None:
         raw = Raw.of(message)
         notes = self._notes(message, raw).having({'at': time.time(), 'reason': reason})
-        task, id_ = (call.task[:255], call.id) if call else ('', '')
+        task, id_, key = (call.task[:255], call.id, key_of(self.app, call)) if call else ('', '', '')
         try:
-            topology.park(self.app, raw, notes, task=task, id=id_, key='', reason=reason)
+            topology.park(self.app, raw, notes, task=task, id=id_, key=key, reason=reason)
         except NotPublished as error:
-            logger.warning('could not be parked, given back to its queue: reason="%s" error="%s"', reason, error)
+            logger.warning('could not be parked, given back to its queue: task=%s key=%s id=%s reason=%s error=%s',
+                           word(task), word(key), word(id_), quoted(reason), quoted(str(error)))
             self.timer.call_after(GIVE_BACK_SECONDS, message.reject_log_error, (logger, self.connection_errors, True))
             return
-        logger.error('parked: task=%s id=%s reason="%s"', task or '-', id_ or '-', reason)
+        runtime.current().tell(Told(
+            outcome='parked', task=task, id=id_, key=key, site=site_code(call) if call else '', attempt=0,
+            seconds=0.0, reason=reason, queue=notes.queue, root_id=(call.root_id or id_) if call else '',
+            started=time.time()))
         message.ack_log_error(logger, self.connection_errors)
 
 

@@ -11,11 +11,22 @@ from typing import TYPE_CHECKING, Any
 from kombu import Queue
 
 from ecommerce_worker import topology
-from ecommerce_worker.wire import NOTES, Notes, Raw
+from ecommerce_worker.clients.ecommerce import ORDER_NUMBER
+from ecommerce_worker.task import Task
+from ecommerce_worker.wire import NOTES, Call, Notes, Raw
 
 if TYPE_CHECKING:
     from celery import Celery
     from kombu import Connection
+
+
+def key_of(app: Celery, call: Call) -> str:
+    """What people know the call by: as its task has it; for a task that is not there, an order number given by name."""
+    task = app.tasks.get(call.task)
+    if isinstance(task, Task):
+        return task.key_of(call)
+    given = call.kwargs.get('order_number', call.kwargs.get('order'))
+    return given if isinstance(given, str) and ORDER_NUMBER.fullmatch(given) else ''
 
 
 @dataclass(frozen=True)

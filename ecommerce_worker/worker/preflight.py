@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from amqp.exceptions import AccessRefused, NotAllowed, PreconditionFailed
 from kombu.exceptions import KombuError
 
 from ecommerce_worker import topology
-from ecommerce_worker.errors import WorkerError
-from ecommerce_worker.settings import mask
+from ecommerce_worker.errors import Misconfigured, WorkerError
+from ecommerce_worker.settings import DEFAULTS, mask
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -32,11 +35,33 @@ class BrokerUnusable(WorkerError):
         self.status = status
 
 
+def import_tasks(app: Celery, settings: Settings) -> None:
+    """Import the modules that define the tasks; raises ``Misconfigured`` that names each that cannot be imported."""
+    problems = []
+    for name in sorted(app.loader.default_modules):
+        try:
+            app.loader.import_task_module(name)
+        except Exception as error:  # noqa: BLE001 - it may be somebody else's code, which may raise anything
+            problems.append(_not_imported(name, error, settings))
+    if problems:
+        raise Misconfigured(problems)
+
+
+def _not_imported(name: str, error: Exception, settings: Settings) -> str:
+    setting = 'CELERY_IMPORTS' if name in settings.CELERY_IMPORTS else 'include'
+    source = settings.sources.get(setting, 'default')
+    known = set(DEFAULTS['CELERY_IMPORTS']) - {name} if isinstance(error, ModuleNotFoundError) else ()
+    close = difflib.get_close_matches(name, known, 1, 0.8)
+    return (('' if source == 'default' else f'{source}: ')
+            + f'{setting} names {name}, which cannot be imported: {type(error).__name__}: {error}'
+            + (f'; did you mean {close[0]}?' if close else ''))
+
+
 def connect(app: Celery, settings: Settings) -> Connection:
     """An open connection to the broker; raises :class:`BrokerUnusable`."""
     url = mask('BROKER_URL', settings.BROKER_URL)
-    connection = app.connection_for_write()
     try:
+        connection = app.connection_for_write()
         transport = connection.transport
     except (KeyError, ImportError):
         raise BrokerUnusable(f'BROKER_URL {url} names no kind of broker that is known here; use amqp://',
@@ -60,6 +85,16 @@ def _unusable(error: BaseException, url: Any) -> BrokerUnusable:
                           '`make rabbitmq` starts one for development')
 
 
+@contextmanager
+def permitted() -> Iterator[None]:
+    """What the broker does not permit in between is raised as :class:`BrokerUnusable`."""
+    try:
+        yield
+    except AccessRefused as error:
+        raise BrokerUnusable(f'the broker does not permit what is needed: {error.message} (rabbitmqctl '
+                             'list_permissions)', EX_NOPERM) from None
+
+
 def refuse_unsafe(connection: Connection, settings: Settings) -> None:
     """Raise :class:`BrokerUnusable` for a broker that loses messages, unless the operator said that it may."""
     kind = connection.transport.driver_type
@@ -77,13 +112,11 @@ def check(app: Celery, settings: Settings) -> None:
     with connect(app, settings) as connection:
         refuse_unsafe(connection, settings)
         try:
-            topology.declare(connection, app.amqp.queues.consume_from.values())
+            with permitted():
+                topology.declare(connection, app.amqp.queues.consume_from.values())
         except PreconditionFailed as error:
             raise BrokerUnusable(
                 f'a queue exists in another shape: {error.message}; see QUEUE_TYPE, or remove the arguments and use a '
                 'policy', EX_CONFIG) from None
-        except AccessRefused as error:
-            raise BrokerUnusable(f'the user may not declare what the worker needs: {error.message}',
-                                 EX_NOPERM) from None
         except connection.channel_errors + connection.connection_errors as error:
             raise BrokerUnusable(f'the broker does not take our queues: {error}') from None

@@ -6,13 +6,14 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from kombu import Queue
+from amqp.exceptions import AMQPNotImplementedError, PreconditionFailed
+from kombu import Producer, Queue
 
 from ecommerce_worker import topology
 from ecommerce_worker.errors import Undecodable
-from ecommerce_worker.task import Task
 from ecommerce_worker.topology import Depth
 from ecommerce_worker.wire import Notes, Raw, read
+from ecommerce_worker.worker.parked import key_of
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -22,14 +23,35 @@ if TYPE_CHECKING:
 ELSEWHERE = ('celery', 'ecommerce')
 
 
+#: Seconds for a broker to confirm a message; a sound one needs milliseconds.
+PROBE_SECONDS = 3.0
+
+
+def takes_messages(connection: Connection) -> bool:
+    """Whether the broker takes messages: it makes publishers wait while its memory or its disk is short."""
+    if not topology.has_waiting_room(connection):
+        return True
+    probe = connection.clone()
+    try:
+        # To a queue that there is not: confirmed as any other, and gone.  Not empty: it is before the body of a message
+        # that RabbitMQ stops to read.
+        Producer(probe).publish(b'?', exchange='', routing_key='ecommerce.nowhere', confirm_timeout=PROBE_SECONDS)
+    except TimeoutError:
+        return False
+    finally:
+        # Not closed in good order: a broker that does not read would not answer.
+        probe.collect(socket_timeout=0.1)
+    return True
+
+
 def depths(connection: Connection, names: Iterable[str]) -> list[Depth]:
     """How full those of these queues are that exist."""
     return [found for name in dict.fromkeys(names) if (found := topology.depth(connection, name))]
 
 
 def waiting_room(connection: Connection) -> list[str]:
-    """The queues of the waiting room."""
-    return [topology.level(n) for n in range(topology.BITS)] if topology.has_waiting_room(connection) else []
+    """The queues of the waiting room, in the order in which messages pass through them."""
+    return [topology.level(n) for n in reversed(range(topology.BITS))] if topology.has_waiting_room(connection) else []
 
 
 def purge(connection: Connection, names: Iterable[str]) -> int:
@@ -41,14 +63,30 @@ def purge(connection: Connection, names: Iterable[str]) -> int:
         channel.close()
 
 
-def delete(connection: Connection, names: Iterable[str]) -> None:
-    """Delete these queues with all that is in them."""
+def deleted(connection: Connection, name: str) -> bool:
+    """Delete the queue unless it holds messages; whether it is gone."""
+    # A connection of its own: RabbitMQ closes it on whoever asks this of a quorum queue.
+    with connection.clone() as own:
+        try:
+            own.channel().queue_delete(name, if_empty=True)
+        except PreconditionFailed:
+            return False
+        except AMQPNotImplementedError:
+            return _deleted_after_a_look(connection, name)
+        found = topology.depth(own, name)
+    return found is None or not found.messages
+
+
+def _deleted_after_a_look(connection: Connection, name: str) -> bool:
+    found = topology.depth(connection, name)
+    if found and found.messages:
+        return False
     channel = connection.channel()
     try:
-        for name in names:
-            channel.queue_delete(name)
+        channel.queue_delete(name)
     finally:
         channel.close()
+    return True
 
 
 def park(app: Celery, connection: Connection, names: Iterable[str], reason: str) -> Iterator[str]:
@@ -78,6 +116,4 @@ def _park(app: Celery, message: Any, queue: str, reason: str) -> None:
     except Undecodable:
         topology.park(app, raw, notes, task='', id='', key='', reason=reason)
         return
-    task = app.tasks.get(call.task)
-    topology.park(app, raw, notes, task=call.task, id=call.id, reason=reason,
-                  key=task.key_of(call) if isinstance(task, Task) else '')
+    topology.park(app, raw, notes, task=call.task, id=call.id, key=key_of(app, call), reason=reason)

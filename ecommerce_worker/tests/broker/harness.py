@@ -143,6 +143,13 @@ class Worker:
                 env=dict(environment), cwd=log.parent, start_new_session=True)
 
     @property
+    def children(self) -> list[str]:
+        """The processes that it started and that still run."""
+        found = subprocess.run(['ps', '-o', 'pid=', '--ppid', str(self.process.pid)], capture_output=True, text=True,
+                               check=False)
+        return found.stdout.split()
+
+    @property
     def log(self) -> str:
         """All it has logged so far."""
         return self._log.read_text()

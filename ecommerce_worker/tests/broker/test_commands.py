@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 
 import pytest
-from kombu import Queue
+from kombu import Producer, Queue
 
 from ecommerce_worker import topology
 from ecommerce_worker.demo.rabbitmq import free_port
 from ecommerce_worker.demo.shop import Answer
-from ecommerce_worker.tests.broker.harness import FULFILL, QUEUE, eventually
+from ecommerce_worker.tests.broker.harness import FULFILL, QUEUE, QUEUES, eventually
+from ecommerce_worker.worker import queues
 
 
 @pytest.fixture
@@ -68,9 +71,10 @@ def test_a_message_that_could_not_be_read_is_resent_byte_by_byte(broker, start_w
                        headers={'task': FULFILL, 'id': 'id-1'})
     start_worker().ready()
     before = eventually(broker.parked)
-    assert 'os.system' in before[0].headers['ecommerce']['reason'] or 'posix' in before[0].headers['ecommerce']['reason']
+    assert re.search(r'os\.system|posix', before[0].headers['ecommerce']['reason'])
     command('parked', 'resend', '--all')
-    after = eventually(lambda: (found := broker.parked()) and len(found[0].headers['ecommerce']['history']) > 1 and found)
+    after = eventually(lambda: [message for message in broker.parked()
+                                if len(message.headers['ecommerce']['history']) > 1])
     assert (after[0].body, after[0].content_type) == (body, 'application/x-python-serialize')
 
 
@@ -85,6 +89,24 @@ def test_resending_picks_by_order_task_and_id(broker, start_worker, publish, com
     assert command('parked', 'resend', '--order', 'EDX-3').returncode == 1
     assert command('parked', 'resend').returncode == 2
     assert broker.depth(topology.PARKED) == 3
+
+
+def test_a_message_of_a_task_that_is_not_there_is_found_by_the_order_number_that_it_names(
+        broker, start_worker, publish, command):
+    publish(task='tasks.of.next.year', queue=QUEUE, order_number='EDX-1')
+    worker = start_worker().ready()
+    eventually(lambda: broker.parked_order('EDX-1'))
+    assert 'key=EDX-1 ' in worker.log
+    assert '1 parked message' in command('parked', 'list', '--order', 'EDX-1').stdout
+
+
+def test_an_order_number_with_a_space_is_one_word_in_the_log_and_one_argument_of_a_command(
+        broker, start_worker, publish, command):
+    publish('EDX 1')
+    worker = start_worker().ready()
+    eventually(lambda: broker.parked_order('EDX 1'))
+    assert ' key="EDX 1" ' in worker.log
+    assert '1 parked message' in command('parked', 'list', '--order', 'EDX 1').stdout
 
 
 def test_discarding_asks_first(stuck, command, broker):
@@ -121,6 +143,54 @@ def test_status_counts_what_waits_and_what_is_parked(shop, broker, start_worker,
     status = command('status', '--timeout', '3')
     assert 'waiting   1 for their next try' in status.stdout
     assert 'parked    1 for a person' in status.stdout
+
+
+def test_status_fails_on_parked_messages_if_told_to(stuck, command):
+    assert command('status', '--timeout', '3').returncode == 0
+    status = command('status', '--timeout', '3', '--fail-on-parked')
+    assert status.returncode == 1
+    assert 'trouble: 1 parked message for a person to look at' in status.stdout
+
+
+def test_status_does_not_count_the_workers_of_other_services(broker, command, tmp_path):
+    (tmp_path / 'other.py').write_text(
+        'from celery import Celery\n'
+        f'app = Celery("other", broker={broker.url!r})\n'
+        '@app.task\n'
+        'def mail(): pass\n')
+    with (tmp_path / 'other.log').open('wb') as log:
+        other = subprocess.Popen([sys.executable, '-m', 'celery', '-A', 'other', 'worker', '-P', 'solo', '-Q', 'other'],
+                                 cwd=tmp_path, stdout=log, stderr=log)
+    try:
+        eventually(lambda: broker.consumers('other'))
+        status = command('status', '--timeout', '3')
+        assert status.returncode == 1
+        assert 'workers   none' in status.stdout
+        assert 'trouble: no worker answered within 3 s' in status.stdout
+    finally:
+        other.terminate()
+        other.wait(30)
+
+
+def test_status_says_that_there_are_no_queues_yet(broker, command):
+    with broker.connection() as connection:
+        channel = connection.channel()
+        for name in QUEUES:
+            channel.queue_delete(name)
+    shown = command('status').stdout
+    assert 'There are no queues yet' in shown
+    assert 'CONSUMERS' not in shown
+
+
+def test_status_says_that_a_full_broker_takes_no_messages(broker, command):
+    broker.node.ctl('set_disk_free_limit', str(10 ** 15))
+    try:
+        status = command('status')
+    finally:
+        broker.node.ctl('set_disk_free_limit', str(50_000_000))
+    assert status.returncode == 1
+    assert 'trouble: the broker takes no messages' in status.stdout
+    assert 'workers   ?' in status.stdout
 
 
 def test_purging_offers_to_park_and_says_what_it_would_destroy(broker, publish, command):
@@ -178,13 +248,53 @@ def test_a_reset_mends_a_queue_of_another_shape(broker, command):
         topology.task_queue(QUEUE).bind(connection.channel()).declare()
 
 
+def test_a_reset_parks_what_is_published_while_it_runs(broker, publish, environment):
+    publish('EDX-1')
+    with subprocess.Popen([sys.executable, '-m', 'ecommerce_worker', 'queues', 'reset'], env=environment, text=True,
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as reset:
+        shown = ''
+        while 'leave them?' not in shown:  # by now it has looked what there is
+            shown += reset.stdout.read(1)
+        publish('EDX-2', queue='fulfillment')
+        eventually(lambda: broker.depth('fulfillment') == 1)
+        shown = reset.communicate('park\n', timeout=60)[0]
+    assert shown.count('1 message parked') == 2
+    assert {message.headers['ecommerce']['key'] for message in broker.parked()} == {'EDX-1', 'EDX-2'}
+
+
+@pytest.mark.parametrize('queue_type', ['classic', 'quorum'])
+def test_only_an_empty_queue_is_deleted(broker, queue_type):
+    with broker.connection() as connection:
+        queue = Queue('somebodys', queue_arguments={'x-queue-type': queue_type}).bind(connection.channel())
+        queue.declare()
+        Producer(queue.channel).publish({}, exchange='', routing_key='somebodys', delivery_mode=2)
+        eventually(lambda: broker.depth('somebodys') == 1)
+        assert not queues.deleted(connection, 'somebodys')
+        assert broker.depth('somebodys') == 1
+        queue.purge()
+        assert queues.deleted(connection, 'somebodys')
+        assert topology.depth(connection, 'somebodys') is None
+
+
+def test_a_reset_of_quorum_queues_parks_what_they_hold(broker, command, publish):
+    with broker.connection() as connection:
+        channel = connection.channel()
+        channel.queue_delete(QUEUE)
+        Queue(QUEUE, queue_arguments={'x-queue-type': 'quorum'}).bind(channel).declare()
+        Producer(channel).publish({}, exchange='', routing_key=QUEUE, delivery_mode=2)
+    assert command('queues', 'reset', '--park').returncode == 0
+    assert (broker.depth(QUEUE), broker.depth(topology.PARKED)) == (0, 1)
+    publish('EDX-1')  # which declares the queue in the shop's shape
+
+
 # -- a worker that cannot start says why ------------------------------------------------------------------------------
 
-@pytest.mark.parametrize(('url', 'status', 'says'), [
+@pytest.mark.parametrize('url, status, says', [
     ('amqp://guest:guest@127.0.0.1:{free}//', 69, 'cannot be reached'),
     ('amqp://guest:guest@broker.invalid//', 69, 'cannot be reached'),
     ('amqp://guest:wrong-password@127.0.0.1:{port}//', 77, 'refuses the login'),
     ('amqp://guest:guest@127.0.0.1:{port}/nowhere', 77, 'virtual host'),
+    ('foo://guest:wrong-password@127.0.0.1', 78, 'no kind of broker that is known here'),
     ('memory://', 78, 'loses messages'),
     ('filesystem://', 78, 'loses messages'),
 ])
@@ -208,27 +318,118 @@ def test_a_worker_refuses_to_start_on_the_problems_that_check_shows(command):
     assert 'did you mean ECOMMERCE_API_ROOT' in checked.stdout
 
 
+@pytest.mark.parametrize('imports, says', [
+    ('ecommerce_worker.fulfilment.v1.tasks', 'did you mean ecommerce_worker.fulfillment.v1.tasks?'),
+    ('broken', 'cannot be imported: ZeroDivisionError: division by zero'),
+])
+def test_a_module_of_tasks_that_cannot_be_imported_is_a_wrong_setting(command, environment, tmp_path, imports, says):
+    (tmp_path / 'broken.py').write_text('1 / 0\n')
+    environment['PYTHONPATH'] = str(tmp_path)
+    for ended in (command('worker', CELERY_IMPORTS=imports), command('check', CELERY_IMPORTS=imports)):
+        assert ended.returncode == 1
+        assert f'CELERY_IMPORTS names {imports}, which' in ended.stderr + ended.stdout
+        assert says in ended.stderr + ended.stdout
+        assert 'Traceback' not in ended.stderr
+
+
+@pytest.mark.parametrize('pool', [('--pool', 'gevent'), ('-Pgevent',)], ids=' '.join)
+def test_a_pool_that_is_not_offered_is_a_wrong_command_line(command, pool):
+    ended = command('worker', *pool)
+    assert ended.returncode == 2
+    assert ended.stderr == 'ecommerce-worker: --pool must be one of threads, prefork, solo\n'
+
+
+# What docs/how-to/go-to-production.rst says that a worker's user needs.
+NEEDED = r'^(ecommerce([._].*)?|fulfillment|email_marketing|.*celery\.pidbox)$'
+NEEDED_TO_WRITE = r'^(ecommerce([._].*)?|fulfillment|email_marketing|.*celery\.pidbox|amq\.default)$'
+
+
+@pytest.fixture
+def permit(broker, environment):
+    """Have worker and commands use a RabbitMQ user of these permissions (configure, write, read)."""
+    def set_permissions(*patterns):
+        broker.node.ctl('set_permissions', '-p', '/', 'worker', *patterns)
+
+    broker.node.ctl('add_user', 'worker', 'password-of-the-worker')
+    environment['ECOMMERCE_WORKER_BROKER_URL'] = broker.url.replace('guest:guest', 'worker:password-of-the-worker')
+    yield set_permissions
+    broker.node.ctl('delete_user', 'worker')
+
+
+def test_a_worker_and_its_commands_need_no_more_permissions_than_are_documented(
+        shop, broker, permit, publish, start_worker, command):
+    permit(NEEDED, NEEDED_TO_WRITE, NEEDED)
+    shop.add_order('EDX-1', Answer(status=503))
+    shop.add_order('EDX-2', Answer(status=403).always())
+    worker = start_worker(MAX_FULFILLMENT_RETRIES=0).ready()
+    publish('EDX-1')
+    publish('EDX-2')
+    eventually(lambda: worker.settled('EDX-1') == 'done' and broker.parked_order('EDX-2'))
+    status = command('status', '--timeout', '3')
+    assert status.returncode == 0, status.stdout + status.stderr
+    assert command('parked', 'discard', '--all', '--yes').returncode == 0
+    assert worker.stop() == 0
+    assert command('queues', 'reset', '--park').returncode == 0
+    assert "refused for user 'worker'" not in (broker.node.directory / 'node.log').read_text()
+
+
+def test_a_worker_without_a_permission_that_it_needs_says_which_in_one_line(permit, start_worker):
+    permit('^(?!.*pidbox).*$', '.*', '.*')
+    worker = start_worker()
+    assert worker.process.wait(30) == 77
+    complaint, = (line for line in worker.log.splitlines() if ' CRITICAL ' in line)
+    assert "access to exchange 'celery.pidbox' in vhost '/' refused for user 'worker'" in complaint
+    assert 'Traceback' not in worker.log
+
+
+def test_a_command_without_a_permission_that_it_needs_says_which_in_one_line(permit, command):
+    permit('', '.*', '.*')
+    for words in (['worker'], ['status'], ['queues', 'reset', '--yes'], ['parked', 'list']):
+        ended = command(*words)
+        assert ended.returncode == 77, ended.stderr
+        assert "refused for user 'worker'" in ended.stderr
+        assert len(ended.stderr.splitlines()) == 1
+
+
+def test_a_worker_logs_the_configuration_in_force_without_secrets(start_worker):
+    log = start_worker().ready().log
+    assert 'configuration: MAX_FULFILLMENT_RETRIES=2 from="environment ECOMMERCE_WORKER_MAX_FULFILLMENT_RETRIES"' in log
+    assert 'configuration: BACKEND_SERVICE_EDX_OAUTH2_SECRET=*** ' in log
+    assert 'demo-client-secret' not in log
+    assert 'guest:guest' not in log
+
+
+def test_variables_of_celery_do_not_overrule_the_settings(shop, publish, environment, start_worker):
+    nowhere = f'amqp://127.0.0.1:{free_port()}//'
+    environment.update(dict.fromkeys(
+        ('BROKER_URL', 'CELERY_BROKER_URL', 'CELERY_BROKER_READ_URL', 'CELERY_BROKER_WRITE_URL'), nowhere))
+    environment.update(dict.fromkeys(('RESULT_BACKEND', 'CELERY_RESULT_BACKEND'), 'nonsense://'))
+    shop.add_order('EDX-1', Answer(status=503))
+    worker = start_worker().ready()
+    publish('EDX-1')
+    eventually(lambda: worker.settled('EDX-1') == 'done')
+
+
 def test_check_shows_what_is_in_force_without_secrets(command, broker):
     checked = command('check')
     assert checked.returncode == 0
     assert 'demo-client-secret' not in checked.stdout
     assert 'guest:guest' not in checked.stdout
-    assert re.search(r'MAX_FULFILLMENT_RETRIES +environment ECOMMERCE_WORKER_MAX_FULFILLMENT_RETRIES +2', checked.stdout)
+    row = r'MAX_FULFILLMENT_RETRIES +environment ECOMMERCE_WORKER_MAX_FULFILLMENT_RETRIES +2'
+    assert re.search(row, checked.stdout)
 
 
-def test_celery_itself_starts_the_same_worker(shop, broker, publish, environment, tmp_path):
-    import subprocess
-    import sys
-
+def test_celery_itself_starts_the_same_worker(shop, broker, publish, environment, command, tmp_path):
     shop.add_order('EDX-1', Answer(status=503))
-    with (tmp_path / 'celery.log').open('wb') as log:
+    path = tmp_path / 'celery.log'
+    with path.open('wb') as log:
         worker = subprocess.Popen([sys.executable, '-m', 'celery', '-A', 'ecommerce_worker.celery_app:app', 'worker'],
                                   env=environment, stdout=log, stderr=log)
     try:
         publish('EDX-1')
         eventually(lambda: shop.orders['EDX-1'].status == 'Complete')
-        assert 'done: task=' in eventually(lambda: 'done: task=' in (tmp_path / 'celery.log').read_text() and
-                                           (tmp_path / 'celery.log').read_text())
+        eventually(lambda: 'done: task=' in path.read_text())
+        assert 'workers   celery@' in command('status', '--timeout', '3').stdout
     finally:
         worker.terminate()
         worker.wait(30)

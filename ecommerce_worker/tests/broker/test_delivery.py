@@ -16,6 +16,9 @@ from ecommerce_worker.demo.shop import Answer
 from ecommerce_worker.tests.broker.harness import FULFILL, MESSAGES, QUEUE, Worker, eventually, worker_environment
 from ecommerce_worker.wire import Raw
 
+#: The module of the tasks that these tests are about.
+TASKS = FULFILL.rpartition('.')[0]
+
 
 def complete(shop: Any, *numbers: str) -> bool:
     """Whether all these orders are complete."""
@@ -43,6 +46,7 @@ def test_orders_in_flight_survive_the_kill_of_a_prefork_worker(shop, publish, st
     for number in numbers:
         publish(number)
     eventually(lambda: sum(order.puts for order in shop.orders.values()) >= 4)
+    assert len(worker.children) == 4
     worker.kill()
     again = start_worker('--pool', 'prefork', '--concurrency', '4', FULFILLMENT_READ_TIMEOUT=10).ready()
     eventually(lambda: all(again.settled(number) in ('done', 'skipped') for number in numbers))
@@ -84,6 +88,20 @@ def test_a_worker_goes_on_after_a_restart_of_rabbitmq(shop, broker, publish, sta
     worker.ready()
     publish('EDX-2')
     eventually(lambda: worker.settled('EDX-2') == 'done')
+    # What Celery advises after each lost connection was heeded long ago.
+    assert 'Connection to broker lost' in worker.log
+    assert 'In Celery 5.1' not in worker.log
+
+
+@pytest.mark.parametrize('pool', ['threads', 'prefork'])
+def test_a_worker_goes_on_after_its_queue_was_deleted(shop, broker, publish, start_worker, pool):
+    shop.add_order('EDX-1', Answer(status=503))
+    worker = start_worker(WORKER_POOL=pool, WORKER_CONCURRENCY=2).ready()
+    with broker.connection() as connection:
+        connection.channel().queue_delete(QUEUE)
+    worker.ready()
+    publish('EDX-1')
+    eventually(lambda: worker.settled('EDX-1') == 'done')
 
 
 def test_a_stopping_worker_finishes_what_runs(shop, broker, publish, start_worker):
@@ -119,7 +137,7 @@ def test_a_task_that_ends_its_process_is_parked_in_the_end(shop, broker, publish
     publish('EDX-666', task='culprit.end_process', queue=QUEUE)
     for number in numbers:
         publish(number)
-    settings = {'CELERY_IMPORTS': "['ecommerce_worker.fulfillment.v1.tasks', 'culprit']", 'REDELIVERY_LIMIT': 3, 'REDELIVERY_DELAY': 2}
+    settings = {'CELERY_IMPORTS': f'{TASKS},culprit', 'REDELIVERY_LIMIT': 3, 'REDELIVERY_DELAY': 2}
 
     def parked() -> Any:
         """The culprit's notes; as long as there are none, a supervisor's work: start the worker that it ended."""
@@ -138,12 +156,12 @@ def test_a_task_that_ends_its_process_is_parked_in_the_end(shop, broker, publish
 @pytest.mark.parametrize('message', [found for found in MESSAGES if found['task'] == FULFILL],
                          ids=lambda message: f'{message["celery"]}-{message["n"]}')
 def test_genuine_fulfilment_messages_run_unchanged(shop, broker, start_worker, message):
-    number = eval(message['args_readable'])[0]  # noqa: S307 - our own data
+    number = eval(message['args_readable'])[0]
     shop.add_order(number)
     broker.publish_message(message)
     worker = start_worker().ready()
     eventually(lambda: worker.settled(number) == 'done')
-    wanted = eval(message['kwargs_readable'])  # noqa: S307
+    wanted = eval(message['kwargs_readable'])
     assert shop.orders[number].email_opt_in is wanted.get('email_opt_in', False)
 
 
@@ -151,9 +169,10 @@ def test_messages_of_tasks_that_are_not_there_are_parked_unchanged(broker, start
     strange = [message for message in MESSAGES if message['task'] != FULFILL]
     for message in strange:
         broker.publish_message(message)
-    start_worker().ready()
+    start_worker(CELERY_IMPORTS=TASKS).ready()
     parked = eventually(lambda: len(found := broker.parked()) == len(strange) and found)
-    assert sorted(Raw.of(message).body for message in parked) == sorted(base64.b64decode(m['body_base64']) for m in strange)
+    bodies = [base64.b64decode(message['body_base64']) for message in strange]
+    assert sorted(Raw.of(message).body for message in parked) == sorted(bodies)
     assert {message.headers['ecommerce']['id'] for message in parked} == {m['correlation_id'] for m in strange}
     for message in parked:
         assert 'ann@example.com' not in str(message.headers)
@@ -161,7 +180,7 @@ def test_messages_of_tasks_that_are_not_there_are_parked_unchanged(broker, start
 
 
 @pytest.mark.parametrize('serializer', ['json', 'pickle'])
-@pytest.mark.parametrize(('protocol', 'exchange'), [(1, 'named after the queue'), (2, 'the default one')])
+@pytest.mark.parametrize('protocol, exchange', [(1, 'named after the queue'), (2, 'the default one')])
 def test_both_ways_of_publishing_arrive(shop, broker, start_worker, serializer, protocol, exchange):
     shop.add_order('EDX-1')
     worker = start_worker().ready()

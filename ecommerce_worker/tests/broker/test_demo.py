@@ -18,15 +18,10 @@ from typing import Any
 import pytest
 from kombu import Producer, Queue
 
-from ecommerce_worker.demo.orders import HOPELESS, IN_MID_FLIGHT, TROUBLES
+from ecommerce_worker.demo.orders import HOPELESS, IN_MID_FLIGHT, LETTERS, TROUBLES
 from ecommerce_worker.tests.broker.harness import QUEUE, Broker, eventually
 
 COUNTABLE = Path('/proc/self/environ').exists()
-
-IN_FILES = """
-import sys
-from ecommerce_worker.demo import orders, story
-"""
 
 
 @dataclass
@@ -76,13 +71,13 @@ def play(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
     """Start a demonstration: the command, or a program of its own."""
     started: list[Demo] = []
 
-    def start(program: str = '', **environment: str) -> Demo:
+    def start(*options: str, program: str = '', **environment: str) -> Demo:
         mark = uuid.uuid4().hex
         (tmp_path / 'tmp').mkdir()
         given = {'MARK': mark, 'TMPDIR': str(tmp_path / 'tmp'), 'COLUMNS': '150', **environment}
         kept = {name: value for name, value in os.environ.items()
                 if name != 'BROKER_URL' and not name.startswith('ECOMMERCE_WORKER')}
-        call = ['-c', program] if program else ['-m', 'ecommerce_worker', 'demo']
+        call = ['-c', program] if program else ['-m', 'ecommerce_worker', 'demo', *options]
         with (tmp_path / 'shown').open('w') as shown:
             process = subprocess.Popen([sys.executable, *call], stdout=shown, stderr=shown, text=True,
                                        env={**kept, **given})
@@ -98,45 +93,51 @@ def play(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
 
 
 def ended_well(shown: str) -> set[str]:
-    """The orders that the table says ended as they should."""
+    """The orders and mails that the table says ended as they should."""
     table = shown.partition('What happened\n')[2]
-    return set(re.findall(r'^(EDX-\d+) .*✓$', table, re.MULTILINE))
+    return set(re.findall(r'^(EDX-\d+|mail \d+) .*✓$', table, re.MULTILINE))
 
 
 @pytest.mark.usefixtures('node')
-def test_each_order_ends_as_it_should_on_a_private_rabbitmq(play):
+def test_each_order_and_each_mail_ends_as_it_should_on_a_private_rabbitmq(play):
     demo = play()
     shown = demo.ends(0)
-    assert ended_well(shown) == {story.number for story in (*TROUBLES, *IN_MID_FLIGHT, HOPELESS)}
+    assert ended_well(shown) == {story.number for story in (*TROUBLES, *LETTERS, *IN_MID_FLIGHT, HOPELESS)}
     assert '✗' not in shown
     assert 'a private RabbitMQ' in shown
     assert re.search(r'EDX-10005 .* 3 PUT 2 GET +the shop failed \(503\), twice; fulfilled', shown)
     assert re.search(r'EDX-10015 .* 1 PUT 1 GET +its worker was killed; .* +fulfilled +✓', shown)
     assert re.search(r'EDX-10016 .* 2 PUT 1 GET +its worker was killed; ', shown)
+    assert re.search(r'mail 7001 .* 1 mail 1 report +sent; the shop was told +sent', shown)
+    assert re.search(r'mail 7002 .* 2 mail 1 report +SendGrid asks us to slow down \(429\); ', shown)
+    assert re.search(r'mail 7003 .* 1 mail +parked: SendGrid refuses it \(400\): ', shown)
+    assert [content for letter in LETTERS for content in (*letter.call[0][2:], letter.to) if content in shown] == []
     assert 'Traceback' not in shown
     assert demo.files == []
     assert '\033' not in shown
 
 
 def test_it_works_without_a_rabbitmq_and_goes_on_if_told_to(play):
-    demo = play(IN_FILES + 'sys.exit(story.run(keep=True, rabbitmq=False))')
+    demo = play('--keep', '--files')
     demo.shows('parked list` and the like')
     shown = demo.shown
     assert 'For demonstration only' in shown
-    assert ended_well(shown) == {story.number for story in (*TROUBLES, HOPELESS)}
+    assert ended_well(shown) == {story.number for story in (*TROUBLES, *LETTERS, HOPELESS)}
     exports = dict(re.findall(r'^export (\w+)=(.*)$', shown, re.MULTILINE))
     environment = {name: shlex.split(value)[0] for name, value in exports.items()}
     listed = subprocess.run([sys.executable, '-m', 'ecommerce_worker', 'parked', 'list'], text=True, check=False,
                             capture_output=True, env={**os.environ, **environment}, timeout=30)
-    assert (listed.returncode, '1 parked message' in listed.stdout) == (0, True), listed
+    assert (listed.returncode, '2 parked messages' in listed.stdout) == (0, True), listed
     demo.process.send_signal(signal.SIGINT)
     demo.ends(0)
     assert demo.files == []
 
 
 def test_an_order_that_ends_otherwise_is_named_and_the_logs_stay(play):
-    demo = play(IN_FILES + """
-story.TROUBLES, story.HOPELESS = (), orders.Story('EDX-1', 'a wrong expectation', puts=2)
+    demo = play(program="""
+import sys
+from ecommerce_worker.demo import orders, story
+story.TROUBLES, story.LETTERS, story.HOPELESS = (), (), orders.Story('EDX-1', 'a wrong expectation', puts=2)
 sys.exit(story.run(rabbitmq=False))
 """)
     shown = demo.ends(1)
@@ -171,9 +172,10 @@ def test_killed_it_leaves_no_process(play):
     demo.ends(-signal.SIGKILL)
 
 
-def test_interrupted_on_somebodys_rabbitmq_it_takes_its_messages_out_again(play, broker: Broker):
+@pytest.mark.parametrize('moment', ['mail 7001  mail 202', 'killed'])  # first, what follows from a mail waits
+def test_interrupted_on_somebodys_rabbitmq_it_takes_its_messages_out_again(play, broker: Broker, moment: str):
     demo = play(BROKER_URL=broker.url)
-    demo.shows('killed')
+    demo.shows(moment)
     demo.process.send_signal(signal.SIGINT)
     demo.ends(130)
     assert (broker.depth(QUEUE), broker.waiting(), broker.parked()) == (0, 0, [])

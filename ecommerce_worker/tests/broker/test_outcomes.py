@@ -124,7 +124,8 @@ def told(node: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
         overrides = {
             'refused': {'ECOMMERCE_API_ROOT': f'{nowhere}/api/v2/', **impatient},
             'dns': {'ECOMMERCE_API_ROOT': 'http://shop.invalid/api/v2/', **impatient},
-            'tls': {'ECOMMERCE_API_ROOT': f'https://127.0.0.1:{node.port}/api/v2/', **impatient},  # speaks AMQP, not TLS
+            # What answers there speaks AMQP, not TLS.
+            'tls': {'ECOMMERCE_API_ROOT': f'https://127.0.0.1:{node.port}/api/v2/', **impatient},
             'token-refused': {'BACKEND_SERVICE_EDX_OAUTH2_PROVIDER_URL': f'{nowhere}/oauth2', **impatient},
             'token-500': {'BACKEND_SERVICE_EDX_OAUTH2_PROVIDER_URL': failing.oauth2_root, **impatient},
             'token-401': {'BACKEND_SERVICE_EDX_OAUTH2_SECRET': 'not-the-secret'},

@@ -1,5 +1,6 @@
 """Facts: what is told of a run, and its form on the wire."""
 
+import contextlib
 import json
 
 import pytest
@@ -12,8 +13,9 @@ from ecommerce_worker.facts import LAST_SECOND, LENGTHS, OUTCOMES, Fact, read
 from ecommerce_worker.observe import Told
 from ecommerce_worker.worker.telling import fact_of
 
-FACT = Fact('retrying', 1_700_000_000.5, 0.25, 2, 'ecommerce_worker.fulfillment.v1.tasks.fulfill_order', 'id-1', 'EDX-1',
-            'edx', 'ecommerce.fulfillment', 'the shop failed (503)', 503, 1_700_000_030.0, 'ecommerce-1@host', 'root-1')
+FACT = Fact('retrying', 1_700_000_000.5, 0.25, 2, 'ecommerce_worker.fulfillment.v1.tasks.fulfill_order', 'id-1',
+            'EDX-1', 'edx', 'ecommerce.fulfillment', 'the shop failed (503)', 503,
+            1_700_000_030.0, 'ecommerce-1@host', 'root-1')
 
 
 def wire(**changed):
@@ -34,7 +36,8 @@ def test_two_facts_are_never_the_same():
 
 
 @pytest.mark.parametrize('task, key', [
-    ('a.b.fulfill_order', 'retrying.a.b.fulfill_order'), ('', 'retrying.unknown'), ('é' * 200, 'retrying.' + 'é' * 123)])
+    ('a.b.fulfill_order', 'retrying.a.b.fulfill_order'), ('', 'retrying.unknown'),
+    ('é' * 200, 'retrying.' + 'é' * 123)])
 def test_a_fact_is_routed_by_outcome_and_task(task, key):
     fact = Fact('retrying', 1.0, task=task)
     assert fact.routing_key == key
@@ -82,14 +85,13 @@ def test_a_text_that_is_none_is_empty(name):
 @given(st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text(), lambda each: st.lists(each)
                     | st.dictionaries(st.sampled_from(['version', 'outcome', 'fact', 'started', 'status']), each)))
 def test_whatever_is_read_either_is_a_fact_or_is_refused(value):
-    try:
+    with contextlib.suppress(Undecodable):
         assert read(json.dumps(value).encode()).outcome in OUTCOMES
-    except Undecodable:
-        pass
 
 
 def test_the_next_try_is_told_as_a_delay_and_published_as_a_time():
-    fact = fact_of(Told('retrying', 'a.b', 'id-1', 'EDX-1', 'edx', 2, 0.5, 'why', 30.0, 503, 'q', 'root', 1000.0), 'w@h')
+    told = Told('retrying', 'a.b', 'id-1', 'EDX-1', 'edx', 2, 0.5, 'why', 30.0, 503, 'q', 'root', 1000.0)
+    fact = fact_of(told, 'w@h')
     assert (fact.started, fact.seconds, fact.ended, fact.next_try) == (1000.0, 0.5, 1000.5, 1030.5)
     assert (fact.status, fact.queue, fact.root_id, fact.worker) == (503, 'q', 'root', 'w@h')
     assert facts.read(fact.as_body()) == fact

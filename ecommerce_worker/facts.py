@@ -1,0 +1,122 @@
+"""What is told of one run, or of one message, and its form on the wire; ids and reasons, never contents."""
+
+from __future__ import annotations
+
+import json
+import math
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from ecommerce_worker.errors import Undecodable
+
+#: The version of the form; who reads another one keeps it aside.
+VERSION: Final = 1
+
+#: The form on the wire.
+CONTENT_TYPE: Final = 'application/json'
+
+#: How a run ends (``returned``: given back to its queue), and what a person does with a parked message.
+OUTCOMES: Final = ('done', 'skipped', 'retrying', 'parked', 'returned', 'resent', 'discarded')
+
+#: The most letters of each text.
+LENGTHS: Final[Mapping[str, int]] = {
+    'task': 255, 'id': 255, 'key': 128, 'site': 128, 'queue': 255, 'reason': 1000, 'worker': 255, 'root_id': 255}
+
+#: The end of the year 9999, the last that databases know, in epoch seconds.
+LAST_SECOND: Final = 253_402_300_799
+
+
+def new_id() -> str:
+    """An id for a fact."""
+    return uuid.uuid4().hex
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One run that ended, or one message that was parked or taken out.
+
+    ``started`` and ``next_try`` are epoch seconds, ``status`` is the HTTP status that decided it, ``fact`` tells this
+    fact from any other however often it arrives, ``root_id`` is the id of the request that everything began with.
+    """
+
+    outcome: str
+    started: float
+    seconds: float = 0.0
+    attempt: int = 0
+    task: str = ''
+    id: str = ''
+    key: str = ''
+    site: str = ''
+    queue: str = ''
+    reason: str = ''
+    status: int | None = None
+    next_try: float | None = None
+    worker: str = ''
+    root_id: str = ''
+    fact: str = field(default_factory=new_id)
+
+    @property
+    def routing_key(self) -> str:
+        """``<outcome>.<task>``, which AMQP limits to 255 bytes."""
+        return f'{self.outcome}.{self.task or "unknown"}'.encode()[:255].decode(errors='ignore')
+
+    @property
+    def ended(self) -> float:
+        """When the run ended, in epoch seconds."""
+        return min(self.started + self.seconds, LAST_SECOND)
+
+    def as_body(self) -> bytes:
+        """The fact in JSON, without what is not there."""
+        said = {name: value for name, value in vars(self).items() if value not in ('', None)}
+        return json.dumps({'version': VERSION, **said}, separators=(',', ':')).encode()
+
+
+def read(body: bytes) -> Fact:
+    """The fact that a body holds; raises :class:`~ecommerce_worker.errors.Undecodable`, whatever it is.
+
+    Names that are not known are what a later worker adds; they are left out.
+    """
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        raise Undecodable('it is no JSON') from None
+    if not isinstance(found, dict):
+        raise Undecodable('it is no mapping')
+    if found.get('version') != VERSION or isinstance(found['version'], bool):
+        raise Undecodable(f'its version is {str(found.get("version"))[:20]}; this worker reads version {VERSION}')
+    outcome = found.get('outcome')
+    if outcome not in OUTCOMES:
+        raise Undecodable(f'there is no outcome {str(outcome)[:40]!r}')
+    return Fact(
+        outcome=outcome, fact=_fact_id(found.get('fact')),
+        started=_number(found, 'started', LAST_SECOND), seconds=_number(found, 'seconds', LAST_SECOND),
+        next_try=None if found.get('next_try') is None else _number(found, 'next_try', LAST_SECOND),
+        attempt=int(_number(found, 'attempt', 2 ** 31 - 1)),
+        status=None if found.get('status') is None else int(_number(found, 'status', 999)),
+        **{name: shortened(found.get(name, ''), length) for name, length in LENGTHS.items()})
+
+
+def shortened(value: Any, length: int) -> str:
+    """The text, on one line, fit for a database whatever it holds; '' for anything else."""
+    if not isinstance(value, str):
+        return ''
+    value = value[:length]
+    return value if value.isprintable() else ''.join(letter if letter.isprintable() else '?' for letter in value)
+
+
+def _number(found: Mapping[str, Any], name: str, most: float) -> float:
+    value = found.get(name, 0)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise Undecodable(f'its {name} is no number')
+    if not 0 <= value <= most:
+        raise Undecodable(f'its {name} is out of range')
+    return value
+
+
+def _fact_id(value: Any) -> str:
+    try:
+        return uuid.UUID(value).hex
+    except (ValueError, TypeError, AttributeError):
+        raise Undecodable('it has no id of its own') from None

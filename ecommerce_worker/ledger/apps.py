@@ -1,0 +1,11 @@
+"""The Django application."""
+
+from django.apps import AppConfig
+
+
+class LedgerConfig(AppConfig):
+    """The ledger's."""
+
+    name = 'ecommerce_worker.ledger'
+    label = 'ledger'
+    default_auto_field = 'django.db.models.BigAutoField'

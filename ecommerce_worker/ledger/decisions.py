@@ -1,0 +1,77 @@
+"""What people decide about parked messages; each decision is written down with who made it and why."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from django.db import transaction
+
+from ecommerce_worker import topology
+from ecommerce_worker.errors import WorkerError
+from ecommerce_worker.ledger import headers
+from ecommerce_worker.ledger.models import Audit, Order, ParkedMessage, State
+from ecommerce_worker.wire import Raw
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+
+class AlreadySettled(WorkerError):
+    """Somebody else was faster: look at the message again."""
+
+
+class NoQueue(WorkerError):
+    """The message does not say which queue it came from: it stays; publish the order anew instead."""
+
+
+def resend(app: Celery, number: int, *, who: str, reason: str = '') -> str:
+    """Send the parked message to the queue that it came from, and erase it here; returns the queue.
+
+    ``number`` is that of the ledger.  Raises :class:`AlreadySettled`, :class:`NoQueue`, or
+    :class:`~ecommerce_worker.errors.NotPublished`, after which it is parked as before.
+    """
+    with transaction.atomic():
+        parked = _locked(number)
+        if not parked.queue:
+            raise NoQueue(f'{parked.message_id[:8]} does not say which queue it came from; it stays')
+        # The time from before it is published: the run that follows may be over before this is written.
+        now = datetime.now(UTC)
+        topology.unpark(app, raw_of(parked))
+        _settle(parked, now, 'resent', State.TRYING, who, reason)
+    return str(parked.queue)
+
+
+def discard(number: int, *, who: str, reason: str) -> None:
+    """Throw the parked message away for good; raises :class:`AlreadySettled`."""
+    with transaction.atomic():
+        _settle(_locked(number), datetime.now(UTC), 'discarded', State.DISCARDED, who, reason)
+
+
+def raw_of(parked: ParkedMessage) -> Raw:
+    """The message as it lay in the parked queue."""
+    return Raw(bytes(parked.body), parked.content_type or None, parked.content_encoding or None,
+               headers.read(parked.headers), {'correlation_id': parked.correlation_id or None})
+
+
+def _locked(number: int) -> ParkedMessage:
+    parked: ParkedMessage | None = ParkedMessage.objects.select_for_update().filter(pk=number).first()
+    if parked is None or parked.settled:
+        raise AlreadySettled(f'message {number} is not parked any more'
+                             + (f': it was {parked.settled} {parked.settled_at:%Y-%m-%d %H:%M} UTC' if parked else ''))
+    return parked
+
+
+def _settle(parked: ParkedMessage, now: datetime, action: str, state: State, who: str, reason: str) -> None:
+    ParkedMessage.objects.filter(pk=parked.pk).update(
+        body=None, headers='', correlation_id='', settled=action, settled_at=now)
+    Order.objects.filter(pk=parked.order_id, last_seen__lte=now).update(
+        state=state, reason=f'{action} by {who}'[:1000], next_try=None, last_seen=now)
+    write_down(who, action, reason, message_id=parked.message_id, key=parked.key, task=parked.task, at=now)
+
+
+def write_down(who: str, action: str, reason: str, *, message_id: str = '', key: str = '', task: str = '',
+               at: datetime | None = None) -> None:
+    """Put on record what a person did; ``action`` has up to 32 letters."""
+    Audit.objects.create(at=at or datetime.now(UTC), who=who[:255], action=action, reason=reason[:1000],
+                         message_id=message_id, key=key, task=task)

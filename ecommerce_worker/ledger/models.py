@@ -1,0 +1,148 @@
+"""What the ledger holds.
+
+::
+
+    Order ──< Attempt           what became of it, run by run
+      │
+      └────< ParkedMessage      the message itself, for as long as a person has to decide
+                  │
+                  └──< Audit    who decided what
+
+Only :class:`ParkedMessage` holds what a customer wrote or is called, and only until it is settled.
+"""
+
+from enum import StrEnum
+
+from django.db import models
+
+from ecommerce_worker.facts import LENGTHS
+
+
+class State(StrEnum):
+    """Where an order is."""
+
+    #: With a worker, or about to be; so is one that a person has sent again.
+    TRYING = 'trying'
+    #: In RabbitMQ, for its next try.
+    WAITING = 'waiting'
+    #: Here, for a person to decide.
+    PARKED = 'parked'
+    FULFILLED = 'fulfilled'
+    #: Thrown away by a person.
+    DISCARDED = 'discarded'
+
+
+class Order(models.Model):
+    """What was promised: one key, one task, one site; a message without a key counts by its own id."""
+
+    #: Made of key, task and site: one column to be unique by, whatever a database thinks of upper and lower case.
+    identity = models.UUIDField(unique=True)
+    key = models.CharField(max_length=LENGTHS['id'], db_index=True)
+    task = models.CharField(max_length=LENGTHS['task'])
+    site = models.CharField(max_length=LENGTHS['site'])
+    state = models.CharField(max_length=10, default=State.TRYING.value)
+    reason = models.CharField(max_length=LENGTHS['reason'])
+    #: The HTTP status that decided the last run.
+    status = models.PositiveSmallIntegerField(null=True)
+    next_try = models.DateTimeField(null=True)
+    attempts = models.PositiveIntegerField(default=0)
+    first_seen = models.DateTimeField()
+    last_seen = models.DateTimeField()
+
+    class Meta:
+        """How it is looked for."""
+
+        indexes = (models.Index(fields=('state', 'last_seen'), name='order_state_last_seen'),
+                   models.Index(fields=('last_seen',), name='order_last_seen'))
+
+    def __str__(self) -> str:
+        return f'{self.key} {self.state}'
+
+
+class Attempt(models.Model):
+    """One fact."""
+
+    fact = models.UUIDField(unique=True)
+    order = models.ForeignKey(Order, models.CASCADE, related_name='facts')
+    message_id = models.CharField(max_length=LENGTHS['id'], db_index=True)
+    root_id = models.CharField(max_length=LENGTHS['root_id'])
+    outcome = models.CharField(max_length=10)
+    attempt = models.PositiveIntegerField()
+    reason = models.CharField(max_length=LENGTHS['reason'])
+    status = models.PositiveSmallIntegerField(null=True)
+    queue = models.CharField(max_length=LENGTHS['queue'])
+    worker = models.CharField(max_length=LENGTHS['worker'])
+    started = models.DateTimeField()
+    seconds = models.FloatField()
+    next_try = models.DateTimeField(null=True)
+
+    class Meta:
+        """How it is looked for."""
+
+        indexes = (models.Index(fields=('started', 'outcome'), name='attempt_started_outcome'),)
+
+    def __str__(self) -> str:
+        return f'{self.outcome} {self.started:%Y-%m-%d %H:%M:%S}'
+
+
+class ParkedMessage(models.Model):
+    """A message that a worker parked, as it came; without its content once it is settled."""
+
+    #: Made of its id and the time of its parking: a message that RabbitMQ delivers twice is one.
+    identity = models.UUIDField(unique=True)
+    order = models.ForeignKey(Order, models.SET_NULL, null=True, related_name='parked')
+    message_id = models.CharField(max_length=LENGTHS['id'], db_index=True)
+    task = models.CharField(max_length=LENGTHS['task'])
+    key = models.CharField(max_length=LENGTHS['key'], db_index=True)
+    site = models.CharField(max_length=LENGTHS['site'])
+    queue = models.CharField(max_length=LENGTHS['queue'])
+    reason = models.CharField(max_length=LENGTHS['reason'])
+    tries = models.PositiveIntegerField()
+    parked_at = models.DateTimeField()
+    #: What happened to it, in JSON.
+    history = models.TextField()
+    #: The message: null and '' once it is settled.
+    body = models.BinaryField(null=True)
+    headers = models.TextField()
+    content_type = models.CharField(max_length=255)
+    content_encoding = models.CharField(max_length=255)
+    correlation_id = models.CharField(max_length=255)
+    size = models.PositiveIntegerField()
+    settled_at = models.DateTimeField(null=True)
+    #: '' while it is parked; then resent, discarded or erased.
+    settled = models.CharField(max_length=10)
+
+    class Meta:
+        """How it is looked for."""
+
+        indexes = (models.Index(fields=('settled', 'parked_at'), name='parked_settled_parked_at'),)
+
+    def __str__(self) -> str:
+        return f'{self.message_id} {self.settled or "parked"}'
+
+
+class Audit(models.Model):
+    """What a person did, and why."""
+
+    at = models.DateTimeField(db_index=True)
+    who = models.CharField(max_length=255)
+    action = models.CharField(max_length=32)
+    reason = models.CharField(max_length=1000)
+    message_id = models.CharField(max_length=LENGTHS['id'], db_index=True)
+    key = models.CharField(max_length=LENGTHS['key'], db_index=True)
+    task = models.CharField(max_length=LENGTHS['task'])
+
+    def __str__(self) -> str:
+        return f'{self.at:%Y-%m-%d %H:%M:%S} {self.who} {self.action}'
+
+
+class SetAside(models.Model):
+    """A fact that this version cannot read; kept for one that can."""
+
+    digest = models.CharField(max_length=64, unique=True)
+    body = models.BinaryField()
+    reason = models.CharField(max_length=1000)
+    received = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return str(self.reason)

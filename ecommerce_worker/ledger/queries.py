@@ -1,0 +1,206 @@
+"""Reading the ledger: where an order is, what is parked, how things stand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from django.db.models import Count, Min, Q, QuerySet
+
+from ecommerce_worker.ledger.models import Attempt, Audit, Order, ParkedMessage, State
+
+#: The most orders that a search answers with.
+MOST: Final = 100
+
+
+@dataclass(frozen=True)
+class Try:
+    """One run of an order, or what a person did with its message."""
+
+    started: datetime
+    seconds: float
+    outcome: str
+    attempt: int
+    reason: str
+    status: int | None
+    next_try: datetime | None
+    queue: str
+    worker: str
+    message_id: str
+    root_id: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where an order is."""
+
+    number: int
+    key: str
+    task: str
+    site: str
+    state: str
+    reason: str
+    status: int | None
+    next_try: datetime | None
+    attempts: int
+    first_seen: datetime
+    last_seen: datetime
+
+    @classmethod
+    def of(cls, order: Order) -> Entry:
+        """What the ledger has of it."""
+        return cls(order.pk, order.key, order.task, order.site, str(order.state), order.reason, order.status,
+                   order.next_try, order.attempts, order.first_seen, order.last_seen)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a person did, and why."""
+
+    at: datetime
+    who: str
+    action: str
+    reason: str
+    message_id: str
+    key: str
+
+
+@dataclass(frozen=True)
+class Story:
+    """All that the ledger knows of an order, oldest first."""
+
+    order: Entry
+    tries: tuple[Try, ...]
+    decisions: tuple[Decision, ...]
+
+
+@dataclass(frozen=True)
+class Parked:
+    """One parked message; nothing here shows its contents."""
+
+    number: int
+    id: str
+    task: str
+    key: str
+    site: str
+    queue: str
+    reason: str
+    tries: int
+    parked_at: datetime
+    history: tuple[Mapping[str, Any], ...]
+    size: int
+    content_type: str
+    settled: str
+
+    @classmethod
+    def of(cls, parked: ParkedMessage) -> Parked:
+        """What the ledger has of it."""
+        return cls(parked.pk, parked.message_id, parked.task, parked.key, parked.site, parked.queue, parked.reason,
+                   parked.tries, parked.parked_at, tuple(json.loads(parked.history)), parked.size,
+                   parked.content_type, parked.settled)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How things stand: orders by state; parked messages, by task and reason; facts of the last hour by outcome."""
+
+    orders: Mapping[str, int]
+    parked: int
+    parked_by_reason: tuple[tuple[str, str, int], ...]
+    oldest_parked: datetime | None
+    oldest_waiting: datetime | None
+    last_hour: Mapping[str, int]
+
+
+def search(text: str) -> list[Entry]:
+    """The orders of that key; if there is none, those that begin so, and those of a message of that id."""
+    found = list(Order.objects.filter(key=text).order_by('-last_seen')[:MOST])
+    if not found and text:
+        found = list(Order.objects.filter(pk__in=Attempt.objects.filter(message_id=text).values('order')))
+        found += Order.objects.filter(key__startswith=text).order_by('key')[:MOST]
+    return [Entry.of(order) for order in found]
+
+
+def story(number: int) -> Story | None:
+    """All about the order of that number in the ledger."""
+    order = Order.objects.filter(pk=number).first()
+    if order is None:
+        return None
+    tries = Attempt.objects.filter(order=order).order_by('started', 'pk')
+    # Without a key there is its own id.
+    decisions = Audit.objects.filter(Q(key=order.key) | Q(message_id=order.key), task=order.task).order_by('at', 'pk')
+    return Story(
+        Entry.of(order),
+        tuple(Try(each.started, each.seconds, each.outcome, each.attempt, each.reason, each.status, each.next_try,
+                  each.queue, each.worker, each.message_id, each.root_id) for each in tries),
+        tuple(Decision(each.at, each.who, each.action, each.reason, each.message_id, each.key)
+              for each in decisions))
+
+
+def orders(*, state: str = '', older_than: float = 0, task: str = '', site: str | None = None,
+           limit: int = MOST) -> list[Entry]:
+    """Orders of that state that nothing was heard of for so many seconds, the oldest first.
+
+    ``task`` may be the end of its name.
+    """
+    found = Order.objects.order_by('last_seen')
+    if state:
+        found = found.filter(state=State(state))
+    if older_than:
+        found = found.filter(last_seen__lt=datetime.now(UTC) - timedelta(seconds=older_than))
+    if task:
+        found = found.filter(_of_task(task))
+    if site is not None:
+        found = found.filter(site=site)
+    return [Entry.of(order) for order in found[:limit]]
+
+
+def parked(*, key: str | None = None, task: str | None = None, ids: Iterable[str] = (),
+           limit: int | None = None) -> list[Parked]:
+    """The parked messages about that key, of that task (the end of its name will do), of these ids (their beginnings
+    will do), the oldest first.
+    """
+    return [Parked.of(each) for each in _parked(key, task, ids).defer('body', 'headers')[:limit]]
+
+
+def count_parked(*, key: str | None = None, task: str | None = None, ids: Iterable[str] = ()) -> int:
+    """How many they are."""
+    return int(_parked(key, task, ids).count())
+
+
+def body_of(number: int) -> bytes | None:
+    """The raw body of a parked message, which may hold personal data; None if it was settled."""
+    found = ParkedMessage.objects.filter(pk=number).values_list('body', flat=True).first()
+    return None if found is None else bytes(found)
+
+
+def _parked(key: str | None, task: str | None, ids: Iterable[str]) -> QuerySet[Any]:
+    found = ParkedMessage.objects.filter(settled='').order_by('parked_at', 'pk')
+    if key is not None:
+        found = found.filter(key=key)
+    if task is not None:
+        found = found.filter(_of_task(task))
+    chosen = Q()
+    for id_ in ids:
+        chosen |= Q(message_id__startswith=id_)
+    return found.filter(chosen)
+
+
+def _of_task(task: str) -> Q:
+    return Q(task=task) | Q(task__endswith=f'.{task}')
+
+
+def summary() -> Summary:
+    """How things stand."""
+    parked_ = ParkedMessage.objects.filter(settled='')
+    reasons = parked_.values_list('task', 'reason').annotate(count=Count('pk')).order_by('-count')
+    hour = Attempt.objects.filter(started__gte=datetime.now(UTC) - timedelta(hours=1))
+    return Summary(
+        orders=dict(Order.objects.values_list('state').annotate(count=Count('pk')).order_by()),
+        parked=parked_.count(), parked_by_reason=tuple(reasons[:10]),
+        oldest_parked=parked_.aggregate(oldest=Min('parked_at'))['oldest'],
+        oldest_waiting=Order.objects.filter(state=State.WAITING).aggregate(oldest=Min('last_seen'))['oldest'],
+        last_hour=dict(hour.values_list('outcome').annotate(count=Count('pk')).order_by()))

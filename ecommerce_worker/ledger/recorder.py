@@ -1,0 +1,225 @@
+"""The recorder: takes facts and parked messages from RabbitMQ and writes them into the ledger.
+
+::
+
+            ┌──────────────────────── the broker is away: wait ───────────────────────┐
+            ▼                                                                         │
+      consuming ──► a batch ──► written, committed ──► acknowledged ──► the next batch
+            ▲                       │ the ledger is away
+            └──── it is back ◄──────┘ the connection is given up: RabbitMQ keeps what was not acknowledged
+
+Whatever comes twice for that reason is counted once.  Workers go on in any case.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from django.db import DataError, Error, IntegrityError
+from django.db import connection as database
+from kombu import Consumer, Queue
+from kombu.exceptions import KombuError
+
+from ecommerce_worker import facts, topology
+from ecommerce_worker.errors import NotPublished, Undecodable
+from ecommerce_worker.ledger import entries
+from ecommerce_worker.ledger.opening import LedgerAway, LedgerUnusable, require_schema
+from ecommerce_worker.ledger.parcels import Aside, Parcel
+from ecommerce_worker.wire import Notes, Raw
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from ecommerce_worker.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+#: Facts, and parked messages, in one batch at most; a parked message may have megabytes.
+FACTS, PARKED = 500, 20
+
+#: Seconds for which a batch is gathered: each has its own commit, and its own write to the disk.
+GATHER_SECONDS: Final = 0.5
+
+#: Seconds after which a connection without a sign of life is given up; long, for a commit may take its time.
+HEARTBEAT: Final = 60
+
+#: Seconds between two tries to reach what is away: at first, and at most.
+SHORTEST, LONGEST = 1.0, 15.0
+
+#: How often a batch is written that another recorder gets in the way of, before its members are written one by one.
+AT_ONCE: Final = 5
+
+#: Seconds between two looks for what is over.
+TRIM_SECONDS: Final = 3600
+
+
+def keep(app: Celery, settings: Settings) -> None:
+    """Record until SIGTERM or SIGINT; raises :class:`LedgerUnusable` for a ledger that waiting does not mend."""
+    with contextlib.suppress(LedgerAway):
+        require_schema()
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    logger.info('recording')
+    Recorder(app, settings).run(stopping)
+
+
+class Recorder:
+    """One recorder; several may share a ledger."""
+
+    def __init__(self, app: Celery, settings: Settings) -> None:
+        self._app = app
+        self._settings = settings
+        self._troubled: str | None = None
+        self._trimmed: float | None = None
+
+    def run(self, stopping: threading.Event) -> None:
+        """Record until told to stop; what is away is waited for."""
+        delay = SHORTEST
+        while not stopping.is_set():
+            try:
+                with self._working(), self._app.connection_for_read(heartbeat=HEARTBEAT) as connection:
+                    connection.ensure_connection(max_retries=1, interval_start=0)
+                    self._consume(connection, stopping)
+                    return
+            except _Trouble as trouble:
+                if self._troubled != trouble.what:
+                    self._troubled = trouble.what
+                    logger.warning('%s is away, nothing is recorded until it is back: error=%s', trouble.what, trouble)
+                    delay = SHORTEST
+                stopping.wait(delay)
+                delay = min(LONGEST, delay * 2)
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        """What goes wrong in between is raised as trouble with the ledger, or with the broker."""
+        try:
+            require_schema()
+            yield
+        except (LedgerUnusable, Error) as error:
+            with contextlib.suppress(Error):
+                database.close()
+            # The first line: the rest may quote the values of a row.
+            raise _Trouble('the ledger', str(error).partition('\n')[0]) from None
+        except (OSError, KombuError, NotPublished, *_broker_errors(self._app)) as error:
+            raise _Trouble('the broker', type(error.__cause__ or error).__name__) from None
+
+    def _consume(self, connection: Any, stopping: threading.Event) -> None:
+        topology.declare_parked(connection)
+        topology.declare_facts(connection)
+        told, parked = _Inbox(connection, topology.LEDGER, FACTS), _Inbox(connection, topology.PARKED, PARKED)
+        with told.consumer, parked.consumer:
+            if self._troubled:
+                logger.warning('%s is back, recording goes on', self._troubled)
+                self._troubled = None
+            while not stopping.is_set():
+                self._gather(connection, told, parked, stopping)
+                self._write(told, parked)
+                self._trim()
+
+    def _gather(self, connection: Any, told: _Inbox, parked: _Inbox, stopping: threading.Event) -> None:
+        """Return when there is a batch, or nothing to do for a while."""
+        until = time.monotonic() + GATHER_SECONDS
+        while not (stopping.is_set() or told.full or parked.full) and (rest := until - time.monotonic()) > 0:
+            with contextlib.suppress(TimeoutError):
+                connection.drain_events(timeout=rest)
+        connection.heartbeat_check()
+
+    def _write(self, told: _Inbox, parked: _Inbox) -> None:
+        """Commit, then acknowledge."""
+        if not (told.messages or parked.messages):
+            return
+        read = [_fact(message) for message in told.messages]
+        parcels = [Parcel.of(Raw.of(message)) for message in parked.messages]
+        _record([each for each in read if isinstance(each, facts.Fact)], [each for each in parcels if each],
+                [each for each in read if isinstance(each, Aside)])
+        for message, parcel in zip(parked.messages, parcels, strict=True):
+            if parcel is None:
+                # Nothing tells it from another one like it: it gets an id first, and comes again.
+                self._stamp(message)
+            message.ack()
+        if told.messages:
+            told.messages[-1].ack(multiple=True)
+        told.messages.clear()
+        parked.messages.clear()
+
+    def _stamp(self, message: Any) -> None:
+        raw = Raw.of(message)
+        topology.park(self._app, raw, Notes.of(raw.headers), task='', id='', key='', reason='put here by other hands')
+
+    def _trim(self) -> None:
+        now = time.monotonic()
+        if self._trimmed is None or now - self._trimmed > TRIM_SECONDS:
+            if read := entries.read_set_aside():
+                logger.info('facts that were set aside are recorded: count=%d', read)
+            gone = entries.trim(self._settings.LEDGER_KEEP_DAYS, self._settings.LEDGER_KEEP_PARKED_DAYS)
+            if gone:
+                logger.info('what is over was deleted: rows=%d', gone)
+            self._trimmed = now
+
+
+class _Trouble(Exception):
+    """Something is away."""
+
+    def __init__(self, what: str, reason: str) -> None:
+        super().__init__(reason)
+        self.what = what
+
+
+class _Inbox:
+    """Messages of one queue that came and are not acknowledged yet, on a channel of their own."""
+
+    def __init__(self, connection: Any, queue: str, size: int) -> None:
+        self.messages: list[Any] = []
+        self._size = size
+        channel = connection.channel()
+        channel.basic_qos(0, size, False)
+        self.consumer = Consumer(channel, [Queue(queue, no_declare=True)], on_message=self.messages.append,
+                                 auto_declare=False)
+
+    @property
+    def full(self) -> bool:
+        """Whether no more will come before these are acknowledged."""
+        return len(self.messages) >= self._size
+
+
+def _fact(message: Any) -> facts.Fact | Aside:
+    body = Raw.of(message).body
+    try:
+        return facts.read(body)
+    except Undecodable as error:
+        return Aside(body, str(error))
+
+
+def _record(told: list[facts.Fact], parcels: list[Parcel], aside: list[Aside]) -> None:
+    """Write all; if one of them cannot be written, the others are all the same."""
+    for _ in range(AT_ONCE):
+        try:
+            entries.record(told, parcels, aside)
+            return
+        except IntegrityError:
+            # Another recorder wrote some of them at the same moment: now they are there, and known.
+            continue
+        except (DataError, ValueError, OverflowError):
+            break
+    for fact in told:
+        try:
+            entries.record([fact])
+        except (DataError, ValueError, OverflowError) as error:
+            logger.error('a fact cannot be written, it is set aside: id=%s error=%s', fact.id, type(error).__name__)
+            entries.record(aside=[Aside(fact.as_body(), f'it cannot be written ({type(error).__name__})')])
+    for parcel in parcels:
+        entries.record(parcels=[parcel])
+    entries.record(aside=aside)
+
+
+def _broker_errors(app: Celery) -> tuple[type[BaseException], ...]:
+    connection = app.connection_for_read()
+    return (*connection.connection_errors, *connection.channel_errors)

@@ -1,0 +1,171 @@
+"""Management commands of a Django project: what is run, what it sees, how long it may take, what is told of it.
+
+The project has a Python, a Celery and secrets of its own, so it gets a process of its own; no shell reads anything.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ecommerce_worker.errors import Misconfigured, WrongArguments
+from ecommerce_worker.settings import Settings, environment_for_others, mask
+
+#: Seconds between being asked to end and being made to.
+GRACE_SECONDS: Final = 5.0
+
+#: Seconds between two looks at a command that says nothing.
+LOOK_SECONDS: Final = 0.5
+
+#: How much of the end of its output is told: bytes that are kept, lines of them that are told.
+TAIL_BYTES, TAIL_LINES = 4096, 15
+
+_OPTION = re.compile(r'[A-Za-z][A-Za-z0-9_-]*')
+
+#: Options that would have Django load other code than the project's.
+_NEVER: Final = ('settings', 'pythonpath')
+
+_ADDRESS = re.compile(r'[^\s<>"\'(),;:]+@[^\s<>"\'(),;:]+')
+_SECRET = re.compile(r'((?:secret|passw|token|credential|api_?key|authorization)\w*["\']?\s*[:=]\s*)\S.*',
+                     re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended: its exit status (None: it took too long and was ended), and the end of its output."""
+
+    status: int | None
+    seconds: float
+    tail: str
+
+    @property
+    def how(self) -> str:
+        """In words."""
+        if self.status is None:
+            return f'it took longer than {self.seconds:.0f} s and was ended'
+        return f'killed by signal {-self.status}' if self.status < 0 else f'exit status {self.status}'
+
+
+def arguments(name: Any, args: Sequence[Any], options: Mapping[str, Any], allowed: Collection[str]) -> list[str]:
+    """The words of a command: ``rebuild_index --batch-size=9 --noinput`` of ``{'batch-size': 9, 'noinput': True}``.
+
+    Options are spelled as on the command line; those that are false or none are left out.  Raises
+    :class:`~ecommerce_worker.errors.WrongArguments` for whatever is not allowed.
+    """
+    if not isinstance(name, str) or name not in allowed:
+        raise WrongArguments(f'the command {str(name)[:80]!r} is not among MANAGEMENT_COMMANDS')
+    words = [name]
+    for arg in args:
+        words.append(_word(arg))
+        if words[-1].startswith('-'):
+            raise WrongArguments('an argument begins with "-": options are given by name')
+    for option, value in options.items():
+        if not _OPTION.fullmatch(option):
+            raise WrongArguments(f'there can be no option {option[:40]!r}')
+        # Their beginnings too: commands take them for the whole.
+        if any(never.startswith(option.lower()) for never in _NEVER):
+            raise WrongArguments(f'the option {option} is never given: it would load other code')
+        if value is True:
+            words.append(f'--{option}')
+        elif value is not None and value is not False:
+            words.append(f'--{option}={_word(value)}')
+    return words
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or '\0' in str(value):
+        raise WrongArguments('arguments of a command are texts and numbers')
+    return str(value)
+
+
+def run(words: Sequence[str], settings: Settings, meanwhile: Callable[[], None] = lambda: None) -> Ended:
+    """Run the command in its project and say how it ended; ``meanwhile`` is called every now and then.
+
+    Raises :class:`~ecommerce_worker.errors.Misconfigured` if there is no such project or Python.
+    """
+    if not settings.DJANGO_PROJECT_SETTINGS:
+        raise Misconfigured(['DJANGO_PROJECT_SETTINGS is not set: it names the project whose commands are run'])
+    environment = {**environment_for_others(), 'PYTHONUNBUFFERED': '1', **settings.DJANGO_PROJECT_ENVIRONMENT,
+                   'DJANGO_SETTINGS_MODULE': settings.DJANGO_PROJECT_SETTINGS}
+    # `-m` puts the directory on the path of modules.
+    program = [settings.DJANGO_PROJECT_PYTHON or sys.executable, '-m', 'django', *words]
+    started = time.monotonic()
+    until = started + settings.MANAGEMENT_COMMAND_TIMEOUT
+    try:
+        process = subprocess.Popen(  # noqa: S603 - words of an allow-listed command, and no shell
+            program, env=environment, cwd=settings.DJANGO_PROJECT_DIRECTORY or None, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+    except OSError as error:
+        problem = f'DJANGO_PROJECT_PYTHON or DJANGO_PROJECT_DIRECTORY cannot be used: {error.strerror}'
+        raise Misconfigured([problem]) from None
+    with process:
+        try:
+            tail = _watch(process, until, meanwhile)
+            status = process.returncode
+        finally:
+            _end(process)
+    secrets = [value for name, value in settings.DJANGO_PROJECT_ENVIRONMENT.items() if mask(name, value) == '***']
+    return Ended(status, time.monotonic() - started, told(tail.decode(errors='replace'), secrets))
+
+
+def _watch(process: subprocess.Popen[bytes], until: float, meanwhile: Callable[[], None]) -> bytes:
+    """Read along until the process has ended or its time is over; the end of its output."""
+    assert process.stdout  # noqa: S101 - it is a pipe
+    output = process.stdout.fileno()
+    os.set_blocking(output, False)
+    poll = select.poll()
+    poll.register(output, select.POLLIN)
+    tail, is_open = b'', True
+    while True:
+        ended = process.poll() is not None
+        # Not for ever: something that it has left behind may go on writing.
+        for _ in range(64):
+            try:
+                read = os.read(output, 65_536)
+            except BlockingIOError:
+                break
+            if not read:
+                is_open = False
+                break
+            tail = (tail + read)[-TAIL_BYTES:]
+        if ended or time.monotonic() > until:
+            return tail
+        meanwhile()
+        rest = max(0.0, min(LOOK_SECONDS, until - time.monotonic()))
+        if is_open:
+            poll.poll(rest * 1000 + 1)
+        else:
+            time.sleep(min(0.05, rest))
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the process, if it still runs, and all that it has started."""
+    if process.poll() is not None:
+        return
+    # While it is not waited for, the group's number cannot be anyone else's.
+    os.killpg(process.pid, signal.SIGTERM)
+    until = time.monotonic() + GRACE_SECONDS
+    while time.monotonic() < until and not _is_over(process.pid):
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _is_over(pid: int) -> bool:
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def told(output: str, secrets: Collection[str] = ()) -> str:
+    """The last lines of an output, without mail addresses and whatever looks like a secret."""
+    for secret in secrets:
+        output = output.replace(secret, '***')
+    lines = [_SECRET.sub(r'\1***', _ADDRESS.sub('***', mask('', line))) for line in output.splitlines() if line.strip()]
+    return '\n'.join(lines[-TAIL_LINES:])

@@ -1,0 +1,52 @@
+"""The tasks that run by the clock."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shlex
+import time
+from typing import Any
+
+from ecommerce_worker import runtime
+from ecommerce_worker.errors import Skip, WrongArguments
+from ecommerce_worker.observe import quoted, word
+from ecommerce_worker.schedule import command
+from ecommerce_worker.schedule.turn import turn
+from ecommerce_worker.task import Task, task
+
+logger = logging.getLogger(__name__)
+
+
+class CommandFailed(WrongArguments):
+    """A command that was asked for once has failed, and nothing will ask for it again: see the log, then resend it."""
+
+
+@task(policy=lambda site: site.fulfillment_policy, key='name')
+def run_management_command(self: Task, name: str = '', *args: str | float, not_after: float | None = None,
+                           **options: Any) -> None:
+    """Run a command of the Django project, one of ``MANAGEMENT_COMMANDS``, with ``--option=value`` for each option.
+
+    ``not_after``, in epoch seconds, is for what comes again by itself, as all that beat publishes does: it is left
+    out when it is late, and a failure is logged and not parked.  A command without it is parked if it fails.
+    """
+    settings = runtime.current().settings
+    words = command.arguments(name, args, options, settings.MANAGEMENT_COMMANDS)
+    if not_after is not None:
+        if isinstance(not_after, bool) or not isinstance(not_after, int | float):
+            raise WrongArguments('not_after is no time in epoch seconds')
+        if time.time() > not_after:
+            raise Skip('too late: the next one is due, or has been')
+    # The same command with other arguments is another job.
+    job = f'{name[:60]}.{hashlib.sha256(shlex.join(words).encode()).hexdigest()[:12]}'
+    with turn(self.app, job, not_after) as meanwhile:
+        ended = command.run(words, settings, meanwhile)
+    if ended.status == 0:
+        logger.debug('a command ended: command=%s seconds=%.3f output=%s', word(name), ended.seconds,
+                     quoted(ended.tail))
+        return
+    logger.error('a command failed: command=%s seconds=%.3f how=%s output=%s', word(name), ended.seconds,
+                 quoted(ended.how), quoted(ended.tail))
+    if not_after is None:
+        raise CommandFailed(f'{name} failed: {ended.how}; the end of its output is in the log')
+    raise Skip(f'{name} failed: {ended.how}; it comes again by itself')

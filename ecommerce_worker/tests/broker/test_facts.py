@@ -1,0 +1,128 @@
+"""Workers tell their own story: a fact of each run in the ledger's queue, whatever happens to the broker."""
+
+import time
+from dataclasses import replace
+
+import pytest
+from kombu import Queue
+
+from ecommerce_worker import topology
+from ecommerce_worker.facts import read
+from ecommerce_worker.observe import Told
+from ecommerce_worker.tests.broker.harness import QUEUE, eventually, shop_app
+from ecommerce_worker.worker.telling import Teller
+
+TOLD = Told('done', 'a.b', 'id-1', 'EDX-1', 'edx', 1, 0.1, queue=QUEUE, started=time.time())
+
+
+@pytest.fixture
+def facts(broker):
+    """Takes the facts from the ledger's queue, in which there are none yet: ``facts(2)`` waits for two."""
+    def taken(number=0):
+        eventually(lambda: broker.depth(topology.LEDGER) >= number)
+        with broker.connection() as connection:
+            queue = Queue(topology.LEDGER).bind(connection.channel())
+            return [(message.delivery_info['routing_key'], read(message.body.encode() if isinstance(message.body, str)
+                                                                else bytes(message.body)))
+                    for message in iter(lambda: queue.get(no_ack=True), None)]
+
+    with broker.connection() as connection:
+        topology.declare_facts(connection)
+        connection.default_channel.queue_purge(topology.LEDGER)
+    return taken
+
+
+@pytest.fixture
+def teller(broker):
+    """A teller to that broker."""
+    with shop_app(broker.url) as app:
+        teller = Teller(app, 'w@h', bound=50)
+        yield teller
+        teller.end(0)
+
+
+@pytest.mark.parametrize('pool', ['threads', 'prefork', 'solo'])
+def test_a_worker_tells_how_each_run_ended(broker, shop, start_worker, publish, facts, pool):
+    shop.tell('add', [{'number': 'EDX-1'}, {'number': 'EDX-2', 'status': 'Complete'}])
+    worker = start_worker('--pool', pool, '--concurrency', '2', MAX_FULFILLMENT_RETRIES=0).ready()
+    began = time.time()
+    message = publish('EDX-1', site_code='edx', email_opt_in=True)
+    eventually(lambda: worker.settled('EDX-1'))
+    publish('EDX-404', site_code='edx')
+    broker.publish_raw(b'nonsense', content_type='application/json')
+    found = {key: fact for key, fact in facts(3)}
+    done = found['done.ecommerce_worker.fulfillment.v1.tasks.fulfill_order']
+    assert (done.id, done.key, done.site, done.queue, done.attempt) == (message.id, 'EDX-1', 'edx', QUEUE, 1)
+    assert (done.root_id, done.status, done.next_try) == (message.id, None, None)
+    assert began < done.started < done.ended < time.time()
+    assert done.worker.startswith('ecommerce-')
+    parked = found['parked.ecommerce_worker.fulfillment.v1.tasks.fulfill_order']
+    assert (parked.key, parked.status, parked.attempt) == ('EDX-404', 404, 1)
+    unread = found['parked.unknown']
+    assert (unread.attempt, unread.queue, unread.key) == (0, QUEUE, '')
+    assert 'the body is no application/json' in unread.reason
+
+
+def test_a_worker_that_is_told_to_stop_tells_the_last(shop, start_worker, publish, facts):
+    shop.tell('add', [{'number': f'EDX-{number}'} for number in range(20)])
+    worker = start_worker().ready()
+    for number in range(20):
+        publish(f'EDX-{number}', site_code='edx')
+    eventually(lambda: worker.log.count('done: ') >= 20)
+    assert worker.stop() == 0
+    assert sorted(fact.key for _, fact in facts(20)) == sorted(f'EDX-{number}' for number in range(20))
+
+
+def test_a_worker_without_facts_is_one_all_the_same(broker, shop, start_worker, publish, facts):
+    shop.tell('add', [{'number': 'EDX-1'}])
+    worker = start_worker(PUBLISH_FACTS=False).ready()
+    publish('EDX-1', site_code='edx')
+    eventually(lambda: worker.settled('EDX-1') == 'done')
+    assert worker.stop() == 0
+    assert facts() == []
+
+
+def test_what_is_told_while_the_broker_is_away_is_published_when_it_is_back(node, teller, facts, caplog):
+    teller(TOLD)
+    facts(1)
+    node.stop()
+    try:
+        for number in range(40):
+            teller(replace(TOLD, id=f'id-{number}'))
+        eventually(lambda: 'facts cannot be published' in caplog.text)
+    finally:
+        node.start()
+    assert {fact.id for _, fact in facts(40)} == {f'id-{number}' for number in range(40)}
+    eventually(lambda: 'facts are published again: dropped=0' in caplog.text)
+    assert caplog.text.count('facts cannot be published') == 1
+
+
+def test_of_too_many_the_oldest_are_dropped_and_counted(node, teller, facts, caplog):
+    node.stop()
+    try:
+        teller(TOLD)
+        eventually(lambda: 'facts cannot be published' in caplog.text)
+        for number in range(80):
+            teller(replace(TOLD, id=f'id-{number}'))
+    finally:
+        node.start()
+    # The one in hand, and the newest that are kept.
+    assert {fact.id for _, fact in facts(51)} >= {f'id-{number}' for number in range(30, 80)}
+    eventually(lambda: 'facts are published again: dropped=30' in caplog.text)
+
+
+def test_an_end_does_not_wait_for_a_broker_that_is_away(node, teller, facts, caplog):
+    node.stop()
+    try:
+        teller(TOLD)
+        teller.end(0.01)
+        assert 'facts were not published before the end: dropped=1' in caplog.text
+    finally:
+        node.start()
+
+
+def test_the_ledgers_queue_keeps_the_newest_and_not_for_ever(broker, facts):
+    found = broker.node.ctl('list_queues', 'name', 'arguments', 'durable')
+    [line] = [line for line in found.splitlines() if line.startswith(topology.LEDGER)]
+    for part in ('"x-max-length",500000', '"x-message-ttl",1209600000', '"x-overflow","drop-head"', 'true'):
+        assert part in line

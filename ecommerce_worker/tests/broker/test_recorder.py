@@ -1,0 +1,269 @@
+"""The recorder against a real RabbitMQ: nothing is lost and nothing is counted twice, whoever is killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime
+
+import pytest
+from kombu import Producer
+
+from ecommerce_worker import topology
+from ecommerce_worker.facts import Fact
+from ecommerce_worker.tests.broker.harness import FULFILL, QUEUE, eventually, shop_app
+from ecommerce_worker.tests.ledger import Ledger, PrivatePostgres, Refused, environment_of
+from ecommerce_worker.wire import NOTES, Notes, Raw
+
+RECORD = """
+from ecommerce_worker import runtime
+from ecommerce_worker.celery_app import app, configure_logging
+from ecommerce_worker.ledger import opening
+
+configure_logging()
+opening.open_ledger()
+from ecommerce_worker.ledger import recorder
+recorder.keep(app, runtime.current().settings)
+"""
+
+NOW = datetime.now(UTC).timestamp()
+
+
+@pytest.fixture(scope='module')
+def postgres():
+    """A PostgreSQL for these tests."""
+    if PrivatePostgres.program('initdb') is None:
+        why = 'there is no PostgreSQL: deploy/install-postgresql.sh installs it'
+        if os.environ.get('CI') or os.environ.get('REQUIRE_BROKER'):
+            pytest.fail(why)
+        pytest.skip(why)
+    with PrivatePostgres() as postgres:
+        yield postgres
+
+
+@pytest.fixture(params=['sqlite', 'postgresql'])
+def ledger(request, tmp_path):
+    """An empty ledger on either."""
+    database = {'NAME': str(tmp_path / 'ledger.sqlite3')}
+    if request.param == 'postgresql':
+        database = request.getfixturevalue('postgres').database
+    ledger = Ledger(database)
+    ledger('empty')
+    yield ledger
+    ledger.close()
+
+
+@pytest.fixture
+def queues(broker):
+    """The queues that the recorder takes from, empty."""
+    with broker.connection() as connection:
+        topology.declare_facts(connection)
+        topology.declare_parked(connection)
+        connection.default_channel.queue_purge(topology.LEDGER)
+    return broker
+
+
+@pytest.fixture
+def record(queues, tmp_path):
+    """Start a recorder of a ledger; ``.log()`` tells what it said."""
+    started = []
+
+    def start(ledger):
+        log = tmp_path / f'recorder-{len(started)}.log'
+        environment = {name: value for name, value in os.environ.items() if not name.startswith('ECOMMERCE_WORKER')}
+        with log.open('wb') as output:
+            process = subprocess.Popen(
+                [sys.executable, '-W', 'error', '-c', RECORD], stdout=output, stderr=output, start_new_session=True,
+                env={**environment, **environment_of(ledger.database), 'ECOMMERCE_WORKER_BROKER_URL': queues.url,
+                     'WORKER_CONFIGURATION_MODULE': 'ecommerce_worker.configuration.local'})
+        process.log = log.read_text
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.fixture
+def app(queues):
+    """A producer."""
+    with shop_app(queues.url) as app:
+        yield app
+
+
+def tell(broker, facts):
+    """Publish facts as a worker does."""
+    with broker.connection() as connection:
+        producer = Producer(connection)
+        for fact in facts:
+            body = fact if isinstance(fact, bytes) else fact.as_body()
+            producer.publish(body, exchange=topology.FACTS, routing_key='done.x', delivery_mode=2,
+                             content_type='application/json', content_encoding='utf-8')
+
+
+def park(app, number, body=b'{"who": "learner@example.com"}'):
+    topology.park(app, Raw(body, 'application/json', 'utf-8', {'task': FULFILL, 'id': f'id-{number}'},
+                           {'correlation_id': f'id-{number}'}),
+                  Notes(queue=QUEUE, attempt=3), task=FULFILL, id=f'id-{number}', key=f'EDX-{number}', reason='why')
+
+
+def fact(number, outcome='done'):
+    return Fact(outcome, NOW, 0.1, 1, FULFILL, f'id-{number}', f'EDX-{number}', 'edx', QUEUE)
+
+
+def drained(broker):
+    return lambda: broker.depth(topology.LEDGER) == broker.depth(topology.PARKED) == 0
+
+
+def test_facts_and_parked_messages_come_into_the_ledger(queues, ledger, record, app):
+    recorder = record(ledger)
+    tell(queues, [fact(1), fact(2, 'retrying'), b'{"version": 7}', b'nonsense'])
+    park(app, 3)
+    eventually(lambda: len(ledger('rows', 'Order', 'pk')) == 3 and len(ledger('rows', 'SetAside', 'pk')) == 2)
+    assert sorted(ledger('rows', 'Order', 'key', 'state')) == [
+        ('EDX-1', 'fulfilled'), ('EDX-2', 'waiting'), ('EDX-3', 'parked')]
+    recorder.send_signal(signal.SIGTERM)
+    assert recorder.wait(30) == 0
+    assert 'learner' not in recorder.log()
+    assert drained(queues)()
+
+
+def test_a_recorder_that_is_killed_again_and_again_loses_and_doubles_nothing(queues, ledger, record, app):
+    tell(queues, [fact(number) for number in range(6000)])
+    for number in range(6000, 6100):
+        park(app, number)
+    kills = 0
+    while not (count := len(ledger('rows', 'Attempt', 'pk'))) or (kills < 4 and count < 6000):
+        recorder = record(ledger)
+        eventually(lambda before=count: len(ledger('rows', 'Attempt', 'pk')) > before)
+        os.killpg(recorder.pid, signal.SIGKILL)
+        recorder.wait()
+        kills += 1
+    record(ledger)
+    eventually(lambda: len(ledger('rows', 'Attempt', 'pk')) == 6000
+               and len(ledger('rows', 'ParkedMessage', 'pk')) == 100, seconds=60)
+    eventually(drained(queues))
+    assert kills > 0
+    orders = ledger('rows', 'Order', 'key', 'attempts', 'state')
+    assert sorted(orders) == sorted([(f'EDX-{number}', 1, 'fulfilled') for number in range(6000)]
+                                    + [(f'EDX-{number}', 0, 'parked') for number in range(6000, 6100)])
+
+
+def test_two_recorders_share_a_ledger(queues, ledger, record):
+    tell(queues, [fact(number % 100) for number in range(2000)])
+    recorders = [record(ledger), record(ledger)]
+    eventually(lambda: len(ledger('rows', 'Attempt', 'pk')) == 2000, seconds=60)
+    assert sorted(ledger('rows', 'Order', 'attempts')) == [20] * 100
+    assert all(recorder.poll() is None for recorder in recorders)
+
+
+def test_a_recorder_waits_for_its_broker(node, queues, ledger, record):
+    recorder = record(ledger)
+    tell(queues, [fact(1)])
+    eventually(lambda: ledger('rows', 'Attempt', 'pk'))
+    node.stop()
+    try:
+        eventually(lambda: 'the broker is away' in recorder.log())
+    finally:
+        node.start()
+    tell(queues, [fact(2)])
+    eventually(lambda: len(ledger('rows', 'Attempt', 'pk')) == 2)
+    assert recorder.log().count('the broker is away') == 1
+    assert recorder.log().count('the broker is back') == 1
+
+
+def test_a_recorder_waits_for_its_database(queues, postgres, record, app):
+    ledger = Ledger(postgres.database)
+    ledger('empty')
+    recorder = record(ledger)
+    tell(queues, [fact(1)])
+    eventually(lambda: ledger('rows', 'Attempt', 'pk'))
+    postgres.kill()
+    try:
+        tell(queues, [fact(2)])
+        park(app, 3)
+        eventually(lambda: 'the ledger is away' in recorder.log())
+        eventually(lambda: queues.depth(topology.LEDGER) == queues.depth(topology.PARKED) == 1)
+    finally:
+        postgres.start()
+    ledger.close()
+    ledger = Ledger(postgres.database)
+    eventually(lambda: len(ledger('rows', 'Attempt', 'pk')) == 2 and ledger('queries.count_parked') == 1)
+    eventually(drained(queues))
+    ledger.close()
+    assert recorder.log().count('the ledger is away') == 1
+    assert recorder.log().count('the ledger is back') == 1
+
+
+def test_a_recorder_started_before_its_database_waits_for_it(queues, postgres, record):
+    ledger = Ledger(postgres.database)
+    ledger('empty')
+    ledger.close()
+    postgres.kill()
+    try:
+        recorder = record(ledger)
+        eventually(lambda: 'the ledger is away' in recorder.log())
+    finally:
+        postgres.start()
+    tell(queues, [fact(1)])
+    ledger = Ledger(postgres.database)
+    eventually(lambda: ledger('rows', 'Attempt', 'pk'))
+    ledger.close()
+
+
+def test_a_recorder_without_a_ledger_says_how_to_make_one(queues, record, tmp_path):
+    ledger = Ledger({'NAME': str(tmp_path / 'none.sqlite3')}, migrated=False)
+    recorder = record(ledger)
+    assert recorder.wait(30) == 1
+    assert '`ecommerce-worker migrate` makes one' in recorder.log()
+    ledger.close()
+
+
+def test_what_somebody_else_put_among_the_parked_messages_is_kept_one_by_one(queues, ledger, record):
+    for _ in range(3):
+        queues.publish_raw(b'the same', routing_key=topology.PARKED, headers={'x': 1}, content_type='text/plain')
+    record(ledger)
+    eventually(lambda: ledger('queries.count_parked') == 3)
+    assert {each['reason'] for each in ledger('queries.parked')} == {'put here by other hands'}
+    eventually(drained(queues))
+
+
+def test_a_resent_message_goes_to_its_queue_as_it_came(queues, ledger, record, app):
+    body = json.dumps([['EDX-1'], {'site_code': 'edx'}, {}]).encode()
+    park(app, 1, body)
+    record(ledger)
+    eventually(lambda: ledger('queries.count_parked') == 1)
+    [number] = ledger('rows', 'ParkedMessage', 'pk')
+    assert ledger('resend', queues.url, number, who='ada', reason='the shop is back') == QUEUE
+    with queues.connection() as connection:
+        message = topology.task_queue(QUEUE).bind(connection.channel()).get(no_ack=True)
+    assert (bytes(message.body, 'utf-8') if isinstance(message.body, str) else bytes(message.body)) == body
+    assert (message.content_type, message.headers['task'], message.headers['id']) == ('application/json', FULFILL, 'id-1')
+    assert message.headers[NOTES]['resent'] is True
+    assert ledger('rows', 'ParkedMessage', 'body', 'headers', 'settled') == [(None, '', 'resent')]
+    assert ledger('rows', 'Audit', 'who', 'action', 'reason', 'key') == [('ada', 'resent', 'the shop is back', 'EDX-1')]
+    assert ledger('rows', 'Order', 'state', 'reason') == [('trying', 'resent by ada')]
+    with pytest.raises(Refused, match='AlreadySettled'):
+        ledger('resend', queues.url, number, who='bob')
+
+
+def test_a_message_that_cannot_be_resent_stays_parked(node, queues, ledger, record, app):
+    park(app, 1)
+    recorder = record(ledger)
+    eventually(lambda: ledger('queries.count_parked') == 1)
+    [number] = ledger('rows', 'ParkedMessage', 'pk')
+    recorder.send_signal(signal.SIGTERM)
+    recorder.wait(30)
+    node.stop()
+    try:
+        with pytest.raises(Refused, match='NotPublished'):
+            ledger('resend', queues.url, number, who='ada')
+    finally:
+        node.start()
+    assert ledger('queries.count_parked') == 1
+    assert ledger('rows', 'Audit', 'pk') == []
+    assert ledger('queries.body_of', number)
