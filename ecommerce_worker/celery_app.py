@@ -18,6 +18,7 @@ from celery.signals import (
     setup_logging,
     worker_process_init,
     worker_process_shutdown,
+    worker_ready,
     worker_shutdown,
 )
 from kombu import Connection
@@ -25,6 +26,7 @@ from kombu import Connection
 from ecommerce_worker import runtime, topology
 from ecommerce_worker.observe import word
 from ecommerce_worker.settings import Settings
+from ecommerce_worker.worker.shutdown import Ending
 from ecommerce_worker.worker.telling import Teller
 
 logger = logging.getLogger(__name__)
@@ -110,6 +112,9 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
 
 
 def _transport_options(settings: Settings) -> dict[str, Any]:
+    if str(settings.BROKER_URL).startswith(('redis', 'sentinel')):
+        # Every ten seconds it is looked for what killed workers had in hand.
+        return {'visibility_timeout': topology.VISIBILITY_TIMEOUT, 'unacked_restore_throttle': 1}
     if not str(settings.BROKER_URL).startswith(('amqp', 'pyamqp', '[')):
         return {}
     return {'confirm_publish': True, 'connect_timeout': settings.BROKER_CONNECTION_TIMEOUT,
@@ -148,6 +153,9 @@ def tell_the_ledger(sender: str, **_: Any) -> None:
     current = runtime.current()
     if current.settings.PUBLISH_FACTS and topology.has_waiting_room(app.connection_for_write()):
         current.listeners.append(Teller(app, worker=sender))
+
+
+worker_ready.connect(Ending().install, weak=False)
 
 
 def _tellers() -> list[Teller]:

@@ -64,10 +64,14 @@ def main() -> None:
 # Celery's short options take their value without a space (-Qhigh), so none of ours may be short.
 @main.command(context_settings={'ignore_unknown_options': True, 'help_option_names': ['--help']})
 @click.option('--debug', is_flag=True, help='Log everything.')
+@click.option('--wait', default=0.0, metavar='SECONDS', help='Wait so long for a broker that is still booting.')
 @click.argument('celery_options', nargs=-1, type=click.UNPROCESSED, metavar='[CELERY OPTIONS]...')
 @plainly
-def worker(debug: bool, celery_options: tuple[str, ...]) -> None:
-    """Run a worker until it is told to stop (SIGTERM: finish what runs).
+def worker(debug: bool, wait: float, celery_options: tuple[str, ...]) -> None:
+    """Run a worker until it is told to stop.
+
+    SIGTERM lets it finish what runs, for SHUTDOWN_SECONDS at most; a second one, or SIGQUIT, does not wait.  Nothing
+    is lost either way: what has not ended is delivered again.
 
     Pool, concurrency and queues come from the configuration.  Options that are not listed below go to Celery's own
     worker, such as `--concurrency 64`, `--pool prefork`, `-Q ecommerce.fulfillment` (see `celery worker --help`).
@@ -82,7 +86,11 @@ def worker(debug: bool, celery_options: tuple[str, ...]) -> None:
     if '-h' in celery_options:
         click.echo(click.get_current_context().get_help())
         return
+    for option in ('--purge', '--discard'):
+        if option in celery_options:
+            fail(f'{option} would destroy orders; see `ecommerce-worker queues purge`', 2)
     conf = runtime.current().settings
+    runtime.current().check()
     app = _app()
     if pool := _said(celery_options, '-P', '--pool'):
         try:
@@ -90,6 +98,8 @@ def worker(debug: bool, celery_options: tuple[str, ...]) -> None:
             app.conf.worker_pool = settings.SETTINGS['WORKER_POOL'].read(pool)
         except ValueError:
             fail(f'--pool must be {settings.SETTINGS["WORKER_POOL"].wants}', 2)
+    if wait:
+        preflight.wait(app, conf, wait, lambda said: click.echo(f'ecommerce-worker: {said}', err=True))
     preflight.check(app, conf)
     for remark in conf.remarks:
         click.echo(f'ecommerce-worker: note: {remark}', err=True)
@@ -131,7 +141,8 @@ def demo(keep: bool, files: bool) -> None:
 def check() -> None:
     """Print the configuration in force, secrets masked, and everything that is wrong with it."""
     try:
-        conf = settings.load()
+        conf = runtime.current().settings
+        runtime.current().check()
         _app()
     except Misconfigured as error:
         for problem in error.problems:
@@ -165,7 +176,8 @@ def status(timeout: float, fail_on_parked: bool) -> None:
         waiting = topology.waiting(connection)
         parked = depth.messages if (depth := topology.depth(connection, topology.PARKED)) else 0
     rows, troubles = [], []
-    for depth in found:
+    # On brokers where a queue is there once it is asked for, the others are only looked for.
+    for depth in (it for it in found if it.messages or it.name in conf.QUEUES):
         alone = depth.messages > 0 and depth.consumers == 0
         if alone:
             troubles.append(f'{depth.name} holds {_count(depth.messages, "message")} and nobody consumes it: start a '
@@ -329,6 +341,54 @@ def discard(ids: tuple[str, ...], order: str | None, task: str | None, everythin
 def _say_which(ids: tuple[str, ...], order: str | None, task: str | None, everything: bool) -> None:
     if not (ids or order or task or everything):
         fail('say which: an ID, --order, --task or --all', 2)
+
+
+# -- reconciling ------------------------------------------------------------------------------------------------------
+
+def _duration(context: click.Context, option: click.Parameter, given: str) -> float:  # noqa: ARG001
+    """The seconds of an option such as 15m."""
+    from ecommerce_worker.worker.resubmit import seconds
+
+    try:
+        return seconds(given)
+    except ValueError as error:
+        raise click.BadParameter(f'this must be {error}') from None
+
+
+@main.command()
+@click.option('--order', 'numbers', multiple=True, metavar='NUMBER',
+              help='Only this order, whatever its age; repeatable.')
+@click.option('--site', 'sites', multiple=True, metavar='CODE',
+              help='Only the orders of this site, - for the one without a code; repeatable.')
+@click.option('--since', default='2d', show_default=True, callback=_duration,
+              help='Only orders placed within this time.')
+@click.option('--grace', default='15m', show_default=True, callback=_duration,
+              help='Leave orders younger than this to the shop.')
+@click.option('--delay', default='2m', show_default=True, callback=_duration,
+              help='Let what is published wait so long before it runs.')
+@click.option('--limit', type=click.IntRange(min=1), help='Publish so many at most, the oldest first.')
+@click.option('--look-into-queues', is_flag=True,
+              help='Look through queued messages too; each is then taken for delivered again, and waits.')
+@click.option('--dry-run', is_flag=True, help='Publish nothing; tell what would be.')
+@plainly
+def resubmit(numbers: tuple[str, ...], sites: tuple[str, ...], since: float, grace: float, delay: float,
+             limit: int | None, look_into_queues: bool, dry_run: bool) -> None:
+    """Publish the orders that the shop has as paid and unfulfilled and of which nothing is in RabbitMQ.
+
+    Nothing is published twice, however often and by however many this is run.
+
+    Exit status: 1 if something could not be asked or published, 75 if it cannot be done at this moment.
+    """
+    from ecommerce_worker.worker import resubmit as resubmitting
+
+    wanted = resubmitting.Wanted(numbers, sites, since, grace, delay, limit, dry_run, look_into_queues)
+    report = resubmitting.resubmit(_app(), wanted, lambda line: click.echo(line, err=True))
+    if report.rows:
+        _table(resubmitting.HEAD, [row.cells for row in report.rows])
+    for trouble in report.troubles:
+        click.echo(f'trouble: {trouble}')
+    click.echo(f'{_count(report.published, "order")} {"would be " if dry_run else ""}published')
+    sys.exit(1 if report.troubles else 0)
 
 
 # -- queues -----------------------------------------------------------------------------------------------------------

@@ -114,6 +114,15 @@ def declare_facts(connection: Connection) -> None:
         channel.close()
 
 
+def tell(connection: Connection, fact: bytes, routing_key: str) -> None:
+    """Publish one fact; raises whatever is wrong.  Workers have a cheaper way for theirs."""
+    declare_facts(connection)
+    with connection.channel() as channel:
+        message = channel.prepare_message(fact, content_type='application/json', content_encoding='utf-8',
+                                          properties={'delivery_mode': 2})
+        channel.basic_publish(message, exchange=FACTS, routing_key=routing_key)
+
+
 def declare(connection: Connection, queues: Iterable[Queue]) -> None:
     """Declare the task queues, the parked queue, the waiting room and the ways between them; harmless to repeat."""
     queues = list(queues)
@@ -152,7 +161,8 @@ def depth(connection: Connection, name: str) -> Depth | None:
     """How full the queue is, or None if there is none of that name."""
     channel = connection.channel()
     try:
-        found = channel.queue_declare(queue=name, passive=True)
+        # Redis knows no empty queue: what is not there has no messages.
+        found = channel.queue_declare(queue=name, passive=has_waiting_room(connection))
     except connection.channel_errors:
         return None
     finally:

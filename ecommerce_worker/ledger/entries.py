@@ -55,7 +55,8 @@ def time_of(seconds: float) -> datetime:
 def record(told: Sequence[Fact] = (), parcels: Sequence[Parcel] = (), aside: Sequence[Aside] = ()) -> None:
     """Write them all, or, if anything fails, nothing; what was written before is left alone.
 
-    Raises Django's ``Error``; an ``IntegrityError`` if another recorder writes the same at this moment.  At most some 900 of each: a database limits the values of a statement.
+    Raises Django's ``Error``; an ``IntegrityError`` if another recorder writes the same at this moment.  At most some
+    900 of each: a database limits the values of a statement.
     """
     with transaction.atomic():
         told = _unknown(told)

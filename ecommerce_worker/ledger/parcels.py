@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ecommerce_worker.errors import Undecodable
 from ecommerce_worker.facts import LAST_SECOND, LENGTHS, shortened
-from ecommerce_worker.task import site_code
-from ecommerce_worker.wire import NOTES, Notes, Raw, read
+from ecommerce_worker.wire import NOTES, Notes, Raw
+from ecommerce_worker.worker.parked import site_of
 
 
 @dataclass(frozen=True)
@@ -58,14 +57,6 @@ class Parcel:
             task=text('task', header.get('task')), key=text('key', header.get('key')), site=site_of(raw),
             queue=text('queue', notes.queue), reason=text('reason', header.get('reason')), parked_at=parked_at,
             tries=notes.attempt, history=tuple(map(_entry, notes.history)), raw=raw)
-
-
-def site_of(raw: Raw) -> str:
-    """The site that the message names; '' if it names none or cannot be read."""
-    try:
-        return site_code(read(raw))
-    except Undecodable:
-        return ''
 
 
 def _entry(entry: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -18,7 +19,7 @@ from ecommerce_worker.errors import NotPublished, Undecodable
 from ecommerce_worker.observe import Told, quoted, word
 from ecommerce_worker.task import DELIVERY, Delivery, site_code
 from ecommerce_worker.wire import CONTENT_TYPES, Call, Notes, Raw, read
-from ecommerce_worker.worker import preflight
+from ecommerce_worker.worker import preflight, resubmit  # noqa: F401 - tells what is in hand
 from ecommerce_worker.worker.parked import key_of
 
 logger = logging.getLogger(__name__)
@@ -39,39 +40,36 @@ class Topology(bootsteps.StartStopStep):
 
 
 class Heartbeat(bootsteps.StartStopStep):
-    """Heartbeats for pools without an event loop, for which Celery sends none.
+    """Heartbeats after the end of Celery's event loop, which sends them until then.
 
-    They go on while a stopping worker finishes what runs: without them RabbitMQ would close the connection and
-    deliver those messages again.
+    Without them RabbitMQ would close the connection of a stopping worker and deliver again what it is about to finish.
     """
 
     requires = (Tasks,)
 
     def __init__(self, c: Consumer, **options: Any) -> None:
-        self._entry: Any = None
+        self._ended = threading.Event()
         super().__init__(c, **options)
 
-    def start(self, c: Consumer) -> None:
-        """Beat on the timer's thread; what it finds is raised on the consumer's."""
-        self.shutdown(c)
-        c.lost = None
-        connection = c.connection
-        if c.hub or not (c.amqheartbeat and connection.supports_heartbeats):
-            return
-
-        def beat() -> None:
-            try:
-                connection.heartbeat_check(c.amqheartbeat_rate)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the connection is of no more use
-                c.lost = error
-
-        self._entry = c.timer.call_repeatedly(c.amqheartbeat / c.amqheartbeat_rate / 2, beat)
+    def stop(self, c: Consumer) -> None:
+        """Begin to beat, unless the connection is gone and another will come."""
+        interval = c.connection.get_heartbeat_interval() if c.connection else 0
+        if interval:
+            beat = threading.Thread(target=_beat, args=(c.connection.connection, interval / 2, self._ended))
+            beat.daemon = True
+            beat.start()
 
     def shutdown(self, c: Consumer) -> None:  # noqa: ARG002
-        """Stop beating, when the connection is given up."""
-        if self._entry:
-            self._entry.cancel()
-            self._entry = None
+        """Stop beating: all has ended."""
+        self._ended.set()
+
+
+def _beat(connection: Any, every: float, ended: threading.Event) -> None:
+    while not ended.wait(every):
+        try:
+            connection.send_heartbeat()
+        except Exception:  # noqa: BLE001 - it is cut, and who acknowledges next will say so
+            return
 
 
 class Consumer(consumer.Consumer):
@@ -84,18 +82,17 @@ class Consumer(consumer.Consumer):
                            if not step.endswith(':DelayedDelivery')), Topology, Heartbeat)
 
     def __init__(self, *args: Any, worker_options: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
-        self.lost: BaseException | None = None
         self._accept = [CONTENT_TYPES[name] for name in runtime.current().settings.CELERY_ACCEPT_CONTENT
                         if name in CONTENT_TYPES]
         # Two broadcast to every worker of the virtual host, other services' included, and cost more than they give.
-        # The third publishes every two seconds for who watches events (-E), and on the thread that our heartbeats
-        # are sent from: a broker that takes no messages for a while would have them late, and the connection cut.
+        # The third publishes every two seconds for who watches events (-E), and on the thread that heartbeats are sent
+        # from: a broker that takes no messages for a while would have them late, and the connection cut.
         options = {**(worker_options or {}), 'without_gossip': True, 'without_mingle': True,
                    'without_heartbeat': not kwargs.get('task_events')}
         super().__init__(*args, worker_options=options, **kwargs)
         preflight.refuse_unsafe(self.conninfo, runtime.current().settings)
-        # Celery wants none where it has no event loop to send them; ours does without one.
-        self.amqheartbeat: float = self.amqheartbeat or self.app.conf.broker_heartbeat
+        for limit in preflight.limits(self.conninfo):
+            logger.warning('%s', limit)
 
     def start(self) -> None:
         """Consume until told to stop; one line, and the exit status of it, for what the broker does not permit."""
@@ -105,13 +102,6 @@ class Consumer(consumer.Consumer):
         except preflight.BrokerUnusable as error:
             logger.critical('%s', error)
             raise WorkerShutdown(error.status) from None
-
-    def perform_pending_operations(self) -> None:
-        """On each turn of the loop: give up a connection that is dead."""
-        if self.lost:
-            lost, self.lost = self.lost, None
-            raise lost
-        super().perform_pending_operations()
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
         """What is called with each message."""
@@ -126,10 +116,16 @@ class Consumer(consumer.Consumer):
             except Undecodable as error:
                 self._park(message, str(error), call)
                 return
-            _present(message, delivery, keep_eta=not topology.has_waiting_room(self.connection))
+            _present(message, delivery, keep_eta=self._holds(call))
             receive(message)
 
         return on_message
+
+    def _holds(self, call: Call) -> bool:
+        """Whether this worker is to hold the call until its time, for a broker that cannot, and not for too long."""
+        if topology.has_waiting_room(self.connection):
+            return False
+        return call.eta is None or call.eta.timestamp() - time.time() <= topology.LONGEST_HELD
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """A body that cannot even be decompressed."""

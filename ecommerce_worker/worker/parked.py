@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,15 +11,21 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from kombu import Queue
+from kombu.exceptions import KombuError
 
 from ecommerce_worker import topology
 from ecommerce_worker.clients.ecommerce import ORDER_NUMBER
-from ecommerce_worker.task import Task
-from ecommerce_worker.wire import NOTES, Call, Notes, Raw
+from ecommerce_worker.errors import Undecodable
+from ecommerce_worker.facts import Fact
+from ecommerce_worker.observe import word
+from ecommerce_worker.task import Task, site_code
+from ecommerce_worker.wire import NOTES, Call, Notes, Raw, read
 
 if TYPE_CHECKING:
     from celery import Celery
     from kombu import Connection
+
+logger = logging.getLogger(__name__)
 
 
 def key_of(app: Celery, call: Call) -> str:
@@ -27,6 +35,14 @@ def key_of(app: Celery, call: Call) -> str:
         return task.key_of(call)
     given = call.kwargs.get('order_number', call.kwargs.get('order'))
     return given if isinstance(given, str) and ORDER_NUMBER.fullmatch(given) else ''
+
+
+def site_of(raw: Raw) -> str:
+    """The site that the message names; '' if it names none or cannot be read."""
+    try:
+        return site_code(read(raw))
+    except Undecodable:
+        return ''
 
 
 @dataclass(frozen=True)
@@ -101,8 +117,22 @@ def resend(app: Celery, parked: ParkedMessage) -> None:
     """
     topology.unpark(app, parked.raw)
     parked.message.ack()
+    _tell(parked, 'resent')
 
 
 def discard(parked: ParkedMessage) -> None:
     """Throw it away."""
     parked.message.ack()
+    _tell(parked, 'discarded')
+
+
+def _tell(parked: ParkedMessage, outcome: str) -> None:
+    """Tell the ledger that a person took it out; what hinders that does not undo it."""
+    fact = Fact(outcome, time.time(), task=parked.task, id=parked.id, key=parked.key, site=site_of(parked.raw),
+                queue=parked.queue, reason=f'{outcome} by hand')
+    connection = parked.message.channel.connection.client
+    try:
+        if topology.has_waiting_room(connection):
+            topology.tell(connection, fact.as_body(), fact.routing_key)
+    except (OSError, KombuError, *connection.connection_errors, *connection.channel_errors) as error:
+        logger.warning('the ledger was not told: id=%s error=%s', word(parked.id), type(error).__name__)

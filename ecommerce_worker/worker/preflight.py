@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -102,6 +103,39 @@ def refuse_unsafe(connection: Connection, settings: Settings) -> None:
         raise BrokerUnusable(
             f'the {kind} transport loses messages when a worker dies; use RabbitMQ (amqp://), or set '
             'ALLOW_UNSAFE_BROKER where losing orders does no harm', EX_CONFIG)
+
+
+def wait(app: Celery, settings: Settings, seconds: float, say: Callable[[str], None]) -> None:
+    """Return when the broker answers, which may still be booting; say once that it does not.
+
+    Raises :class:`BrokerUnusable` when the time is over, and at once for what waiting does not mend.
+    """
+    deadline, said = time.monotonic() + seconds, False
+    while True:
+        try:
+            connect(app, settings).release()
+        except BrokerUnusable as error:
+            if error.status != EX_UNAVAILABLE or time.monotonic() > deadline:
+                raise
+            if not said:
+                say(f'waiting up to {seconds:g} s: {error}')
+                said = True
+            time.sleep(1)
+        else:
+            return
+
+
+def limits(connection: Connection) -> list[str]:
+    """What this broker cannot promise, for the log of a worker that starts."""
+    if connection.transport.driver_type != 'redis':
+        return []
+    timeout = connection.transport_options.get('visibility_timeout')
+    return [
+        ('Redis is the broker: it does not confirm, and keeps what it was told only as far as its own persistence '
+         'goes (appendonly yes)'),
+        (f'Redis is the broker: what a worker had in hand when it was killed is delivered again after {timeout} s '
+         f'(visibility_timeout); workers hold what waits, for at most {topology.LONGEST_HELD} s at a time'),
+    ]
 
 
 def check(app: Celery, settings: Settings) -> None:

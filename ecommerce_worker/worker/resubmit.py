@@ -16,6 +16,7 @@ import math
 import re
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from amqp.exceptions import ResourceLocked
 from celery.worker import state
 from celery.worker.control import inspect_command
-from kombu import Queue
+from kombu import Consumer, Queue
 
 from ecommerce_worker import runtime, topology
 from ecommerce_worker.clients.ecommerce import FULFILLABLE, Ecommerce, Order, Page
@@ -79,10 +80,8 @@ MOST_PAGES: Final = 10_000
 #: With a shop that is busy or away for a moment.
 PATIENCE: Final = Policy(refusals=0, give_up_after=60, shortest=1, longest=15)
 
-#: Messages given back at a time, and the seconds in which the broker has them in their places.  It keeps the order of
-#: up to 32 (measured on RabbitMQ 3.10; those of a channel that is closed come back in any order), and only the first
-#: message of a queue is looked at for whether its time has come.
-BATCH, BATCH_SECONDS = 16, 0.25
+#: Seconds without a message after which a queue may be empty, and how many such silences are borne with if it is not.
+SILENCE_SECONDS, MOST_SILENCES = 1.0, 30
 
 Tell = Callable[[str], None]
 
@@ -161,15 +160,11 @@ HEAD: Final = ('ORDER', 'SITE', 'STATUS', 'PLACED (UTC)', 'RESULT')
 
 @dataclass
 class Report:
-    """What was found, published and left, and what stood in the way."""
+    """What became of each order, what stood in the way, and how many were published, or would have been."""
 
     rows: list[Row] = field(default_factory=list)
     troubles: list[str] = field(default_factory=list)
-
-    @property
-    def published(self) -> int:
-        """How many orders were published, or would have been."""
-        return sum(row.published for row in self.rows)
+    published: int = 0
 
 
 def resubmit(app: Celery, wanted: Wanted, tell: Tell = lambda line: None) -> Report:  # noqa: ARG005
@@ -194,9 +189,11 @@ def resubmit(app: Celery, wanted: Wanted, tell: Tell = lambda line: None) -> Rep
         left = list(_without_known(app, connection, wanted, found, report, tell))
         for order in left:
             still_alone()
-            report.rows.append(_handled(app, settings, wanted, order, report))
-            if report.published and report.published % 100 == 0:
-                tell(f'{report.published} of {len(left)} orders published')
+            row = _handled(app, settings, wanted, order, report)
+            report.rows.append(row)
+            report.published += row.published
+            if row.published and report.published % 100 == 0:
+                tell(f'{report.published} of {len(left)} orders {"found missing" if wanted.dry_run else "published"}')
     return report
 
 
@@ -387,7 +384,7 @@ def _lying(app: Celery, connection: Connection, names: Iterable[str], tell: Tell
         if not depth.messages:
             continue
         waits = depth.name.startswith(f'{topology.PREFIX}_')
-        with lent(connection, depth.name, in_order=waits) as messages:
+        with lent(connection, depth.name) as messages:
             for raw in messages:
                 looked_at += 1
                 if looked_at % 1000 == 0:
@@ -398,45 +395,58 @@ def _lying(app: Celery, connection: Connection, names: Iterable[str], tell: Tell
 
 
 @contextmanager
-def lent(connection: Connection, name: str, *, in_order: bool = True) -> Iterator[Iterator[Raw]]:
-    """The messages that are in a queue now; each goes back to its place at the end.
+def lent(connection: Connection, name: str) -> Iterator[Iterator[Raw]]:
+    """The messages that are in a queue now; all go back to their places at the end, or if this process ends.
 
-    ``in_order`` is for quorum queues, which would else take them back in any order, and for queues that nobody
-    consumes.
+    They are consumed and the channel is closed: measured on RabbitMQ 3.10, a quorum queue then has them back in front
+    and in their order, on which the time of those behind them depends.  Those that are rejected one by one go to its
+    end, and those that were got one by one come back in any order.
     """
-    channel = connection.channel()
-    queue, tags = Queue(name).bind(channel), list[Any]()
-
-    def messages() -> Iterator[Raw]:
-        for _ in range(queue.queue_declare(passive=True).message_count):
-            message = queue.get(no_ack=False)
-            if message is None:
-                return
-            tags.append(message.delivery_tag)
-            yield Raw.of(message)
-
+    channel, taken = connection.channel(), list[int]()
     try:
-        yield messages()
+        yield _consumed(connection, channel, name, taken)
     finally:
-        if in_order:
-            _give_back(channel, name, tags)
         channel.close()
+        _await_return(connection, name, len(taken))
 
 
-def _give_back(channel: Any, name: str, tags: list[Any]) -> None:
-    """Give messages back so that the broker keeps their order: a few at a time, each time until they are there."""
+def _await_return(connection: Connection, name: str, taken: int) -> None:
+    """Return when so many messages are back, or soon: the time of some may have come."""
+    deadline = time.monotonic() + SILENCE_SECONDS
+    while (found := topology.depth(connection, name)) and found.messages < taken and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def _consumed(connection: Connection, channel: Any, name: str, taken: list[int]) -> Iterator[Raw]:
     def ready() -> int:
         return int(channel.queue_declare(queue=name, passive=True).message_count)
 
-    before = ready()
-    for start in range(0, len(tags), BATCH):
-        batch = tags[start:start + BATCH]
-        for tag in batch:
-            channel.basic_reject(tag, requeue=True)
-        deadline = time.monotonic() + BATCH_SECONDS
-        while (missing := before + start + len(batch) - ready()) > 0 and time.monotonic() < deadline:
-            time.sleep(0.001)
-        before -= max(0, missing)  # the time of these had come
+    def on_message(message: Any) -> None:
+        taken.append(message.delivery_tag)
+        come.append(message)
+
+    missing, come = ready(), deque[Any]()
+    if not missing:
+        return
+    consumer = Consumer(channel, [Queue(name)], on_message=on_message, auto_declare=False)
+    consumer.qos(prefetch_count=missing if missing < 2 ** 16 else 0)
+    consumer.consume()
+    silences = 0
+    while missing > 0:
+        try:
+            connection.drain_events(timeout=SILENCE_SECONDS)
+        except TimeoutError:
+            silences += 1
+            # The time of some came first; twice, since what was handed out may be on its way.
+            if silences > 1 and not ready():
+                return
+            if silences > MOST_SILENCES:
+                raise NotNow(f'the broker does not hand out the messages of {name}: look at it') from None
+            continue
+        silences = 0
+        while come:
+            missing -= 1
+            yield Raw.of(come.popleft())
 
 
 def _order_in(app: Celery, raw: Raw) -> Key | None:

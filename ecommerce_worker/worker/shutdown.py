@@ -2,10 +2,10 @@
 
 ::
 
-    SIGTERM, SIGINT ──► takes no more; what runs ends ─────────────────────────────► ends
-                              │ SHUTDOWN_SECONDS are over                             ▲
-                              ▼                                                       │
-    SIGQUIT, or twice ──► what still runs is left: the broker delivers it again ──────┘
+    SIGTERM, SIGINT ──► takes no more; what runs ends ──────────────────────► ends
+                              │ SHUTDOWN_SECONDS are over                       ▲
+                              ▼                                                 │
+    SIGQUIT, or twice ──► what still runs is left: the broker delivers it again ┘
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import logging
 import os
 import signal
 import threading
-from typing import Any, Final
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 from billiard import active_children
 
@@ -22,28 +24,53 @@ from ecommerce_worker import runtime
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that a worker has for taking leave of the broker when it does not wait for what runs.
-QUICK_SECONDS: Final = 2.0
 
+class Ending:
+    """What a worker's process does about signals.
 
-def end_in_time(how: str = 'Warm', exitcode: int = 0, **_: Any) -> None:
-    """Begin to end; what has not ended in time is left to the broker.
-
-    Celery itself waits for ever in a warm shutdown, and in a cold one too if the pool is of threads: Python does not
-    end before they do.
+    Celery waits for ever in a warm shutdown, and in a cold one too where the pool is of threads, since Python does not
+    end before they do.  Nothing is lost by going: all messages that are not acknowledged go back to their queues with
+    the connection.
     """
-    warm = how == 'Warm'
-    seconds = runtime.current().settings.SHUTDOWN_SECONDS if warm else QUICK_SECONDS
-    timer = threading.Timer(seconds, _leave, (seconds, exitcode))
-    timer.daemon = True
-    timer.start()
+
+    def __init__(self) -> None:
+        self._installed = False
+        self._begun = False
+
+    def install(self, **_: Any) -> None:
+        """Put our handlers before Celery's, which are in place by the time that a worker is ready."""
+        if self._installed:
+            return  # ready once more, on another connection
+        self._installed = True
+        for number in (signal.SIGTERM, signal.SIGINT):
+            celerys = signal.getsignal(number)
+            assert callable(celerys)  # noqa: S101 - for the type checker: Celery has put it there
+            signal.signal(number, partial(self._end, celerys))
+        signal.signal(signal.SIGQUIT, self._hurry)
+
+    def _end(self, celerys: Callable[..., Any], number: int, frame: Any) -> None:
+        if self._begun:
+            self._hurry()
+        self._begun = True
+        seconds = runtime.current().settings.SHUTDOWN_SECONDS
+        timer = threading.Timer(seconds, _leave, (f'after {seconds:g} s',))
+        timer.daemon = True
+        timer.start()
+        try:
+            celerys(number, frame)
+        finally:
+            # Celery has put another there.
+            signal.signal(number, self._hurry)
+
+    def _hurry(self, *_: Any) -> None:
+        _leave('at once')
 
 
-def _leave(seconds: float, exitcode: int) -> None:
-    logger.warning('stopped with something still running after %g s; the broker delivers it again', seconds)
+def _leave(when: str) -> None:
+    logger.warning('stopped %s; what was still running is delivered again', when)
     logging.shutdown()
     # What runs in a child would go on, and overlap its next try.
     for child in active_children():
         os.kill(child.pid, signal.SIGKILL)
-    # Threads cannot be ended; all messages that are not acknowledged go back to their queues with the connection.
-    os._exit(exitcode)
+    # Threads cannot be ended.
+    os._exit(0)

@@ -95,23 +95,28 @@ def test_a_worker_goes_on_after_a_restart_of_rabbitmq(shop, broker, publish, sta
 
 @pytest.mark.parametrize('pool', ['threads', 'prefork'])
 def test_a_worker_goes_on_after_its_queue_was_deleted(shop, broker, publish, start_worker, pool):
-    shop.add_order('EDX-1', Answer(status=503))
+    for number in ('EDX-1', 'EDX-2'):
+        shop.add_order(number, Answer(status=503))
+    publish('EDX-1')
     worker = start_worker(WORKER_POOL=pool, WORKER_CONCURRENCY=2).ready()
+    eventually(lambda: worker.settled('EDX-1') == 'done')
     with broker.connection() as connection:
         connection.channel().queue_delete(QUEUE)
     worker.ready()
-    publish('EDX-1')
-    eventually(lambda: worker.settled('EDX-1') == 'done')
+    publish('EDX-2')
+    eventually(lambda: worker.settled('EDX-2') == 'done')
 
 
 def test_a_stopping_worker_finishes_what_runs(shop, broker, publish, start_worker):
-    shop.add_order('EDX-1', Answer.slow(2))
-    worker = start_worker(FULFILLMENT_READ_TIMEOUT=10).ready()
+    # Long enough for RabbitMQ to close a connection without heartbeats, and to deliver the order to another worker.
+    shop.add_order('EDX-1', Answer.slow(6))
+    worker = start_worker(FULFILLMENT_READ_TIMEOUT=10, BROKER_HEARTBEAT=1).ready()
     publish('EDX-1')
     eventually(lambda: shop.orders['EDX-1'].puts == 1)
     assert worker.stop() == 0
     assert shop.orders['EDX-1'].fulfilments == 1
     assert broker.depth(QUEUE) == 0
+    assert 'Traceback' not in worker.log
 
 
 def test_an_order_with_an_eta_waits_in_the_broker(shop, broker, publish, start_worker):

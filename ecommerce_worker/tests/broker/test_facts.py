@@ -9,7 +9,8 @@ from kombu import Queue
 from ecommerce_worker import topology
 from ecommerce_worker.facts import read
 from ecommerce_worker.observe import Told
-from ecommerce_worker.tests.broker.harness import QUEUE, eventually, shop_app
+from ecommerce_worker.tests.broker.harness import FULFILL, QUEUE, eventually, shop_app
+from ecommerce_worker.wire import Notes, Raw
 from ecommerce_worker.worker.telling import Teller
 
 TOLD = Told('done', 'a.b', 'id-1', 'EDX-1', 'edx', 1, 0.1, queue=QUEUE, started=time.time())
@@ -50,7 +51,7 @@ def test_a_worker_tells_how_each_run_ended(broker, shop, start_worker, publish, 
     eventually(lambda: worker.settled('EDX-1'))
     publish('EDX-404', site_code='edx')
     broker.publish_raw(b'nonsense', content_type='application/json')
-    found = {key: fact for key, fact in facts(3)}
+    found = dict(facts(3))
     done = found['done.ecommerce_worker.fulfillment.v1.tasks.fulfill_order']
     assert (done.id, done.key, done.site, done.queue, done.attempt) == (message.id, 'EDX-1', 'edx', QUEUE, 1)
     assert (done.root_id, done.status, done.next_try) == (message.id, None, None)
@@ -126,3 +127,17 @@ def test_the_ledgers_queue_keeps_the_newest_and_not_for_ever(broker, facts):
     [line] = [line for line in found.splitlines() if line.startswith(topology.LEDGER)]
     for part in ('"x-max-length",500000', '"x-message-ttl",1209600000', '"x-overflow","drop-head"', 'true'):
         assert part in line
+
+
+@pytest.mark.parametrize('arguments, outcome', [(('resend',), 'resent'), (('discard', '--yes'), 'discarded')])
+def test_what_a_person_does_with_a_parked_message_is_a_fact(broker, command, facts, arguments, outcome):
+    with shop_app(broker.url) as app, broker.connection() as connection:
+        topology.declare_parked(connection)
+        body = b'[["EDX-1"], {"site_code": "edx"}, {}]'
+        topology.park(app, Raw(body, 'application/json', 'utf-8', {'task': FULFILL, 'id': 'id-1'}), Notes(queue=QUEUE),
+                      task=FULFILL, id='id-1', key='EDX-1', reason='why')
+    done = command('parked', arguments[0], '--order', 'EDX-1', *arguments[1:])
+    assert done.returncode == 0, done.stderr
+    [(key, fact)] = facts(1)
+    assert (key, fact.outcome, fact.key, fact.id) == (f'{outcome}.{FULFILL}', outcome, 'EDX-1', 'id-1')
+    assert (fact.site, fact.attempt) == ('edx', 0)

@@ -5,14 +5,18 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pytest
 from kombu import Producer
 
 from ecommerce_worker import topology
 from ecommerce_worker.facts import Fact
-from ecommerce_worker.tests.broker.harness import FULFILL, QUEUE, eventually, shop_app
+from ecommerce_worker.tests.broker.harness import FULFILL, QUEUE, Broker, eventually, shop_app
 from ecommerce_worker.tests.ledger import Ledger, PrivatePostgres, Refused, environment_of
 from ecommerce_worker.wire import NOTES, Notes, Raw
 
@@ -34,7 +38,7 @@ NOW = datetime.now(UTC).timestamp()
 def postgres():
     """A PostgreSQL for these tests."""
     if PrivatePostgres.program('initdb') is None:
-        why = 'there is no PostgreSQL: deploy/install-postgresql.sh installs it'
+        why = 'there is no PostgreSQL: deploy/install.sh postgresql installs it'
         if os.environ.get('CI') or os.environ.get('REQUIRE_BROKER'):
             pytest.fail(why)
         pytest.skip(why)
@@ -64,28 +68,42 @@ def queues(broker):
     return broker
 
 
-@pytest.fixture
-def record(queues, tmp_path):
-    """Start a recorder of a ledger; ``.log()`` tells what it said."""
-    started = []
+class Recorder:
+    """A recorder as an operator runs it: a process, an environment, a log."""
 
-    def start(ledger):
-        log = tmp_path / f'recorder-{len(started)}.log'
+    def __init__(self, broker_url: str, database: Mapping[str, Any], log: Path) -> None:
+        self.log = log.read_text
         environment = {name: value for name, value in os.environ.items() if not name.startswith('ECOMMERCE_WORKER')}
         with log.open('wb') as output:
-            process = subprocess.Popen(
+            self.process = subprocess.Popen(
                 [sys.executable, '-W', 'error', '-c', RECORD], stdout=output, stderr=output, start_new_session=True,
-                env={**environment, **environment_of(ledger.database), 'ECOMMERCE_WORKER_BROKER_URL': queues.url,
+                env={**environment, **environment_of(database), 'ECOMMERCE_WORKER_BROKER_URL': broker_url,
                      'WORKER_CONFIGURATION_MODULE': 'ecommerce_worker.configuration.local'})
-        process.log = log.read_text
-        started.append(process)
-        return process
+
+    def stop(self) -> int:
+        """Stop it as a deployment does; its exit status."""
+        self.process.terminate()
+        return self.process.wait(30)
+
+    def kill(self) -> None:
+        """End it at once."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@pytest.fixture
+def record(queues: Broker, tmp_path: Path) -> Iterator[Callable[[Ledger], Recorder]]:
+    """Start a recorder of a ledger."""
+    started: list[Recorder] = []
+
+    def start(ledger: Ledger) -> Recorder:
+        started.append(Recorder(queues.url, ledger.database, tmp_path / f'recorder-{len(started)}.log'))
+        return started[-1]
 
     yield start
-    for process in started:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    for recorder in started:
+        recorder.kill()
 
 
 @pytest.fixture
@@ -115,6 +133,10 @@ def fact(number, outcome='done'):
     return Fact(outcome, NOW, 0.1, 1, FULFILL, f'id-{number}', f'EDX-{number}', 'edx', QUEUE)
 
 
+def more_than(ledger, count):
+    return len(ledger('rows', 'Attempt', 'pk')) > count
+
+
 def drained(broker):
     return lambda: broker.depth(topology.LEDGER) == broker.depth(topology.PARKED) == 0
 
@@ -126,8 +148,7 @@ def test_facts_and_parked_messages_come_into_the_ledger(queues, ledger, record, 
     eventually(lambda: len(ledger('rows', 'Order', 'pk')) == 3 and len(ledger('rows', 'SetAside', 'pk')) == 2)
     assert sorted(ledger('rows', 'Order', 'key', 'state')) == [
         ('EDX-1', 'fulfilled'), ('EDX-2', 'waiting'), ('EDX-3', 'parked')]
-    recorder.send_signal(signal.SIGTERM)
-    assert recorder.wait(30) == 0
+    assert recorder.stop() == 0
     assert 'learner' not in recorder.log()
     assert drained(queues)()
 
@@ -139,9 +160,8 @@ def test_a_recorder_that_is_killed_again_and_again_loses_and_doubles_nothing(que
     kills = 0
     while not (count := len(ledger('rows', 'Attempt', 'pk'))) or (kills < 4 and count < 6000):
         recorder = record(ledger)
-        eventually(lambda before=count: len(ledger('rows', 'Attempt', 'pk')) > before)
-        os.killpg(recorder.pid, signal.SIGKILL)
-        recorder.wait()
+        eventually(partial(more_than, ledger, count))
+        recorder.kill()
         kills += 1
     record(ledger)
     eventually(lambda: len(ledger('rows', 'Attempt', 'pk')) == 6000
@@ -158,7 +178,7 @@ def test_two_recorders_share_a_ledger(queues, ledger, record):
     recorders = [record(ledger), record(ledger)]
     eventually(lambda: len(ledger('rows', 'Attempt', 'pk')) == 2000, seconds=60)
     assert sorted(ledger('rows', 'Order', 'attempts')) == [20] * 100
-    assert all(recorder.poll() is None for recorder in recorders)
+    assert all(recorder.process.poll() is None for recorder in recorders)
 
 
 def test_a_recorder_waits_for_its_broker(node, queues, ledger, record):
@@ -218,7 +238,7 @@ def test_a_recorder_started_before_its_database_waits_for_it(queues, postgres, r
 def test_a_recorder_without_a_ledger_says_how_to_make_one(queues, record, tmp_path):
     ledger = Ledger({'NAME': str(tmp_path / 'none.sqlite3')}, migrated=False)
     recorder = record(ledger)
-    assert recorder.wait(30) == 1
+    assert recorder.process.wait(30) == 1
     assert '`ecommerce-worker migrate` makes one' in recorder.log()
     ledger.close()
 
@@ -242,7 +262,7 @@ def test_a_resent_message_goes_to_its_queue_as_it_came(queues, ledger, record, a
     with queues.connection() as connection:
         message = topology.task_queue(QUEUE).bind(connection.channel()).get(no_ack=True)
     assert (bytes(message.body, 'utf-8') if isinstance(message.body, str) else bytes(message.body)) == body
-    assert (message.content_type, message.headers['task'], message.headers['id']) == ('application/json', FULFILL, 'id-1')
+    assert (message.content_type, message.headers['id']) == ('application/json', 'id-1')
     assert message.headers[NOTES]['resent'] is True
     assert ledger('rows', 'ParkedMessage', 'body', 'headers', 'settled') == [(None, '', 'resent')]
     assert ledger('rows', 'Audit', 'who', 'action', 'reason', 'key') == [('ada', 'resent', 'the shop is back', 'EDX-1')]
@@ -256,8 +276,7 @@ def test_a_message_that_cannot_be_resent_stays_parked(node, queues, ledger, reco
     recorder = record(ledger)
     eventually(lambda: ledger('queries.count_parked') == 1)
     [number] = ledger('rows', 'ParkedMessage', 'pk')
-    recorder.send_signal(signal.SIGTERM)
-    recorder.wait(30)
+    recorder.stop()
     node.stop()
     try:
         with pytest.raises(Refused, match='NotPublished'):

@@ -78,7 +78,8 @@ def broker(redis: PrivateRedis) -> Broker:
 @pytest.fixture
 def environment(broker: Broker, shop: ShopProcess) -> dict[str, str]:
     # A worker that is dead is known to be so after this many seconds; an hour, if nobody says otherwise.
-    return worker_environment(broker.url, shop, BROKER_TRANSPORT_OPTIONS="{'visibility_timeout': 3}")
+    options = {'visibility_timeout': 3, 'unacked_restore_interval': 1}
+    return worker_environment(broker.url, shop, BROKER_TRANSPORT_OPTIONS=options)
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ def test_an_address_with_two_dots_in_a_row_is_refused_with_a_reason(service, ven
 def test_what_is_too_much_is_refused_until_a_time_that_it_names(service, vendor):
     with pytest.raises(Throttled) as raised:
         vendor().send(mail(LIMITED))
-    assert 50 < raised.value.retry_after <= 61
+    assert 50 < (raised.value.retry_after or 0) <= 61
     with pytest.raises(Throttled):
         vendor().send(mail(LIMITED))
     vendor().send(mail())

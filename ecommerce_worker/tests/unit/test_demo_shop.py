@@ -51,7 +51,7 @@ class Client:
     def report(self, assignment=7, send_id='d-1', status='success', form=False):
         said = {'offer_assignment_id': assignment, 'send_id': send_id, 'status': status}
         url = f'{self.shop.api_root}assignment-email/status/'
-        return self.session.post(url, **({'data': said} if form else {'json': said}), timeout=5)
+        return self.session.post(url, data=said if form else None, json=None if form else said, timeout=5)
 
     def close(self):
         self.session.close()

@@ -14,10 +14,9 @@ ROOT = Path(ecommerce_worker.__file__).parent
 #: From the top: what nothing else is needed for, to what is only ever started by people.
 ROWS = [
     'configuration configuration.* errors email.message',
-    'hold retry download settings facts',
+    'hold retry download settings facts schedule.timing',
     'http',
-    'auth wire observe log email.mime email.rendering email.shapes email.vendor sailthru.client'
-    ' schedule.command',
+    'auth wire observe log schedule.command email.mime email.rendering email.shapes email.vendor sailthru.client',
     'clients.ecommerce clients.lms email.vendors.* sailthru.purchase',
     'site',
     'runtime',

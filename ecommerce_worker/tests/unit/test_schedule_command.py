@@ -1,6 +1,5 @@
 """Management commands: how they are asked for, what they see, that they end, what is told of them."""
 
-import contextlib
 import logging
 import os
 import threading
@@ -11,6 +10,7 @@ import pytest
 from ecommerce_worker import settings
 from ecommerce_worker.errors import Misconfigured, Skip, WrongArguments
 from ecommerce_worker.schedule import command
+from ecommerce_worker.schedule import turn as turns
 from ecommerce_worker.schedule.command import arguments
 from ecommerce_worker.schedule.turn import turn
 from ecommerce_worker.schedule.v1.tasks import run_management_command
@@ -214,11 +214,10 @@ def test_one_runs_one_waits_and_others_are_not_needed(app):
     threads[0].start()
     assert running.wait(30)
     threads[1].start()
-    for _ in range(200):
-        # Until the second one waits, a third would wait in its place.
-        with contextlib.suppress(Skip), turn(app, 'mail', not_after=0):
-            pytest.fail('two at once')
+    while 'ecommerce.job.mail.next' not in turns._taken:
         time.sleep(0.01)
+    with pytest.raises(Skip, match='waits already'), turn(app, 'mail'):
+        pytest.fail('two at once')
     with turn(app, 'another job'):
         end.set()
     for thread in threads:

@@ -1,0 +1,60 @@
+"""The entries of ``SCHEDULE`` as values, and the publishing of one."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ecommerce_worker import topology
+from ecommerce_worker.settings import Settings
+from ecommerce_worker.wire import Call, Notes
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A job and when it runs; one of ``crontab`` and ``interval`` (in seconds) is given."""
+
+    name: str
+    task: str
+    crontab: str = ''
+    interval: float | None = None
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    #: Where it is published.
+    queue: str = ''
+    #: Seconds for which it may wait for a worker; None: until the next one is due.
+    expires: float | None = None
+
+    @property
+    def key(self) -> str:
+        """What its firings are remembered by: with another crontab or interval it begins anew."""
+        return f'{self.name} ({self.crontab or f"{self.interval or 0:g} s"})'
+
+
+def entries(settings: Settings) -> list[Entry]:
+    """The entries that are switched on."""
+    return [
+        Entry(name, task=given.get('task', ''), crontab=given.get('crontab') or '', interval=given.get('interval'),
+              args=tuple(given.get('args', ())), kwargs=given.get('kwargs', {}),
+              queue=given.get('queue') or settings.DEFAULT_PRIORITY_QUEUE, expires=given.get('expires'))
+        for name, given in settings.SCHEDULE.items() if given.get('enabled', True)]
+
+
+def can_expire(task: Any) -> bool:
+    """Whether the task looks at how late it is: it takes ``not_after``, in epoch seconds."""
+    return 'not_after' in inspect.signature(task.run).parameters
+
+
+def publish(app: Celery, entry: Entry, *, id: str, not_after: float, origin: str) -> None:  # noqa: A002
+    """Have a worker run the job once, until ``not_after`` if its task can expire; ``id`` tells this firing from others.
+
+    Raises :class:`~ecommerce_worker.errors.NotPublished`, or :class:`~ecommerce_worker.errors.WrongArguments`.
+    """
+    limit = {'not_after': not_after} if can_expire(app.tasks[entry.task]) else {}
+    call = Call(entry.task, id, args=entry.args, kwargs={**entry.kwargs, **limit}, origin=origin, root_id=id)
+    topology.wait(app, call, Notes(queue=entry.queue), 0)

@@ -1,0 +1,79 @@
+"""When something is due: the last time until now, and the next; pure functions of the time in epoch seconds.
+
+Whoever asks gets the same answer, so several processes agree without talking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta, tzinfo
+from typing import Final, Protocol
+
+#: Days to look for one that matches: 29 February may be eight years away.
+DAYS: Final = 8 * 366
+
+
+class Timing(Protocol):
+    """When something is due."""
+
+    def latest(self, now: float) -> float | None:
+        """The last time that it was due, now included; None if there is none in sight."""
+
+    def coming(self, now: float) -> float | None:
+        """The next time that it will be due, after now; None if there is none in sight."""
+
+
+@dataclass(frozen=True)
+class Every:
+    """Due every so many seconds, counted from 1970-01-01 UTC."""
+
+    seconds: float
+
+    def latest(self, now: float) -> float:
+        """See :class:`Timing`."""
+        return now // self.seconds * self.seconds
+
+    def coming(self, now: float) -> float:
+        """See :class:`Timing`."""
+        return (now // self.seconds + 1) * self.seconds
+
+
+@dataclass(frozen=True)
+class Crontab:
+    """Due at these minutes of these hours of the days that match all the rest; Sunday is 0.
+
+    An hour that the clock repeats in autumn counts once, and a time that it leaves out in spring comes an hour later.
+    """
+
+    minutes: AbstractSet[int]
+    hours: AbstractSet[int]
+    days: AbstractSet[int]
+    months: AbstractSet[int]
+    weekdays: AbstractSet[int]
+    zone: tzinfo
+
+    def latest(self, now: float) -> float | None:
+        """See :class:`Timing`."""
+        return max(self._near(now, -1, lambda due: due <= now), default=None)
+
+    def coming(self, now: float) -> float | None:
+        """See :class:`Timing`."""
+        return min(self._near(now, 1, lambda due: due > now), default=None)
+
+    def _near(self, now: float, step: int, wanted: Callable[[float], bool]) -> list[float]:
+        """What is wanted of the first day that has any."""
+        first = datetime.fromtimestamp(now, self.zone).date()
+        for distance in range(DAYS):
+            day = first + timedelta(step * distance)
+            if self._matches(day) and (found := [due for due in self._times(day) if wanted(due)]):
+                return found
+        return []
+
+    def _matches(self, day: date) -> bool:
+        return day.day in self.days and day.month in self.months and day.isoweekday() % 7 in self.weekdays
+
+    def _times(self, day: date) -> list[float]:
+        return [datetime.combine(day, time(hour, minute), self.zone).timestamp()
+                for hour in self.hours for minute in self.minutes]

@@ -1,0 +1,79 @@
+"""When something is due: tables, and what must hold of any time."""
+
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ecommerce_worker.beat import timing_of
+from ecommerce_worker.schedule.entries import Entry
+from ecommerce_worker.schedule.timing import Every
+
+BERLIN = ZoneInfo('Europe/Berlin')
+
+
+def at(text, zone=UTC):
+    return datetime.fromisoformat(text).replace(tzinfo=zone).timestamp()
+
+
+def cron(text, zone=UTC):
+    return timing_of(Entry('job', 'task', crontab=text), zone)
+
+
+@pytest.mark.parametrize('text, now, latest, coming', [
+    ('* * * * *', '2026-11-21T10:00:30', '2026-11-21T10:00', '2026-11-21T10:01'),
+    ('* * * * *', '2026-11-21T10:00:00', '2026-11-21T10:00', '2026-11-21T10:01'),
+    ('0 10 * * *', '2026-11-21T09:59:59', '2026-11-20T10:00', '2026-11-21T10:00'),
+    ('0 10 * * *', '2026-12-31T23:00', '2026-12-31T10:00', '2027-01-01T10:00'),
+    ('*/20 9-10 * * mon-fri', '2026-11-21T12:00', '2026-11-20T10:40', '2026-11-23T09:00'),
+    ('0 3 * * sun', '2026-11-21T12:00', '2026-11-15T03:00', '2026-11-22T03:00'),
+    ('0 3 * * 0', '2026-11-22T03:00', '2026-11-22T03:00', '2026-11-29T03:00'),
+    ('0 0 29 2 *', '2026-11-21T12:00', '2024-02-29T00:00', '2028-02-29T00:00'),
+    ('0 0 13 * fri', '2026-11-21T12:00', '2026-11-13T00:00', '2027-08-13T00:00'),
+])
+def test_a_crontab_is_due_when_it_says(text, now, latest, coming):
+    assert cron(text).latest(at(now)) == at(latest)
+    assert cron(text).coming(at(now)) == at(coming)
+
+
+def test_a_crontab_is_read_in_the_clock_of_its_zone():
+    assert cron('0 10 * * *', BERLIN).coming(at('2026-07-01T00:00')) == at('2026-07-01T08:00')
+    assert cron('0 10 * * *', BERLIN).coming(at('2026-12-01T00:00')) == at('2026-12-01T09:00')
+    assert cron('30 0 * * *', BERLIN).latest(at('2026-12-01T23:45')) == at('2026-12-01T23:30')
+
+
+def test_a_time_that_the_clock_repeats_or_leaves_out_comes_once():
+    autumn = cron('30 2 * * *', BERLIN)
+    assert autumn.coming(at('2026-10-25T00:00')) == at('2026-10-25T00:30')
+    assert autumn.coming(at('2026-10-25T00:30')) == at('2026-10-26T01:30')
+    spring = cron('30 2 * * *', BERLIN)
+    assert spring.coming(at('2026-03-28T12:00')) == at('2026-03-29T01:30')
+    assert spring.coming(at('2026-03-29T01:30')) == at('2026-03-30T00:30')
+
+
+@pytest.mark.parametrize('now, latest, coming', [(0, 0, 600), (599.9, 0, 600), (600, 600, 1200)])
+def test_an_interval_is_counted_from_1970(now, latest, coming):
+    assert (Every(600).latest(now), Every(600).coming(now)) == (latest, coming)
+
+
+@given(st.sampled_from(['* * * * *', '*/7 3,4 * * *', '0 3 * * sun', '15 10 1 */2 *']),
+       st.floats(0, 4e9), st.sampled_from([UTC, BERLIN, ZoneInfo('Asia/Kathmandu'), ZoneInfo('America/St_Johns')]))
+def test_whatever_is_due_comes_after_what_was_due(text, now, zone):
+    timing = cron(text, zone)
+    latest, coming = timing.latest(now), timing.coming(now)
+    assert latest is None or latest <= now
+    assert coming > now
+    if latest is not None:
+        assert timing.coming(latest) >= coming or timing.coming(latest) > latest
+        assert timing.latest(coming) == coming
+
+
+@pytest.mark.parametrize('text, reason', [
+    ('0 10 * *', '4 fields and not 5'), ('', '0 fields'), ('@daily', '1 fields'), ('61 * * * *', '61'),
+    ('0 25 * * *', '25'), ('x * * * *', "'x'"), ('0 0 31 2 *', 'never'), ('0 0 0 * *', '0'), ('*/0 * * * *', 'zero'),
+])
+def test_a_crontab_that_cannot_be_is_refused(text, reason):
+    with pytest.raises(ValueError, match=reason):
+        cron(text)
