@@ -21,7 +21,7 @@ ARGS ?=
 # An interpreter of your choice; empty: the first suitable one (see deploy/venv.sh).
 PYTHON ?=
 
-.PHONY: help requirements production-requirements upgrade worker check status demo rabbitmq rabbitmq-stop \
+.PHONY: help requirements production-requirements upgrade worker recorder beat check status demo rabbitmq rabbitmq-stop \
 	test test-unit test-broker quality validate benchmark clean programs
 
 help: ## List the targets
@@ -41,6 +41,13 @@ worker: $(VENV)/.installed-production ## Run a worker (ARGS="--concurrency 64" a
 
 check: $(VENV)/.installed-production ## Print the configuration in force and everything wrong with it
 	@exec $(BIN)/ecommerce-worker check $(ARGS)
+
+recorder: $(VENV)/.installed-production ## Write facts and parked messages into the ledger
+	@$(BIN)/ecommerce-worker migrate
+	@exec $(BIN)/ecommerce-worker recorder $(ARGS)
+
+beat: $(VENV)/.installed-production ## Publish the jobs of SCHEDULE when they are due
+	@exec $(BIN)/ecommerce-worker beat $(ARGS)
 
 status: $(VENV)/.installed-production ## Show workers, queues, waiting and parked orders
 	@exec $(BIN)/ecommerce-worker status $(ARGS)

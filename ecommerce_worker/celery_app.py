@@ -28,6 +28,7 @@ from ecommerce_worker.observe import word
 from ecommerce_worker.settings import Settings
 from ecommerce_worker.worker.shutdown import Ending
 from ecommerce_worker.worker.telling import Teller
+from ecommerce_worker.worker.wakeup import WakeUp
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +73,7 @@ def create_app(settings: Settings) -> Application:
     app = Application('ecommerce_worker', set_as_current=True)
     app.config_from_object(celery_settings(settings))
     app.backend_cls = settings.CELERY_RESULT_BACKEND or 'disabled'
+    app.steps['worker'].add(WakeUp)
     return app
 
 
@@ -101,6 +103,7 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
         'task_default_exchange': settings.CELERY_DEFAULT_EXCHANGE,
         'task_default_routing_key': settings.CELERY_DEFAULT_ROUTING_KEY,
         'task_queues': [topology.task_queue(name, settings.QUEUE_TYPE) for name in settings.QUEUES],
+        'beat_scheduler': 'ecommerce_worker.beat:Scheduler',
         'worker_consumer': 'ecommerce_worker.worker.consumer:Consumer',
         'worker_pool': settings.WORKER_POOL,
         'worker_concurrency': settings.WORKER_CONCURRENCY,

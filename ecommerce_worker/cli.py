@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from functools import wraps
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
     from celery import Celery
     from kombu import Connection
 
-    from ecommerce_worker.worker.parked import ParkedMessage
+    from ecommerce_worker.ledger.rooms import Parked
+
+#: A beat gives a sign of life more often than this, in seconds.
+BEAT_SECONDS = 90
 
 CONTEXT = {'help_option_names': ['-h', '--help'], 'max_content_width': 110}
 
@@ -129,7 +133,7 @@ def _said(options: tuple[str, ...], short: str, long: str) -> str | None:
 @click.option('--files', is_flag=True, help='Do without RabbitMQ even where there is one: orders travel in files.')
 @plainly
 def demo(keep: bool, files: bool) -> None:
-    """Show a dozen orders fulfilled through every kind of trouble, on this machine alone."""
+    """Show orders fulfilled and mails sent through every kind of trouble, on this machine alone."""
     from ecommerce_worker.demo.story import run
 
     sys.exit(run(keep, rabbitmq=not files))
@@ -140,10 +144,12 @@ def demo(keep: bool, files: bool) -> None:
 @main.command()
 def check() -> None:
     """Print the configuration in force, secrets masked, and everything that is wrong with it."""
+    from ecommerce_worker import beat as beats
+
     try:
         conf = runtime.current().settings
         runtime.current().check()
-        _app()
+        beats.check(_app(), conf)
     except Misconfigured as error:
         for problem in error.problems:
             click.echo(f'problem: {problem}')
@@ -162,8 +168,9 @@ def check() -> None:
 def status(timeout: float, fail_on_parked: bool) -> None:
     """Show workers, queues, and how many orders wait or are parked.
 
-    Exit status: 1 if a queue holds messages that nobody consumes, no worker answers, or the broker takes no messages;
-    with --fail-on-parked, also if messages are parked.
+    Exit status: 1 if a queue holds messages that nobody consumes, no worker answers, the broker takes no messages,
+    there is a ledger without a recorder, or a schedule without a beat; with --fail-on-parked, also if messages are
+    parked.
     """
     from ecommerce_worker import topology
     from ecommerce_worker.worker import queues
@@ -175,7 +182,15 @@ def status(timeout: float, fail_on_parked: bool) -> None:
         found = queues.depths(connection, (*conf.QUEUES, *queues.ELSEWHERE))
         waiting = topology.waiting(connection)
         parked = depth.messages if (depth := topology.depth(connection, topology.PARKED)) else 0
-    rows, troubles = [], []
+        facts = topology.depth(connection, topology.LEDGER)
+    rows, troubles = [], list[str]()
+    kept, of_ledger = _ledger_state(conf)
+    parked += kept
+    of_beat, beat_trouble = _beat_state(conf)
+    troubles += filter(None, [beat_trouble])
+    recorders = facts.consumers if facts else 0
+    if facts and not recorders and of_ledger:
+        troubles.append('there is a ledger, and no recorder writes into it: ecommerce-worker recorder')
     # On brokers where a queue is there once it is asked for, the others are only looked for.
     for depth in (it for it in found if it.messages or it.name in conf.QUEUES):
         alone = depth.messages > 0 and depth.consumers == 0
@@ -195,6 +210,10 @@ def status(timeout: float, fail_on_parked: bool) -> None:
     click.echo('workers   ' + (', '.join(workers) or ('none' if sound else '?')))
     click.echo(f'waiting   {waiting} for their next try')
     click.echo(f'parked    {parked} for a person (ecommerce-worker parked list)')
+    if of_ledger:
+        click.echo(f'ledger    {of_ledger}; recorders: {recorders}; {facts.messages if facts else 0} facts to record')
+    if of_beat:
+        click.echo(f'beat      {of_beat}')
     click.echo()
     if rows:
         _table(('QUEUE', 'MESSAGES', 'CONSUMERS', ''), rows)
@@ -203,6 +222,30 @@ def status(timeout: float, fail_on_parked: bool) -> None:
     for trouble in troubles:
         click.echo(f'trouble: {trouble}')
     sys.exit(1 if troubles else 0)
+
+
+def _ledger_state(conf: settings.Settings) -> tuple[int, str]:
+    """How many messages are parked in the ledger, and how it is; '' if there is none."""
+    from ecommerce_worker.ledger import rooms
+
+    if not rooms.is_kept(conf):
+        return 0, ''
+    try:
+        return _ledger().count_parked(), 'in use'
+    except WorkerError as error:
+        return 0, str(error)
+
+
+def _beat_state(conf: settings.Settings) -> tuple[str, str]:
+    """When a beat gave the last sign of life, and what is wrong with that; '' where nothing is scheduled."""
+    if not conf.SCHEDULE:
+        return '', ''
+    from ecommerce_worker import beat as beats
+
+    ticked = beats.FileFirings(conf.SCHEDULE_STATE).ticked()
+    if ticked is None or time.time() - ticked > BEAT_SECONDS:
+        return 'none', 'there is a SCHEDULE, and no beat publishes its jobs: ecommerce-worker beat'
+    return f'alive {time.time() - ticked:.0f} s ago', ''
 
 
 def _workers(app: Celery, timeout: float) -> list[str]:
@@ -217,7 +260,10 @@ def _workers(app: Celery, timeout: float) -> list[str]:
 
 @main.group()
 def parked() -> None:
-    """Messages that wait for a person: look at them, send them again, or discard them."""
+    """Messages that wait for a person: look at them, send them again, or discard them.
+
+    They are in the queue ecommerce.parked, or, where a recorder runs, in the ledger; here that makes no difference.
+    """
 
 
 def chosen(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -230,6 +276,9 @@ def chosen(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+REASON = click.option('--reason', default='', help='Why; it is written into the ledger, if there is one.')
+
+
 @parked.command('list')
 @chosen
 @click.option('--limit', default=100, show_default=True, help='Show so many at most; all are counted.')
@@ -237,13 +286,12 @@ def chosen(command: Callable[..., Any]) -> Callable[..., Any]:
 def list_(order: str | None, task: str | None, limit: int) -> None:
     """List them, oldest first."""
     rows, count = [], 0
-    with _connected() as (_, connection), _parked(connection) as messages:
-        for message in messages:
-            if message.matches(order=order, task=task):
-                count += 1
-                if count <= limit:
-                    rows.append((message.id[:8], message.key or '-', message.short_task or '-',
-                                 f'{message.parked_at:%Y-%m-%d %H:%M}', message.notes.attempt, message.reason))
+    with _parked(order, task) as messages:
+        for it in messages:
+            count += 1
+            if count <= limit:
+                rows.append((it.id[:8], it.key or '-', it.short_task or '-', f'{it.parked_at:%Y-%m-%d %H:%M}',
+                             it.tries, it.reason))
     if rows:
         _table(('ID', 'ORDER', 'TASK', 'PARKED (UTC)', 'TRIES', 'REASON'), rows)
     click.echo(_count(count, 'parked message') + (f', the first {limit} are shown' if count > limit else ''))
@@ -259,29 +307,28 @@ def show(ids: tuple[str, ...], order: str | None, task: str | None, body: bool) 
     if not (ids or order or task):
         fail('say which: an ID, --order or --task', 2)
     count = 0
-    with _connected() as (_, connection), _parked(connection) as messages:
-        for message in messages:
-            if message.matches(order=order, task=task, ids=ids):
-                count += 1
-                _show(message, body=body)
+    with _parked(order, task, ids) as messages:
+        for it in messages:
+            count += 1
+            _show(it, body=body)
     if not count:
         fail('no parked message is like that; `ecommerce-worker parked list` shows all')
 
 
-def _show(message: ParkedMessage, *, body: bool) -> None:
-    rows = [('id', message.id), ('order', message.key or '-'), ('task', message.task or '-'),
-            ('queue', message.queue or '-'), ('parked', f'{message.parked_at:%Y-%m-%d %H:%M:%S} UTC'),
-            ('reason', message.reason), ('tries', message.notes.attempt),
-            ('body', f'{len(message.raw.body)} bytes, {message.raw.content_type}')]
+def _show(it: Parked, *, body: bool) -> None:
+    from ecommerce_worker.worker.parked import moment
+
+    rows = [('id', it.id), ('order', it.key or '-'), ('task', it.task or '-'), ('queue', it.queue or '-'),
+            ('parked', f'{it.parked_at:%Y-%m-%d %H:%M:%S} UTC'), ('reason', it.reason), ('tries', it.tries),
+            ('body', f'{it.size} bytes, {it.content_type}')]
     for name, value in rows:
         click.echo(f'{name:8} {value}')
     click.echo('history')
-    for entry in message.notes.history:
-        at = entry.get('at')
-        when = datetime.fromtimestamp(at, UTC).strftime('%Y-%m-%d %H:%M:%S') if isinstance(at, int | float) else '?'
-        click.echo(f'  {when}  {entry.get("reason", "")}')
+    for entry in it.history:
+        at = moment(entry.get('at'))
+        click.echo(f'  {f"{at:%Y-%m-%d %H:%M:%S}" if at else "?"}  {entry.get("reason", "")}')
     if body:
-        click.echo(message.raw.body.decode(errors='backslashreplace'))
+        click.echo(it.body().decode(errors='backslashreplace'))
     click.echo()
 
 
@@ -289,27 +336,24 @@ def _show(message: ParkedMessage, *, body: bool) -> None:
 @click.argument('ids', nargs=-1, metavar='[ID]...')
 @chosen
 @click.option('--all', 'everything', is_flag=True, help='All of them.')
+@REASON
 @plainly
-def resend(ids: tuple[str, ...], order: str | None, task: str | None, everything: bool) -> None:
+def resend(ids: tuple[str, ...], order: str | None, task: str | None, everything: bool, reason: str) -> None:
     """Send them to the queue that they came from, with their patience renewed.
 
     A worker asks the shop how the order stands before it does anything.
     """
-    from ecommerce_worker.worker import parked as parking
-
     _say_which(ids, order, task, everything)
     count = stuck = 0
-    with _connected() as (app, connection), _parked(connection) as messages:
-        for message in messages:
-            if not message.matches(order=order, task=task, ids=ids):
-                continue
-            if not message.queue:
+    with _parked(order, task, ids, reason) as messages:
+        for it in messages:
+            if not it.queue:
                 stuck += 1
-                click.echo(f'{message.id[:8]} does not say which queue it came from; it stays', err=True)
+                click.echo(f'{it.id[:8]} does not say which queue it came from; it stays', err=True)
                 continue
-            parking.resend(app, message)
+            it.resend()
             count += 1
-            click.echo(f'{message.id[:8]} {message.key or "-"} sent to {message.queue}')
+            click.echo(f'{it.id[:8]} {it.key or "-"} sent to {it.queue}')
     click.echo(f'{_count(count, "message")} sent again')
     sys.exit(0 if count and not stuck else 1)
 
@@ -319,28 +363,162 @@ def resend(ids: tuple[str, ...], order: str | None, task: str | None, everything
 @chosen
 @click.option('--all', 'everything', is_flag=True, help='All of them.')
 @click.option('--yes', is_flag=True, help='Do not ask.')
+@REASON
 @plainly
-def discard(ids: tuple[str, ...], order: str | None, task: str | None, everything: bool, yes: bool) -> None:
+def discard(ids: tuple[str, ...], order: str | None, task: str | None, everything: bool, yes: bool,
+            reason: str) -> None:
     """Throw them away for good; what they promised is then not done."""
-    from ecommerce_worker.worker import parked as parking
-
     _say_which(ids, order, task, everything)
-    with _connected() as (_, connection), _parked(connection) as messages:
-        found = [message for message in messages if message.matches(order=order, task=task, ids=ids)]
+    with _parked(order, task, ids, reason) as messages:
+        found = list(messages)
         if not found:
             fail('no parked message is like that; `ecommerce-worker parked list` shows all')
-        for message in found[:20]:
-            click.echo(f'{message.id[:8]} {message.key or "-"} {message.reason}')
+        for it in found[:20]:
+            click.echo(f'{it.id[:8]} {it.key or "-"} {it.reason}')
         if not yes and not click.confirm(f'Throw {_count(len(found), "message")} away for good?'):
             fail('nothing was thrown away')
-        for message in found:
-            parking.discard(message)
+        for it in found:
+            it.discard()
     click.echo(f'{_count(len(found), "message")} thrown away')
 
 
 def _say_which(ids: tuple[str, ...], order: str | None, task: str | None, everything: bool) -> None:
     if not (ids or order or task or everything):
         fail('say which: an ID, --order, --task or --all', 2)
+
+
+@contextmanager
+def _parked(order: str | None, task: str | None, ids: tuple[str, ...] = (), reason: str = '') -> Iterator[
+        Iterator[Parked]]:
+    """The chosen messages; those in the queue stay in hand until the end, so that each is seen once."""
+    from ecommerce_worker.ledger import rooms
+    from ecommerce_worker.worker.parked import looked_through
+
+    which = rooms.Chosen(order, task, ids)
+    with _connected() as (app, connection), looked_through(connection) as messages:
+        ledger = (rooms.in_ledger(app, which, who=_who(), reason=reason)
+                  if rooms.is_kept(runtime.current().settings) else iter(()))
+        yield chain(rooms.in_queue(app, messages, which), ledger)
+
+
+def _who() -> str:
+    return f'{getpass.getuser()}@{socket.gethostname()}'
+
+
+# -- the ledger -------------------------------------------------------------------------------------------------------
+
+@main.command()
+@click.argument('target', default='')
+@plainly
+def migrate(target: str) -> None:
+    """Make the ledger, or bring it up to date (back to the migration TARGET, for a version to go back to)."""
+    from ecommerce_worker.ledger import opening
+
+    runtime.current()
+    opening.migrate(target=target)
+    click.echo('the ledger is up to date' if not target else f'the ledger is at {target}')
+
+
+@main.command()
+@click.option('--debug', is_flag=True, help='Log everything.')
+@plainly
+def recorder(debug: bool) -> None:
+    """Write facts and parked messages into the ledger, until told to stop."""
+    from ecommerce_worker import celery_app
+    from ecommerce_worker.ledger import opening
+
+    app = _app()
+    celery_app.configure_logging('DEBUG' if debug else None)
+    opening.open_ledger()
+    from ecommerce_worker.ledger import recorder as recording  # not before the ledger is open
+
+    recording.keep(app, runtime.current().settings)
+
+
+@main.group()
+def orders() -> None:
+    """Where an order is, and what happened to it; from the ledger."""
+
+
+@orders.command('show')
+@click.argument('key')
+@plainly
+def show_order(key: str) -> None:
+    """Show all that the ledger knows of an order: its number, or the id of its message."""
+    queries = _ledger()
+    found = queries.search(key)
+    if not found:
+        fail(f'the ledger knows no order {key}; `ecommerce-worker resubmit --order {key}` asks the shop')
+    if found[0].key != key and len(found) > 1:
+        _orders(found)
+        return
+    for entry in found:
+        story = queries.story(entry.number)
+        for name, value in (('order', entry.key), ('task', entry.task), ('site', entry.site or '-'),
+                            ('state', entry.state), ('reason', entry.reason or '-'),
+                            ('next try', f'{entry.next_try:%Y-%m-%d %H:%M:%S} UTC' if entry.next_try else '-')):
+            click.echo(f'{name:8} {value}')
+        _table(('STARTED (UTC)', 'TRY', 'OUTCOME', 'SECONDS', 'STATUS', 'REASON'),
+               [(f'{it.started:%Y-%m-%d %H:%M:%S}', it.attempt, it.outcome, f'{it.seconds:.2f}', it.status or '-',
+                 it.reason) for it in story.tries])
+        for decision in story.decisions:
+            click.echo(f'{decision.at:%Y-%m-%d %H:%M:%S}  {decision.action} by {decision.who}: '
+                       f'{decision.reason or "no reason given"}')
+        click.echo()
+
+
+@orders.command('list')
+@click.option('--state', type=click.Choice(['fulfilled', 'waiting', 'parked', 'trying', 'discarded']),
+              help='Only those in this state.')
+@click.option('--older-than', default='0s', help='Only those of which nothing was heard for so long, such as 1h.')
+@click.option('--task', default='', help='Only those of this task; the end of its name will do.')
+@click.option('--site', help='Only those of this site.')
+@click.option('--limit', default=100, show_default=True, help='Show so many at most.')
+@plainly
+def list_orders(state: str | None, older_than: str, task: str, site: str | None, limit: int) -> None:
+    """List orders, those first of which nothing was heard for longest."""
+    from ecommerce_worker.worker.resubmit import seconds
+
+    try:
+        age = seconds(older_than) if older_than != '0s' else 0
+    except ValueError as error:
+        fail(f'--older-than must be {error}', 2)
+    _orders(_ledger().orders(state=state or '', older_than=age, task=task, site=site, limit=limit))
+
+
+def _orders(entries: Iterable[Any]) -> None:
+    rows = [(it.key, it.state, it.task.rpartition('.')[2], it.site or '-', it.attempts,
+             f'{it.last_seen:%Y-%m-%d %H:%M}', it.reason) for it in entries]
+    if rows:
+        _table(('ORDER', 'STATE', 'TASK', 'SITE', 'TRIES', 'LAST SEEN (UTC)', 'REASON'), rows)
+    click.echo(_count(len(rows), 'order'))
+
+
+def _ledger() -> Any:
+    """What reads the ledger; raises ``LedgerUnusable`` if there is none of this version."""
+    from ecommerce_worker.ledger import opening
+
+    runtime.current()
+    opening.open_ledger()
+    opening.require_schema()
+    from ecommerce_worker.ledger import queries
+
+    return queries
+
+
+# -- the schedule -----------------------------------------------------------------------------------------------------
+
+@main.command()
+@click.option('--debug', is_flag=True, help='Log everything.')
+@plainly
+def beat(debug: bool) -> None:
+    """Publish the jobs of SCHEDULE when they are due, until told to stop; several may run."""
+    from ecommerce_worker import beat as beats
+    from ecommerce_worker import celery_app
+
+    app = _app()
+    celery_app.configure_logging('DEBUG' if debug else None)
+    beats.run(app, runtime.current().settings)
 
 
 # -- reconciling ------------------------------------------------------------------------------------------------------
@@ -510,14 +688,6 @@ def _connected() -> Iterator[tuple[Celery, Connection]]:
     app = _app()
     with preflight.connect(app, runtime.current().settings) as connection, preflight.permitted():
         yield app, connection
-
-
-@contextmanager
-def _parked(connection: Connection) -> Iterator[Iterator[ParkedMessage]]:
-    from ecommerce_worker.worker import parked as parking
-
-    with parking.looked_through(connection) as messages:
-        yield messages
 
 
 def _count(number: int, noun: str) -> str:

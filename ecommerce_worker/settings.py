@@ -190,6 +190,21 @@ def _url(given: Any) -> str:
     return str(given)
 
 
+def _origin(given: Any) -> str:
+    if _text(given) and urlsplit(_url(given))[2:] not in (('', '', ''), ('/', '', '')):
+        raise ValueError
+    return str(given).rstrip('/')
+
+
+def _address(given: Any) -> str:
+    host, _, port = _text(given).rpartition(':')
+    if not re.fullmatch(r'[\w.-]+|\[[0-9A-Fa-f:.]+\]', host) or not re.fullmatch(r'[1-9]\d{0,4}', port):
+        raise ValueError
+    if int(port) > 65_535:
+        raise ValueError
+    return str(given)
+
+
 def _broker(given: Any) -> str | list[str]:
     if isinstance(given, str) and given.lstrip().startswith('['):
         given = _literal(given)
@@ -333,6 +348,11 @@ SETTINGS: Mapping[str, Kind] = {
                                                takes_blank=True))}),
     'LEDGER_KEEP_DAYS': whole(1, 36_500),
     'LEDGER_KEEP_PARKED_DAYS': whole(0, 36_500),
+    'CONSOLE_ADDRESS': Kind('a host and a port such as 127.0.0.1:8130', _address),
+    'CONSOLE_URL': Kind('a URL without a path, such as https://orders.example.com', _origin, takes_blank=True),
+    'CONSOLE_SECRET_KEY': SECRET,
+    'CONSOLE_SESSION_SECONDS': whole(60, 2_592_000),
+    'CONSOLE_RESENDS_PER_HOUR': whole(0, 1000),
     **dict.fromkeys(('CELERY_TASK_SERIALIZER', 'CELERY_RESULT_SERIALIZER', 'CELERY_EVENT_SERIALIZER'),
                     one_of('json', 'pickle', 'yaml')),
     'CELERY_ACCEPT_CONTENT': words('json', 'pickle', 'yaml'),

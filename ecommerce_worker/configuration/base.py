@@ -105,6 +105,25 @@ LEDGER_KEEP_DAYS = 90
 # more. 0 keeps it until a person has resent or discarded it.
 LEDGER_KEEP_PARKED_DAYS = 0
 
+# --- The console ----------------------------------------------------------------------------------------------------
+
+# Where `ecommerce-worker console` listens: host and port. Loopback only, unless a proxy with TLS stands before it.
+CONSOLE_ADDRESS = '127.0.0.1:8130'
+
+# The address that people open it by, such as https://orders.example.com; other host names are refused. Empty:
+# http://CONSOLE_ADDRESS. Without https it must be on this machine, for passwords would travel readable.
+CONSOLE_URL = ''
+
+# Signs sessions and links; at least 32 random bytes. Not set: one is made and kept beside the ledger's file, or in
+# ~/.local/state/ecommerce-worker. Consoles that share a ledger must share it.
+CONSOLE_SECRET_KEY: str | None = None
+
+# How long a login lasts.
+CONSOLE_SESSION_SECONDS = 28_800
+
+# How often within an hour one order may be sent again from the console; 0: not at all.
+CONSOLE_RESENDS_PER_HOUR = 3
+
 # --- Messages -------------------------------------------------------------------------------------------------------
 
 # The worker publishes JSON only: pickled messages would break other services on a shared broker.

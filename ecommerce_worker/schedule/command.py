@@ -28,6 +28,15 @@ LOOK_SECONDS: Final = 0.5
 #: How much of the end of its output is told: bytes that are kept, lines of them that are told.
 TAIL_BYTES, TAIL_LINES = 4096, 15
 
+#: What `python -m django` does, but for a command that ends with its worker, however that ends (Linux: PR_SET_PDEATHSIG
+#: is 1): its message will be delivered again, and two would run.
+_PROGRAM: Final = """
+import ctypes, runpy
+if prctl := getattr(ctypes.CDLL(None), 'prctl', None):
+    prctl(1, 15)
+runpy.run_module('django', run_name='__main__', alter_sys=True)
+"""
+
 _OPTION = re.compile(r'[A-Za-z][A-Za-z0-9_-]*')
 
 #: Options that would have Django load other code than the project's.
@@ -95,8 +104,7 @@ def run(words: Sequence[str], settings: Settings, meanwhile: Callable[[], None] 
         raise Misconfigured(['DJANGO_PROJECT_SETTINGS is not set: it names the project whose commands are run'])
     environment = {**environment_for_others(), 'PYTHONUNBUFFERED': '1', **settings.DJANGO_PROJECT_ENVIRONMENT,
                    'DJANGO_SETTINGS_MODULE': settings.DJANGO_PROJECT_SETTINGS}
-    # `-m` puts the directory on the path of modules.
-    program = [settings.DJANGO_PROJECT_PYTHON or sys.executable, '-m', 'django', *words]
+    program = [settings.DJANGO_PROJECT_PYTHON or sys.executable, '-c', _PROGRAM, *words]
     started = time.monotonic()
     until = started + settings.MANAGEMENT_COMMAND_TIMEOUT
     try:

@@ -45,6 +45,13 @@ def site_of(raw: Raw) -> str:
         return ''
 
 
+def moment(seconds: object) -> datetime | None:
+    """The moment of so many epoch seconds; None for what is none, for others may have written it."""
+    if not isinstance(seconds, int | float) or not 0 <= seconds < 2 ** 37:
+        return None
+    return datetime.fromtimestamp(seconds, UTC)
+
+
 @dataclass(frozen=True)
 class ParkedMessage:
     """One parked message; nothing here shows its contents."""
@@ -70,11 +77,10 @@ class ParkedMessage:
             value = header.get(name)
             return value if isinstance(value, str) else ''
 
-        parked_at = header.get('parked_at')
         return cls(
             id=text('id') or str(message.delivery_tag), task=text('task'), key=text('key'),
             reason=text('reason') or 'put here by other hands', queue=notes.queue, notes=notes,
-            parked_at=datetime.fromtimestamp(parked_at if isinstance(parked_at, int | float) else 0, UTC),
+            parked_at=moment(header.get('parked_at')) or datetime.fromtimestamp(0, UTC),
             raw=Raw.of(message), message=message)
 
     @property

@@ -120,13 +120,15 @@ def told(node: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
                 each.add_order(number_of(name), *story.answers, status=story.status, hidden=story.hidden)
         late.fault_tokens(Answer(status=503), Answer(status=500))
         failing.fault_tokens(Answer(status=500).always())
-        nowhere, impatient = f'http://127.0.0.1:{free_port()}', {'FULFILLMENT_GIVE_UP_AFTER': 4}
+        # A port for each: with both stories at one, there would be failures enough for it to be left alone.
+        nowhere, no_lms = f'http://127.0.0.1:{free_port()}', f'http://127.0.0.1:{free_port()}'
+        impatient = {'FULFILLMENT_GIVE_UP_AFTER': 4}
         overrides = {
             'refused': {'ECOMMERCE_API_ROOT': f'{nowhere}/api/v2/', **impatient},
             'dns': {'ECOMMERCE_API_ROOT': 'http://shop.invalid/api/v2/', **impatient},
             # What answers there speaks AMQP, not TLS.
             'tls': {'ECOMMERCE_API_ROOT': f'https://127.0.0.1:{node.port}/api/v2/', **impatient},
-            'token-refused': {'BACKEND_SERVICE_EDX_OAUTH2_PROVIDER_URL': f'{nowhere}/oauth2', **impatient},
+            'token-refused': {'BACKEND_SERVICE_EDX_OAUTH2_PROVIDER_URL': f'{no_lms}/oauth2', **impatient},
             'token-500': {'BACKEND_SERVICE_EDX_OAUTH2_PROVIDER_URL': failing.oauth2_root, **impatient},
             'token-401': {'BACKEND_SERVICE_EDX_OAUTH2_SECRET': 'not-the-secret'},
             'token-late': {'BACKEND_SERVICE_EDX_OAUTH2_PROVIDER_URL': late.oauth2_root,

@@ -116,6 +116,17 @@ def test_a_worker_that_stops_lets_a_command_end(broker, start_worker, project, g
     assert len(project.notes('ended')) == 1
 
 
+@pytest.mark.parametrize('pool', ['threads', 'prefork'])
+def test_a_command_ends_with_a_worker_that_is_killed_and_runs_again(broker, start_worker, project, given, pool):
+    ask(broker, 'job', seconds=60)
+    worker = start_worker(**given, WORKER_POOL=pool, WORKER_CONCURRENCY=1).ready()
+    eventually(project.notes)
+    worker.kill()
+    assert gone(project.notes()[0]['pid'])
+    start_worker(**given, MANAGEMENT_COMMAND_TIMEOUT=2).ready()
+    eventually(lambda: len(project.notes()) == 2 and broker.depth('ecommerce.parked'))
+
+
 def test_a_job_does_not_overlap_itself_among_several_workers(broker, start_worker, project, given):
     for _ in range(6):
         ask(broker, 'job', seconds=1, not_after=time.time() + 60)
