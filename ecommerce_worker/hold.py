@@ -58,6 +58,7 @@ class Hold:
         self._room: int | None = None
         self._until = 0.0
         self._length = SHORTEST
+        self._cause = ''
 
     @contextmanager
     def call(self) -> Iterator[None]:
@@ -70,26 +71,28 @@ class Hold:
             error = raised
             raise
         finally:
-            self._leave(error is not None and counts(error))
+            self._leave(error if error is not None and counts(error) else None)
 
     def _enter(self) -> None:
         with self._lock:
             if self._room is not None:
                 rest = self._until - self._clock()
                 if rest > 0:
-                    raise Held(f'{self._host} is down and left alone', retry_after=rest + self._jitter() * TURN)
+                    raise Held(f'{self._cause}; {self._host} is left alone for now',
+                               retry_after=rest + self._jitter() * TURN)
                 if self._calls >= self._room:
                     raise Held(f'{self._host} is coming back; it is not its turn yet',
                                retry_after=TURN * (1 + self._jitter()))
             self._calls += 1
 
-    def _leave(self, failed: bool) -> None:
+    def _leave(self, failure: BaseException | None) -> None:
         with self._lock:
             self._calls -= 1
-            if failed:
+            if failure:
                 self._failures += 1
+                self._cause = str(failure)
                 if self._room is None and self._failures >= PATIENCE:
-                    logger.warning('held: a service is down and left alone: host=%s', self._host)
+                    logger.warning('held: a service is down and left alone: host=%s reason="%s"', self._host, failure)
                     self._hold(SHORTEST)
                 elif self._room is not None and self._until <= self._clock():
                     self._hold(min(LONGEST, self._length * 2))

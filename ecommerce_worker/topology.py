@@ -65,8 +65,9 @@ _DEFAULT_QUEUE, _DEFAULT_EXCHANGE = 'ecommerce.default', 'ecommerce'
 LONGEST_HELD: Final = 900
 VISIBILITY_TIMEOUT: Final = 3600
 
-#: How long a publish may take, in seconds, before its original is given back.
-CONFIRM_SECONDS: Final = 30
+#: How long a publish may take, in seconds, before its original is given back: a broker short of disk takes nothing
+#: until it has some again.  Less than the half hour after which RabbitMQ takes the original back itself.
+CONFIRM_SECONDS: Final = 600
 
 
 def level(number: int) -> str:
@@ -260,7 +261,8 @@ def publish(app: Celery, raw: Raw, where: Callable[[Connection], tuple[str, str]
                 producer.publish(
                     raw.body, exchange=exchange, routing_key=routing_key, headers=dict(raw.headers),
                     content_type=raw.content_type, content_encoding=raw.content_encoding, delivery_mode=2,
-                    retry=True, retry_policy={'max_retries': 3, 'interval_start': 0.2, 'interval_step': 0.5},
+                    retry=True, retry_policy={'errback': _unless_late, 'max_retries': 3, 'interval_start': 0.2,
+                                              'interval_step': 0.5},
                     correlation_id=raw.properties.get('correlation_id'), **options)
             except BaseException:
                 # A confirmation may still be on its way on this channel and be taken for the next message's.
@@ -269,6 +271,15 @@ def publish(app: Celery, raw: Raw, where: Callable[[Connection], tuple[str, str]
     except (KombuError, MessageNacked, OSError, *_broker_errors(app)) as error:
         # Not its text: some quote headers.
         raise NotPublished(f'the broker did not confirm a message ({type(error).__name__})') from None
+
+
+def _unless_late(error: BaseException, interval: float) -> None:  # noqa: ARG001
+    """Let a publish be tried again on another connection, but not if the broker is only slow to confirm the first.
+
+    It may read that one yet, from the socket; each further one would be one more message.
+    """
+    if isinstance(error, TimeoutError):
+        raise NotPublished('the broker did not confirm a message in time')
 
 
 def _broker_errors(app: Celery) -> tuple[type[BaseException], ...]:

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -90,6 +91,7 @@ class Consumer(consumer.Consumer):
         options = {**(worker_options or {}), 'without_gossip': True, 'without_mingle': True,
                    'without_heartbeat': not kwargs.get('task_events')}
         super().__init__(*args, worker_options=options, **kwargs)
+        self._parking = ThreadPoolExecutor(1, 'parking')
         preflight.refuse_unsafe(self.conninfo, runtime.current().settings)
         for limit in preflight.limits(self.conninfo):
             logger.warning('%s', limit)
@@ -158,25 +160,41 @@ class Consumer(consumer.Consumer):
     def _notes(self, message: Any, raw: Raw) -> Notes:
         notes = Notes.of(raw.headers)
         info = message.delivery_info
-        queue = notes.queue or topology.queue_of(info.get('exchange', ''), info.get('routing_key', ''))
+        queue = (self._consumed(info.get('consumer_tag')) or notes.queue
+                 or topology.queue_of(info.get('exchange', ''), info.get('routing_key', '')))
         return replace(notes, queue=queue, since=notes.since or time.time())
 
+    def _consumed(self, tag: str | None) -> str | None:
+        """The queue that this consumer tag stands for; None for a broker that does not tell.
+
+        Where the waiting room is to bring a message back: it keeps for ever what it has no way for, and neither a
+        binding of the operator's nor who moved a message by hand need have named the queue in the routing key.
+        """
+        tags = self.task_consumer._active_tags if tag and self.task_consumer else {}  # noqa: SLF001
+        return next((queue for queue, known in tags.items() if known == tag), None)
+
     def _park(self, message: Any, reason: str, call: Call | None = None) -> None:
+        """Park it on a thread of its own: a broker that takes nothing for a while must not hold up our heartbeats."""
+        self._parking.submit(self._park_now, message, reason, call)
+
+    def _park_now(self, message: Any, reason: str, call: Call | None) -> None:
         raw = Raw.of(message)
         notes = self._notes(message, raw).having({'at': time.time(), 'reason': reason})
         task, id_, key = (call.task[:255], call.id, key_of(self.app, call)) if call else ('', '', '')
         try:
             topology.park(self.app, raw, notes, task=task, id=id_, key=key, reason=reason)
-        except NotPublished as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the message must be settled
             logger.warning('could not be parked, given back to its queue: task=%s key=%s id=%s reason=%s error=%s',
-                           word(task), word(key), word(id_), quoted(reason), quoted(str(error)))
-            self.timer.call_after(GIVE_BACK_SECONDS, message.reject_log_error, (logger, self.connection_errors, True))
+                           word(task), word(key), word(id_), quoted(reason),
+                           quoted(str(error) if isinstance(error, NotPublished) else type(error).__name__))
+            time.sleep(GIVE_BACK_SECONDS)
+            self.call_soon(message.reject_log_error, logger, self.connection_errors, True)
             return
         runtime.current().tell(Told(
             outcome='parked', task=task, id=id_, key=key, site=site_code(call) if call else '', attempt=0,
             seconds=0.0, reason=reason, queue=notes.queue, root_id=(call.root_id or id_) if call else '',
             started=time.time()))
-        message.ack_log_error(logger, self.connection_errors)
+        self.call_soon(message.ack_log_error, logger, self.connection_errors)
 
 
 def _present(message: Any, delivery: Delivery, *, keep_eta: bool) -> None:

@@ -2,10 +2,10 @@
 
 ::
 
-    SIGTERM, SIGINT ──► takes no more; what runs ends ──────────────────────► ends
-                              │ SHUTDOWN_SECONDS are over                       ▲
-                              ▼                                                 │
-    SIGQUIT, or twice ──► what still runs is left: the broker delivers it again ┘
+    SIGTERM, SIGINT, SIGHUP ──► takes no more; what runs ends ────────────────► ends
+                                   │ SHUTDOWN_SECONDS are over                    ▲
+                                   ▼                                              │
+    SIGQUIT, or twice ──► what still runs is left: the broker delivers it again ──┘
 """
 
 from __future__ import annotations
@@ -42,8 +42,10 @@ class Ending:
         if self._installed:
             return  # ready once more, on another connection
         self._installed = True
-        for number in (signal.SIGTERM, signal.SIGINT):
-            celerys = signal.getsignal(number)
+        # Celery would start itself anew on SIGHUP, in a way that does not fit how we were started.
+        for number, like in ((signal.SIGHUP, signal.SIGTERM), (signal.SIGINT, signal.SIGINT),
+                             (signal.SIGTERM, signal.SIGTERM)):
+            celerys = signal.getsignal(like)
             assert callable(celerys)  # noqa: S101 - for the type checker: Celery has put it there
             signal.signal(number, partial(self._end, celerys))
         signal.signal(signal.SIGQUIT, self._hurry)

@@ -1,0 +1,116 @@
+"""A console for tests, in a process of its own, for a process has one Django."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from html import unescape
+from typing import Any
+
+from ecommerce_worker.tests import ledger
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a browser was answered."""
+
+    status: int
+    text: str
+    headers: Mapping[str, str]
+
+    @property
+    def words(self) -> str:
+        """What of it is read."""
+        body = re.sub(r'(?s)<head>.*</head>|<[^>]*>', ' ', self.text)
+        return ' '.join(unescape(body).split())
+
+
+class Console:
+    """The console in a process: ``console('visit', '/', who='ada')``."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context('spawn'), _begin, (environment,))
+
+    def __call__(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        """Call a function of this module, of ``tests.ledger``, or of the ledger's (``entries.record``)."""
+        return self._pool.submit(_call, name, args, kwargs).result(60)
+
+    def close(self) -> None:
+        """End the process."""
+        self._pool.shutdown()
+
+
+def _begin(environment: Mapping[str, str]) -> None:
+    os.environ.update(environment)
+    from ecommerce_worker.console import opening
+    from ecommerce_worker.ledger.opening import migrate
+
+    migrate(opening.MODULE)
+    opening.open_console()
+    from django.test.utils import setup_test_environment
+
+    setup_test_environment(debug=False)
+
+
+def _call(name: str, args: Any, kwargs: Any) -> Any:
+    own = globals().get(name)
+    return own(*args, **kwargs) if own else ledger._call(name, args, kwargs)  # noqa: SLF001 - it is one thing
+
+
+def visit(path: str, *, who: str = '', send: Mapping[str, str | Sequence[str]] | None = None,
+          follow: bool = False) -> Page:
+    """A page as this person sees it, or what comes of a form that is sent; '' is nobody.
+
+    ``who`` has the role of that name (``support``), and is made if need be.
+    """
+    from django.contrib.auth.models import User
+    from django.test import Client
+
+    from ecommerce_worker.console import roles
+
+    client = Client(SERVER_NAME='127.0.0.1')
+    if who:
+        user, made = User.objects.get_or_create(username=who)
+        if made and who in roles.ROLES:
+            user.groups.set([roles.group(who)])
+        client.force_login(user, backend='django.contrib.auth.backends.ModelBackend')
+    found = client.get(path, follow=follow) if send is None else client.post(path, dict(send), follow=follow)
+    content = b''.join(found) if found.streaming else found.content
+    return Page(found.status_code, content.decode(), dict(found.headers))
+
+
+def browse(*steps: tuple[str, Mapping[str, str] | None]) -> list[Page]:
+    """The pages that one browser gets, one after the other, with its cookies; forms are sent with their tokens."""
+    from django.test import Client
+
+    client, pages = Client(SERVER_NAME='127.0.0.1', enforce_csrf_checks=True), []
+    token = ''
+    for path, send in steps:
+        found = client.get(path, follow=True) if send is None else client.post(
+            path, {'csrfmiddlewaretoken': token, **send}, follow=True)
+        text = found.content.decode()
+        if given := re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', text):
+            token = given[1]
+        pages.append(Page(found.status_code, text, {'where': found.request['PATH_INFO'], **found.headers}))
+    return pages
+
+
+def invite(name: str, role: str = '') -> str:
+    """The path of a link for this person."""
+    from ecommerce_worker.console import accounts
+
+    return accounts.invite(name, role)
+
+
+def clear() -> None:
+    """Take everything out of it but the roles."""
+    from axes.models import AccessAttempt
+    from django.contrib.auth.models import User
+
+    ledger.empty()
+    User.objects.all().delete()
+    AccessAttempt.objects.all().delete()
