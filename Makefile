@@ -13,6 +13,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check --no-input
 TESTS := ecommerce_worker/tests
+# Tests run in several processes, each with services of its own: most of them wait most of the time.
+AT_ONCE ?= --numprocesses 3 --dist loadfile
 PIP_COMPILE := $(BIN)/pip-compile --quiet --upgrade --strip-extras \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options
 
@@ -22,7 +24,7 @@ ARGS ?=
 PYTHON ?=
 
 .PHONY: help requirements production-requirements upgrade worker recorder beat check status demo rabbitmq rabbitmq-stop \
-	test test-unit test-broker quality validate benchmark clean programs
+	test test-unit test-broker quality validate benchmark chaos clean programs
 
 help: ## List the targets
 	@echo 'Usage: make <target> [ARGS="..."] [PYTHON=python3.12]'
@@ -62,13 +64,13 @@ rabbitmq-stop: ## Stop the RabbitMQ that `make rabbitmq` started
 # Working on it
 
 test: $(VENV)/.installed-test programs ## Run all tests (ARGS="-k parked" for some)
-	$(BIN)/python -m pytest $(TESTS) $(ARGS)
+	$(BIN)/python -m pytest $(AT_ONCE) $(TESTS) $(ARGS)
 
 test-unit: $(VENV)/.installed-test ## Run the tests that need no broker
-	$(BIN)/python -m pytest $(TESTS) --ignore=$(TESTS)/broker $(ARGS)
+	$(BIN)/python -m pytest $(AT_ONCE) $(TESTS)/unit $(TESTS)/contract $(ARGS)
 
 test-broker: $(VENV)/.installed-test programs ## Run the tests against a real, private RabbitMQ
-	$(BIN)/python -m pytest $(TESTS)/broker $(ARGS)
+	$(BIN)/python -m pytest $(AT_ONCE) $(TESTS)/broker $(ARGS)
 
 # The broker tests start services of their own from these. Without them they say so and are skipped (under CI=true or
 # REQUIRE_BROKER=1 they fail), so a failure to install them does not keep the other tests from running.
@@ -89,6 +91,9 @@ validate: ## Both: test and quality
 
 benchmark: $(VENV)/.installed-test programs ## Measure orders per second through a real RabbitMQ
 	@exec $(BIN)/python -m benchmarks.orders $(ARGS)
+
+chaos: $(VENV)/.installed-test programs ## Break everything while orders go through, and count them (ARGS=--help)
+	@exec $(BIN)/python -m ecommerce_worker.tests.chaos $(ARGS)
 
 clean: ## Remove .venv and everything else that can be made again
 	rm -rf $(VENV) .tox build dist ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage htmlcov

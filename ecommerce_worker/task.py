@@ -307,7 +307,7 @@ class Task(celery.Task):
         known = {name: value for name, value in call.kwargs.items() if name in self._parameters}
         if len(known) < len(call.kwargs):
             logger.warning('ignored unknown arguments: task=%s id=%s names=%s', self.name, call.id,
-                           ','.join(sorted(name[:40] for name in set(call.kwargs) - set(known))))
+                           observe.word(','.join(sorted(name[:40] for name in set(call.kwargs) - set(known)))))
         try:
             self._signature.bind(*call.args, **known)
         except TypeError as error:

@@ -57,38 +57,48 @@ def _begin(environment: Mapping[str, str]) -> None:
 
 
 def _call(name: str, args: Any, kwargs: Any) -> Any:
-    own = globals().get(name)
-    return own(*args, **kwargs) if own else ledger._call(name, args, kwargs)  # noqa: SLF001 - it is one thing
+    if not (own := globals().get(name)):
+        return ledger._call(name, args, kwargs)
+    try:
+        return own(*args, **kwargs)
+    except Exception as error:
+        # By name: the class is of a module that only this process can import.
+        raise ledger.Refused(f'{type(error).__name__}: {error}') from None
 
 
 def visit(path: str, *, who: str = '', send: Mapping[str, str | Sequence[str]] | None = None,
-          follow: bool = False) -> Page:
+          follow: bool = False, host: str = '127.0.0.1') -> Page:
     """A page as this person sees it, or what comes of a form that is sent; '' is nobody.
 
     ``who`` has the role of that name (``support``), and is made if need be.
     """
-    from django.contrib.auth.models import User
     from django.test import Client
 
-    from ecommerce_worker.console import roles
-
-    client = Client(SERVER_NAME='127.0.0.1')
-    if who:
-        user, made = User.objects.get_or_create(username=who)
-        if made and who in roles.ROLES:
-            user.groups.set([roles.group(who)])
-        client.force_login(user, backend='django.contrib.auth.backends.ModelBackend')
+    client = Client(SERVER_NAME=host)
+    _log_in(client, who)
     found = client.get(path, follow=follow) if send is None else client.post(path, dict(send), follow=follow)
     content = b''.join(found) if found.streaming else found.content
     return Page(found.status_code, content.decode(), dict(found.headers))
 
 
-def browse(*steps: tuple[str, Mapping[str, str] | None]) -> list[Page]:
+def _log_in(client: Any, who: str) -> None:
+    from django.contrib.auth.models import User
+
+    from ecommerce_worker.console import roles
+
+    if who:
+        user, made = User.objects.get_or_create(username=who)
+        if made and who in roles.ROLES:
+            user.groups.set([roles.group(who)])
+        client.force_login(user, backend='django.contrib.auth.backends.ModelBackend')
+
+
+def browse(steps: Sequence[tuple[str, Mapping[str, str] | None]], who: str = '') -> list[Page]:
     """The pages that one browser gets, one after the other, with its cookies; forms are sent with their tokens."""
     from django.test import Client
 
-    client, pages = Client(SERVER_NAME='127.0.0.1', enforce_csrf_checks=True), []
-    token = ''
+    client, pages, token = Client(SERVER_NAME='127.0.0.1', enforce_csrf_checks=True), [], ''
+    _log_in(client, who)
     for path, send in steps:
         found = client.get(path, follow=True) if send is None else client.post(
             path, {'csrfmiddlewaretoken': token, **send}, follow=True)
@@ -104,6 +114,25 @@ def invite(name: str, role: str = '') -> str:
     from ecommerce_worker.console import accounts
 
     return accounts.invite(name, role)
+
+
+def queued(name: str) -> list[dict[str, Any]]:
+    """The headers of what was published to a queue of the broker within the process; it is taken out."""
+    from kombu import Queue
+
+    from ecommerce_worker import celery_app
+
+    with celery_app.app.connection_for_read() as connection, connection.channel() as channel:
+        queue = Queue(name).bind(channel)
+        queue.declare()
+        return [dict(message.headers) for message in iter(lambda: queue.get(no_ack=True), None)]
+
+
+def people(**where: Any) -> list[int]:
+    """The numbers of users."""
+    from django.contrib.auth.models import User
+
+    return list(User.objects.filter(**where).values_list('pk', flat=True))
 
 
 def clear() -> None:
