@@ -50,8 +50,8 @@ def python() -> Path:
     if not (home / 'made').exists():
         subprocess.run([sys.executable, '-m', 'venv', '--clear', home], check=True, timeout=100)
         pip = [str(python), '-m', 'pip', 'install', '--quiet', '--disable-pip-version-check']
-        subprocess.run([*pip, '-r', str(PINS), '-r', str(ROOT / 'requirements' / 'base.in'), 'setuptools<81'], check=True,
-                       timeout=400)
+        subprocess.run([*pip, '-r', str(PINS), '-r', str(ROOT / 'requirements' / 'base.in'), 'setuptools<81'],
+                       check=True, timeout=400)
         (home / 'made').touch()
     return python
 
