@@ -253,6 +253,7 @@ def test_a_reset_parks_what_is_published_while_it_runs(broker, publish, environm
     with subprocess.Popen([sys.executable, '-m', 'ecommerce_worker', 'queues', 'reset'], env=environment, text=True,
                           stdin=subprocess.PIPE, stdout=subprocess.PIPE) as reset:
         shown = ''
+        assert reset.stdout
         while 'leave them?' not in shown:  # by now it has looked what there is
             shown += reset.stdout.read(1)
         publish('EDX-2', queue='fulfillment')

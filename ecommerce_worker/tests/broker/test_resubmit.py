@@ -34,7 +34,7 @@ def resubmit(command):
 def waiting(broker):
     """The messages of the waiting room, left where they are."""
     with broker.connection() as connection:
-        found = []
+        found: list[Raw] = []
         for number in reversed(range(topology.BITS)):
             if broker.depth(topology.level(number)):
                 with lent(connection, topology.level(number)) as messages:
@@ -372,6 +372,7 @@ def test_a_look_that_is_killed_leaves_no_trace_either(broker, wait):
               '    print(len(list(messages)), flush=True)\n    time.sleep(60)\n')
     with subprocess.Popen([sys.executable, '-c', script, broker.url, topology.level(12)],
                           stdout=subprocess.PIPE, text=True) as looker:
+        assert looker.stdout
         assert looker.stdout.readline() == '50\n'
         looker.kill()
     eventually(lambda: broker.depth(topology.level(12)) == 50)

@@ -417,7 +417,7 @@ def test_cents_are_exact(given, expected):
 @pytest.mark.parametrize('given', [
     '', ' ', 'abc', '$49', '49,00', '49 USD', 'NaN', 'sNaN', '-NaN', 'Infinity', '-Infinity', Decimal('NaN'),
     Decimal('sNaN'), Decimal('Infinity'), float('nan'), float('inf'), '-1', -1, Decimal('-0.01'), '1e999999999',
-    Decimal('1E+999999'), 10**9 + 1, True, False, b'49', ['49'], {'amount': 49}, (0, (4, 9), 0), 49 + 0j, object()],
+    Decimal('1E+999999'), 10**9 + 1, True, False, b'49', ['49'], {'amount': 49}, (0, (4, 9), 0), 49 + 0j, object],
     ids=repr)
 def test_what_is_no_amount_is_refused_without_being_shown(given):
     with pytest.raises(WrongArguments, match='unit cost') as caught:

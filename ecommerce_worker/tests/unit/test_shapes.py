@@ -438,7 +438,7 @@ WRONG: dict[str, list[Any]] = {
     'lms_user_ids_by_email': [None, ANN, [ANN], {1: 2}, {b'a': 1}, {ANN: True}, {ANN: 1.5}, {ANN: -1}, {ANN: 'x'},
                               {ANN: '²'}, {ANN: []}, {ANN: b'1'}, {'\ud800': 1}, {None: None}],
     'email_body_variables': [None, 'x', [], [('a', 1)], {1: 2}, {'a': b'x'}, {'a': float('nan')}, {'a': {1, 2}},
-                             {'a': {1: 2}}, {'a': ['\ud800']}, {'a': 2 ** 63}, {'a': object()}, {'\ud800': 1},
+                             {'a': {1: 2}}, {'a': ['\ud800']}, {'a': 2 ** 63}, {'a': object}, {'\ud800': 1},
                              {'a': [[[[[[[[[[1]]]]]]]]]]}],
     'attachments': ['x', 7, {}, FILES[0], ['x'], [None], [{}], [{'file_name': 'a'}], [{'url': URL}],
                     [{'file_name': 'a', 'url': None}], [{'file_name': 1, 'url': URL}], [*FILES, 7], True, b'x'],
