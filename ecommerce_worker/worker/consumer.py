@@ -171,7 +171,7 @@ class Consumer(consumer.Consumer):
         binding of the operator's nor who moved a message by hand need have named the queue in the routing key.
         """
         tags = self.task_consumer._active_tags if tag and self.task_consumer else {}  # noqa: SLF001
-        return next((queue for queue, known in tags.items() if known == tag), None)
+        return next((queue for queue, known in list(tags.items()) if known == tag), None)
 
     def _park(self, message: Any, reason: str, call: Call | None = None) -> None:
         """Park it on a thread of its own: a broker that takes nothing for a while must not hold up our heartbeats."""
