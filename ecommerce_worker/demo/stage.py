@@ -34,6 +34,7 @@ from kombu.exceptions import KombuError
 
 from ecommerce_worker import topology
 from ecommerce_worker.configuration import base
+from ecommerce_worker.demo.files import Mover, settle
 from ecommerce_worker.demo.mail import API_KEY, MailService
 from ecommerce_worker.demo.orders import CAMPUS, LETTERS, REFUSALS, VINTAGE, Letter, Shape, Story
 from ecommerce_worker.demo.rabbitmq import PrivateNode
@@ -138,7 +139,7 @@ class Broker:
     @classmethod
     def in_files(cls, directory: Path) -> Broker:
         """Kombu's filesystem transport."""
-        folders = {'data_folder_in': 'messages', 'data_folder_out': 'messages', 'processed_folder': 'processed',
+        folders = {'data_folder_in': 'messages', 'data_folder_out': 'sent', 'processed_folder': 'processed',
                    'control_folder': 'control'}
         options: dict[str, Any] = {name: str(directory / folder) for name, folder in folders.items()}
         for folder in options.values():
@@ -148,6 +149,8 @@ class Broker:
 
     def connection(self) -> Connection:
         """A connection to it."""
+        if not self.keeps:
+            settle(Path(self.options['data_folder_out']))
         timeouts = dict.fromkeys(('connect_timeout', 'read_timeout', 'write_timeout'), 10)
         return Connection(self.url, connect_timeout=5, transport_options=dict(self.options) or timeouts)
 
@@ -258,8 +261,7 @@ class Stage:
             self.home = Path(tempfile.mkdtemp(prefix='ecommerce-worker-demo-'))
             self._ends.callback(self._tidy)
         self.logs = self.home / 'logs'
-        self.broker = given or (self._private_node() if rabbitmq and PrivateNode.program() else
-                                Broker.in_files(self.home / 'broker'))
+        self.broker = given or (self._private_node() if rabbitmq and PrivateNode.program() else self._files())
         if given:
             self._ends.callback(lambda: given.sweep(self.published.keys()))
         self.shop, self.campus = self._shop('shop'), self._shop('campus')
@@ -362,6 +364,12 @@ class Stage:
             self._ends.callback(shop.stop)
             shop.start()
         return shop
+
+    def _files(self) -> Broker:
+        broker = Broker.in_files(self.home / 'broker')
+        folders = (Path(broker.options[name]) for name in ('data_folder_out', 'data_folder_in'))
+        self._ends.enter_context(Mover(*folders))
+        return broker
 
     def _tidy(self) -> None:
         if self.keep_logs:

@@ -204,6 +204,10 @@ def _present(message: Any, delivery: Delivery, *, keep_eta: bool) -> None:
     and the arguments are shown to nobody.  An eta is waited for in the broker, where it can.
     """
     call: Call = delivery.call
+    if hasattr(message, 'serializable'):
+        # Brokers that kombu plays itself give a message back in this form, in which the delivery has no place.
+        as_it_came = message.serializable()
+        message.serializable = lambda: as_it_came
     message.headers = {
         'lang': 'py', 'task': call.task, 'id': call.id, 'root_id': call.root_id, 'parent_id': call.parent_id,
         'retries': call.retries, 'origin': call.origin, 'argsrepr': '', 'kwargsrepr': '',

@@ -1,0 +1,58 @@
+"""Making kombu's filesystem transport safe to read: a message is there when it is whole.
+
+kombu reads a file as soon as it is there, also one that is only being written, and that ends the worker.  So who
+publishes writes into one directory, who consumes reads another, and whole files are moved from the one to the other.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+#: How often it is looked for new files, in seconds.
+INTERVAL: Final = 0.02
+
+
+class Mover:
+    """Moves whole messages until it is left."""
+
+    def __init__(self, sent: Path, messages: Path) -> None:
+        self._sent = sent
+        self._messages = messages
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name='mover')
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._ended.wait(INTERVAL):
+            for file in sorted(self._sent.iterdir()):
+                if _is_whole(file):
+                    file.rename(self._messages / file.name)
+
+
+def settle(sent: Path) -> None:
+    """Return when what was sent, or given back, has been moved; after two seconds in any case."""
+    for _ in range(100):
+        if not any(sent.iterdir()):
+            return
+        time.sleep(INTERVAL)
+
+
+def _is_whole(file: Path) -> bool:
+    try:
+        json.loads(file.read_bytes())
+    except ValueError:
+        return False
+    return True
