@@ -1,0 +1,57 @@
+"""What a process shares: sites, holds, and that what is built from settings can be built."""
+
+import json
+
+import pytest
+
+from ecommerce_worker import runtime
+from ecommerce_worker.errors import Held, Misconfigured, Unreachable
+
+BRAZE = {'BRAZE_ENABLE': True, 'BRAZE_REST_API_KEY': 'key', 'BRAZE_WEBAPP_API_KEY': 'app'}
+
+
+def the_problems(in_force, **given):
+    with pytest.raises(Misconfigured) as caught:
+        in_force(**given).check()
+    return caught.value.problems
+
+
+@pytest.mark.parametrize('given', [
+    {}, {'EMAIL_WITHOUT_VENDOR': 'park'}, {'BRAZE': json.dumps(BRAZE)},
+    {'SAILTHRU': json.dumps({'SAILTHRU_ENABLE': True, 'SAILTHRU_KEY': 'key', 'SAILTHRU_SECRET': 'secret'})},
+    {'SITE_OVERRIDES': json.dumps({'edx': {'BRAZE': BRAZE}})},
+], ids=str)
+def test_what_can_be_built_is_no_problem(in_force, given):
+    in_force(**given).check()
+
+
+def test_all_that_cannot_be_built_is_told_at_once(in_force):
+    found = the_problems(in_force, EMAIL_VENDOR='stmp', SITE_OVERRIDES=json.dumps({
+        'edx': {'EMAIL_VENDOR': 'braze'}, 'mit': {'SAILTHRU': {'SAILTHRU_ENABLE': True}}}))
+    assert found[0].startswith('EMAIL_VENDOR names stmp')
+    assert [problem.partition(':')[0] for problem in found[1:]] == ['site edx', 'site edx', 'site mit', 'site mit']
+
+
+def test_a_site_that_differs_in_nothing_of_it_has_no_problem_of_its_own(in_force):
+    found = the_problems(in_force, EMAIL_VENDOR='stmp', SITE_OVERRIDES=json.dumps({
+        'edx': {'ECOMMERCE_API_ROOT': 'http://edx.test/'}}))
+    assert len(found) == 1
+
+
+def test_sites_on_one_host_share_its_hold(in_force):
+    current = in_force(ECOMMERCE_API_ROOT='http://127.0.0.1:1/api/', SITE_OVERRIDES=json.dumps({
+        'edx': {'ECOMMERCE_API_ROOT': 'http://127.0.0.1:1/other/'},
+        'mit': {'ECOMMERCE_API_ROOT': 'http://127.0.0.1:2/api/'}}))
+    for _ in range(5):
+        with pytest.raises(Unreachable):
+            current.site().ecommerce.status('EDX-1')
+    with pytest.raises(Held):
+        current.site('edx').ecommerce.status('EDX-1')
+    with pytest.raises(Unreachable):
+        current.site('mit').ecommerce.status('EDX-1')
+
+
+def test_a_site_is_built_once(in_force):
+    current = in_force()
+    assert current.site('nobody') is current.site()
+    assert runtime.current() is current
