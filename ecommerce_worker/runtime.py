@@ -79,10 +79,11 @@ class Runtime:
         problems: list[str] = []
         for code in (None, *self.settings.site_codes):
             site = self.site(code)
-            try:
-                _ = site.settings.email_vendor and site.mailer, site.purchases
-            except Misconfigured as error:
-                problems += [f'site {code}: {problem}' if code else problem for problem in error.problems]
+            for name in ('mailer', 'purchases') if site.settings.email_vendor else ('purchases',):
+                try:
+                    getattr(site, name)
+                except Misconfigured as error:
+                    problems += [f'site {code}: {problem}' if code else problem for problem in error.problems]
         # A site whose settings of mail are those of all sites has their problems too.
         problems = [it for it in problems if it.partition(': ')[2] not in problems]
         if problems:
