@@ -23,8 +23,8 @@ ARGS ?=
 # An interpreter of your choice; empty: the first suitable one (see deploy/venv.sh).
 PYTHON ?=
 
-.PHONY: help requirements production-requirements upgrade worker recorder beat check status demo rabbitmq rabbitmq-stop \
-	test test-unit test-broker quality validate benchmark chaos clean programs
+.PHONY: help requirements production-requirements upgrade worker console recorder beat check status demo rabbitmq rabbitmq-stop \
+	test test-unit test-browser test-broker quality validate benchmark chaos clean programs
 
 help: ## List the targets
 	@echo 'Usage: make <target> [ARGS="..."] [PYTHON=python3.12]'
@@ -43,6 +43,10 @@ worker: $(VENV)/.installed-production ## Run a worker (ARGS="--concurrency 64" a
 
 check: $(VENV)/.installed-production ## Print the configuration in force and everything wrong with it
 	@exec $(BIN)/ecommerce-worker check $(ARGS)
+
+console: $(VENV)/.installed-production ## Serve the pages for support staff and operators
+	@$(BIN)/ecommerce-worker migrate
+	@exec $(BIN)/ecommerce-worker console $(ARGS)
 
 recorder: $(VENV)/.installed-production ## Write facts and parked messages into the ledger
 	@$(BIN)/ecommerce-worker migrate
@@ -69,6 +73,9 @@ test: $(VENV)/.installed-test programs ## Run all tests (ARGS="-k parked" for so
 test-unit: $(VENV)/.installed-test ## Run the tests that need no broker
 	$(BIN)/python -m pytest $(AT_ONCE) $(TESTS)/unit $(TESTS)/contract $(ARGS)
 
+test-browser: $(VENV)/.installed-test programs ## Run the tests with a real Chromium
+	$(BIN)/python -m pytest $(TESTS)/browser $(ARGS)
+
 test-broker: $(VENV)/.installed-test programs ## Run the tests against a real, private RabbitMQ
 	$(BIN)/python -m pytest $(AT_ONCE) $(TESTS)/broker $(ARGS)
 
@@ -76,6 +83,7 @@ test-broker: $(VENV)/.installed-test programs ## Run the tests against a real, p
 # REQUIRE_BROKER=1 they fail), so a failure to install them does not keep the other tests from running.
 programs:
 	@deploy/install.sh rabbitmq-server redis-server postgresql || true
+	@deploy/install.sh chromium chromium-driver || true
 
 quality: $(VENV)/.installed-quality ## Lint, check types, check the documents
 	$(BIN)/ruff check --config .ci/ruff.toml .

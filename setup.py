@@ -56,7 +56,9 @@ setup(
     python_requires='>=3.11',
     # The tests stay in the repository: they need a RabbitMQ program and are of no use beside a shop.
     packages=find_packages(include=['ecommerce_worker', 'ecommerce_worker.*'], exclude=['ecommerce_worker.tests*']),
-    package_data={'ecommerce_worker': ['py.typed', 'email/templates/*.html']},
+    package_data={'ecommerce_worker': [
+        'py.typed', 'email/templates/*.html',
+        'console/templates/*.html', 'console/templates/*/*.html', 'console/static/console/*']},
     install_requires=requirements(),
     entry_points={'console_scripts': ['ecommerce-worker = ecommerce_worker.cli:main']},
     zip_safe=False,

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Sees to it that programs are on this machine: status 0 when they are, 1 (and a line that says why) when not.
 #
-#   deploy/install.sh rabbitmq-server redis-server postgresql
+#   deploy/install.sh rabbitmq-server redis-server postgresql chromium chromium-driver
 #
 # Installs them with apt-get as root on Debian and Ubuntu; anybody else is told what to type. No service is started: neither
 # now, as the packages would do, nor at the next start of the machine. Who wants a RabbitMQ running says `make rabbitmq`.
@@ -10,6 +10,10 @@ set -eu
 found() {
     if [ "$1" = postgresql ]; then
         command -v initdb >/dev/null 2>&1 || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1
+        return
+    fi
+    if [ "$1" = chromium-driver ]; then
+        command -v chromedriver >/dev/null 2>&1
         return
     fi
     for directory in '' /usr/sbin/ /usr/lib/rabbitmq/bin/ /usr/local/sbin/ /opt/homebrew/sbin/; do

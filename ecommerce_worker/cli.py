@@ -506,6 +506,29 @@ def _ledger() -> Any:
     return queries
 
 
+# -- the console ------------------------------------------------------------------------------------------------------
+
+@main.command()
+@plainly
+def console() -> None:
+    """Serve the pages for support staff and operators, until told to stop."""
+    from ecommerce_worker.console import serve
+
+    serve.run(lambda line: click.echo(f'ecommerce-worker: {line}', err=True))
+
+
+@main.command('console-user')
+@click.argument('name')
+@click.option('--role', type=click.Choice(['viewer', 'support', 'operator']),
+              help='What the person may do; operator for who is not there yet and gets none.')
+@plainly
+def console_user(name: str, role: str | None) -> None:
+    """Print a link, good once and for a day, by which NAME chooses a password for the console."""
+    from ecommerce_worker.console import serve
+
+    click.echo(serve.invite(name, role or ''))
+
+
 # -- the schedule -----------------------------------------------------------------------------------------------------
 
 @main.command()

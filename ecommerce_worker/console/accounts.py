@@ -1,0 +1,57 @@
+"""People who may log in; nobody ever has a password that they did not choose."""
+
+from __future__ import annotations
+
+from axes.utils import reset  # type: ignore[import-untyped]
+from django.contrib.auth.models import User
+from django.contrib.auth.tokens import default_token_generator
+from django.contrib.auth.validators import UnicodeUsernameValidator
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.urls import reverse
+from django.utils.encoding import force_bytes
+from django.utils.http import urlsafe_base64_encode
+
+from ecommerce_worker.console import roles
+from ecommerce_worker.errors import WorkerError
+
+
+class BadName(WorkerError):
+    """Names have up to 150 letters, digits and @.+-_ only."""
+
+
+def is_anybody_there() -> bool:
+    """Whether there is someone who can log in as an operator."""
+    found = User.objects.filter(is_active=True, groups__name='operator')
+    return any(user.has_usable_password() for user in found)
+
+
+def invite(name: str, role: str = '') -> str:
+    """The path of a link, good once and for a day, by which this person chooses a password.
+
+    Who is not there yet is made, as an operator if no role is given; a role changes that of who is there.  Earlier
+    links and the present password lose their force.  Raises :class:`BadName` or
+    :class:`~ecommerce_worker.console.roles.NoSuchRole`.
+    """
+    try:
+        UnicodeUsernameValidator()(name)
+    except ValidationError:
+        raise BadName(f'no name for a user: {name!r}') from None
+    if len(name) > 150:
+        raise BadName('a name has up to 150 letters')
+    with transaction.atomic():
+        user, made = User.objects.get_or_create(username=name)
+        user.set_unusable_password()
+        user.is_active = True
+        user.save()
+        if made or role:
+            user.groups.set([roles.group(role or 'operator')])
+    # Who gets a link may use it at once, however many wrong passwords there were.
+    reset(username=name)
+    return link_of(user)
+
+
+def link_of(user: User) -> str:
+    """The path of the link; whatever changes the password, also by this link, ends its force."""
+    who, token = urlsafe_base64_encode(force_bytes(user.pk)), default_token_generator.make_token(user)
+    return str(reverse('invitation', kwargs={'uidb64': who, 'token': token}))

@@ -1,0 +1,28 @@
+"""Where the console is."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from ecommerce_worker.errors import Misconfigured
+from ecommerce_worker.settings import Settings
+
+
+def url_of(settings: Settings) -> str:
+    """The address that people open it by, without a slash at its end.
+
+    Raises :class:`~ecommerce_worker.errors.Misconfigured` for one by which passwords would travel readable.
+    """
+    url = str(settings.CONSOLE_URL or f'http://{settings.CONSOLE_ADDRESS}')
+    if not url.startswith('https:') and not _on_this_machine(urlsplit(url).hostname or ''):
+        raise Misconfigured([(f'the console would be at {url}, where passwords travel readable: put a proxy with TLS '
+                              'before it and set CONSOLE_URL to its https address')])
+    return url
+
+
+def _on_this_machine(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == 'localhost' or host.endswith('.localhost')

@@ -1,0 +1,129 @@
+"""How things stand, for the front page, and lists a page at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from django.db.models import Count, Min, QuerySet, Value
+from django.db.models.fields import IntegerField
+
+from ecommerce_worker.console.charts import Chart, chart
+from ecommerce_worker.ledger.models import Attempt, Audit, Order, ParkedMessage, State
+from ecommerce_worker.ledger.queries import Entry, Parked
+
+#: What nobody is done with yet.
+UNFULFILLED: Final = (State.TRYING, State.WAITING, State.PARKED)
+
+#: Rows of a page.
+PAGE: Final = 50
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The front page; ``reasons`` are tasks and reasons of parked messages, and how many there are of each."""
+
+    oldest: Entry | None
+    orders: Mapping[str, int]
+    parked: int
+    reasons: tuple[tuple[str, str, int], ...]
+    hour: Chart
+    day: Chart
+
+
+def figures(now: datetime) -> Figures:
+    """All of it."""
+    waiting = Order.objects.filter(state__in=UNFULFILLED)
+    first = waiting.aggregate(first=Min('first_seen'))['first']
+    oldest = waiting.filter(first_seen=first).order_by('pk').first() if first else None
+    parked = ParkedMessage.objects.filter(settled='')
+    reasons = parked.order_by().values_list('task', 'reason').annotate(count=Count('*')).order_by('-count')
+    return Figures(
+        oldest=Entry.of(oldest) if oldest else None,
+        orders=dict(Order.objects.order_by().values_list('state').annotate(count=Count('*'))),
+        parked=parked.count(), reasons=tuple(reasons[:8]),
+        hour=_rates(now, timedelta(minutes=5), 12), day=_rates(now, timedelta(hours=1), 24))
+
+
+def _rates(now: datetime, step: timedelta, count: int) -> Chart:
+    """Runs by outcome in so many spans of time, of which the last is the one that goes on."""
+    seconds = step.total_seconds()
+    end = datetime.fromtimestamp((now.timestamp() // seconds + 1) * seconds, UTC)
+    begins = [end - step * number for number in range(count, 0, -1)]
+    # One question with a range for each: they are counted within the index.
+    first, *rest = [
+        Attempt.objects.filter(started__gte=begin, started__lt=begin + step).order_by()
+        .values_list('outcome').annotate(count=Count('*'), at=Value(number, IntegerField()))
+        for number, begin in enumerate(begins)]
+    counted: list[dict[str, int]] = [{} for _ in begins]
+    for outcome, found, number in first.union(*rest, all=True):
+        counted[number][outcome] = found
+    return chart(list(zip(begins, counted, strict=True)))
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which parked messages; '' stands for all."""
+
+    key: str = ''
+    task: str = ''
+    site: str = ''
+    reason: str = ''
+
+    @classmethod
+    def of(cls, given: Mapping[str, str]) -> Wanted:
+        """As a form has it; a key may be its beginning."""
+        return cls(*(clean(given.get(name, '')) for name in ('key', 'task', 'site', 'reason')))
+
+    def among(self, found: QuerySet[Any]) -> QuerySet[Any]:
+        """Those that are so."""
+        if self.key:
+            found = found.filter(key__startswith=self.key)
+        for name in ('task', 'site', 'reason'):
+            if value := getattr(self, name):
+                found = found.filter(**{name: value})
+        return found
+
+
+def parked(wanted: Wanted, page: int) -> tuple[list[Parked], int]:
+    """A page (the first is 1) of the parked messages, the oldest first, and how many there are on all."""
+    found = wanted.among(ParkedMessage.objects.filter(settled=''))
+    begin = (page - 1) * PAGE
+    shown = found.order_by('parked_at', 'pk').defer('body', 'headers')[begin:begin + PAGE]
+    return [Parked.of(each) for each in shown], found.count()
+
+
+def parked_of(order: int) -> list[Parked]:
+    """The messages of an order that are parked, the oldest first."""
+    found = ParkedMessage.objects.filter(order=order, settled='').order_by('parked_at', 'pk')
+    return [Parked.of(each) for each in found.defer('body', 'headers')]
+
+
+def choices(name: str) -> list[str]:
+    """The values of a column that there are among parked messages, the most frequent first."""
+    found = ParkedMessage.objects.filter(settled='').exclude(**{name: ''}).order_by()
+    return list(found.values_list(name, flat=True).annotate(count=Count('*')).order_by('-count')[:100])
+
+
+def one_parked(number: int) -> Parked | None:
+    """The parked message of that number, None if it was settled."""
+    found = ParkedMessage.objects.filter(pk=number, settled='').defer('body', 'headers').first()
+    return Parked.of(found) if found else None
+
+
+def order_of(parked_number: int) -> int | None:
+    """The number of the order that a message belongs to."""
+    found: int | None = ParkedMessage.objects.filter(pk=parked_number).values_list('order', flat=True).first()
+    return found
+
+
+def resent_since(key: str, task: str, since: datetime) -> int:
+    """How often an order was sent again from then on."""
+    return int(Audit.objects.filter(key=key, task=task, action='resent', at__gte=since).count())
+
+
+def clean(given: str) -> str:
+    """What a person typed, without what no database column can hold."""
+    return ''.join(letter for letter in given if letter.isprintable()).strip()[:1000]

@@ -1,0 +1,19 @@
+"""What people may do; the console keeps nothing but that beside Django's own users and sessions."""
+
+from django.db import models
+
+
+class Right(models.Model):  # noqa: DJ008 - there are none to be shown
+    """No table: something for Django's permissions to belong to."""
+
+    class Meta:
+        """What may be done."""
+
+        managed = False
+        default_permissions = ()
+        permissions = (
+            ('look', 'Look at orders and parked messages'),
+            ('resend', 'Send a parked message again'),
+            ('discard', 'Throw a parked message away'),
+            ('read', 'Read what is in a parked message'),
+        )

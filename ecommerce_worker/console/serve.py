@@ -1,0 +1,75 @@
+"""The console's process: one server, some threads, on loopback unless it is told otherwise."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, Final
+
+from ecommerce_worker import runtime
+from ecommerce_worker.console.address import url_of
+from ecommerce_worker.console.opening import open_console
+
+#: As many pages as are made at once.
+THREADS: Final = 8
+
+#: Seconds for the pages under way when it is told to stop.
+GRACE: Final = 10
+
+
+def run(say: Callable[[str], None] = print) -> None:
+    """Serve until SIGTERM or SIGINT; ``say`` gets a line or two for the operator.
+
+    Raises :class:`~ecommerce_worker.errors.WorkerError` if it cannot begin.
+    """
+    settings = runtime.current().settings
+    open_console()
+    from ecommerce_worker.celery_app import configure_logging  # its application is what messages are sent again by
+
+    configure_logging()
+    # It tells each login in four lines.
+    logging.getLogger('axes').setLevel(logging.WARNING)
+    _greet(say)
+    _server(str(settings.CONSOLE_ADDRESS)).run()
+
+
+def invite(name: str, role: str = '') -> str:
+    """The address of a link by which this person chooses a password; see :func:`accounts.invite`."""
+    open_console()
+    from ecommerce_worker.console import accounts  # not before Django is set up
+
+    return url_of(runtime.current().settings) + accounts.invite(name, role)
+
+
+def _greet(say: Callable[[str], None]) -> None:
+    from ecommerce_worker.console import accounts
+
+    url = url_of(runtime.current().settings)
+    say(f'the console is at {url}/')
+    if not accounts.is_anybody_there():
+        link = accounts.invite('operator')
+        say(f'nobody can log in yet; choose the password of "operator" within a day: {url}{link}')
+
+
+def _server(address: str) -> Any:
+    from django.core.wsgi import get_wsgi_application
+    from django.db import connections
+    from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
+
+    class Server(BaseApplication):
+        """Gunicorn, told by us and by no file or environment variable."""
+
+        def load_config(self) -> None:
+            """Take what follows."""
+            for name, value in {
+                    'bind': address, 'worker_class': 'gthread', 'threads': THREADS, 'workers': 1,
+                    'graceful_timeout': GRACE, 'control_socket_disable': True, 'proc_name': 'ecommerce-console',
+                    'loglevel': 'warning'}.items():
+                self.cfg.set(name, value)
+
+        def load(self) -> Any:
+            """The pages; in the process that serves them, which must not share a connection with its parent."""
+            return get_wsgi_application()
+
+    connections.close_all()
+    return Server()

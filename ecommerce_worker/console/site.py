@@ -1,0 +1,94 @@
+"""The admin site: the console's own pages, people and their roles, and who did what."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib.admin import AdminSite, ModelAdmin
+from django.contrib.auth.admin import UserAdmin
+from django.contrib.auth.forms import AuthenticationForm
+from django.contrib.auth.models import User
+from django.urls import path
+
+from ecommerce_worker.console import views
+from ecommerce_worker.ledger.models import Audit
+
+
+class Console(AdminSite):
+    """Who may look may come in."""
+
+    site_header = 'Orders'
+    site_title = 'Orders'
+    index_title = 'How things stand'
+    site_url = None
+    enable_nav_sidebar = False
+    login_form = AuthenticationForm
+
+    def has_permission(self, request: Any) -> bool:
+        """Whether this person may come in."""
+        return bool(request.user.is_active and request.user.has_perm('console.look'))
+
+    def index(self, request: Any, extra_context: dict[str, Any] | None = None) -> Any:
+        """The front page."""
+        return views.front(request, {**self.each_context(request), **(extra_context or {})})
+
+    def get_urls(self) -> list[Any]:
+        """Our pages, then Django's."""
+        return [
+            path('', self.admin_view(self.index), name='index'),
+            path('orders/', self._page(views.orders), name='orders'),
+            path('orders/<int:number>/', self._page(views.order), name='order'),
+            path('parked/', self._page(views.parked), name='parked'),
+            path('parked/decide/', self._page(views.decide), name='decide'),
+            path('parked/<int:number>/', self._page(views.parked_order), name='parked_order'),
+            path('parked/<int:number>/body/', self._page(views.body), name='body'),
+            *super().get_urls()]
+
+    def _page(self, view: Any) -> Any:
+        def page(request: Any, **found: Any) -> Any:
+            return view(request, self.each_context(request), **found)
+
+        return self.admin_view(page)
+
+
+class People(UserAdmin):
+    """People have a name, a password and roles, and nothing else."""
+
+    list_display = ('username', 'roles', 'is_active', 'last_login')
+    list_filter = ('groups', 'is_active')
+    search_fields = ('username',)
+    fieldsets = ((None, {'fields': ('username', 'password', 'is_active', 'groups')}),)
+    filter_horizontal = ()
+
+    @staticmethod
+    def roles(user: User) -> str:
+        """All of a person's."""
+        return ', '.join(group.name for group in user.groups.all())
+
+
+class Decisions(ModelAdmin):
+    """Who did what, to be read only."""
+
+    list_display = ('at', 'who', 'action', 'key', 'task', 'reason')
+    list_filter = ('action',)
+    search_fields = ('key__exact', 'message_id__exact', 'who__exact')
+    date_hierarchy = None
+    show_full_result_count = False
+    list_per_page = 50
+
+    def has_add_permission(self, request: Any) -> bool:  # noqa: ARG002
+        """Nobody."""
+        return False
+
+    def has_change_permission(self, request: Any, obj: Any = None) -> bool:  # noqa: ARG002
+        """Nobody."""
+        return False
+
+    def has_delete_permission(self, request: Any, obj: Any = None) -> bool:  # noqa: ARG002
+        """Nobody."""
+        return False
+
+
+console = Console(name='admin')
+console.register(User, People)
+console.register(Audit, Decisions)

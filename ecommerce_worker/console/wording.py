@@ -1,0 +1,63 @@
+"""What the ledger knows, in plain words; pure."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from ecommerce_worker.ledger.queries import Entry
+
+
+def sentence(order: Entry, now: datetime) -> str:
+    """Where the order is."""
+    what = 'The order' if is_fulfillment(order.task) else 'This'
+    why = order.reason.rstrip('.')
+    match order.state:
+        case 'fulfilled':
+            verb = 'was fulfilled' if is_fulfillment(order.task) else 'was done'
+            times = f', at the {ordinal(order.attempts)} try' if order.attempts > 1 else ''
+            return f'{what} {verb} on {when(order.last_seen)}{times}.'
+        case 'waiting' if order.next_try and order.next_try < now:
+            return (f'{what} was to be tried again {span(now - order.next_try)} ago, but nothing was heard of it: is a '
+                    f'worker running? At its last try: {why}.')
+        case 'waiting':
+            due = f'is tried again in {span(order.next_try - now)}' if order.next_try else 'waits for its next try'
+            return f'{what} {due}. At its last try: {why}.'
+        case 'parked':
+            return f'{what} is stuck until a person decides, since {when(order.last_seen)}: {why}.'
+        case 'discarded':
+            return f'{what} was given up on {when(order.last_seen)}: {why}.'
+        case _:
+            return f'{what} is with a worker, or about to be, since {when(order.last_seen)}.' + (
+                f' Before: {why}.' if why else '')
+
+
+def is_fulfillment(task: str) -> bool:
+    """Whether the key is the number of an order at the shop."""
+    return task.rpartition('.')[2] == 'fulfill_order'
+
+
+def short(task: str) -> str:
+    """The task's name, without its package."""
+    return task.rpartition('.')[2]
+
+
+def when(moment: datetime) -> str:
+    """The time, to the minute."""
+    return f'{moment:%Y-%m-%d %H:%M} UTC'
+
+
+def span(length: timedelta) -> str:
+    """A time span in its largest unit: ``5 minutes``."""
+    seconds = max(0.0, length.total_seconds())
+    for size, unit in ((86_400, 'day'), (3600, 'hour'), (60, 'minute')):
+        if seconds >= size:
+            count = int(seconds // size)
+            return f'{count} {unit}{"" if count == 1 else "s"}'
+    count = int(seconds)
+    return f'{count} second{"" if count == 1 else "s"}'
+
+
+def ordinal(number: int) -> str:
+    """``1st``, ``2nd``, ``11th``."""
+    last = {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th')
+    return f'{number}{"th" if number % 100 in (11, 12, 13) else last}'

@@ -1,0 +1,172 @@
+"""The browser tier: a real Chromium before a console that runs with a real RabbitMQ, worker, recorder and shop."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
+from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+from selenium.webdriver.common.by import By
+
+from ecommerce_worker.demo.rabbitmq import free_port
+from ecommerce_worker.tests.broker.conftest import (  # noqa: F401 - what they need of each other is asked for by name
+    broker,
+    command,
+    environment,
+    node,
+    publish,
+    shop,
+    start_worker,
+)
+from ecommerce_worker.tests.broker.harness import eventually
+from ecommerce_worker.tests.console import Served, served
+from ecommerce_worker.tests.ledger import environment_of
+
+PASSWORD = 'correct horse 7'
+INVITE = 'import sys; from ecommerce_worker.console import serve; print(serve.invite(*sys.argv[1:]))'
+
+
+@dataclass(frozen=True)
+class Browser:
+    """A Chromium as a person uses it: by what is written on the page."""
+
+    chrome: Chrome
+    url: str
+
+    def open(self, path: str) -> None:
+        """Go to a page of the console, or anywhere."""
+        self.chrome.get(path if path.startswith('http') else self.url + path)
+
+    @property
+    def text(self) -> str:
+        """What is read on the page; nothing while another page takes its place."""
+        try:
+            return str(self.chrome.find_element(By.TAG_NAME, 'body').text)
+        except (NoSuchElementException, StaleElementReferenceException):
+            return ''
+
+    def says(self, *texts: str) -> None:
+        """Return when all of it is on the page."""
+        try:
+            eventually(lambda: all(text in self.text for text in texts), seconds=10)
+        except AssertionError:
+            raise AssertionError(f'{texts} not all in {self.text!r}') from None
+
+    def press(self, name: str) -> None:
+        """Press the button of that name."""
+        self.chrome.find_element(By.XPATH, f'//button[normalize-space()="{name}"]|//input[@value="{name}"]').click()
+
+    def follow(self, name: str) -> None:
+        """Follow the link of that name."""
+        self.chrome.find_element(By.LINK_TEXT, name).click()
+
+    def write(self, name: str, text: str) -> None:
+        """Write into the field of that name."""
+        field = self.chrome.find_element(By.XPATH, f'//input[@name="{name}"]')
+        field.clear()
+        field.send_keys(text)
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a button."""
+        return bool(self.chrome.find_elements(By.XPATH, f'//button[normalize-space()="{name}"]'))
+
+    def log_in(self, name: str) -> None:
+        """With the password of all."""
+        self.open('/login/')
+        self.write('username', name)
+        self.write('password', PASSWORD)
+        self.press('Log in')
+        self.says(name, 'How things stand')
+
+
+@pytest.fixture(scope='session')
+def chromium() -> tuple[str, str]:
+    """The paths of Chromium and of its driver."""
+    found = [shutil.which(name) for name in ('chromium', 'chromedriver')]
+    if not all(found):
+        why = 'there is no Chromium: deploy/install.sh chromium chromium-driver installs it'
+        if os.environ.get('CI') or os.environ.get('REQUIRE_BROWSER'):
+            pytest.fail(why)
+        pytest.skip(why)
+    return str(found[0]), str(found[1])
+
+
+@pytest.fixture
+def chrome(chromium: tuple[str, str], tmp_path: Path) -> Iterator[Chrome]:
+    """A Chromium that runs no script: pages must do without."""
+    program, driver = chromium
+    options = ChromeOptions()
+    options.binary_location = program
+    for argument in ('--headless=new', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--no-first-run',
+                     '--disable-background-networking', '--no-proxy-server', '--window-size=1200,900',
+                     f'--user-data-dir={tmp_path / "chromium"}'):
+        options.add_argument(argument)
+    chrome = Chrome(options, ChromeService(driver))
+    try:
+        chrome.execute_cdp_cmd('Emulation.setScriptExecutionDisabled', {'value': True})
+        yield chrome
+    finally:
+        chrome.quit()
+
+
+@pytest.fixture
+def settings(chromium: tuple[str, str], environment: dict[str, str], tmp_path: Path) -> dict[str, str]:  # noqa: F811
+    """The environment of all processes: one RabbitMQ, one shop, one ledger."""
+    return {**environment, **environment_of({'NAME': str(tmp_path / 'ledger.sqlite3')}),
+            'ECOMMERCE_WORKER_CONSOLE_ADDRESS': f'127.0.0.1:{free_port()}',
+            'ECOMMERCE_WORKER_MAX_FULFILLMENT_RETRIES': '0'}
+
+
+@pytest.fixture
+def console(settings: dict[str, str], tmp_path: Path) -> Iterator[Served]:
+    """A console."""
+    with served(tmp_path, settings) as console:
+        yield console
+
+
+@pytest.fixture
+def browser(chrome: Chrome, console: Served) -> Browser:
+    """A browser of nobody who is logged in."""
+    return Browser(chrome, console.url)
+
+
+@pytest.fixture
+def person(browser: Browser, settings: dict[str, str]) -> Callable[[str, str], None]:
+    """Invite a person, who chooses a password and logs in: ``person('ada', 'support')``."""
+    def invite(name: str, role: str) -> None:
+        done = subprocess.run([sys.executable, '-c', INVITE, name, role], env=settings, capture_output=True, text=True,
+                              check=True)
+        browser.open(done.stdout.strip())
+        choose_password(browser)
+        browser.log_in(name)
+
+    return invite
+
+
+def choose_password(browser: Browser) -> None:
+    """On the page of an invitation."""
+    browser.write('new_password1', PASSWORD)
+    browser.write('new_password2', PASSWORD)
+    browser.press('Set the password')
+
+
+@pytest.fixture
+def at_work(console: Served, settings: dict[str, str], start_worker: Any, tmp_path: Path) -> Iterator[None]:  # noqa: F811
+    """A worker and a recorder."""
+    start_worker(**{name.removeprefix('ECOMMERCE_WORKER_'): value for name, value in settings.items()
+                    if re.match('ECOMMERCE_WORKER_', name)}).ready()
+    with (tmp_path / 'recorder.log').open('wb') as log:
+        recorder = subprocess.Popen([sys.executable, '-m', 'ecommerce_worker', 'recorder'], env=settings, stdout=log,
+                                    stderr=log, start_new_session=True)
+    yield
+    recorder.terminate()
+    recorder.wait(30)

@@ -1,0 +1,101 @@
+"""Support staff and operators before the console, from the shop's message to the page and back."""
+
+from selenium.webdriver.common.by import By
+
+from ecommerce_worker.demo.shop import Answer
+from ecommerce_worker.tests.broker.harness import eventually
+from ecommerce_worker.tests.browser.conftest import choose_password
+
+
+def stuck(shop, publish, browser, *numbers):
+    """Publish orders that the shop refuses, and wait until they are seen to be parked."""
+    for number in numbers:
+        shop.add_order(number)
+        shop.fault(number, Answer(status=400).always())
+        publish(number, site_code='edx')
+
+    def parked():
+        browser.open('/parked/')
+        return all(number in browser.text for number in numbers)
+
+    eventually(parked)
+
+
+def test_support_finds_a_stuck_order_reads_why_and_sends_it_again(at_work, shop, publish, browser, person):
+    person('sue', 'support')
+    stuck(shop, publish, browser, 'EDX-10001')
+    browser.open('/')
+    browser.write('q', 'EDX-10001')
+    browser.press('Find')
+    browser.says('The order is stuck until a person decides', 'the shop refuses it (400)', 'try 1: parked')
+    assert not browser.has('Discard')
+    shop.repair('EDX-10001')
+    browser.write('reason', 'the course is open again')
+    browser.press('Resend')
+    browser.says('1 message sent again.', 'resent by sue: the course is open again')
+    eventually(lambda: shop.orders['EDX-10001'].status == 'Complete')
+
+    def fulfilled():
+        browser.open('/orders/?q=EDX-10001')
+        return 'The order was fulfilled on' in browser.text
+
+    eventually(fulfilled)
+
+
+def test_a_viewer_may_look_and_is_refused_the_rest(at_work, shop, publish, browser, person):
+    person('vic', 'viewer')
+    stuck(shop, publish, browser, 'EDX-10002')
+    browser.follow('EDX-10002')
+    browser.says('The order is stuck', 'Your role may look, but not resend.')
+    assert not browser.has('Resend')
+    browser.open('/auth/user/')
+    browser.says('Your role does not permit this')
+
+
+def test_an_operator_begins_by_the_printed_link_and_sends_many_again_at_once(
+        at_work, console, shop, publish, browser):
+    browser.open(console.invitation)
+    browser.says('Choose a password for operator')
+    choose_password(browser)
+    browser.log_in('operator')
+    numbers = [f'EDX-{number}' for number in range(10010, 10013)]
+    stuck(shop, publish, browser, *numbers)
+    for number in numbers[:2]:
+        shop.repair(number)
+    shop.add_order(numbers[2], status='Complete')
+    browser.open('/')
+    browser.says('3 of fulfill_order', '1 worker at work', 'ecommerce.fulfillment')
+    browser.follow('Parked')
+    browser.follow('Choose all on this page')
+    browser.write('reason', 'the shop is right again')
+    browser.press('Resend')
+    browser.says('2 messages sent again.', f'{numbers[2]}: not sent, for the shop has fulfilled it already')
+    eventually(lambda: all(shop.orders[number].status == 'Complete' for number in numbers))
+    browser.follow('Who did what')
+    browser.says('resent', 'the shop is right again')
+    browser.press('Log out')
+    browser.open('/parked/')
+    assert 'Password' in browser.text
+    assert numbers[2] not in browser.text
+
+
+def test_pages_fit_a_phone_and_are_dark_where_that_is_wished(at_work, shop, publish, browser, person):
+    person('olga', 'operator')
+    stuck(shop, publish, browser, 'EDX-10003')
+    browser.chrome.set_window_size(400, 800)
+    for scheme, bright in (('light', True), ('dark', False)):
+        browser.chrome.execute_cdp_cmd('Emulation.setEmulatedMedia', {
+            'features': [{'name': 'prefers-color-scheme', 'value': scheme}]})
+        for path in ('/', '/parked/', '/orders/?q=EDX-10003', '/login/?x=1'):
+            browser.open(path)
+            body = browser.chrome.find_element(By.TAG_NAME, 'body')
+            assert body.get_property('scrollWidth') <= browser.chrome.get_window_size()['width'], path
+            red = int(body.value_of_css_property('background-color').partition('(')[2].partition(',')[0])
+            assert (red > 128) is bright, (path, scheme)
+
+
+def test_chromium_has_nothing_to_complain_about(console, browser, person):
+    person('olga', 'operator')
+    for path in ('/', '/parked/', '/auth/user/', '/auth/user/add/', '/ledger/audit/'):
+        browser.open(path)
+        assert browser.chrome.get_log('browser') == [], path
