@@ -1,0 +1,105 @@
+"""A piece of network on loopback that freezes, thaws, cuts and refuses as it is told to."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+import time
+from typing import Self
+
+#: Makes ``close`` send a reset at once.
+_RESET = struct.pack('ii', 1, 0)
+
+
+class Proxy:
+    """Passes bytes between whoever connects to :attr:`port` and a port of loopback."""
+
+    def __init__(self, target: int) -> None:
+        self.target = target
+        self._flows = threading.Event()
+        self._flows.set()
+        self._refuses = False
+        self._ends: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        self._listener = socket.create_server(('127.0.0.1', 0), backlog=128)
+        self.port: int = self._listener.getsockname()[1]
+        #: When somebody connected, refused or not, in epoch seconds.
+        self.connected: list[float] = []
+        threading.Thread(target=self._accept, name='proxy', daemon=True).start()
+
+    def freeze(self) -> None:
+        """Pass nothing on; connections stay open, and new ones get no answer."""
+        self._flows.clear()
+
+    def thaw(self) -> None:
+        """Pass on what has been held back and what comes."""
+        self._flows.set()
+
+    def cut(self) -> None:
+        """End all connections, in the middle of whatever passes."""
+        with self._lock:
+            ends, self._ends = self._ends, set()
+        for end in ends:
+            with contextlib.suppress(OSError):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                end.shutdown(socket.SHUT_RDWR)
+
+    def refuse(self) -> None:
+        """End all connections, and new ones at once."""
+        self._refuses = True
+        self.cut()
+
+    def accept(self) -> None:
+        """Take connections again."""
+        self._refuses = False
+
+    def close(self) -> None:
+        """End for good."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.refuse()
+        self.thaw()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                self.connected.append(time.time())
+                if self._refuses:
+                    near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                    near.close()
+                else:
+                    threading.Thread(target=self._serve, args=(near,), daemon=True).start()
+
+    def _serve(self, near: socket.socket) -> None:
+        self._flows.wait()
+        with near, contextlib.suppress(OSError), socket.create_connection(('127.0.0.1', self.target)) as far:
+            with self._lock:
+                self._ends |= {near, far}
+            if self._refuses:
+                return
+            back = threading.Thread(target=self._pass, args=(far, near), daemon=True)
+            back.start()
+            self._pass(near, far)
+            back.join()
+            with self._lock:
+                self._ends -= {near, far}
+
+    def _pass(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65_536):
+                self._flows.wait()
+                sink.sendall(data)
+        # Whoever is at the other end is to know.
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
