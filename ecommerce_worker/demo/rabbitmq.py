@@ -118,6 +118,11 @@ class PrivateNode:
         if self._process.stdin is not None:
             self._process.stdin.close()
         self._process = None
+        # Only the first of its processes can be waited for; the one that listens may be dying still.
+        for _ in range(100):
+            if _can_be_listened_on(self.port):
+                return
+            time.sleep(0.1)
 
     def restart(self) -> None:
         """Stop in good order and start again."""
@@ -218,6 +223,16 @@ def free_port() -> int:
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(('127.0.0.1', port))
             return port
+
+
+def _can_be_listened_on(port: int) -> bool:
+    with socket.socket() as probe, contextlib.suppress(OSError):
+        # As RabbitMQ does: connections that have ended are no obstacle.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(('127.0.0.1', port))
+        probe.listen()
+        return True
+    return False
 
 
 def _found(program: str) -> str | None:

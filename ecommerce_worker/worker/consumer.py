@@ -8,8 +8,10 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
+from amqp.exceptions import PreconditionFailed
 from celery import bootsteps
 from celery.exceptions import WorkerShutdown
 from celery.worker import consumer, state
@@ -76,6 +78,8 @@ def _beat(connection: Any, every: float, ended: threading.Event) -> None:
 class Consumer(consumer.Consumer):
     """Reads every message before Celery does and hands on only what Celery cannot fail on."""
 
+    loop: Callable[..., None]
+
     class Blueprint(consumer.Consumer.Blueprint):
         """Celery's steps and ours, but for a second waiting room that Celery would make beside quorum queues."""
 
@@ -92,6 +96,7 @@ class Consumer(consumer.Consumer):
                    'without_heartbeat': not kwargs.get('task_events')}
         super().__init__(*args, worker_options=options, **kwargs)
         self._parking = ThreadPoolExecutor(1, 'parking')
+        self.loop = partial(_until_late, self.loop)
         preflight.refuse_unsafe(self.conninfo, runtime.current().settings)
         for limit in preflight.limits(self.conninfo):
             logger.warning('%s', limit)
@@ -195,6 +200,19 @@ class Consumer(consumer.Consumer):
             seconds=0.0, reason=reason, queue=notes.queue, root_id=(call.root_id or id_) if call else '',
             started=time.time()))
         self.call_soon(message.ack_log_error, logger, self.connection_errors)
+
+
+def _until_late(loop: Callable[..., None], *args: Any) -> None:
+    """Consume; a message that RabbitMQ has taken back, since it was in hand for too long, costs the connection only.
+
+    RabbitMQ closes the channel then (``consumer_timeout``), and Celery would end the worker.
+    """
+    try:
+        loop(*args)
+    except PreconditionFailed as error:
+        if 'acknowledgement' not in str(error):
+            raise
+        raise ConnectionResetError(f'RabbitMQ took messages back that were in hand for too long: {error}') from None
 
 
 def _present(message: Any, delivery: Delivery, *, keep_eta: bool) -> None:

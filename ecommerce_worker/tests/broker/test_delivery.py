@@ -12,8 +12,18 @@ import pytest
 from celery import Celery
 
 from ecommerce_worker import topology
+from ecommerce_worker.demo.rabbitmq import PrivateNode
 from ecommerce_worker.demo.shop import Answer
-from ecommerce_worker.tests.broker.harness import FULFILL, MESSAGES, QUEUE, Worker, eventually, worker_environment
+from ecommerce_worker.tests.broker.harness import (
+    FULFILL,
+    MESSAGES,
+    QUEUE,
+    Broker,
+    Worker,
+    eventually,
+    shop_app,
+    worker_environment,
+)
 from ecommerce_worker.wire import Raw
 
 #: The module of the tasks that these tests are about.
@@ -244,3 +254,37 @@ def test_a_third_partys_settings_package_works_unchanged(shop, broker, publish, 
         eventually(lambda: worker.settled('EDX-1') == 'done')
     finally:
         worker.kill()
+
+
+def test_the_next_broker_of_a_list_is_taken_when_one_is_gone(shop, broker, start_worker):
+    with PrivateNode() as first:
+        worker = start_worker(BROKER_URL=f'{first.url};{broker.url}')
+        eventually(lambda: Broker(first).consumers(QUEUE))
+        first.kill()
+        worker.ready()
+        shop.add_order('EDX-1', Answer(503))
+        with shop_app(broker.url) as app:
+            app.send_task(FULFILL, ('EDX-1',), serializer='pickle', ignore_result=True)
+        eventually(lambda: shop.orders['EDX-1'].status == 'Complete')
+
+
+def test_a_message_in_hand_for_too_long_costs_the_connection_only(shop, broker, publish, start_worker):
+    def limits(consumer_timeout, channel_tick_interval):
+        broker.node.ctl('eval', f'application:set_env(rabbit, consumer_timeout, {consumer_timeout}), '
+                                f'application:set_env(rabbit, channel_tick_interval, {channel_tick_interval}).')
+
+    limits(1000, 500)
+    try:
+        worker = start_worker(FULFILLMENT_READ_TIMEOUT=30).ready()
+        shop.add_order('EDX-1', Answer.slow(6))
+        publish('EDX-1')
+        eventually(lambda: 'in hand for too long' in worker.log)
+        eventually(lambda: shop.orders['EDX-1'].status == 'Complete')
+        shop.add_order('EDX-2')
+        publish('EDX-2')
+        eventually(lambda: shop.orders['EDX-2'].status == 'Complete')
+        # The run that went on meanwhile is the one that counts.
+        assert [call.order for call in shop.calls if call.is_put].count('EDX-1') == 1
+        assert worker.stop() == 0
+    finally:
+        limits(1_800_000, 60_000)
