@@ -23,7 +23,7 @@ ARGS ?=
 # An interpreter of your choice; empty: the first suitable one (see deploy/venv.sh).
 PYTHON ?=
 
-.PHONY: help requirements production-requirements upgrade worker console recorder beat check status demo rabbitmq rabbitmq-stop \
+.PHONY: help requirements production-requirements upgrade worker console recorder beat check status up flower demo rabbitmq rabbitmq-stop \
 	test test-unit test-browser test-broker quality validate benchmark chaos clean programs
 
 help: ## List the targets
@@ -35,11 +35,18 @@ help: ## List the targets
 # ---------------------------------------------------------------------------------------------------------------------
 # Running it
 
-demo: $(VENV)/.installed-production ## Show it at work: a pretend shop, a broker, a worker, a dozen orders (ARGS=--help)
-	@exec $(BIN)/ecommerce-worker demo $(ARGS)
+demo: $(VENV)/.installed-production ## Show it at work: a pretend shop, a broker, a worker, a dozen orders (KEEP=1: leave it running)
+	@exec $(BIN)/ecommerce-worker demo $(if $(KEEP),--keep) $(ARGS)
 
 worker: $(VENV)/.installed-production ## Run a worker (ARGS="--concurrency 64" and the like)
 	@exec $(BIN)/ecommerce-worker worker $(ARGS)
+
+up: $(VENV)/.installed-production ## Run all of a small site together: recorder, worker, console, beat
+	@exec $(BIN)/ecommerce-worker up $(ARGS)
+
+flower: $(VENV)/.installed-production ## Serve Flower, Celery's own monitor, on loopback and read-only
+	@$(BIN)/python -c 'import flower' 2>/dev/null || $(PIP) install 'flower>=2.2'
+	@exec $(BIN)/ecommerce-worker flower $(ARGS)
 
 check: $(VENV)/.installed-production ## Print the configuration in force and everything wrong with it
 	@exec $(BIN)/ecommerce-worker check $(ARGS)

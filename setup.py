@@ -60,6 +60,8 @@ setup(
         'py.typed', 'email/templates/*.html',
         'console/templates/*.html', 'console/templates/*/*.html', 'console/static/console/*']},
     install_requires=requirements(),
+    # A monitor of workers, for who wants it (`ecommerce-worker flower`); 2.2 is the first that can be read-only.
+    extras_require={'flower': ['flower>=2.2']},
     entry_points={'console_scripts': ['ecommerce-worker = ecommerce_worker.cli:main']},
     zip_safe=False,
 )

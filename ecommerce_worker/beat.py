@@ -7,8 +7,9 @@
                     ▼                                     ▼
               nothing to do                  given back, tried again in a moment
 
-Several beats may run: each firing is claimed by one.  One that dies in between is followed by another once its claim
-is over, with a message of the same id.  What was due while no beat ran is fired once, late, unless it has expired.
+Several beats may run, on several machines if they share a ledger: each firing is claimed by one.  One that dies in
+between is followed by another once its claim is over, with a message of the same id.  What was due while no beat ran is
+fired once, late, unless it has expired.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from celery.schedules import crontab
 
 from ecommerce_worker import runtime, topology
 from ecommerce_worker.errors import Misconfigured, NotPublished, WrongArguments
-from ecommerce_worker.observe import word
+from ecommerce_worker.observe import quoted, word
 from ecommerce_worker.schedule import command
 from ecommerce_worker.schedule.entries import Entry, can_expire, entries, publish
 from ecommerce_worker.schedule.timing import Crontab, Every, Timing
@@ -96,6 +97,8 @@ def schedule_problems(settings: Settings, tasks: Mapping[str, Any]) -> list[str]
     """All that is wrong with ``SCHEDULE`` and ``WAKE_UP``, each with the name of its entry."""
     found = []
     for entry in entries(settings):
+        if is_shipped(settings, entry.name):
+            continue
         found += [f'{_place(settings, "SCHEDULE", entry.name)} {problem}'
                   for problem in _problems(entry, settings, tasks)]
     for name, wake in settings.WAKE_UP.items():
@@ -107,6 +110,17 @@ def schedule_problems(settings: Settings, tasks: Mapping[str, Any]) -> list[str]
         if not settings.WAKE_UP_URL:
             found.append(f'{place} needs WAKE_UP_URL, which is not set')
     return found
+
+
+def is_shipped(settings: Settings, name: str) -> bool:
+    """Whether the entry is as it came with the worker: nobody has asked for it, or said anything of it."""
+    return settings.sources.get(f'SCHEDULE[{name}]') == 'default'
+
+
+def kept(settings: Settings, tasks: Mapping[str, Any]) -> list[Entry]:
+    """The entries that beat publishes: all, but shipped ones whose task or queue is not in use here."""
+    return [entry for entry in entries(settings)
+            if not (is_shipped(settings, entry.name) and any(_problems(entry, settings, tasks)))]
 
 
 def _problems(entry: Entry, settings: Settings, tasks: Mapping[str, Any]) -> Iterator[str]:
@@ -189,6 +203,31 @@ class Firings(Protocol):
         """When any beat gave the last sign of life; None: never."""
 
 
+def firings_of(settings: Settings, tell: Callable[[str], object] = lambda reason: None) -> Firings:  # noqa: ARG005
+    """The firings in the ledger, if there is one; in a file of this machine if there is none that can be used.
+
+    ``tell`` hears why that cannot be.
+
+    Raises :class:`~ecommerce_worker.ledger.opening.LedgerAway` if the database cannot be reached: beats of other
+    machines may go on with it, and would fire the same.
+    """
+    from ecommerce_worker.ledger import opening, rooms
+
+    if rooms.is_kept(settings):
+        try:
+            opening.open_ledger()
+            opening.require_schema()
+        except opening.LedgerAway:
+            raise
+        except opening.LedgerUnusable as error:
+            tell(str(error))
+        else:
+            from ecommerce_worker.ledger.firings import LedgerFirings
+
+            return LedgerFirings(CLAIM_SECONDS)
+    return FileFirings(settings.SCHEDULE_STATE)
+
+
 class FileFirings:
     """The firings in a SQLite file, for beats of one machine."""
 
@@ -267,7 +306,8 @@ class Scheduler(celery_beat.Scheduler):
         """Read the schedule; raises :class:`~ecommerce_worker.errors.Misconfigured` with all that is wrong with it."""
         settings = runtime.current().settings
         check(self.app, settings)
-        self.timings = [(entry, timing_of(entry, self.app.timezone)) for entry in entries(settings)]
+        self.timings = [(entry, timing_of(entry, self.app.timezone))
+                        for entry in kept(settings, self.app.tasks)]
         if not self.timings:
             logger.warning('there is nothing in SCHEDULE: beat has nothing to do')
 
@@ -337,6 +377,10 @@ class Scheduler(celery_beat.Scheduler):
             self._troubles[name] = what
 
 
+def _ledger_unused(reason: str) -> None:
+    logger.warning('firings are kept in a file of this machine, not in the ledger: reason=%s', quoted(reason))
+
+
 def _utc(moment: float) -> str:
     return datetime.fromtimestamp(moment, UTC).strftime('%Y-%m-%dT%H:%M:%SZ')
 
@@ -344,11 +388,12 @@ def _utc(moment: float) -> str:
 def run(app: Celery, settings: Settings) -> None:
     """Fire jobs until SIGTERM or SIGINT; what has begun is brought to its end.
 
-    Raises :class:`~ecommerce_worker.errors.Misconfigured` or
-    :class:`~ecommerce_worker.worker.preflight.BrokerUnusable` if it cannot begin.
+    Raises :class:`~ecommerce_worker.errors.Misconfigured`,
+    :class:`~ecommerce_worker.worker.preflight.BrokerUnusable` or
+    :class:`~ecommerce_worker.ledger.opening.LedgerAway` if it cannot begin.
     """
     app.log.setup_logging_subsystem()
-    scheduler = Scheduler(app)
+    scheduler = Scheduler(app, firings=firings_of(settings, _ledger_unused))
     preflight.check(app, settings)
     # Held back while something is fired, and looked for in between.
     ends = {signal.SIGTERM, signal.SIGINT}

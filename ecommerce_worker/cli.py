@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from importlib.util import find_spec
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -169,8 +170,8 @@ def status(timeout: float, fail_on_parked: bool) -> None:
     """Show workers, queues, and how many orders wait or are parked.
 
     Exit status: 1 if a queue holds messages that nobody consumes, no worker answers, the broker takes no messages,
-    there is a ledger without a recorder, or a schedule without a beat; with --fail-on-parked, also if messages are
-    parked.
+    there is a ledger without a recorder, or a schedule of yours without a beat; with --fail-on-parked, also if
+    messages are parked.
     """
     from ecommerce_worker import topology
     from ecommerce_worker.worker import queues
@@ -237,12 +238,19 @@ def _ledger_state(conf: settings.Settings) -> tuple[int, str]:
 
 
 def _beat_state(conf: settings.Settings) -> tuple[str, str]:
-    """When a beat gave the last sign of life, and what is wrong with that; '' where nothing is scheduled."""
-    if not conf.SCHEDULE:
-        return '', ''
+    """When a beat gave the last sign of life, and what is wrong with that; '' where nobody asked for one."""
     from ecommerce_worker import beat as beats
+    from ecommerce_worker.schedule.entries import entries
 
-    ticked = beats.FileFirings(conf.SCHEDULE_STATE).ticked()
+    wanted = entries(conf)
+    if not wanted:
+        return '', ''
+    try:
+        ticked = beats.firings_of(conf).ticked()
+    except WorkerError as error:
+        return str(error), ''
+    if ticked is None and all(beats.is_shipped(conf, it.name) for it in wanted):
+        return '', ''
     if ticked is None or time.time() - ticked > BEAT_SECONDS:
         return 'none', 'there is a SCHEDULE, and no beat publishes its jobs: ecommerce-worker beat'
     return f'alive {time.time() - ticked:.0f} s ago', ''
@@ -542,6 +550,43 @@ def beat(debug: bool) -> None:
     app = _app()
     celery_app.configure_logging('DEBUG' if debug else None)
     beats.run(app, runtime.current().settings)
+
+
+# -- all of a small site ----------------------------------------------------------------------------------------------
+
+@main.command()
+@click.option('--debug', is_flag=True, help='Log everything.')
+@plainly
+def up(debug: bool) -> None:
+    """Run recorder, worker, console and beat of a small site together, until told to stop.
+
+    Brings the ledger up to date first.  What ends by itself is started again.  SIGTERM ends one after the other, and
+    the worker finishes what runs.
+    """
+    from ecommerce_worker import up as together
+    from ecommerce_worker.ledger import opening
+
+    runtime.current().check()
+    opening.migrate()
+    together.run(runtime.current().settings, click.echo, debug=debug)
+
+
+@main.command(context_settings={'ignore_unknown_options': True, 'help_option_names': ['--help']})
+@click.argument('options', nargs=-1, type=click.UNPROCESSED, metavar='[FLOWER OPTIONS]...')
+@plainly
+def flower(options: tuple[str, ...]) -> None:
+    """Serve Flower, Celery's own monitor of workers, on loopback and read-only, until told to stop.
+
+    Flower is installed apart.  Options go to it and overrule ours: `--address=127.0.0.1`, `--read_only=true`, and
+    `--enable_events=false`, for events show what tasks were called with, and that is personal data.
+    """
+    if find_spec('flower') is None:
+        fail("Flower is not installed here; pip install 'flower>=2.2' installs it")
+    from celery.bin.celery import celery
+
+    runtime.current()
+    ours = ('--address=127.0.0.1', '--read_only=true', '--enable_events=false')
+    sys.exit(celery.main(['-A', 'ecommerce_worker.celery_app:app', 'flower', *ours, *options], standalone_mode=False))
 
 
 # -- reconciling ------------------------------------------------------------------------------------------------------

@@ -140,6 +140,7 @@ CELERY_IMPORTS: tuple[str, ...] = (
     'ecommerce_worker.email.v1.api',
     'ecommerce_worker.sailthru.v1.tasks',
     'ecommerce_worker.schedule.v1.tasks',
+    'ecommerce_worker.worker.chores',
 )
 
 # Tasks run where they are called, without a broker: for tests.
@@ -229,10 +230,15 @@ ALLOW_INSECURE_SECRETS = False
 #       task: ecommerce_worker.schedule.v1.tasks.run_management_command
 #       args: [send_queued_mail]
 #       interval: 1m
-SCHEDULE: dict[str, dict[str, object]] = {}
+# One entry is here already, for whoever runs a beat: it has the orders published that the shops have as paid and
+# unfulfilled, and of which nothing is in RabbitMQ. `SCHEDULE: {resubmit: {enabled: false}}` switches it off.
+SCHEDULE: dict[str, dict[str, object]] = {
+    'resubmit': {'task': 'ecommerce_worker.worker.chores.resubmit_orders', 'interval': '10m'},
+}
 
-# A file in which beat keeps when it fired what; '~' is the home directory of who runs it. Beats that share it (on one
-# machine) fire each job once.
+# When beat fired what is kept in the ledger, if there is one (`ecommerce-worker migrate`): beats of all machines that
+# share it fire each job once. Without a ledger it is kept in this file, for beats of one machine; '~' is the home
+# directory of who runs them.
 SCHEDULE_STATE = '~/.local/state/ecommerce-worker/schedule.sqlite3'
 
 # The Django project whose management commands may be run: its settings module, its directory (where manage.py is), and

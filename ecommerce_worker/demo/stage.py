@@ -37,7 +37,7 @@ from ecommerce_worker.configuration import base
 from ecommerce_worker.demo.files import Mover, settle
 from ecommerce_worker.demo.mail import API_KEY, MailService
 from ecommerce_worker.demo.orders import CAMPUS, LETTERS, REFUSALS, VINTAGE, Letter, Shape, Story
-from ecommerce_worker.demo.rabbitmq import PrivateNode
+from ecommerce_worker.demo.rabbitmq import PrivateNode, free_port
 from ecommerce_worker.demo.shop import CLIENT_ID, CLIENT_SECRET, JWT_ISSUER, JWT_SECRET, ShopProcess
 from ecommerce_worker.settings import PREFIX, mask
 from ecommerce_worker.worker.parked import looked_through
@@ -210,13 +210,13 @@ class Broker:
 
 
 class Worker:
-    """A worker as an operator runs it: a process, an environment, a log."""
+    """A worker as an operator runs it, or what else runs on: a process, an environment, a log."""
 
-    def __init__(self, log: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, log: Path, environment: Mapping[str, str], command: str = 'worker') -> None:
         self.log = log
         with log.open('wb') as output:
             self._process = subprocess.Popen(
-                ['/bin/sh', '-c', GUARDED, 'sh', sys.executable, '-m', 'ecommerce_worker', 'worker'],
+                ['/bin/sh', '-c', GUARDED, 'sh', sys.executable, '-m', 'ecommerce_worker', command],
                 stdin=subprocess.PIPE, stdout=output, stderr=output, env=dict(environment), cwd=ROOT,
                 # Ctrl-C is for us, who stop the worker when it is time.
                 start_new_session=True)
@@ -280,6 +280,13 @@ class Stage:
             self.workers.append(worker)
         return worker
 
+    def start(self, command: str) -> Worker:
+        """A recorder or a console on its way."""
+        with self._interruptions.held():
+            started = Worker(self.logs / f'{command}.log', self.environment, command)
+            self._ends.callback(started.kill)
+        return started
+
     def command(self, *words: str) -> tuple[subprocess.Popen[bytes], Path]:
         """A command of ours as an operator gives it, and the file with what it says."""
         said = self.logs / f'{"-".join(words[:2])}.log'
@@ -313,6 +320,7 @@ class Stage:
         }
         return {
             **self.broker.settings,
+            **self._ledger_settings,
             'ECOMMERCE_API_ROOT': self.shop.api_root,
             'BACKEND_SERVICE_EDX_OAUTH2_PROVIDER_URL': self.shop.oauth2_root,
             'BACKEND_SERVICE_EDX_OAUTH2_KEY': CLIENT_ID,
@@ -323,6 +331,20 @@ class Stage:
                                          'from_email': 'shop@example.com'}),
             **{name: str(value) for name, value in HURRIED.items()},
         }
+
+    @property
+    def console(self) -> str:
+        """The address of its console; '' where there is none."""
+        address = self._ledger_settings.get('CONSOLE_ADDRESS')
+        return f'http://{address}' if address else ''
+
+    @cached_property
+    def _ledger_settings(self) -> dict[str, str]:
+        # On somebody's RabbitMQ a recorder would take the facts that theirs is to have.
+        if self.broker.given or not self.broker.keeps:
+            return {}
+        database = {'ENGINE': 'django.db.backends.sqlite3', 'NAME': str(self.home / 'ledger' / 'ledger.sqlite3')}
+        return {'DATABASES': json.dumps({'default': database}), 'CONSOLE_ADDRESS': f'127.0.0.1:{free_port()}'}
 
     @cached_property
     def variables(self) -> dict[str, str]:
@@ -375,7 +397,8 @@ class Stage:
         if self.keep_logs:
             with contextlib.suppress(OSError):
                 shutil.copy(self.home / 'broker' / 'node.log', self.logs / 'rabbitmq.log')
-        _remove(self.home / 'broker' if self.keep_logs else self.home)
+        for directory in [self.home / 'broker', self.home / 'ledger'] if self.keep_logs else [self.home]:
+            _remove(directory)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -113,6 +113,8 @@ class Play:
     def go_on(self) -> None:
         """Leave all running until a signal comes."""
         stage, say = self.stage, self.screen.say
+        if stage.console:
+            self._open_console()
         self.screen.heading('All goes on until Ctrl-C.')
         say(f'logs    {stage.logs}')
         say('For `ecommerce-worker status`, `parked list` and the like in another terminal:')
@@ -122,6 +124,22 @@ class Play:
         while True:
             self._show()
             time.sleep(0.2)
+
+    def _open_console(self) -> None:
+        """Write down what happened, and open the console on it; not sooner, for what is parked goes into the ledger."""
+        self.screen.heading('The ledger is made, and the console opened on it')
+        self._ends_at = time.monotonic() + LONGEST
+        if not self._command('migrate'):
+            return
+        self.stage.start('recorder')
+        console = self.stage.start('console')
+        # It says where it is, and gives a link by which to log in.
+        self._outputs.append(Tail(console.log))
+        self._until(lambda: 'nobody can log in yet' in console.log.read_text() or console.ended, 20)
+        for story in self.stories:
+            key = story.number.rpartition(' ')[2]  # of a mail that of its assignment
+            self.screen.say(f'{self.stage.console}/orders/?q={key}  {story.title}')
+        self.screen.say()
 
     def judge(self, started: float) -> None:
         """Look at the facts, show what happened to each order and mail, and set the status."""

@@ -8,6 +8,8 @@
                   │
                   └──< Audit    who decided what
 
+    Firing, BeatTick            what the beats share that fire the jobs of ``SCHEDULE``
+
 Only :class:`ParkedMessage` holds what a customer wrote or is called, and only until it is settled.
 """
 
@@ -146,3 +148,27 @@ class SetAside(models.Model):
 
     def __str__(self) -> str:
         return str(self.reason)
+
+
+class Firing(models.Model):
+    """When a job of the schedule was fired last, and which beat is about to fire it; times in epoch seconds."""
+
+    entry = models.CharField(max_length=255, unique=True)
+    #: When the last firing was due, not when it happened: all beats come to the same moment.
+    fired = models.FloatField()
+    #: '' if nobody is about to.
+    claimed_by = models.CharField(max_length=255)
+    claimed_until = models.FloatField(default=0)
+
+    def __str__(self) -> str:
+        return str(self.entry)
+
+
+class BeatTick(models.Model):
+    """The last sign of life of a beat, in epoch seconds."""
+
+    name = models.CharField(max_length=255, unique=True)
+    at = models.FloatField()
+
+    def __str__(self) -> str:
+        return str(self.name)

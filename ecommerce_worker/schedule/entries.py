@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ecommerce_worker import topology
+from ecommerce_worker.errors import Skip, WrongArguments
 from ecommerce_worker.settings import Settings
 from ecommerce_worker.wire import Call, Notes
 
@@ -48,6 +50,16 @@ def entries(settings: Settings) -> list[Entry]:
 def can_expire(task: Any) -> bool:
     """Whether the task looks at how late it is: it takes ``not_after``, in epoch seconds."""
     return 'not_after' in inspect.signature(task.run).parameters
+
+
+def refuse_late(not_after: object) -> None:
+    """Raise :class:`~ecommerce_worker.errors.Skip` after that moment, in epoch seconds; None is never."""
+    if not_after is None:
+        return
+    if isinstance(not_after, bool) or not isinstance(not_after, int | float):
+        raise WrongArguments('not_after is no time in epoch seconds')
+    if time.time() > not_after:
+        raise Skip('too late: the next one is due, or has been')
 
 
 def publish(app: Celery, entry: Entry, *, id: str, not_after: float, origin: str) -> None:  # noqa: A002

@@ -178,11 +178,19 @@ def resend(broker_url: str, number: int, **said: str) -> str:
         return decisions.resend(app, number, **said)
 
 
+def firings(method: str, *args: Any) -> Any:
+    """Ask the firings that the ledger keeps; their claims last 300 seconds."""
+    from ecommerce_worker.ledger.firings import LedgerFirings
+
+    return getattr(LedgerFirings(300.0), method)(*args)
+
+
 def empty() -> None:
     """Take everything out of the ledger."""
     from ecommerce_worker.ledger import models
 
-    for model in (models.Audit, models.ParkedMessage, models.Attempt, models.Order, models.SetAside):
+    for model in (models.Audit, models.ParkedMessage, models.Attempt, models.Order, models.SetAside, models.Firing,
+                  models.BeatTick):
         model.objects.all().delete()
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import logging
 import shlex
-import time
 from typing import Any
 
 from ecommerce_worker import runtime
 from ecommerce_worker.errors import Skip, WrongArguments
 from ecommerce_worker.observe import quoted, word
 from ecommerce_worker.schedule import command
+from ecommerce_worker.schedule.entries import refuse_late
 from ecommerce_worker.schedule.turn import turn
 from ecommerce_worker.task import Task, task
 
@@ -32,11 +32,7 @@ def run_management_command(self: Task, name: str = '', *args: str | float, not_a
     """
     settings = runtime.current().settings
     words = command.arguments(name, args, options, settings.MANAGEMENT_COMMANDS)
-    if not_after is not None:
-        if isinstance(not_after, bool) or not isinstance(not_after, int | float):
-            raise WrongArguments('not_after is no time in epoch seconds')
-        if time.time() > not_after:
-            raise Skip('too late: the next one is due, or has been')
+    refuse_late(not_after)
     # The same command with other arguments is another job.
     job = f'{name[:60]}.{hashlib.sha256(shlex.join(words).encode()).hexdigest()[:12]}'
     with turn(self.app, job, not_after) as meanwhile:

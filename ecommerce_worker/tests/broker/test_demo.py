@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 from kombu import Producer, Queue
@@ -128,6 +129,29 @@ def test_it_works_without_a_rabbitmq_and_goes_on_if_told_to(play):
     listed = subprocess.run([sys.executable, '-m', 'ecommerce_worker', 'parked', 'list'], text=True, check=False,
                             capture_output=True, env={**os.environ, **environment}, timeout=30)
     assert (listed.returncode, '2 parked messages' in listed.stdout) == (0, True), listed
+    demo.process.send_signal(signal.SIGINT)
+    demo.ends(0)
+    assert demo.files == []
+
+
+@pytest.mark.usefixtures('node')
+def test_the_console_is_open_on_what_happened_if_it_is_told_to_go_on(play):
+    demo = play('--keep')
+    demo.shows('parked list` and the like', 100)
+    shown = demo.shown
+    invitation = re.search(r'choose the password of "operator" within a day: (\S+)', shown)
+    assert invitation, shown
+    with urlopen(invitation[1], timeout=10) as page:
+        assert page.status == 200
+    assert re.search(r'http://127\.0\.0\.1:\d+/orders/\?q=EDX-10005  ', shown)
+    environment = {name: shlex.split(value)[0]
+                   for name, value in re.findall(r'^export (\w+)=(.*)$', shown, re.MULTILINE)}
+
+    def told() -> str:
+        return subprocess.run([sys.executable, '-m', 'ecommerce_worker', 'orders', 'show', 'EDX-10005'], text=True,
+                              check=False, capture_output=True, env={**os.environ, **environment}, timeout=30).stdout
+
+    eventually(lambda: 'fulfilled' in told())
     demo.process.send_signal(signal.SIGINT)
     demo.ends(0)
     assert demo.files == []

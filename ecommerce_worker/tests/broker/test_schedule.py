@@ -63,7 +63,8 @@ def start_beat(environment: dict[str, str], given: dict[str, object],
 
     def start(**schedule: object) -> tuple[subprocess.Popen[bytes], Path]:
         log = tmp_path / f'beat-{len(started)}.log'
-        settings = {f'ECOMMERCE_WORKER_{name}': str(it) for name, it in {**given, 'SCHEDULE': schedule}.items()}
+        settings = {f'ECOMMERCE_WORKER_{name}': str(it) for name, it in {
+            **given, 'SCHEDULE': {'resubmit': {'enabled': False}, **schedule}}.items()}
         with log.open('wb') as output:
             started.append(subprocess.Popen([sys.executable, '-c', BEAT], env={**environment, **settings},
                                             stdout=output, stderr=output, cwd=tmp_path, start_new_session=True))
@@ -214,6 +215,48 @@ def test_a_beat_goes_on_when_rabbitmq_comes_back(broker, start_beat, node, given
     node.restart()
     count = log.read_text().count('fired: ')
     eventually(lambda: log.read_text().count('fired: ') > count + 1, seconds=60)
+
+
+def test_orders_that_never_reached_rabbitmq_are_resubmitted_by_the_clock(broker, shop, start_worker, start_beat, given):
+    shop.add_order('EDX-1', age=3600)
+    worker = start_worker(**given).ready()
+    process, log = start_beat(resubmit={'interval': '2s', 'expires': 60})
+    eventually(lambda: 'orders were resubmitted of which nothing was here: count=1' in worker.log)
+    eventually(lambda: worker.log.count('done: task=ecommerce_worker.worker.chores.resubmit_orders') >= 2)
+    assert 'fired: entry=resubmit' in log.read_text()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 0
+    # Once, however often it is looked for: now it waits here, as the firings did for a moment.
+    eventually(lambda: broker.waiting() == 1)
+    assert worker.log.count('orders were resubmitted') == 1
+
+
+def test_two_beats_that_share_a_ledger_and_no_file_fire_each_job_once(broker, start_beat, command, given, state,
+                                                                      tmp_path):
+    given['DATABASES'] = {'default': {'NAME': str(tmp_path / 'ledger.sqlite3')}}
+    assert command('migrate', DATABASES=given['DATABASES']).returncode == 0
+    mail = {'task': COMMAND, 'args': ['send_queued_mail'], 'interval': '1s', 'expires': 60}
+    beats = [start_beat(mail=mail) for _ in range(2)]
+    eventually(lambda: sum(log.read_text().count('fired: ') for _, log in beats) >= 5)
+    for process, _ in beats:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    fired = [line.rpartition(' id=')[2] for _, log in beats for line in log.read_text().splitlines()
+             if 'fired: ' in line]
+    assert len(fired) == len(set(fired))
+    assert not state.exists()
+
+
+def test_status_asks_for_a_beat_only_where_somebody_wants_one(command, given, tmp_path):
+    given['DATABASES'] = {'default': {'NAME': str(tmp_path / 'no-ledger')}}
+    assert 'beat' not in command('status', **given).stdout
+    given['SCHEDULE'] = {'resubmit': {'interval': '1h'}}
+    assert 'trouble: there is a SCHEDULE, and no beat publishes its jobs' in command('status', **given).stdout
+    given['SCHEDULE'] = {'resubmit': {'enabled': False}}
+    assert 'beat' not in command('status', **given).stdout
+    FileFirings(given['SCHEDULE_STATE']).tick('one that is gone', time.time() - 600)
+    given['SCHEDULE'] = {}
+    assert 'no beat publishes its jobs' in command('status', **given).stdout
 
 
 def test_a_beat_with_a_wrong_schedule_does_not_start(environment, given):

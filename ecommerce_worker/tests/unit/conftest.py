@@ -23,6 +23,7 @@ from kombu.transport import memory
 
 from ecommerce_worker import runtime, settings
 from ecommerce_worker.http import Api
+from ecommerce_worker.tests.ledger import PrivatePostgres
 
 hypothesis.settings.register_profile('unit', deadline=None, database=None, print_blob=True)
 hypothesis.settings.load_profile('unit')
@@ -206,6 +207,18 @@ def channel(app: Celery) -> Iterator[Any]:
 def taken(channel: Any, queue: str) -> Any:
     """The next message of a queue, None if there is none."""
     return Queue(queue).bind(channel).get(no_ack=True)
+
+
+@pytest.fixture(scope='session')
+def postgres() -> Iterator[PrivatePostgres]:
+    """A PostgreSQL for this session."""
+    if PrivatePostgres.program('initdb') is None:
+        why = 'there is no PostgreSQL: deploy/install.sh postgresql installs it'
+        if os.environ.get('CI') or os.environ.get('REQUIRE_BROKER'):
+            pytest.fail(why)
+        pytest.skip(why)
+    with PrivatePostgres() as postgres:
+        yield postgres
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import json
 import logging
 import sqlite3
-import threading
 
 import pytest
 from celery import Celery
@@ -14,6 +13,7 @@ from ecommerce_worker.errors import Misconfigured
 from ecommerce_worker.schedule.v1 import tasks
 from ecommerce_worker.task import task
 from ecommerce_worker.tests.unit.conftest import taken
+from ecommerce_worker.worker import chores
 
 QUEUE = 'ecommerce.default'
 MAIL = {'task': COMMAND, 'args': ['send_queued_mail'], 'interval': '1m'}
@@ -52,7 +52,7 @@ def firings(tmp_path):
 def beat(app, in_force, clock, firings):
     """Starts beats of one schedule: ``beat(mail=MAIL)``."""
     def start(**schedule):
-        in_force(**PROJECT, SCHEDULE=schedule)
+        in_force(**PROJECT, SCHEDULE={'resubmit': {'enabled': False}, **schedule})
         for registered in (tasks.run_management_command, endless):
             assert registered.name
         return Scheduler(app, firings=firings, clock=clock)
@@ -139,6 +139,15 @@ def test_beat_does_not_start_with_a_wrong_schedule(beat):
         beat(mail={'interval': 60})
 
 
+@pytest.mark.parametrize('given, found', [
+    ({}, 0), ({'QUEUES': 'fulfillment'}, 0),
+    ({'SCHEDULE': {'resubmit': {'enabled': False}}, 'QUEUES': 'fulfillment'}, 0),
+    ({'SCHEDULE': {'resubmit': {'interval': '1h'}}, 'QUEUES': 'fulfillment'}, 1)])
+def test_the_entry_that_comes_with_the_worker_is_a_problem_only_to_who_asked_for_it(app, in_force, given, found):
+    conf = in_force(**given).settings
+    assert len(schedule_problems(conf, {chores.resubmit_orders.name: chores.resubmit_orders})) == found
+
+
 # --- Firing
 
 
@@ -152,6 +161,22 @@ def test_a_new_entry_is_fired_when_it_is_next_due(beat, clock, fired):
     scheduler.tick()
     assert [it[:3] for it in fired()] == [
         ('run_management_command', ['send_queued_mail'], {'not_after': NOON + 120})]
+
+
+def test_the_entry_that_comes_with_the_worker_has_orders_resubmitted_every_ten_minutes(app, in_force, firings, clock,
+                                                                                       fired):
+    in_force()
+    scheduler = Scheduler(app, firings=firings, clock=clock)
+    for _ in range(3):
+        scheduler.tick()
+        clock.now += 600
+    assert [it[:3] for it in fired()] == [
+        ('resubmit_orders', [], {'not_after': NOON + 1200}), ('resubmit_orders', [], {'not_after': NOON + 1800})]
+
+
+def test_it_is_left_out_where_no_worker_would_run_it(app, in_force, firings, clock):
+    in_force(QUEUES='fulfillment')
+    assert Scheduler(app, firings=firings, clock=clock).timings == []
 
 
 def test_a_task_that_cannot_expire_is_told_no_time(beat, clock, fired):
@@ -172,22 +197,6 @@ def test_several_beats_fire_each_firing_once(beat, clock, fired):
     found = fired()
     assert len(found) == 9
     assert len({id_ for *_, id_ in found}) == 9
-
-
-def test_claims_at_the_same_moment_are_granted_once(firings):
-    firings.begin('mail', NOON)
-    barrier, granted = threading.Barrier(8), []
-
-    def claim(name):
-        barrier.wait()
-        granted.append(firings.claim('mail', NOON + 60, name, NOON + 60))
-
-    threads = [threading.Thread(target=claim, args=(str(number),)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(granted) == [False] * 7 + [True]
 
 
 def test_a_claim_of_a_beat_that_died_ends_and_its_firing_has_the_same_id(beat, clock, firings, fired):

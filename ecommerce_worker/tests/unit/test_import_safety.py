@@ -12,7 +12,7 @@ import ecommerce_worker
 ROOT = Path(ecommerce_worker.__file__).parent
 
 #: What runs in the worker's processes only: rows below those that a shop imports.
-OF_THE_WORKER = ('worker', 'celery_app', 'ledger', 'console', 'beat', 'demo', 'cli', '__main__', 'tests')
+OF_THE_WORKER = ('worker', 'celery_app', 'ledger', 'console', 'beat', 'demo', 'up', 'cli', '__main__', 'tests')
 
 #: The modules that shops import by name.
 SURFACE = ['ecommerce_worker.fulfillment.v1.tasks', 'ecommerce_worker.email.v1.api',

@@ -27,9 +27,11 @@ ROWS = [
     'email.v1.api',
     'worker.*',
     'celery_app',
-    'ledger.* beat',
+    'ledger.*',
+    'beat',
     'console.*',
     'demo.*',
+    'up',
     'cli',
     '__main__',
 ]
@@ -42,7 +44,7 @@ HOLDERS = ('', 'clients', 'demo', 'email', 'email.v1', 'email.vendors', 'fulfill
            'console', 'sailthru', 'sailthru.v1', 'schedule', 'schedule.v1', 'worker')
 
 #: Entry points, and who alone may start them.
-ENTRIES = {'cli': '__main__', 'demo.*': 'cli demo.*', '__main__': ''}
+ENTRIES = {'cli': '__main__', 'demo.*': 'cli demo.*', 'up': 'cli', '__main__': ''}
 
 #: What is imported in these modules only; demo plays the shop, which has Celery.
 ONLY_HERE = {
@@ -56,6 +58,8 @@ ONLY_HERE = {
     'pickle': 'wire',
     'django': 'ledger.* console.*',
     'click': 'cli',
+    'circus': 'up',
+    'tornado': 'up',
 }
 
 #: Who may read the environment; demo starts programs, which inherit one.

@@ -1,7 +1,6 @@
 """The ledger: what it makes of facts and parked messages, on SQLite and on PostgreSQL."""
 
 import json
-import os
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -13,23 +12,11 @@ import ecommerce_worker
 from ecommerce_worker.facts import Fact
 from ecommerce_worker.ledger.database import database, path_of
 from ecommerce_worker.ledger.parcels import Aside, Parcel
-from ecommerce_worker.tests.ledger import Ledger, PrivatePostgres, Refused, environment_of
+from ecommerce_worker.tests.ledger import Ledger, Refused, environment_of
 from ecommerce_worker.wire import NOTES, Raw
 
 TASK = 'ecommerce_worker.fulfillment.v1.tasks.fulfill_order'
 NOW = datetime.now(UTC).timestamp()
-
-
-@pytest.fixture(scope='session')
-def postgres():
-    """A PostgreSQL for this session."""
-    if PrivatePostgres.program('initdb') is None:
-        why = 'there is no PostgreSQL: deploy/install.sh postgresql installs it'
-        if os.environ.get('CI') or os.environ.get('REQUIRE_BROKER'):
-            pytest.fail(why)
-        pytest.skip(why)
-    with PrivatePostgres() as postgres:
-        yield postgres
 
 
 @pytest.fixture(scope='session', params=['sqlite', 'postgresql'])
@@ -284,13 +271,14 @@ def test_a_ledger_of_another_version_names_the_command(ledger):
     ledger('opening.require_schema')
     ledger('execute', "UPDATE django_migrations SET name = '0000_old' WHERE app = 'ledger' AND name = '0001_initial'")
     try:
-        with pytest.raises(Refused, match=r'newer version .migration 0000_old.*`ecommerce-worker migrate 0001_'):
+        with pytest.raises(Refused, match=r'newer version .migration 0000_old.*`ecommerce-worker migrate 0002_'):
             ledger('opening.require_schema')
-        ledger('execute', "UPDATE django_migrations SET app = 'contenttypes' WHERE name = '0000_old'")
+        ledger('execute', "UPDATE django_migrations SET app = 'other' WHERE app = 'ledger'")
         with pytest.raises(Refused, match=r'there is no ledger yet.*`ecommerce-worker migrate`'):
             ledger('opening.require_schema')
     finally:
-        ledger('execute', "UPDATE django_migrations SET app = 'ledger', name = '0001_initial' WHERE name = '0000_old'")
+        ledger('execute', "UPDATE django_migrations SET app = 'ledger' WHERE app = 'other'",
+               "UPDATE django_migrations SET name = '0001_initial' WHERE name = '0000_old'")
 
 
 OPEN = """

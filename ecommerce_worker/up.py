@@ -1,0 +1,162 @@
+"""All of one small site under one parent: recorder, worker, console, beat; started in this order, ended in the other.
+
+    started ──ends by itself──► waits 1, 2, 4 … 60 s ──► started again …
+        └─────SIGTERM──────► what runs is finished ──► gone          (the next one's turn only then)
+
+Each child is an ordinary command of ours, in a session of its own, so that Ctrl-C comes to it by us alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from circus.arbiter import Arbiter  # type: ignore[import-untyped]
+from circus.exc import ConflictError  # type: ignore[import-untyped]
+from circus.watcher import Watcher  # type: ignore[import-untyped]
+from tornado.ioloop import IOLoop
+
+from ecommerce_worker.settings import Settings
+
+#: The commands, each after those that take what it makes.
+CHILDREN: Final = ('recorder', 'worker', 'console', 'beat')
+
+#: Seconds between the end of a child and its next beginning: the first pause, and the longest.
+SHORTEST: Final = 1.0
+LONGEST: Final = 60.0
+
+#: Seconds for a child to end in; the worker has ``SHUTDOWN_SECONDS`` besides.
+GRACE: Final = 15
+
+#: Who listens inside of this process only: nobody else can command its children.
+INSIDE: Final = ('inproc://up-commands', 'inproc://up-events')
+
+ENDS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+
+
+def next_pause(before: float, lived: float) -> float:
+    """Seconds until a child that lived so long is started again; ``before`` is the pause before that life."""
+    return SHORTEST if lived >= LONGEST else min(LONGEST, max(SHORTEST, before * 2))
+
+
+def run(settings: Settings, say: Callable[[str], None], *, debug: bool = False) -> None:
+    """Keep the children running until SIGTERM, SIGINT, SIGHUP or SIGQUIT; ``say`` gets their lines and our own."""
+    asyncio.run(_run(settings, say, debug=debug))
+
+
+class Lines:
+    """Bytes as they come from a child, said line by line, each with the child's name before it."""
+
+    def __init__(self, name: str, say: Callable[[str], None]) -> None:
+        self._prefix = f'{name:8} | '
+        self._say = say
+        self._begun: dict[tuple[int, str], bytes] = {}
+
+    def __call__(self, piece: dict[str, Any]) -> None:
+        """Take what was read of one of its pipes."""
+        pipe = (piece['pid'], piece['name'])
+        *lines, rest = (self._begun.pop(pipe, b'') + piece['data']).split(b'\n')
+        if rest:
+            self._begun[pipe] = rest
+        for line in lines:
+            self._tell(line)
+
+    def close(self) -> None:
+        """Say what has no end of line."""
+        for rest in self._begun.values():
+            self._tell(rest)
+        self._begun.clear()
+
+    def _tell(self, line: bytes) -> None:
+        self._say(self._prefix + line.decode(errors='replace'))
+
+
+class Child(Watcher):
+    """One command of ours, started again when it ends by itself."""
+
+    def __init__(self, name: str, settings: Settings, say: Callable[[str], None], *, debug: bool) -> None:
+        lines = Lines(name, say)
+        options = ['--debug'] if debug and name != 'console' else []
+        super().__init__(
+            name, shlex.quote(sys.executable), args=['-m', 'ecommerce_worker', name, *options],
+            graceful_timeout=GRACE + (settings.SHUTDOWN_SECONDS if name == 'worker' else 0),
+            copy_env=True, env={'PYTHONUNBUFFERED': '1'},
+            stdout_stream={'stream': lines}, stderr_stream={'stream': lines},
+            hooks={'after_spawn': (self._began, False), 'before_reap': (self._let_go, False),
+                   'after_reap': (self._ended, False)})
+        self._lines = lines
+        self._tell = say
+        self._pause = 0.0
+        self._began_at = 0.0
+        self._not_before = 0.0
+
+    async def spawn_processes(self) -> None:
+        """Start it, unless it is to wait still."""
+        if time.monotonic() >= self._not_before:
+            await super().spawn_processes()
+
+    def _began(self, *_: object, **__: object) -> bool:
+        self._began_at = time.monotonic()
+        return True
+
+    def _let_go(self, *_: object, process_pid: int, **__: object) -> None:
+        # Its pipes are closed next, and what still waits for them would keep their numbers from those that follow.
+        process = self.processes[process_pid]
+        if not process.redirected:
+            return
+        for name, pipe in self.stream_redirector.get_process_pipes(process):
+            os.set_blocking(pipe.fileno(), False)
+            self._lines({'pid': process_pid, 'name': name, 'data': pipe.read() or b''})
+        self.stream_redirector.remove_redirections(process)
+
+    def _ended(self, *_: object, exit_code: int, **__: object) -> None:
+        self._lines.close()
+        how = f'was ended by signal {-exit_code}' if exit_code < 0 else f'ended with status {exit_code}'
+        if self.is_stopping():
+            self._tell(f'up       | {self.name} {how}')
+            return
+        now = time.monotonic()
+        self._pause = next_pause(self._pause, now - self._began_at)
+        self._not_before = now + self._pause
+        self._tell(f'up       | {self.name} {how}; it is started again in {self._pause:g} s')
+
+
+async def _run(settings: Settings, say: Callable[[str], None], *, debug: bool) -> None:
+    # Not sooner: each takes the loop that it is made in.
+    found = [Child(name, settings, say, debug=debug) for name in CHILDREN]
+    arbiter = Arbiter(_in_order(found), *INSIDE, loop=IOLoop.current(), check_delay=0.5)
+    told = asyncio.Event()
+    for number in ENDS:
+        # After the arbiter's own, which would end all children at once, and start all anew on SIGHUP.
+        asyncio.get_running_loop().add_signal_handler(number, told.set)
+    await arbiter.start()
+    await told.wait()
+    # It would go on looking for children to start, and complain that it may not.
+    arbiter.ctrl.caller.stop()
+    for child in reversed(found):
+        await _in_turn(child.stop)
+    await _in_turn(arbiter.stop)
+
+
+def _in_order(found: list[Child]) -> list[Child]:
+    """The same, with priorities: the arbiter begins with the highest."""
+    for priority, child in enumerate(reversed(found)):
+        child.priority = priority
+    return found
+
+
+async def _in_turn(act: Callable[[], Awaitable[None]]) -> None:
+    """Do it as soon as the arbiter does nothing else."""
+    while True:
+        try:
+            await act()
+        except ConflictError:
+            await asyncio.sleep(0.05)
+        else:
+            return
