@@ -15,18 +15,10 @@ import requests
 from ecommerce_worker.auth import ClientCredentials, SelfSigned
 from ecommerce_worker.errors import ApiError, PeerFailure, Rejected, Throttled, Unauthorized, Unreachable
 from ecommerce_worker.http import Api
+from ecommerce_worker.tests.clock import Clock
 from ecommerce_worker.tests.unit.conftest import reply
 
 THREADS = 30
-
-
-class Clock:
-    """A clock that goes when it is told to."""
-
-    now = 1000.0
-
-    def __call__(self):
-        return self.now
 
 
 def lms(url, clock=time.monotonic):

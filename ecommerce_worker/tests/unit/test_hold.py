@@ -9,13 +9,7 @@ import pytest
 from ecommerce_worker import hold as module
 from ecommerce_worker.errors import Held, NotFound, PeerFailure, Throttled, Unauthorized, Unreachable
 from ecommerce_worker.hold import Hold
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self):
-        return self.now
+from ecommerce_worker.tests.clock import Clock
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from ecommerce_worker.errors import (
 from ecommerce_worker.retry import Regular
 from ecommerce_worker.sailthru.client import Sailthru
 from ecommerce_worker.sailthru.purchase import Course, Courses, Enrolment, Purchases, cents, course_in
+from ecommerce_worker.tests.clock import Clock
 from ecommerce_worker.tests.unit.conftest import reply
 from ecommerce_worker.tests.unit.test_sailthru_client import Account, connecting, options, refusal
 
@@ -67,13 +68,6 @@ class Shop:
 @pytest.fixture
 def shop():
     return Shop()
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self):
-        return self.now
 
 
 @pytest.fixture
