@@ -7,7 +7,7 @@ from kombu import Exchange, Queue
 from ecommerce_worker.demo.shop import Answer
 from ecommerce_worker.tests.broker.harness import FULFILL, QUEUE, eventually
 from ecommerce_worker.tests.chaos.faults import FAULTS
-from ecommerce_worker.tests.chaos.harness import run
+from ecommerce_worker.tests.chaos.harness import STOCK, run
 
 
 @pytest.mark.parametrize('fault, pool', [
@@ -18,6 +18,13 @@ def test_each_accepted_order_is_fulfilled_once_whatever_breaks(broker, tmp_path,
     counted = run(broker, tmp_path, FAULTS[fault], pool, orders=60 if pool == 'threads' else 20, patience=60)
     assert counted.holds(FAULTS[fault]), counted
     assert counted.fulfilled == counted.accepted > 0
+
+
+def test_an_order_that_a_worker_loses_is_missed(broker, tmp_path):
+    counted = run(broker, tmp_path, FAULTS['shop-down'], 'prefork', orders=20, patience=3, kind=STOCK)
+    assert counted.missing
+    assert counted.fulfilled + len(counted.missing) == counted.accepted == 20
+    assert not counted.holds(FAULTS['shop-down'])
 
 
 def test_an_order_that_came_by_another_routing_key_comes_back_from_the_waiting_room(shop, broker, start_worker):

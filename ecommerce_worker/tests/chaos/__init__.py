@@ -7,4 +7,5 @@
                   └─────────┴───── fault ─────────┴─────────┘           faults: what breaks, and how often
 
 ``python -m ecommerce_worker.tests.chaos --help`` runs it; ``tests/broker/test_chaos.py`` is its short form.
+``stock`` is a worker of another kind, to compare with.
 """

@@ -103,7 +103,8 @@ def poison_the_queue(scene: Scene) -> None:
     with shop_app(scene.broker.url) as app:
         for number in range(POISONED):
             send(app, f'POISON-{number}', task=f'{poison.__name__}.die')
-    eventually(lambda: sum(key.startswith('POISON') for key in scene.parked()) == POISONED, seconds=240)
+    if scene.kind.promises:
+        eventually(lambda: sum(key.startswith('POISON') for key in scene.parked()) == POISONED, seconds=240)
 
 
 #: Body, content type, headers: none of them a call of a task of ours.
@@ -277,7 +278,7 @@ GIVEN_UP = (
 def freeze_the_shop(scene: Scene) -> None:
     """The shop takes connections and does nothing, for longer than the worker's patience; then it goes on."""
     scene.freeze_shop()
-    time.sleep(OUTAGE)
+    time.sleep(2 * scene.kind.read_timeout)
     scene.thaw_shop()
 
 

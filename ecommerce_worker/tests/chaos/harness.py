@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -37,6 +38,12 @@ PATIENCE = 240
 #: The part of the orders that may be called for again, where that cannot be ruled out.
 SELDOM = 0.02
 
+#: Seconds without a call after which none will come: all queues are empty, and no call takes as long.
+QUIET = 15
+
+#: The same while there are messages: no retry is delayed for as long in any of the runs.
+STUCK = 75
+
 #: Short, so that runs are. A message that was with a lost worker waits ten times as long as the shop takes.
 SETTINGS: Mapping[str, object] = {
     'REDELIVERY_DELAY': 2, 'RETRY_DELAY_MAX': 4, 'MAX_FULFILLMENT_RETRIES': 6, 'FULFILLMENT_READ_TIMEOUT': 4,
@@ -48,6 +55,43 @@ CONFIRMED = {'confirm_publish': True, 'connect_timeout': 3, 'read_timeout': 5, '
              'max_retries': 1, 'interval_start': 0, 'interval_step': 0.2, 'interval_max': 0.2}
 
 _LEFT_ALONE = re.compile(r' skipped: task=\S+ key=(\S+) ')
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of worker: how one is started, and what is to be expected of it."""
+
+    name: str
+    #: Arguments of the interpreter; {pool}, {concurrency} and {number}, different for each worker, are filled in.
+    command: tuple[str, ...]
+    pools: tuple[str, ...]
+    #: Seconds that it waits for an answer of the shop.
+    read_timeout: float
+    #: Whether it makes the promise that runs put to the test; others do as they can, and are counted.
+    promises: bool
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+OURS = Kind('ours', ('-m', 'ecommerce_worker', 'worker'), ('threads', 'prefork'), read_timeout=4, promises=True)
+
+STOCK = Kind('stock', (
+    '-m', 'celery', '--app', 'ecommerce_worker.tests.chaos.stock', 'worker', '--loglevel=info', '--pool={pool}',
+    '--concurrency={concurrency}', '--hostname=ecomworker-{number}@%h',
+    '--queues=ecommerce.fulfillment,ecommerce.email_marketing,ecommerce.default',
+), ('prefork',), read_timeout=10, promises=False,
+    # Celery reads pickles as root only when it is told to.
+    environment={'C_FORCE_ROOT': 'true'})
+
+
+class WorkerOf(Worker):
+    """A worker of any kind."""
+
+    def __init__(self, broker: Broker, log: Path, environment: Mapping[str, str], command: Sequence[str]) -> None:
+        self._broker = broker
+        self._log = log
+        with log.open('ab') as output:
+            self.process = subprocess.Popen([sys.executable, *command], stdout=output, stderr=output,
+                                            env=dict(environment), cwd=log.parent, start_new_session=True)
 
 
 @dataclass(frozen=True)
@@ -133,8 +177,10 @@ def send(app: Celery, number: str, task: str = FULFILL) -> None:
 class Scene:
     """All that takes part in one run; faults break its parts."""
 
-    def __init__(self, broker: Broker, directory: Path, pool: str, settings: Mapping[str, object]) -> None:
+    def __init__(self, broker: Broker, directory: Path, pool: str, settings: Mapping[str, object],
+                 kind: Kind = OURS) -> None:
         self.broker = broker
+        self.kind = kind
         self.pool = pool
         self.concurrency = CONCURRENCY[pool]
         self.shop = ShopProcess(directory, latency=LATENCY)
@@ -184,7 +230,10 @@ class Scene:
         url = f'amqp://guest:guest@127.0.0.1:{self.wire.port}//'
         environment = worker_environment(url, self.shop, **{
             **SETTINGS, 'WORKER_POOL': self.pool, 'WORKER_CONCURRENCY': self.concurrency, **self._settings})
-        worker = Worker(self.broker, self.directory / f'worker-{self._started}.log', environment, ())
+        command = [word.format(pool=self.pool, concurrency=self.concurrency, number=self._started)
+                   for word in self.kind.command]
+        worker = WorkerOf(self.broker, self.directory / f'worker-{self._started}.log',
+                          {**environment, **self.kind.environment}, command)
         self._started += 1
         self.workers.append(worker)
         return worker
@@ -233,15 +282,23 @@ class Scene:
         self.shop._process.send_signal(number)
 
     def finish(self, accepted: Sequence[str], patience: float = PATIENCE) -> None:
-        """Wait until each accepted order is complete or parked and nothing is left in RabbitMQ, or patience ends."""
+        """Wait until each accepted order is complete or parked and nothing is left in RabbitMQ, or nothing will change.
+
+        No longer than patience lasts.
+        """
         until, left = time.monotonic() + patience, set(accepted)
+        seen, since = (-1, True), time.monotonic()
         while time.monotonic() < until:
             with contextlib.suppress(OSError, AssertionError, RuntimeError, *Connection().connection_errors):
                 left -= {number for number, order in self.shop.orders.items() if order.status == 'Complete'}
                 if left:
                     left -= set(self.parked())
-                if not left and not self.broker.waiting() and not any(map(self.broker.depth, QUEUES)) \
-                        and not self.unsettled():
+                idle = not (self.broker.waiting() or any(map(self.broker.depth, QUEUES)) or self.unsettled())
+                if idle and not left:
+                    return
+                if seen != (seen := (len(self.shop.calls), idle)):
+                    since = time.monotonic()
+                if time.monotonic() > since + (QUIET if idle else STUCK):
                     return
             time.sleep(0.3)
 
@@ -255,15 +312,17 @@ class Scene:
         found = {name: int(count) for name, count in (line.split() for line in lines if line.strip())}
         return sum(found.get(name, 0) for name in QUEUES)
 
-    def stop_workers(self) -> list[str]:
-        """Stop all workers as a deployment does; what is wrong with how they ended."""
+    def stop_workers(self, on_duty: int = 1) -> list[str]:
+        """Stop all workers as a deployment does; what is wrong with how they, or the last so many before, ended."""
         self._ending.set()
         if self._keeper:
             self._keeper.join()
+        # Who was killed was killed by a fault.
+        wrong = [f'a worker died, with status {status}' for worker in self.workers[-on_duty:]
+                 if (status := worker.process.poll()) not in {None, -signal.SIGKILL}]
         alive = [worker for worker in self.workers if worker.process.poll() is None]
         for worker in alive:
             worker.process.send_signal(signal.SIGTERM)
-        wrong = []
         for worker in alive:
             try:
                 status = worker.process.wait(40)
@@ -307,11 +366,12 @@ class Fault:
     unavoidable: Mapping[str, str] = field(default_factory=dict)
 
 
-def run(broker: Broker, directory: Path, fault: Fault, pool: str, orders: int, patience: float = PATIENCE) -> Count:
+def run(broker: Broker, directory: Path, fault: Fault, pool: str, orders: int, patience: float = PATIENCE,
+        kind: Kind = OURS) -> Count:
     """Let the orders go through while the fault happens, and count."""
     began = time.monotonic()
     numbers = [f'EDX-{position}' for position in range(orders)]
-    with Scene(broker, directory, pool, fault.settings) as scene:
+    with Scene(broker, directory, pool, fault.settings, kind) as scene:
         scene.shop.add_orders(
             [Order(number, answers=list(fault.script(position))) for position, number in enumerate(numbers)])
         for _ in range(fault.workers):
@@ -321,11 +381,17 @@ def run(broker: Broker, directory: Path, fault: Fault, pool: str, orders: int, p
         producer = Producer(broker.url, numbers, max(fault.publishing, orders * LATENCY * 1.5 / scene.concurrency))
         producer.start()
         time.sleep(1.5)
-        fault.act(scene)
+        wrong = []
+        try:
+            fault.act(scene)
+        except (AssertionError, subprocess.TimeoutExpired) as error:
+            if kind.promises:
+                raise
+            wrong.append(str(error).partition('\n')[0])
         scene.repaired = time.time()
         producer.join()
         scene.finish(producer.accepted, patience)
-        wrong = scene.stop_workers()
+        wrong += scene.stop_workers(fault.workers)
         return count(scene, fault, producer, wrong, time.monotonic() - began)
 
 
@@ -339,7 +405,7 @@ def count(scene: Scene, fault: Fault, producer: Producer, wrong: list[str], seco
     parked = open_ & set(keys)
     waiting = (open_ - parked) & scene.in_broker() if open_ - parked else set()
     strangers = sum(number for key, number in keys.items() if key not in book)
-    if strangers != fault.strangers:
+    if scene.kind.promises and strangers != fault.strangers:
         wrong.append(f'{strangers} strangers are parked instead of {fault.strangers}')
     puts = [call for call in calls if call.is_put]
     ends = [call.time + (call.duration or 0.0) for call in calls if call.order in accepted]
