@@ -89,7 +89,7 @@ test-broker: $(VENV)/.installed-test programs ## Run the tests against a real, p
 # The broker tests start services of their own from these. Without them they say so and are skipped (under CI=true or
 # REQUIRE_BROKER=1 they fail), so a failure to install them does not keep the other tests from running.
 programs:
-	@deploy/install.sh rabbitmq-server redis-server postgresql || true
+	@deploy/install.sh rabbitmq-server redis-server postgresql mariadb-server || true
 	@deploy/install.sh chromium chromium-driver || true
 
 quality: $(VENV)/.installed-quality ## Lint, check types, check the documents

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Sees to it that programs are on this machine: status 0 when they are, 1 (and a line that says why) when not.
 #
-#   deploy/install.sh rabbitmq-server redis-server postgresql chromium chromium-driver
+#   deploy/install.sh rabbitmq-server redis-server postgresql mariadb-server chromium chromium-driver
 #
 # Installs them with apt-get as root on Debian and Ubuntu; anybody else is told what to type. No service is started: neither
 # now, as the packages would do, nor at the next start of the machine. Who wants a RabbitMQ running says `make rabbitmq`.
@@ -15,6 +15,9 @@ found() {
     if [ "$1" = chromium-driver ]; then
         command -v chromedriver >/dev/null 2>&1
         return
+    fi
+    if [ "$1" = mariadb-server ]; then
+        set -- mariadbd
     fi
     for directory in '' /usr/sbin/ /usr/lib/rabbitmq/bin/ /usr/local/sbin/ /opt/homebrew/sbin/; do
         if command -v "${directory}$1" >/dev/null 2>&1; then
@@ -86,7 +89,7 @@ if ! apt-get -qq -y --no-install-recommends -o DPkg::Lock::Timeout=120 -o Acquir
     exit 1
 fi
 if [ -d /run/systemd/system ]; then
-    for service in $missing; do
+    for service in $(echo "$missing" | sed 's/mariadb-server/mariadb/'); do
         systemctl disable --quiet "$service" >/dev/null 2>&1 || true
     done
 fi

@@ -25,19 +25,19 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from celery import beat as celery_beat
-from celery.schedules import crontab
 
 from ecommerce_worker import runtime, topology
 from ecommerce_worker.errors import Misconfigured, NotPublished, WrongArguments
 from ecommerce_worker.observe import quoted, word
 from ecommerce_worker.schedule import command
-from ecommerce_worker.schedule.entries import Entry, can_expire, entries, publish
-from ecommerce_worker.schedule.timing import Crontab, Every, Timing
+from ecommerce_worker.schedule.entries import HOUSEKEEPING, RETENTION, Entry, can_expire, entries, publish, timing_of
+from ecommerce_worker.schedule.firing import CLAIM_SECONDS, Firing, Firings, claimed
+from ecommerce_worker.schedule.timing import Timing
 from ecommerce_worker.worker import preflight
 
 if TYPE_CHECKING:
@@ -53,33 +53,18 @@ COMMAND: Final = 'ecommerce_worker.schedule.v1.tasks.run_management_command'
 #: Seconds between two looks at the schedule, at most: how fresh the sign of life is that `status` shows.
 LOOK_SECONDS: Final = 30.0
 
+#: Seconds after its last sign of life for which a beat is taken to be alive.
+ALIVE_SECONDS: Final = 90.0
+
 #: Seconds until what could not be published is tried again.
 AGAIN_SECONDS: Final = 5.0
 
-#: Seconds for which a firing is claimed: longer than publishing may take.
-CLAIM_SECONDS: Final = 300.0
-
 #: Seconds after which a firing counts as late, and is worth a line in the log; so is one after others were missed.
+#: Where none happens, its entry is overdue.
 LATE_SECONDS: Final = 60.0
-
-#: Seconds by which the clock may have been ahead when something was fired last; more, and it begins anew.
-AHEAD_SECONDS: Final = 3600.0
 
 
 # --- What is wrong with a schedule ----------------------------------------------------------------------------------
-
-
-def timing_of(entry: Entry, zone: tzinfo = UTC) -> Timing:
-    """When the entry is due, in the clock of that zone; raises ValueError with the reason why it never is."""
-    if entry.interval is not None:
-        return Every(entry.interval)
-    if (fields := len(entry.crontab.split())) != 5:
-        raise ValueError(f'it has {fields} fields and not 5 (minute hour day-of-month month day-of-week)')
-    found = crontab.from_string(entry.crontab)
-    timing = Crontab(found.minute, found.hour, found.day_of_month, found.month_of_year, found.day_of_week, zone)
-    if timing.coming(0) is None:
-        raise ValueError('there is no such day')
-    return timing
 
 
 def check(app: Celery, settings: Settings) -> None:
@@ -91,6 +76,21 @@ def check(app: Celery, settings: Settings) -> None:
         problems.append(f'CELERY_TIMEZONE names the time zone {app.conf.timezone}, which there is not')
     if problems:
         raise Misconfigured(problems)
+
+
+def timings(app: Celery, settings: Settings) -> list[tuple[Entry, Timing]]:
+    """The entries that are kept here, and when each is due; raises as :func:`check` does."""
+    check(app, settings)
+    return [(entry, timing_of(entry, app.timezone)) for entry in kept(settings, app.tasks)]
+
+
+def overdue(timing: Timing, last: float | None, now: float) -> float | None:
+    """Since when an entry is overdue that was fired ``last``: the first time it was due since; None if it is not.
+
+    One that was never heard of is not: a beat begins with it when it starts.
+    """
+    due = timing.latest(now - LATE_SECONDS)
+    return timing.coming(last) if last is not None and due is not None and last < due else None
 
 
 def schedule_problems(settings: Settings, tasks: Mapping[str, Any]) -> list[str]:
@@ -105,6 +105,8 @@ def schedule_problems(settings: Settings, tasks: Mapping[str, Any]) -> list[str]
         place = _place(settings, 'WAKE_UP', name)
         if name not in settings.SCHEDULE:
             found.append(f'{place} wakes an entry that SCHEDULE does not have{_did_you_mean(name, settings.SCHEDULE)}')
+        elif settings.SCHEDULE[name].get('task') in (RETENTION, HOUSEKEEPING):
+            found.append(f'{place} wakes an entry that the recorder does by the clock only')
         if not wake.get('channel'):
             found.append(f'{place} names no channel')
         if not settings.WAKE_UP_URL:
@@ -118,7 +120,7 @@ def is_shipped(settings: Settings, name: str) -> bool:
 
 
 def kept(settings: Settings, tasks: Mapping[str, Any]) -> list[Entry]:
-    """The entries that beat publishes: all, but shipped ones whose task or queue is not in use here."""
+    """The entries that are kept: all, but shipped ones whose task or queue is not in use here."""
     return [entry for entry in entries(settings)
             if not (is_shipped(settings, entry.name) and any(_problems(entry, settings, tasks)))]
 
@@ -131,6 +133,10 @@ def _problems(entry: Entry, settings: Settings, tasks: Mapping[str, Any]) -> Ite
             timing_of(entry)
         except ValueError as error:
             yield f'has a crontab {entry.crontab!r} that cannot be read: {error}'
+    if entry.is_the_recorders:
+        if entry.args or entry.kwargs:
+            yield 'gives its task arguments, and that takes none'
+        return
     if entry.queue not in settings.QUEUES:
         yield f'is published to {entry.queue}, which is not among QUEUES: no worker would run it'
     if not entry.task:
@@ -176,31 +182,6 @@ def _did_you_mean(name: str, names: Mapping[str, Any]) -> str:
 
 
 # --- What was fired -------------------------------------------------------------------------------------------------
-
-
-class Firings(Protocol):
-    """What several beats share: when each entry was fired last, and who is about to fire it; times in epoch seconds."""
-
-    def last(self, entry: str) -> float | None:
-        """When the last firing was due; None for an entry that is not known yet."""
-
-    def begin(self, entry: str, due: float) -> None:
-        """Begin with an entry, as if it had been fired when it was due; what it was before is forgotten."""
-
-    def claim(self, entry: str, due: float, beat: str, now: float) -> bool:
-        """Claim a firing for a while; whether it was to be had: neither fired nor claimed by another one."""
-
-    def fired(self, entry: str, due: float, beat: str) -> None:
-        """Remember that it was fired; the claim is over."""
-
-    def release(self, entry: str, beat: str) -> None:
-        """Give up the claim: it was not fired."""
-
-    def tick(self, beat: str, now: float) -> None:
-        """Give a sign of life."""
-
-    def ticked(self) -> float | None:
-        """When any beat gave the last sign of life; None: never."""
 
 
 def firings_of(settings: Settings, tell: Callable[[str], object] = lambda reason: None) -> Firings:  # noqa: ARG005
@@ -251,10 +232,12 @@ class FileFirings:
                          'WHERE entry = ? AND fired < ? AND (claimed_until < ? OR claimed_by = ?)',
                          beat, now + CLAIM_SECONDS, entry, due, now, beat)[0] == 1
 
-    def fired(self, entry: str, due: float, beat: str) -> None:
-        """See :class:`Firings`."""
+    def fired(self, entry: str, due: float, beat: str, missed: int) -> None:  # noqa: ARG002
+        """See :class:`Firings`; what was missed is in the log only, for no page shows this file."""
         self._run("UPDATE firing SET fired = ?, claimed_by = '', claimed_until = 0 "
                   'WHERE entry = ? AND claimed_by = ? AND fired < ?', due, entry, beat, due)
+
+    expired = fired
 
     def release(self, entry: str, beat: str) -> None:
         """See :class:`Firings`."""
@@ -288,6 +271,11 @@ class FileFirings:
 # --- Firing ---------------------------------------------------------------------------------------------------------
 
 
+def id_of(entry: Entry, due: float) -> str:
+    """The id of the message of that firing: the same, whoever fires it."""
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, f'{entry.key} {due:.0f}'))
+
+
 class Scheduler(celery_beat.Scheduler):
     """Celery's scheduler with our schedule; Celery's own entries are not read."""
 
@@ -304,10 +292,8 @@ class Scheduler(celery_beat.Scheduler):
 
     def setup_schedule(self) -> None:
         """Read the schedule; raises :class:`~ecommerce_worker.errors.Misconfigured` with all that is wrong with it."""
-        settings = runtime.current().settings
-        check(self.app, settings)
-        self.timings = [(entry, timing_of(entry, self.app.timezone))
-                        for entry in kept(settings, self.app.tasks)]
+        self.timings = [(entry, timing) for entry, timing in timings(self.app, runtime.current().settings)
+                        if not entry.is_the_recorders]
         if not self.timings:
             logger.warning('there is nothing in SCHEDULE: beat has nothing to do')
 
@@ -338,38 +324,36 @@ class Scheduler(celery_beat.Scheduler):
         return max(0.0, min([now + LOOK_SECONDS, *dues]) - now) + 0.01
 
     def _look_at(self, entry: Entry, timing: Timing) -> None:
-        now = self._clock()
-        due, last = timing.latest(now), self.firings.last(entry.key)
-        if due is None:
+        firing = claimed(self.firings, entry, timing, self._name, self._clock())
+        if firing is None:
             return
-        if last is None or last > now + AHEAD_SECONDS:
-            self.firings.begin(entry.key, due)
-        elif last < due and self.firings.claim(entry.key, due, self._name, now):
-            try:
-                self._fire(entry, timing, due, last)
-            except BaseException:
-                self.firings.release(entry.key, self._name)
-                raise
-            self.firings.fired(entry.key, due, self._name)
+        try:
+            is_fired = self._fire(entry, timing, firing)
+        except BaseException:
+            self.firings.release(entry.key, self._name)
+            raise
+        remember = self.firings.fired if is_fired else self.firings.expired
+        remember(entry.key, firing.due, self._name, firing.missed)
 
-    def _fire(self, entry: Entry, timing: Timing, due: float, last: float) -> None:
-        now = self._clock()
+    def _fire(self, entry: Entry, timing: Timing, firing: Firing) -> bool:
+        """Publish it unless it has expired; whether it was published."""
+        now, due = self._clock(), firing.due
         following = timing.coming(due)
         not_after = due + entry.expires if entry.expires is not None else following or now + CLAIM_SECONDS
         expired = not_after < now and can_expire(self.app.tasks[entry.task])
-        if now - due > LATE_SECONDS or expired or timing.coming(last) != due:
-            logger.warning('late: entry=%s due=%s last=%s %s', word(entry.name), _utc(due), _utc(last),
-                           'expired, it is left out' if expired else 'it is fired once')
+        if now - due > LATE_SECONDS or expired or firing.missed:
+            logger.warning('late: entry=%s due=%s last=%s missed=%d %s', word(entry.name), _utc(due), _utc(firing.last),
+                           firing.missed, 'expired, it is left out' if expired else 'it is fired once')
         if expired:
-            return
+            return False
         if not self._declared:
             with self.app.connection_for_write() as connection:
                 topology.declare(connection, self.app.amqp.queues.consume_from.values())
             self._declared = True
-        # The same id whoever fires it.
-        id_ = str(uuid.uuid5(uuid.NAMESPACE_OID, f'{entry.key} {due:.0f}'))
+        id_ = id_of(entry, due)
         publish(self.app, entry, id=id_, not_after=not_after, origin=f'beat {self._name}')
         logger.info('fired: entry=%s task=%s due=%s id=%s', word(entry.name), word(entry.task), _utc(due), id_)
+        return True
 
     def _trouble(self, name: str, what: str) -> None:
         if self._troubles.get(name) != what:

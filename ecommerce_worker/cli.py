@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import wraps
 from importlib.util import find_spec
 from itertools import chain, zip_longest
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
     from kombu import Connection
 
     from ecommerce_worker.ledger.rooms import Parked
+    from ecommerce_worker.schedule.firing import Firings
 
-#: A beat gives a sign of life more often than this, in seconds.
-BEAT_SECONDS = 90
+LEVELS = ('DEBUG', 'INFO', 'WARNING', 'ERROR', 'CRITICAL')
 
 CONTEXT = {'help_option_names': ['-h', '--help'], 'max_content_width': 110}
 
@@ -50,6 +51,18 @@ def plainly(command: Callable[..., Any]) -> Callable[..., Any]:
                  '`ecommerce-worker check` shows all of it')
         except WorkerError as error:
             fail(str(error), getattr(error, 'status', 1))
+
+    return run
+
+
+def leveled(command: Callable[[str | None], Any]) -> Callable[..., Any]:
+    """The command takes what it logs: a level, or None for what is configured."""
+    @click.option('--debug', is_flag=True, help='Log everything.')
+    @click.option('--loglevel', metavar='LEVEL', type=click.Choice(LEVELS, case_sensitive=False),
+                  help=f'Log this and what is worse: {", ".join(LEVELS)}.  LOG_LEVEL if not given.')
+    @wraps(command)
+    def run(debug: bool, loglevel: str | None) -> Any:
+        return command('DEBUG' if debug else loglevel)
 
     return run
 
@@ -170,8 +183,8 @@ def status(timeout: float, fail_on_parked: bool) -> None:
     """Show workers, queues, and how many orders wait or are parked.
 
     Exit status: 1 if a queue holds messages that nobody consumes, no worker answers, the broker takes no messages,
-    there is a ledger without a recorder, or a schedule of yours without a beat; with --fail-on-parked, also if
-    messages are parked.
+    there is a ledger without a recorder, a schedule of yours without a beat, or an entry of it that is overdue; with
+    --fail-on-parked, also if messages are parked.
     """
     from ecommerce_worker import topology
     from ecommerce_worker.worker import queues
@@ -187,8 +200,8 @@ def status(timeout: float, fail_on_parked: bool) -> None:
     rows, troubles = [], list[str]()
     kept, of_ledger = _ledger_state(conf)
     parked += kept
-    of_beat, beat_trouble = _beat_state(conf)
-    troubles += filter(None, [beat_trouble])
+    of_beat, beat_troubles = _beat_state(app, conf)
+    troubles += beat_troubles
     recorders = facts.consumers if facts else 0
     if facts and not recorders and of_ledger:
         troubles.append('there is a ledger, and no recorder writes into it: ecommerce-worker recorder')
@@ -237,23 +250,39 @@ def _ledger_state(conf: settings.Settings) -> tuple[int, str]:
         return 0, str(error)
 
 
-def _beat_state(conf: settings.Settings) -> tuple[str, str]:
-    """When a beat gave the last sign of life, and what is wrong with that; '' where nobody asked for one."""
+def _beat_state(app: Celery, conf: settings.Settings) -> tuple[str, list[str]]:
+    """When a beat gave the last sign of life, and all that is wrong with that; '' where nobody asked for one."""
     from ecommerce_worker import beat as beats
     from ecommerce_worker.schedule.entries import entries
 
-    wanted = entries(conf)
+    wanted = [entry for entry in entries(conf) if not entry.is_the_recorders]
     if not wanted:
-        return '', ''
+        return '', []
     try:
-        ticked = beats.firings_of(conf).ticked()
+        firings = beats.firings_of(conf)
+        ticked = firings.ticked()
+        if ticked is None and all(beats.is_shipped(conf, it.name) for it in wanted):
+            return '', []
+        # Where there never was a beat nothing was fired, and there may be no file to look into.
+        troubles = _overdue(app, conf, firings) if ticked else []
     except WorkerError as error:
-        return str(error), ''
-    if ticked is None and all(beats.is_shipped(conf, it.name) for it in wanted):
-        return '', ''
-    if ticked is None or time.time() - ticked > BEAT_SECONDS:
-        return 'none', 'there is a SCHEDULE, and no beat publishes its jobs: ecommerce-worker beat'
-    return f'alive {time.time() - ticked:.0f} s ago', ''
+        return str(error), []
+    if ticked is None or time.time() - ticked > beats.ALIVE_SECONDS:
+        return 'none', ['there is a SCHEDULE, and no beat publishes its jobs: ecommerce-worker beat', *troubles]
+    return f'alive {time.time() - ticked:.0f} s ago', troubles
+
+
+def _overdue(app: Celery, conf: settings.Settings, firings: Firings) -> list[str]:
+    """A line for each entry that should have been fired by now."""
+    from ecommerce_worker import beat as beats
+
+    try:
+        timings = beats.timings(app, conf)
+    except Misconfigured as error:
+        return [f'no beat can start: {problem}' for problem in error.problems]
+    return [f'SCHEDULE[{entry.name}] is overdue since {datetime.fromtimestamp(since, UTC):%Y-%m-%d %H:%M} UTC: nobody '
+            'has fired it' for entry, timing in timings
+            if (since := beats.overdue(timing, firings.last(entry.key), time.time())) is not None]
 
 
 def _workers(app: Celery, timeout: float) -> list[str]:
@@ -284,6 +313,8 @@ def chosen(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+NONE_LIKE_THAT = 'no parked message is like that; `ecommerce-worker parked list` shows all'
+
 REASON = click.option('--reason', default='', help='Why; it is written into the ledger, if there is one.')
 
 
@@ -298,11 +329,22 @@ def list_(order: str | None, task: str | None, limit: int) -> None:
         for it in messages:
             count += 1
             if count <= limit:
-                rows.append((it.id[:8], it.key or '-', it.short_task or '-', f'{it.parked_at:%Y-%m-%d %H:%M}',
-                             it.tries, it.reason))
+                rows.append(_row(it))
     if rows:
-        _table(('ID', 'ORDER', 'TASK', 'PARKED (UTC)', 'TRIES', 'REASON'), rows)
+        _parked_table(rows)
     click.echo(_count(count, 'parked message') + (f', the first {limit} are shown' if count > limit else ''))
+
+
+def _row(it: Parked) -> tuple[Any, ...]:
+    """A parked message in one line, whose body need not be kept for it."""
+    return it.id, it.key or '-', it.short_task or '-', f'{it.parked_at:%Y-%m-%d %H:%M}', it.tries, it.reason
+
+
+def _parked_table(rows: list[tuple[Any, ...]]) -> None:
+    """A table of such lines; ids are as long as tells them apart, and no shorter than eight letters."""
+    ids = {row[0] for row in rows}
+    length = next(length for length in count(8) if len({id_[:length] for id_ in ids}) == len(ids))
+    _table(('ID', 'ORDER', 'TASK', 'PARKED (UTC)', 'TRIES', 'REASON'), [(id_[:length], *row) for id_, *row in rows])
 
 
 @parked.command()
@@ -320,7 +362,7 @@ def show(ids: tuple[str, ...], order: str | None, task: str | None, body: bool) 
             count += 1
             _show(it, body=body)
     if not count:
-        fail('no parked message is like that; `ecommerce-worker parked list` shows all')
+        fail(NONE_LIKE_THAT)
 
 
 def _show(it: Parked, *, body: bool) -> None:
@@ -354,7 +396,7 @@ def resend(ids: tuple[str, ...], order: str | None, task: str | None, everything
     _say_which(ids, order, task, everything)
     count = stuck = 0
     with _parked(order, task, ids, reason) as messages:
-        for it in messages:
+        for it in _meant(messages, ids) if ids else messages:
             if not it.queue:
                 stuck += 1
                 click.echo(f'{it.id[:8]} does not say which queue it came from; it stays', err=True)
@@ -362,6 +404,8 @@ def resend(ids: tuple[str, ...], order: str | None, task: str | None, everything
             it.resend()
             count += 1
             click.echo(f'{it.id[:8]} {it.key or "-"} sent to {it.queue}')
+    if not (count or stuck):
+        fail(NONE_LIKE_THAT)
     click.echo(f'{_count(count, "message")} sent again')
     sys.exit(0 if count and not stuck else 1)
 
@@ -378,13 +422,14 @@ def discard(ids: tuple[str, ...], order: str | None, task: str | None, everythin
     """Throw them away for good; what they promised is then not done."""
     _say_which(ids, order, task, everything)
     with _parked(order, task, ids, reason) as messages:
-        found = list(messages)
+        found = _meant(messages, ids)
         if not found:
-            fail('no parked message is like that; `ecommerce-worker parked list` shows all')
+            fail(NONE_LIKE_THAT)
         for it in found[:20]:
             click.echo(f'{it.id[:8]} {it.key or "-"} {it.reason}')
-        if not yes and not click.confirm(f'Throw {_count(len(found), "message")} away for good?'):
-            fail('nothing was thrown away')
+        with _answered('--yes'):
+            if not (yes or click.confirm(f'Throw {_count(len(found), "message")} away for good?')):
+                fail('nothing was thrown away')
         for it in found:
             it.discard()
     click.echo(f'{_count(len(found), "message")} thrown away')
@@ -393,6 +438,19 @@ def discard(ids: tuple[str, ...], order: str | None, task: str | None, everythin
 def _say_which(ids: tuple[str, ...], order: str | None, task: str | None, everything: bool) -> None:
     if not (ids or order or task or everything):
         fail('say which: an ID, --order, --task or --all', 2)
+
+
+def _meant(messages: Iterable[Parked], ids: tuple[str, ...]) -> list[Parked]:
+    """Those of these messages that are meant by the ids, each of which is a whole one, or the beginning of one only."""
+    found = list(messages)
+    for given in ids:
+        like = [it for it in found if it.id.startswith(given)]
+        if given in {it.id for it in like}:
+            found = [it for it in found if it.id == given or it not in like]
+        elif len({it.id for it in like}) > 1:
+            _parked_table([_row(it) for it in like])
+            fail(f'{given} is the beginning of several ids: say more of the one that you mean')
+    return found
 
 
 @contextmanager
@@ -428,15 +486,15 @@ def migrate(target: str) -> None:
 
 
 @main.command()
-@click.option('--debug', is_flag=True, help='Log everything.')
+@leveled
 @plainly
-def recorder(debug: bool) -> None:
+def recorder(level: str | None) -> None:
     """Write facts and parked messages into the ledger, until told to stop."""
     from ecommerce_worker import celery_app
     from ecommerce_worker.ledger import opening
 
     app = _app()
-    celery_app.configure_logging('DEBUG' if debug else None)
+    celery_app.configure_logging(level)
     opening.open_ledger()
     from ecommerce_worker.ledger import recorder as recording  # not before the ledger is open
 
@@ -466,13 +524,7 @@ def show_order(key: str) -> None:
                             ('state', entry.state), ('reason', entry.reason or '-'),
                             ('next try', f'{entry.next_try:%Y-%m-%d %H:%M:%S} UTC' if entry.next_try else '-')):
             click.echo(f'{name:8} {value}')
-        _table(('STARTED (UTC)', 'TRY', 'OUTCOME', 'SECONDS', 'STATUS', 'REASON'),
-               [(f'{it.started:%Y-%m-%d %H:%M:%S}', it.attempt, it.outcome, f'{it.seconds:.2f}', it.status or '-',
-                 it.reason) for it in story.tries])
-        for decision in story.decisions:
-            click.echo(f'{decision.at:%Y-%m-%d %H:%M:%S}  {decision.action} by {decision.who}: '
-                       f'{decision.reason or "no reason given"}')
-        click.echo()
+        _table(('STARTED (UTC)', 'TRY', 'OUTCOME', 'SECONDS', 'STATUS', 'REASON'), map(_event, story.events))
 
 
 @orders.command('list')
@@ -516,13 +568,19 @@ def _ledger() -> Any:
 
 # -- the console ------------------------------------------------------------------------------------------------------
 
-@main.command()
+@main.command(context_settings={'ignore_unknown_options': True, 'help_option_names': ['--help']})
+@click.option('--debug', is_flag=True, help='Log everything.')
+@click.argument('options', nargs=-1, type=click.UNPROCESSED, metavar='[GUNICORN OPTIONS]...')
 @plainly
-def console() -> None:
-    """Serve the pages for support staff and operators, until told to stop."""
+def console(debug: bool, options: tuple[str, ...]) -> None:
+    """Serve the pages for support staff and operators, until told to stop.
+
+    Options that are not listed below go to gunicorn, the server, and overrule ours, such as `--threads 16` or
+    `--access-logfile -` (see `gunicorn --help`).
+    """
     from ecommerce_worker.console import serve
 
-    serve.run(lambda line: click.echo(f'ecommerce-worker: {line}', err=True))
+    serve.run(lambda line: click.echo(f'ecommerce-worker: {line}', err=True), options, debug=debug)
 
 
 @main.command('console-user')
@@ -540,15 +598,15 @@ def console_user(name: str, role: str | None) -> None:
 # -- the schedule -----------------------------------------------------------------------------------------------------
 
 @main.command()
-@click.option('--debug', is_flag=True, help='Log everything.')
+@leveled
 @plainly
-def beat(debug: bool) -> None:
+def beat(level: str | None) -> None:
     """Publish the jobs of SCHEDULE when they are due, until told to stop; several may run."""
     from ecommerce_worker import beat as beats
     from ecommerce_worker import celery_app
 
     app = _app()
-    celery_app.configure_logging('DEBUG' if debug else None)
+    celery_app.configure_logging(level)
     beats.run(app, runtime.current().settings)
 
 
@@ -646,12 +704,18 @@ def queues() -> None:
 
 def emptying(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of what empties queues."""
+    @wraps(command)
+    def run(*args: Any, yes: bool, park: bool, **kwargs: Any) -> Any:
+        if yes and park:
+            fail('--yes destroys the messages and --park keeps them: say one of both', 2)
+        return command(*args, yes=yes, park=park, **kwargs)
+
     for decorator in (
         click.option('--yes', is_flag=True, help='Do not ask; destroys.'),
         click.option('--park', is_flag=True, help='Do not ask; park the messages instead of destroying them.'),
     ):
-        command = decorator(command)
-    return command
+        run = decorator(run)
+    return run
 
 
 @queues.command()
@@ -663,7 +727,10 @@ def purge(names: tuple[str, ...], yes: bool, park: bool) -> None:
 
     Messages that a worker has in hand are not touched, nor are parked ones unless ecommerce.parked is named.
     """
+    from ecommerce_worker.worker import queues as queue_room
+
     with _connected() as (app, connection):
+        queue_room.require(connection, names, runtime.current().settings.QUEUES)
         _empty(app, connection, names or _all_queues(connection), yes=yes, park=park)
 
 
@@ -715,8 +782,9 @@ def _empty(app: Celery, connection: Connection, names: Iterable[str], *, yes: bo
     if not (yes or park):
         click.echo(f'This would destroy {_count(total, "message")}: orders that were paid for and mails that were '
                    'promised.')
-        answer = click.prompt('Park them instead, destroy them, or leave them?',
-                              type=click.Choice(['park', 'destroy', 'leave']), default='park')
+        with _answered('--park or --yes'):
+            answer = click.prompt('Park them instead, destroy them, or leave them?',
+                                  type=click.Choice(['park', 'destroy', 'leave']), default='park')
         if answer == 'leave':
             fail('nothing was changed')
         park = answer == 'park'
@@ -727,15 +795,14 @@ def _empty(app: Celery, connection: Connection, names: Iterable[str], *, yes: bo
 def _clear(app: Celery, connection: Connection, names: list[str], *, park: bool) -> None:
     from ecommerce_worker.worker import queues as queue_room
 
-    if not park:
-        click.echo(f'{_count(queue_room.purge(connection, names), "message")} destroyed')
-        return
-    moved = 0
-    for _ in queue_room.park(app, connection, names, 'taken out of its queue by an operator'):
-        moved += 1
-        if moved % 1000 == 0:
-            click.echo(f'{moved} parked so far', err=True)
-    click.echo(f'{_count(moved, "message")} parked')
+    done = 'parked' if park else 'destroyed'
+    count = 0
+    for _ in (queue_room.park(app, connection, names, 'taken out of its queue by an operator') if park else
+              queue_room.purge(app, connection, names)):
+        count += 1
+        if count % 1000 == 0:
+            click.echo(f'{count} {done} so far', err=True)
+    click.echo(f'{_count(count, "message")} {done}')
 
 
 # -- what commands share ----------------------------------------------------------------------------------------------
@@ -756,6 +823,16 @@ def _connected() -> Iterator[tuple[Celery, Connection]]:
     app = _app()
     with preflight.connect(app, runtime.current().settings) as connection, preflight.permitted():
         yield app, connection
+
+
+@contextmanager
+def _answered(options: str) -> Iterator[None]:
+    """Ask something in here; where nobody answers, nothing is done, and these options would have."""
+    try:
+        yield
+    except click.Abort:
+        click.echo()
+        fail(f'nothing was done, for nobody answered: {options} answers beforehand')
 
 
 def _count(number: int, noun: str) -> str:

@@ -82,7 +82,7 @@ class Child(Watcher):
 
     def __init__(self, name: str, settings: Settings, say: Callable[[str], None], *, debug: bool) -> None:
         lines = Lines(name, say)
-        options = ['--debug'] if debug and name != 'console' else []
+        options = ['--debug'] if debug else []
         super().__init__(
             name, shlex.quote(sys.executable), args=['-m', 'ecommerce_worker', name, *options],
             graceful_timeout=GRACE + (settings.SHUTDOWN_SECONDS if name == 'worker' else 0),

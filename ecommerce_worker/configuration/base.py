@@ -230,10 +230,14 @@ ALLOW_INSECURE_SECRETS = False
 #       task: ecommerce_worker.schedule.v1.tasks.run_management_command
 #       args: [send_queued_mail]
 #       interval: 1m
-# One entry is here already, for whoever runs a beat: it has the orders published that the shops have as paid and
-# unfulfilled, and of which nothing is in RabbitMQ. `SCHEDULE: {resubmit: {enabled: false}}` switches it off.
+# Three entries are here already. `resubmit`, for whoever runs a beat, has the orders published that the shops have as
+# paid and unfulfilled, and of which nothing is in RabbitMQ. The other two are done by the recorder, without a beat:
+# `retention` deletes what the ledger need not keep (LEDGER_KEEP_DAYS), `housekeeping` puts its database in order, for
+# which SQLite is locked for some seconds. `SCHEDULE: {resubmit: {enabled: false}}` switches one off.
 SCHEDULE: dict[str, dict[str, object]] = {
     'resubmit': {'task': 'ecommerce_worker.worker.chores.resubmit_orders', 'interval': '10m'},
+    'retention': {'task': 'ecommerce_worker.ledger.chores.retention', 'crontab': '30 3 * * *'},
+    'housekeeping': {'task': 'ecommerce_worker.ledger.chores.housekeeping', 'crontab': '0 4 * * sun'},
 }
 
 # When beat fired what is kept in the ledger, if there is one (`ecommerce-worker migrate`): beats of all machines that

@@ -31,11 +31,15 @@ MOMENT: Final = 0.3
 
 @dataclass(frozen=True)
 class Standing:
-    """How the queues are; ``trouble`` says why they are not known."""
+    """How the queues are; ``trouble`` says why they are not known.
+
+    ``recorders`` is how many take facts from their queue; None where the broker does not tell.
+    """
 
     queues: tuple[Depth, ...] = ()
     waiting: int = 0
     unrecorded: int = 0
+    recorders: int | None = None
     trouble: str = ''
 
     @property
@@ -61,9 +65,9 @@ def ask(settings: Settings) -> Standing:
     try:
         with preflight.connect(app, settings) as connection:
             try:
-                unrecorded = topology.depth(connection, topology.LEDGER)
+                facts = topology.depth(connection, topology.LEDGER) or Depth(topology.LEDGER, 0, 0)
                 return Standing(tuple(queues.depths(connection, settings.QUEUES)), topology.waiting(connection),
-                                unrecorded.messages if unrecorded else 0)
+                                facts.messages, facts.consumers)
             except (OSError, *connection.connection_errors, *connection.channel_errors) as error:
                 return Standing(trouble=f'RabbitMQ does not answer ({type(error).__name__})')
     except preflight.BrokerUnusable as error:

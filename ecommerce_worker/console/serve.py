@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from ecommerce_worker import runtime
@@ -17,8 +17,8 @@ THREADS: Final = 8
 GRACE: Final = 10
 
 
-def run(say: Callable[[str], None] = print) -> None:
-    """Serve until SIGTERM or SIGINT; ``say`` gets a line or two for the operator.
+def run(say: Callable[[str], None] = print, options: Sequence[str] = (), *, debug: bool = False) -> None:
+    """Serve until SIGTERM or SIGINT; ``say`` gets a line or two for the operator, ``options`` go to gunicorn.
 
     Raises :class:`~ecommerce_worker.errors.WorkerError` if it cannot begin.
     """
@@ -26,11 +26,15 @@ def run(say: Callable[[str], None] = print) -> None:
     open_console()
     from ecommerce_worker.celery_app import configure_logging  # its application is what messages are sent again by
 
-    configure_logging()
+    configure_logging('DEBUG' if debug else None)
     # It tells each login in four lines.
     logging.getLogger('axes').setLevel(logging.WARNING)
+    server = _server({
+        'bind': settings.CONSOLE_ADDRESS, 'worker_class': 'gthread', 'threads': THREADS, 'workers': 1,
+        'graceful_timeout': GRACE, 'control_socket_disable': True, 'proc_name': 'ecommerce-console',
+        'loglevel': 'debug' if debug else 'warning'}, options)
     _greet(say)
-    _server(str(settings.CONSOLE_ADDRESS)).run()
+    server.run()
 
 
 def invite(name: str, role: str = '') -> str:
@@ -51,7 +55,7 @@ def _greet(say: Callable[[str], None]) -> None:
         say(f'nobody can log in yet; choose the password of "operator" within a day: {url}{link}')
 
 
-def _server(address: str) -> Any:
+def _server(ours: Mapping[str, Any], options: Sequence[str]) -> Any:
     from django.core.wsgi import get_wsgi_application
     from django.db import connections
     from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
@@ -60,11 +64,14 @@ def _server(address: str) -> Any:
         """Gunicorn, told by us and by no file or environment variable."""
 
         def load_config(self) -> None:
-            """Take what follows."""
-            for name, value in {
-                    'bind': address, 'worker_class': 'gthread', 'threads': THREADS, 'workers': 1,
-                    'graceful_timeout': GRACE, 'control_socket_disable': True, 'proc_name': 'ecommerce-console',
-                    'loglevel': 'warning'}.items():
+            """Take ours, then what the command line says."""
+            parser = self.cfg.parser()
+            said = vars(parser.parse_args(options))
+            if stray := said.pop('args'):
+                parser.error(f'unrecognized arguments: {" ".join(stray)}')
+            if said.pop('config'):
+                parser.error('no file is read here: give its settings as options')
+            for name, value in {**ours, **{name: value for name, value in said.items() if value is not None}}.items():
                 self.cfg.set(name, value)
 
         def load(self) -> Any:
@@ -72,4 +79,4 @@ def _server(address: str) -> Any:
             return get_wsgi_application()
 
     connections.close_all()
-    return Server()
+    return Server('%(prog)s [--debug] [GUNICORN OPTIONS]...', prog='ecommerce-worker console')

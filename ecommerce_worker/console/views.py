@@ -18,6 +18,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from ecommerce_worker import celery_app, runtime
 from ecommerce_worker.console import broker, deciding, figures
+from ecommerce_worker.console.schedule import schedule
 from ecommerce_worker.console.wording import sentence, short, span
 from ecommerce_worker.ledger import decisions, queries
 from ecommerce_worker.ledger.models import State
@@ -35,8 +36,11 @@ def front(request: Any, context: Context) -> Any:
     """How things stand."""
     now = datetime.now(UTC)
     found = figures.figures(now)
+    planned = schedule(celery_app.app, runtime.current().settings, now)
     return render(request, 'console/front.html', {
         **context, 'title': 'How things stand', 'figures': found, 'standing': _watch().look(), 'now': now,
+        'schedule': planned, 'jobs': [(job, short(job.task)) for job in planned.jobs],
+        'beat_age': span(now - planned.ticked) if planned.ticked else '',
         'oldest_age': span(now - found.oldest.first_seen) if found.oldest else '',
         'oldest_sentence': sentence(found.oldest, now) if found.oldest else '',
         'reasons': [(short(task), reason, count, urlencode({'task': task, 'reason': reason}))

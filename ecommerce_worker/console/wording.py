@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Final
 
 from ecommerce_worker.ledger.queries import Entry
+
+#: Units of time that are longer than a second, in seconds.
+UNITS: Final = ((86_400, 'day'), (3600, 'hour'), (60, 'minute'))
 
 
 def sentence(order: Entry, now: datetime) -> str:
@@ -49,12 +53,19 @@ def when(moment: datetime) -> str:
 def span(length: timedelta) -> str:
     """A time span in its largest unit: ``5 minutes``."""
     seconds = max(0.0, length.total_seconds())
-    for size, unit in ((86_400, 'day'), (3600, 'hour'), (60, 'minute')):
+    for size, unit in UNITS:
         if seconds >= size:
             count = int(seconds // size)
             return f'{count} {unit}{"" if count == 1 else "s"}'
     count = int(seconds)
     return f'{count} second{"" if count == 1 else "s"}'
+
+
+def every(seconds: float) -> str:
+    """An interval in the largest unit that has no rest: ``every 90 seconds``, ``every minute``."""
+    size, unit = next(((size, unit) for size, unit in UNITS if seconds % size == 0), (1, 'second'))
+    count = seconds / size
+    return f'every {unit}' if count == 1 else f'every {count:g} {unit}s'
 
 
 def ordinal(number: int) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 SQLITE: Final = 'django.db.backends.sqlite3'
+MYSQL: Final = 'django.db.backends.mysql'
 
 #: Seconds for which one writer of a SQLite file waits for another.
 LOCK_SECONDS: Final = 20
@@ -24,7 +25,8 @@ def database(given: Mapping[str, Any]) -> dict[str, Any]:
     """The database as Django is to have it: what was given, and what a ledger needs where nothing else is said."""
     options = dict(given.get('OPTIONS') or {})
     if given['ENGINE'] != SQLITE:
-        return {'CONN_MAX_AGE': None, 'CONN_HEALTH_CHECKS': True, **given, 'OPTIONS': options}
+        engine = 'ecommerce_worker.ledger.mysql' if given['ENGINE'] == MYSQL else given['ENGINE']
+        return {'CONN_MAX_AGE': None, 'CONN_HEALTH_CHECKS': True, **given, 'ENGINE': engine, 'OPTIONS': options}
     return {
         **given, 'NAME': str(path_of(given) or given['NAME']),
         'OPTIONS': {

@@ -1,4 +1,4 @@
-"""Writing into the ledger: facts and parked messages, each counted once however often it comes; and what is over."""
+"""Writing into the ledger: facts and parked messages, each counted once however often it comes."""
 
 from __future__ import annotations
 
@@ -7,25 +7,22 @@ import json
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from datetime import UTC, datetime
+from typing import Final
 
-from django.db import connection, models, transaction
+from django.db import connection, transaction
 
 from ecommerce_worker import facts
 from ecommerce_worker.errors import Undecodable
 from ecommerce_worker.facts import Fact
 from ecommerce_worker.ledger import headers
-from ecommerce_worker.ledger.models import Attempt, Audit, Order, ParkedMessage, SetAside, State
+from ecommerce_worker.ledger.models import Attempt, Order, ParkedMessage, SetAside, State
 from ecommerce_worker.ledger.parcels import Aside, Parcel
 
 #: What an order is after each outcome.
 STATES: Final[Mapping[str, State]] = {
     'done': State.FULFILLED, 'skipped': State.FULFILLED, 'retrying': State.WAITING, 'parked': State.PARKED,
     'returned': State.TRYING, 'resent': State.TRYING, 'discarded': State.DISCARDED}
-
-#: Rows that are deleted at once, so that nobody waits long for the lock.
-CHUNK: Final = 500
 
 
 @dataclass(frozen=True)
@@ -55,11 +52,13 @@ def time_of(seconds: float) -> datetime:
 def record(told: Sequence[Fact] = (), parcels: Sequence[Parcel] = (), aside: Sequence[Aside] = ()) -> None:
     """Write them all, or, if anything fails, nothing; what was written before is left alone.
 
+    A parcel brings the fact of the run that it was parked after: one that was killed then may not have told it.
+
     Raises Django's ``Error``; an ``IntegrityError`` if another recorder writes the same at this moment.  At most some
     900 of each: a database limits the values of a statement.
     """
     with transaction.atomic():
-        told = _unknown(told)
+        told = _unknown([*told, *(parcel.fact for parcel in parcels if parcel.fact)])
         parcels = _unknown_parcels(parcels)
         orders = _orders([*told, *parcels])
         for fact in sorted(told, key=lambda fact: fact.ended):
@@ -68,11 +67,12 @@ def record(told: Sequence[Fact] = (), parcels: Sequence[Parcel] = (), aside: Seq
             _apply_parcel(orders[Promise.of(parcel).identity], parcel)
         _save(orders)
         Attempt.objects.bulk_create([_attempt(fact, orders[Promise.of(fact).identity]) for fact in told])
+        # Each by itself: they may have megabytes, and MySQL limits a statement.
         ParkedMessage.objects.bulk_create(
-            [_parked(parcel, orders[Promise.of(parcel).identity]) for parcel in parcels])
+            [_parked(parcel, orders[Promise.of(parcel).identity]) for parcel in parcels], batch_size=1)
         SetAside.objects.bulk_create(
             [SetAside(digest=hashlib.sha256(each.body).hexdigest(), body=each.body, reason=each.reason,
-                      received=datetime.now(UTC)) for each in aside], ignore_conflicts=True)
+                      received=datetime.now(UTC)) for each in aside], ignore_conflicts=True, batch_size=1)
 
 
 def _unknown(told: Sequence[Fact]) -> list[Fact]:
@@ -159,7 +159,7 @@ def _parked(parcel: Parcel, order: Order) -> ParkedMessage:
 def read_set_aside() -> int:
     """Record the facts that an earlier version could not read and this one can; how many there were."""
     count = 0
-    for kept in SetAside.objects.order_by('pk').iterator(CHUNK):
+    for kept in SetAside.objects.order_by('pk').iterator(100):
         try:
             fact = facts.read(bytes(kept.body))
         except Undecodable:
@@ -168,36 +168,4 @@ def read_set_aside() -> int:
             record([fact])
             kept.delete()
         count += 1
-    return count
-
-
-def trim(keep_days: int, keep_parked_days: int = 0, *, now: datetime | None = None) -> int:
-    """Delete what has been over for so many days, and erase what has been parked for so many (0: never).
-
-    What is parked, waits or is being tried is not over.  Returns the number of rows that went.
-    """
-    now = now or datetime.now(UTC)
-    end = now - timedelta(days=keep_days)
-    over = (State.FULFILLED, State.DISCARDED)
-    count = sum(_delete(rows) for rows in (
-        Attempt.objects.filter(started__lt=end),
-        ParkedMessage.objects.filter(parked_at__lt=end, settled_at__lt=end).exclude(settled=''),
-        Audit.objects.filter(at__lt=end),
-        SetAside.objects.filter(received__lt=end),
-        Order.objects.filter(state__in=over, last_seen__lt=end)))
-    if keep_parked_days:
-        with transaction.atomic():
-            old = ParkedMessage.objects.filter(settled='', parked_at__lt=now - timedelta(days=keep_parked_days))
-            # It is not with anybody any more: the order says so.
-            Order.objects.filter(state=State.PARKED, parked__in=old).update(
-                state=State.DISCARDED, reason=f'erased after {keep_parked_days} days in which nobody decided')
-            count += old.update(body=None, headers='', correlation_id='', settled='erased', settled_at=now)
-    return count
-
-
-def _delete(rows: models.QuerySet[Any]) -> int:
-    count = 0
-    while chosen := list(rows.order_by('pk').values_list('pk', flat=True)[:CHUNK]):
-        rows.model.objects.filter(pk__in=chosen).delete()
-        count += len(chosen)
     return count

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 
 from django.db import Error, connection
@@ -18,6 +19,28 @@ KEEP_SECONDS: Final = 7 * 86_400.0
 
 #: Characters of a name that the ledger shows.
 LONGEST: Final = 200
+
+
+@dataclass(frozen=True)
+class Last:
+    """What became of an entry; times are those at which firings were due, in epoch seconds.
+
+    ``due`` is that of the last firing, ``published`` that of the last that was not left out.  When some were left out
+    last, there were ``missed`` of them until ``missed_at``.
+    """
+
+    due: float
+    published: float | None
+    missed: int
+    missed_at: float | None
+
+
+def last_of(entries: Iterable[str]) -> dict[str, Last]:
+    """What became of those of these entries that a beat has begun with."""
+    names = {_name(entry): entry for entry in entries}
+    found = Firing.objects.filter(entry__in=list(names))
+    return {names[name]: Last(*others) for name, *others in found.values_list(
+        'entry', 'fired', 'published', 'missed', 'missed_at')}
 
 
 class LedgerFirings:
@@ -39,8 +62,8 @@ class LedgerFirings:
     def begin(self, entry: str, due: float) -> None:
         """Begin with an entry, as if it had been fired when it was due."""
         with _reached():
-            Firing.objects.update_or_create(
-                entry=_name(entry), defaults={'fired': due, 'claimed_by': '', 'claimed_until': 0})
+            Firing.objects.update_or_create(entry=_name(entry), defaults={
+                'fired': due, 'claimed_by': '', 'claimed_until': 0, 'published': None, 'missed': 0, 'missed_at': None})
 
     def claim(self, entry: str, due: float, beat: str, now: float) -> bool:
         """Claim a firing for a while; whether it was to be had."""
@@ -49,10 +72,20 @@ class LedgerFirings:
             free = _of(entry).filter(Q(claimed_until__lt=now) | Q(claimed_by=beat), fired__lt=due)
             return int(free.update(claimed_by=beat, claimed_until=now + self._claim_seconds)) == 1
 
-    def fired(self, entry: str, due: float, beat: str) -> None:
-        """Remember that it was fired; the claim is over."""
+    def fired(self, entry: str, due: float, beat: str, missed: int) -> None:
+        """Remember that it was fired, and how many before it were missed; the claim is over."""
+        self._over(entry, due, beat, missed, published=due)
+
+    def expired(self, entry: str, due: float, beat: str, missed: int) -> None:
+        """Remember that it was left out, and how many before it were missed; the claim is over."""
+        self._over(entry, due, beat, missed + 1)
+
+    def _over(self, entry: str, due: float, beat: str, missed: int, **more: Any) -> None:
+        if missed:
+            more |= {'missed': missed, 'missed_at': due}
         with _reached():
-            _of(entry).filter(claimed_by=beat, fired__lt=due).update(fired=due, claimed_by='', claimed_until=0)
+            _of(entry).filter(claimed_by=beat, fired__lt=due).update(
+                fired=due, claimed_by='', claimed_until=0, **more)
 
     def release(self, entry: str, beat: str) -> None:
         """Give up the claim: it was not fired."""

@@ -159,6 +159,11 @@ class Firing(models.Model):
     #: '' if nobody is about to.
     claimed_by = models.CharField(max_length=255)
     claimed_until = models.FloatField(default=0)
+    #: When the last one was due that was published; null if none was since the entry began.
+    published = models.FloatField(null=True)
+    #: How many were left out when some were left out last, and when the firing was due at which that was noticed.
+    missed = models.PositiveIntegerField(default=0)
+    missed_at = models.FloatField(null=True)
 
     def __str__(self) -> str:
         return str(self.entry)

@@ -9,7 +9,7 @@ import django
 from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
-from django.db import Error, connection
+from django.db import DataError, Error, IntegrityError, connection
 from django.db.migrations.loader import MigrationLoader
 
 from ecommerce_worker.errors import WorkerError
@@ -49,7 +49,7 @@ def open_ledger(module: str = _MODULE) -> None:
         # Its driver is imported here.
         _ = connection.vendor
     except (ImproperlyConfigured, ImportError) as error:
-        raise LedgerUnusable(f'DATABASES cannot be used: {_first_line(error)}') from None
+        raise LedgerUnusable(f'DATABASES cannot be used: {said(error)}') from None
 
 
 def migrate(module: str = _MODULE, *, target: str = '') -> None:
@@ -92,7 +92,15 @@ def require_schema() -> None:
 
 def away(error: BaseException) -> LedgerAway:
     """What to say of a database that cannot be reached, or that fails."""
-    return LedgerAway(f'the ledger cannot be used ({_place()}): {_first_line(error)}')
+    return LedgerAway(f'the ledger cannot be used ({_place()}): {said(error)}')
+
+
+def said(error: BaseException) -> str:
+    """What a database said, on one line, and without the values of a row."""
+    if isinstance(error, DataError | IntegrityError):
+        return type(error).__name__
+    # Of others the first line: the rest may quote the row.
+    return str(error).partition('\n')[0][:200] or type(error).__name__
 
 
 def _place() -> str:

@@ -57,6 +57,15 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Ended:
+    """How a run ended, and why; ``order`` is the number of what it belongs to."""
+
+    order: int
+    outcome: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Decision:
     """What a person did, and why."""
 
@@ -138,6 +147,12 @@ def story(number: int) -> Story | None:
                   each.queue, each.worker, each.message_id, each.root_id) for each in tries),
         tuple(Decision(each.at, each.who, each.action, each.reason, each.message_id, each.key)
               for each in decisions))
+
+
+def last_ended(ids: Iterable[str]) -> dict[str, Ended]:
+    """How the last run ended of each of these messages that was run."""
+    found = Attempt.objects.filter(message_id__in=list(ids)).order_by('started', 'pk')
+    return {id_: Ended(*others) for id_, *others in found.values_list('message_id', 'order', 'outcome', 'reason')}
 
 
 def orders(*, state: str = '', older_than: float = 0, task: str = '', site: str | None = None,

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from django.db import DataError, Error, IntegrityError
+from django.db import DataError, Error, IntegrityError, close_old_connections
 from django.db import connection as database
 from kombu import Consumer, Queue
 from kombu.exceptions import KombuError
@@ -30,7 +30,8 @@ from kombu.exceptions import KombuError
 from ecommerce_worker import facts, topology
 from ecommerce_worker.errors import NotPublished, Undecodable
 from ecommerce_worker.ledger import entries
-from ecommerce_worker.ledger.opening import LedgerAway, LedgerUnusable, require_schema
+from ecommerce_worker.ledger.chores import Chores
+from ecommerce_worker.ledger.opening import LedgerAway, LedgerUnusable, require_schema, said
 from ecommerce_worker.ledger.parcels import Aside, Parcel
 from ecommerce_worker.wire import Notes, Raw
 
@@ -56,9 +57,6 @@ SHORTEST, LONGEST = 1.0, 15.0
 #: How often a batch is written that another recorder gets in the way of, before its members are written one by one.
 AT_ONCE: Final = 5
 
-#: Seconds between two looks for what is over.
-TRIM_SECONDS: Final = 3600
-
 
 def keep(app: Celery, settings: Settings) -> None:
     """Record until SIGTERM or SIGINT; raises :class:`LedgerUnusable` for a ledger that waiting does not mend."""
@@ -78,7 +76,7 @@ class Recorder:
         self._app = app
         self._settings = settings
         self._troubled: str | None = None
-        self._trimmed: float | None = None
+        self._chores = Chores(settings, app.timezone)
 
     def run(self, stopping: threading.Event) -> None:
         """Record until told to stop; what is away is waited for."""
@@ -106,8 +104,7 @@ class Recorder:
         except (LedgerUnusable, Error) as error:
             with contextlib.suppress(Error):
                 database.close()
-            # The first line: the rest may quote the values of a row.
-            raise _Trouble('the ledger', str(error).partition('\n')[0]) from None
+            raise _Trouble('the ledger', said(error)) from None
         except (OSError, KombuError, NotPublished, *_broker_errors(self._app)) as error:
             raise _Trouble('the broker', type(error.__cause__ or error).__name__) from None
 
@@ -115,14 +112,18 @@ class Recorder:
         topology.declare_parked(connection)
         topology.declare_facts(connection)
         told, parked = _Inbox(connection, topology.LEDGER, FACTS), _Inbox(connection, topology.PARKED, PARKED)
+        if read := entries.read_set_aside():
+            logger.info('facts that were set aside are recorded: count=%d', read)
         with told.consumer, parked.consumer:
             if self._troubled:
                 logger.warning('%s is back, recording goes on', self._troubled)
                 self._troubled = None
             while not stopping.is_set():
                 self._gather(connection, told, parked, stopping)
+                # A database hangs up on those who were silent for long; the next question opens another connection.
+                close_old_connections()
                 self._write(told, parked)
-                self._trim()
+                self._chores.step()
 
     def _gather(self, connection: Any, told: _Inbox, parked: _Inbox, stopping: threading.Event) -> None:
         """Return when there is a batch, or nothing to do for a while."""
@@ -153,16 +154,6 @@ class Recorder:
     def _stamp(self, message: Any) -> None:
         raw = Raw.of(message)
         topology.park(self._app, raw, Notes.of(raw.headers), task='', id='', key='', reason='put here by other hands')
-
-    def _trim(self) -> None:
-        now = time.monotonic()
-        if self._trimmed is None or now - self._trimmed > TRIM_SECONDS:
-            if read := entries.read_set_aside():
-                logger.info('facts that were set aside are recorded: count=%d', read)
-            gone = entries.trim(self._settings.LEDGER_KEEP_DAYS, self._settings.LEDGER_KEEP_PARKED_DAYS)
-            if gone:
-                logger.info('what is over was deleted: rows=%d', gone)
-            self._trimmed = now
 
 
 class _Trouble(Exception):

@@ -1,6 +1,7 @@
-"""Management commands of a Django project: what is run, what it sees, how long it may take, what is told of it.
+"""Commands in processes of their own: what is run, what it sees, how long it may take, what is told of it.
 
-The project has a Python, a Celery and secrets of its own, so it gets a process of its own; no shell reads anything.
+Management commands are a Django project's, which has a Python, a Celery and secrets of its own.  Commands of ours that
+need a database see what the worker sees, which itself touches none.  No shell reads anything.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ LOOK_SECONDS: Final = 0.5
 #: How much of the end of its output is told: bytes that are kept, lines of them that are told.
 TAIL_BYTES, TAIL_LINES = 4096, 15
 
-#: What `python -m django` does, but for a command that ends with its worker, however that ends (Linux: PR_SET_PDEATHSIG
-#: is 1): its message will be delivered again, and two would run.
+#: What `python -m` does, but for a command that ends with its worker, however that ends (Linux: PR_SET_PDEATHSIG is 1):
+#: its message will be delivered again, and two would run.
 _PROGRAM: Final = """
 import ctypes, runpy
 if prctl := getattr(ctypes.CDLL(None), 'prctl', None):
     prctl(1, 15)
-runpy.run_module('django', run_name='__main__', alter_sys=True)
+runpy.run_module('{}', run_name='__main__', alter_sys=True)
 """
 
 _OPTION = re.compile(r'[A-Za-z][A-Za-z0-9_-]*')
@@ -104,23 +105,38 @@ def run(words: Sequence[str], settings: Settings, meanwhile: Callable[[], None] 
         raise Misconfigured(['DJANGO_PROJECT_SETTINGS is not set: it names the project whose commands are run'])
     environment = {**environment_for_others(), 'PYTHONUNBUFFERED': '1', **settings.DJANGO_PROJECT_ENVIRONMENT,
                    'DJANGO_SETTINGS_MODULE': settings.DJANGO_PROJECT_SETTINGS}
-    program = [settings.DJANGO_PROJECT_PYTHON or sys.executable, '-c', _PROGRAM, *words]
-    started = time.monotonic()
-    until = started + settings.MANAGEMENT_COMMAND_TIMEOUT
+    program = [settings.DJANGO_PROJECT_PYTHON or sys.executable, '-c', _PROGRAM.format('django'), *words]
+    secrets = [value for name, value in settings.DJANGO_PROJECT_ENVIRONMENT.items() if mask(name, value) == '***']
     try:
-        process = subprocess.Popen(  # noqa: S603 - words of an allow-listed command, and no shell
-            program, env=environment, cwd=settings.DJANGO_PROJECT_DIRECTORY or None, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+        return _run(program, settings.MANAGEMENT_COMMAND_TIMEOUT, environment=environment,
+                    directory=settings.DJANGO_PROJECT_DIRECTORY or None, secrets=secrets, meanwhile=meanwhile)
     except OSError as error:
         problem = f'DJANGO_PROJECT_PYTHON or DJANGO_PROJECT_DIRECTORY cannot be used: {error.strerror}'
         raise Misconfigured([problem]) from None
+
+
+def run_ours(words: Sequence[str], timeout: float) -> Ended:
+    """Run ``ecommerce-worker`` with these words, where and with what this worker runs, and say how it ended.
+
+    ``timeout`` is in seconds.  Raises OSError if this machine cannot start a process now.
+    """
+    # Unbuffered: what it says last comes last, whichever of its two outputs it goes to.
+    return _run([sys.executable, '-u', '-c', _PROGRAM.format('ecommerce_worker'), *words], timeout)
+
+
+def _run(program: Sequence[str], timeout: float, *, environment: Mapping[str, str] | None = None,
+         directory: str | None = None, secrets: Collection[str] = (),
+         meanwhile: Callable[[], None] = lambda: None) -> Ended:
+    started = time.monotonic()
+    process = subprocess.Popen(  # noqa: S603 - words of an allow-listed command, or our own, and no shell
+        program, env=environment, cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, start_new_session=True)
     with process:
         try:
-            tail = _watch(process, until, meanwhile)
+            tail = _watch(process, started + timeout, meanwhile)
             status = process.returncode
         finally:
             _end(process)
-    secrets = [value for name, value in settings.DJANGO_PROJECT_ENVIRONMENT.items() if mask(name, value) == '***']
     return Ended(status, time.monotonic() - started, told(tail.decode(errors='replace'), secrets))
 
 

@@ -6,15 +6,23 @@ import inspect
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, tzinfo
+from typing import TYPE_CHECKING, Any, Final
+
+from celery.schedules import ParseException, crontab
 
 from ecommerce_worker import topology
 from ecommerce_worker.errors import Skip, WrongArguments
+from ecommerce_worker.schedule.timing import Crontab, Every, Timing
 from ecommerce_worker.settings import Settings
 from ecommerce_worker.wire import Call, Notes
 
 if TYPE_CHECKING:
     from celery import Celery
+
+#: What the recorder does by itself, for it has the ledger open; no message tells it to.
+RETENTION: Final = 'ecommerce_worker.ledger.chores.retention'
+HOUSEKEEPING: Final = 'ecommerce_worker.ledger.chores.housekeeping'
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,11 @@ class Entry:
         """What its firings are remembered by: with another crontab or interval it begins anew."""
         return f'{self.name} ({self.crontab or f"{self.interval or 0:g} s"})'
 
+    @property
+    def is_the_recorders(self) -> bool:
+        """Whether the recorder does it, and beat has nothing to publish."""
+        return self.task in (RETENTION, HOUSEKEEPING)
+
 
 def entries(settings: Settings) -> list[Entry]:
     """The entries that are switched on."""
@@ -45,6 +58,22 @@ def entries(settings: Settings) -> list[Entry]:
               args=tuple(given.get('args', ())), kwargs=given.get('kwargs', {}),
               queue=given.get('queue') or settings.DEFAULT_PRIORITY_QUEUE, expires=given.get('expires'))
         for name, given in settings.SCHEDULE.items() if given.get('enabled', True)]
+
+
+def timing_of(entry: Entry, zone: tzinfo = UTC) -> Timing:
+    """When the entry is due, in the clock of that zone; raises ValueError with the reason why it never is."""
+    if entry.interval is not None:
+        return Every(entry.interval)
+    if (fields := len(entry.crontab.split())) != 5:
+        raise ValueError(f'it has {fields} fields and not 5 (minute hour day-of-month month day-of-week)')
+    try:
+        found = crontab.from_string(entry.crontab)
+    except ParseException as error:
+        raise ValueError(str(error)) from None
+    timing = Crontab(found.minute, found.hour, found.day_of_month, found.month_of_year, found.day_of_week, zone)
+    if timing.coming(0) is None:
+        raise ValueError('there is no such day')
+    return timing
 
 
 def can_expire(task: Any) -> bool:

@@ -24,6 +24,9 @@ class Timing(Protocol):
     def coming(self, now: float) -> float | None:
         """The next time that it will be due, after now; None if there is none in sight."""
 
+    def between(self, first: float, last: float) -> int:
+        """How many times it was due after the first of two times that it was due, and before the last."""
+
 
 @dataclass(frozen=True)
 class Every:
@@ -38,6 +41,11 @@ class Every:
     def coming(self, now: float) -> float:
         """See :class:`Timing`."""
         return (now // self.seconds + 1) * self.seconds
+
+    def between(self, first: float, last: float) -> int:
+        """See :class:`Timing`."""
+        # Whole intervals are between them, but not in floating point.
+        return max(0, round((last - first) / self.seconds) - 1)
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,13 @@ class Crontab:
     def coming(self, now: float) -> float | None:
         """See :class:`Timing`."""
         return min(self._near(now, 1, lambda due: due > now), default=None)
+
+    def between(self, first: float, last: float) -> int:
+        """See :class:`Timing`."""
+        begin, end = (datetime.fromtimestamp(moment, self.zone).date() for moment in (first, last))
+        days = (begin + timedelta(number) for number in range((end - begin).days + 1))
+        # A set: a time that the clock leaves out may be one that is due anyway.
+        return sum(first < due < last for day in days if self._matches(day) for due in set(self._times(day)))
 
     def _near(self, now: float, step: int, wanted: Callable[[float], bool]) -> list[float]:
         """What is wanted of the first day that has any."""

@@ -37,8 +37,9 @@ class Page:
 
 
 SERVE = """
+import sys
 from ecommerce_worker.console import serve
-serve.run(lambda line: print(line, flush=True))
+serve.run(lambda line: print(line, flush=True), sys.argv[1:])
 """
 
 
@@ -62,14 +63,14 @@ class Served:
 
 
 @contextmanager
-def served(directory: Path, environment: Mapping[str, str]) -> Iterator[Served]:
-    """Make the ledger, and serve it at ``ECOMMERCE_WORKER_CONSOLE_ADDRESS`` until this ends."""
+def served(directory: Path, environment: Mapping[str, str], *options: str) -> Iterator[Served]:
+    """Make the ledger, and serve it at ``ECOMMERCE_WORKER_CONSOLE_ADDRESS`` until this ends; options go to gunicorn."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith('ECOMMERCE_WORKER')}
     environ = {**kept, 'WORKER_CONFIGURATION_MODULE': 'ecommerce_worker.configuration.local', **environment}
     subprocess.run([sys.executable, '-m', 'ecommerce_worker', 'migrate'], env=environ, check=True, capture_output=True)
     path = directory / 'console.log'
     with path.open('wb') as output:
-        process = subprocess.Popen([sys.executable, '-W', 'error', '-c', SERVE], stdout=output, stderr=output,
+        process = subprocess.Popen([sys.executable, '-W', 'error', '-c', SERVE, *options], stdout=output, stderr=output,
                                    env=environ, start_new_session=True)
     found = Served(process, f'http://{environ["ECOMMERCE_WORKER_CONSOLE_ADDRESS"]}', path)
     try:

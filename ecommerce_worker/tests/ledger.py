@@ -1,4 +1,4 @@
-"""A ledger for tests, in a process of its own, for a process has one Django; and a PostgreSQL to keep it in."""
+"""A ledger for tests, in a process of its own, for a process has one Django; and servers to keep it in."""
 
 from __future__ import annotations
 
@@ -8,79 +8,92 @@ import importlib
 import multiprocessing
 import os
 import pwd
+import re
+import shlex
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, NoReturn, Self
+from unittest import mock
 
-#: Where Debian keeps its programs: /usr/lib/postgresql/15/bin.
-PLACES = Path('/usr/lib/postgresql')
+import pytest
 
-# The guard waits for the end of its input, which comes when the owner closes the pipe or dies.
+from ecommerce_worker.tests.clock import Clock
+
+# The guard waits for the end of its input, which comes when the owner closes the pipe or dies; $0 is a signal.
 LAUNCH = """
 exec 3<&0 </dev/null
-( (cat <&3 >/dev/null; kill -INT $$) & )
-exec "$0" "$@" 3<&-
+( (cat <&3 >/dev/null; kill -"$0" $$) & )
+exec "$@" 3<&-
 """
 
 
-class PrivatePostgres:
-    """A PostgreSQL that listens on a socket in its own directory only."""
+class PrivateServer:
+    """A database server that listens on a socket in its own directory only, and asks for no password."""
+
+    #: What it is called, and the package that brings it.
+    title: ClassVar[str]
+    package: ClassVar[str]
+    #: Where programs are found beside PATH.
+    places: ClassVar[str]
+    #: What makes an empty one, what runs, and what tells whether that answers; {0} is the directory.
+    making: ClassVar[str]
+    running: ClassVar[str]
+    asking: ClassVar[str]
+    #: The signals that end it at once, as a power cut would, and in good order whoever is connected.
+    cut: ClassVar[signal.Signals]
+    end: ClassVar[signal.Signals]
 
     def __init__(self) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix='pg-'))
+        self.directory = Path(tempfile.mkdtemp(prefix='db-'))
         # It refuses to run as root.
         self._user = pwd.getpwnam('nobody') if os.geteuid() == 0 else None
         self._process: subprocess.Popen[bytes] | None = None
         if self._user:
             os.chown(self.directory, self._user.pw_uid, self._user.pw_gid)
 
-    @staticmethod
-    def program(name: str) -> str | None:
-        """Path of a program of PostgreSQL's, of the newest version that is installed."""
-        found = sorted(PLACES.glob(f'*/bin/{name}'), key=lambda path: int(path.parts[-3].partition('.')[0]))
-        return str(found[-1]) if found else shutil.which(name)
+    @classmethod
+    def is_installed(cls) -> bool:
+        """Whether there is such a server."""
+        return cls._program(cls.running.split()[0]) is not None
 
     @property
     def database(self) -> dict[str, Any]:
         """The database as DATABASES has it."""
-        return {'ENGINE': 'django.db.backends.postgresql', 'NAME': 'postgres', 'USER': 'ledger',
-                'HOST': str(self.directory)}
+        raise NotImplementedError
 
     def start(self) -> None:
         """Return when it answers."""
-        with (self.directory.parent / f'{self.directory.name}.log').open('ab') as log:
+        with self._log.open('ab') as log:
             self._process = subprocess.Popen(
-                ['/bin/sh', '-c', LAUNCH, str(self.program('postgres')), '-D', str(self.directory / 'data'), '-c',
-                 'listen_addresses=', '-c', f'unix_socket_directories={self.directory}', '-c', 'fsync=off'],
-                stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True, **self._as_user())
+                ['/bin/sh', '-c', LAUNCH, str(self.end.value), *self._words(self.running)], stdin=subprocess.PIPE,
+                stdout=log, stderr=log, start_new_session=True, **self._as_user())
         deadline = time.monotonic() + 60
-        asking = [str(self.program('pg_isready')), '-q', '-h', str(self.directory)]
-        while subprocess.run(asking, check=False).returncode:
-            assert self._process.poll() is None, 'PostgreSQL does not start'
-            assert time.monotonic() < deadline, 'PostgreSQL does not answer'
+        while subprocess.run(self._words(self.asking), check=False, capture_output=True).returncode:
+            assert self._process.poll() is None, f'{self.title} does not start'
+            assert time.monotonic() < deadline, f'{self.title} does not answer'
             time.sleep(0.05)
 
     def kill(self) -> None:
         """End it at once, as a power cut would."""
-        self._end(signal.SIGQUIT)
+        self._end(self.cut)
 
     def __enter__(self) -> Self:
-        subprocess.run([str(self.program('initdb')), '-D', str(self.directory / 'data'), '-U', 'ledger', '-E', 'UTF8',
-                        '--locale=C', '-A', 'trust', '--no-sync'], check=True, capture_output=True, cwd='/',
-                       **self._as_user())
+        subprocess.run(self._words(self.making), check=True, capture_output=True, cwd='/', **self._as_user())
         self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._end(signal.SIGINT)
+        self._end(self.end)
         shutil.rmtree(self.directory, ignore_errors=True)
-        (self.directory.parent / f'{self.directory.name}.log').unlink()
+        self._log.unlink()
 
     def _end(self, number: signal.Signals) -> None:
         if self._process:
@@ -90,8 +103,71 @@ class PrivatePostgres:
                 self._process.stdin.close()
             self._process = None
 
+    @property
+    def _log(self) -> Path:
+        return self.directory.parent / f'{self.directory.name}.log'
+
+    def _words(self, command: str) -> list[str]:
+        program, *options = shlex.split(command)
+        return [str(self._program(program)), *(option.format(self.directory) for option in options)]
+
+    @classmethod
+    def _program(cls, name: str) -> str | None:
+        # Of several versions the newest: /usr/lib/postgresql/15/bin.
+        found = sorted(Path('/').glob(f'{cls.places}/{name}'), key=lambda path: [
+            int(number) for number in re.findall(r'\d+', str(path.parent))])
+        return str(found[-1]) if found else shutil.which(name)
+
     def _as_user(self) -> dict[str, Any]:
         return {'user': self._user.pw_uid, 'group': self._user.pw_gid, 'extra_groups': []} if self._user else {}
+
+
+class PrivatePostgres(PrivateServer):
+    """A PostgreSQL."""
+
+    title, package, places = 'PostgreSQL', 'postgresql', 'usr/lib/postgresql/*/bin'
+    making = 'initdb -D {0}/data -U ledger -E UTF8 --locale=C -A trust --no-sync'
+    running = 'postgres -D {0}/data -c listen_addresses= -c unix_socket_directories={0} -c fsync=off'
+    asking = 'pg_isready -q -h {0}'
+    cut, end = signal.SIGQUIT, signal.SIGINT
+
+    @property
+    def database(self) -> dict[str, Any]:
+        """The one that there is from the beginning."""
+        return {'ENGINE': 'django.db.backends.postgresql', 'NAME': 'postgres', 'USER': 'ledger',
+                'HOST': str(self.directory)}
+
+
+class PrivateMariadb(PrivateServer):
+    """A MariaDB."""
+
+    title, package, places = 'MariaDB', 'mariadb-server', 'usr/sbin'
+    making = ('mariadb-install-db --no-defaults --datadir={0}/data --skip-test-db '
+              '--auth-root-authentication-method=normal')
+    # What is committed outlives the process, if not the machine.
+    running = ('mariadbd --no-defaults --datadir={0}/data --socket={0}/socket --skip-networking '
+               '--innodb-flush-log-at-trx-commit=2')
+    asking = ('mariadb --no-defaults --socket={0}/socket --user=root '
+              '--execute="CREATE DATABASE IF NOT EXISTS ledger COLLATE utf8mb4_bin"')
+    cut, end = signal.SIGKILL, signal.SIGTERM
+
+    @property
+    def database(self) -> dict[str, Any]:
+        """The one that is made by asking for it."""
+        return {'ENGINE': 'django.db.backends.mysql', 'NAME': 'ledger', 'USER': 'root',
+                'HOST': str(self.directory / 'socket')}
+
+
+@contextmanager
+def private(kind: type[PrivateServer]) -> Iterator[PrivateServer]:
+    """One of these servers; where it is not installed the test is skipped, or fails where it must not be."""
+    if not kind.is_installed():
+        why = f'there is no {kind.title}: deploy/install.sh {kind.package} installs it'
+        if os.environ.get('CI') or os.environ.get('REQUIRE_BROKER'):
+            pytest.fail(why)
+        pytest.skip(why)
+    with kind() as server:
+        yield server
 
 
 def environment_of(database: Mapping[str, Any]) -> dict[str, str]:
@@ -140,7 +216,7 @@ def _call(name: str, args: Any, kwargs: Any) -> Any:
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
-    return [_plain(each) for each in value] if isinstance(value, list) else value
+    return [_plain(each) for each in value] if isinstance(value, list | Iterator) else value
 
 
 def rows(model: str, *names: str, **where: Any) -> list[Any]:
@@ -158,6 +234,20 @@ def execute(*statements: str) -> None:
     with connection.cursor() as cursor:
         for statement in statements:
             cursor.execute(statement)
+
+
+def hang_up() -> None:
+    """Close the connections of all others to a PostgreSQL or a MySQL."""
+    from django.db import connection
+
+    with connection.cursor() as cursor:
+        if connection.vendor == 'postgresql':
+            cursor.execute('SELECT pg_terminate_backend(pid) FROM pg_stat_activity '
+                           "WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()")
+            return
+        cursor.execute("SELECT id FROM information_schema.processlist WHERE user = 'root' AND id <> CONNECTION_ID()")
+        for [number] in cursor.fetchall():
+            cursor.execute(f'KILL {number}')
 
 
 def headers_of(number: int) -> dict[str, Any]:
@@ -202,3 +292,26 @@ def drifted() -> bool:
         call_command('makemigrations', '--check', '--dry-run', verbosity=0)
         return False
     return True
+
+
+def chores_at(*moments: float, broken: str = '') -> dict[str, float | None]:
+    """When each job of the recorder's was done last, after a recorder has worked at these times; one job may fail."""
+    from django.db import OperationalError
+
+    from ecommerce_worker import runtime
+    from ecommerce_worker.ledger import chores
+    from ecommerce_worker.ledger.firings import LedgerFirings
+    from ecommerce_worker.schedule.entries import entries
+
+    def fail(settings: Any) -> NoReturn:
+        raise OperationalError('database or disk is full')
+
+    settings, clock = runtime.current().settings, Clock()
+    work = {**chores.WORK, broken: fail}
+    with mock.patch.object(chores, 'WORK', work):
+        recorder = chores.Chores(settings, UTC, clock=clock)
+        for clock.now in moments:
+            for _ in range(100):
+                recorder.step()
+    firings = LedgerFirings(0)
+    return {entry.name: firings.last(entry.key) for entry in entries(settings) if entry.is_the_recorders}

@@ -24,6 +24,9 @@ class Migration(migrations.Migration):
                 ('fired', models.FloatField()),
                 ('claimed_by', models.CharField(max_length=255)),
                 ('claimed_until', models.FloatField(default=0)),
+                ('published', models.FloatField(null=True)),
+                ('missed', models.PositiveIntegerField(default=0)),
+                ('missed_at', models.FloatField(null=True)),
             ],
         ),
     ]

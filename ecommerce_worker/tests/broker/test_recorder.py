@@ -17,7 +17,14 @@ from kombu import Producer
 from ecommerce_worker import topology
 from ecommerce_worker.facts import Fact
 from ecommerce_worker.tests.broker.harness import FULFILL, QUEUE, Broker, eventually, shop_app
-from ecommerce_worker.tests.ledger import Ledger, PrivatePostgres, Refused, environment_of
+from ecommerce_worker.tests.ledger import (
+    Ledger,
+    PrivateMariadb,
+    PrivatePostgres,
+    Refused,
+    environment_of,
+    private,
+)
 from ecommerce_worker.wire import NOTES, Notes, Raw
 
 RECORD = """
@@ -35,23 +42,31 @@ NOW = datetime.now(UTC).timestamp()
 
 
 @pytest.fixture(scope='module')
-def postgres():
+def postgresql():
     """A PostgreSQL for these tests."""
-    if PrivatePostgres.program('initdb') is None:
-        why = 'there is no PostgreSQL: deploy/install.sh postgresql installs it'
-        if os.environ.get('CI') or os.environ.get('REQUIRE_BROKER'):
-            pytest.fail(why)
-        pytest.skip(why)
-    with PrivatePostgres() as postgres:
-        yield postgres
+    with private(PrivatePostgres) as server:
+        yield server
 
 
-@pytest.fixture(params=['sqlite', 'postgresql'])
+@pytest.fixture(scope='module')
+def mysql():
+    """A MariaDB for these tests."""
+    with private(PrivateMariadb) as server:
+        yield server
+
+
+@pytest.fixture(params=['postgresql', 'mysql'])
+def server(request):
+    """Either of them."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(params=['sqlite', 'postgresql', 'mysql'])
 def ledger(request, tmp_path):
-    """An empty ledger on either."""
+    """An empty ledger on each."""
     database = {'NAME': str(tmp_path / 'ledger.sqlite3')}
-    if request.param == 'postgresql':
-        database = request.getfixturevalue('postgres').database
+    if request.param != 'sqlite':
+        database = request.getfixturevalue(request.param).database
     ledger = Ledger(database)
     ledger('empty')
     yield ledger
@@ -181,6 +196,7 @@ def test_two_recorders_share_a_ledger(queues, ledger, record):
     assert all(recorder.process.poll() is None for recorder in recorders)
 
 
+@pytest.mark.parametrize('ledger', ['sqlite'], indirect=True)
 def test_a_recorder_waits_for_its_broker(node, queues, ledger, record):
     recorder = record(ledger)
     tell(queues, [fact(1)])
@@ -196,22 +212,22 @@ def test_a_recorder_waits_for_its_broker(node, queues, ledger, record):
     assert recorder.log().count('the broker is back') == 1
 
 
-def test_a_recorder_waits_for_its_database(queues, postgres, record, app):
-    ledger = Ledger(postgres.database)
+def test_a_recorder_waits_for_its_database(queues, server, record, app):
+    ledger = Ledger(server.database)
     ledger('empty')
     recorder = record(ledger)
     tell(queues, [fact(1)])
     eventually(lambda: ledger('rows', 'Attempt', 'pk'))
-    postgres.kill()
+    server.kill()
     try:
         tell(queues, [fact(2)])
         park(app, 3)
         eventually(lambda: 'the ledger is away' in recorder.log())
         eventually(lambda: queues.depth(topology.LEDGER) == queues.depth(topology.PARKED) == 1)
     finally:
-        postgres.start()
+        server.start()
     ledger.close()
-    ledger = Ledger(postgres.database)
+    ledger = Ledger(server.database)
     eventually(lambda: len(ledger('rows', 'Attempt', 'pk')) == 2 and ledger('queries.count_parked') == 1)
     eventually(drained(queues))
     ledger.close()
@@ -219,18 +235,59 @@ def test_a_recorder_waits_for_its_database(queues, postgres, record, app):
     assert recorder.log().count('the ledger is back') == 1
 
 
-def test_a_recorder_started_before_its_database_waits_for_it(queues, postgres, record):
-    ledger = Ledger(postgres.database)
+def test_a_database_that_is_killed_again_and_again_loses_and_doubles_nothing(queues, server, record, app):
+    ledger = Ledger(server.database)
+    ledger('empty')
+    record(ledger)
+    tell(queues, [fact(number) for number in range(5000)])
+    for count in (0, 1000, 2500):
+        eventually(partial(more_than, ledger, count))
+        ledger.close()
+        server.kill()
+        server.start()
+        ledger = Ledger(server.database)
+    eventually(lambda: len(ledger('rows', 'Attempt', 'pk')) == 5000, seconds=60)
+    eventually(drained(queues))
+    assert sorted(ledger('rows', 'Order', 'key', 'attempts')) == sorted((f'EDX-{number}', 1) for number in range(5000))
+    ledger.close()
+
+
+def test_a_recorder_that_its_database_hung_up_on_opens_another_connection(queues, server, record):
+    ledger = Ledger(server.database)
+    ledger('empty')
+    recorder = record(ledger)
+    for number in (1, 2):       # with the first one it tidies up, too
+        tell(queues, [fact(number)])
+        eventually(partial(more_than, ledger, number - 1))
+    ledger('hang_up')
+    tell(queues, [fact(3)])
+    eventually(partial(more_than, ledger, 2))
+    ledger.close()
+    assert 'away' not in recorder.log()
+
+
+def test_parked_messages_are_taken_that_are_too_big_for_one_statement(queues, server, record, app):
+    ledger = Ledger(server.database)
+    ledger('empty')
+    for number in range(5):
+        park(app, number, b'\xff' * 6_000_000)
+    record(ledger)
+    eventually(lambda: ledger('queries.count_parked') == 5)
+    ledger.close()
+
+
+def test_a_recorder_started_before_its_database_waits_for_it(queues, server, record):
+    ledger = Ledger(server.database)
     ledger('empty')
     ledger.close()
-    postgres.kill()
+    server.kill()
     try:
         recorder = record(ledger)
         eventually(lambda: 'the ledger is away' in recorder.log())
     finally:
-        postgres.start()
+        server.start()
     tell(queues, [fact(1)])
-    ledger = Ledger(postgres.database)
+    ledger = Ledger(server.database)
     eventually(lambda: ledger('rows', 'Attempt', 'pk'))
     ledger.close()
 
@@ -271,6 +328,7 @@ def test_a_resent_message_goes_to_its_queue_as_it_came(queues, ledger, record, a
         ledger('resend', queues.url, number, who='bob')
 
 
+@pytest.mark.parametrize('ledger', ['postgresql'], indirect=True)
 def test_a_message_that_cannot_be_resent_stays_parked(node, queues, ledger, record, app):
     park(app, 1)
     recorder = record(ledger)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -257,6 +258,21 @@ def test_status_asks_for_a_beat_only_where_somebody_wants_one(command, given, tm
     FileFirings(given['SCHEDULE_STATE']).tick('one that is gone', time.time() - 600)
     given['SCHEDULE'] = {}
     assert 'no beat publishes its jobs' in command('status', **given).stdout
+
+
+def test_status_names_what_is_overdue(command, given, tmp_path):
+    given['DATABASES'] = {'default': {'NAME': str(tmp_path / 'no-ledger')}}
+    firings = FileFirings(given['SCHEDULE_STATE'])
+    firings.tick('one', time.time())
+    assert 'overdue' not in command('status', **given).stdout
+    firings.begin('resubmit (600 s)', time.time() // 600 * 600 - 1200)
+    done = command('status', **given)
+    assert 'beat      alive' in done.stdout
+    assert re.search(r'trouble: SCHEDULE\[resubmit\] is overdue since 20\S+ \S+ UTC: nobody has fired it', done.stdout)
+    assert done.returncode == 1
+    given['SCHEDULE'] = {'mail': {'task': 'x.y', 'interval': 60}}
+    assert 'trouble: no beat can start: environment ECOMMERCE_WORKER_SCHEDULE: SCHEDULE[mail] names the task x.y' in (
+        command('status', **given).stdout)
 
 
 def test_a_beat_with_a_wrong_schedule_does_not_start(environment, given):

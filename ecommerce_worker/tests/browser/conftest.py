@@ -160,13 +160,26 @@ def choose_password(browser: Browser) -> None:
 
 
 @pytest.fixture
-def at_work(console: Served, settings: dict[str, str], start_worker: Any, tmp_path: Path) -> Iterator[None]:  # noqa: F811
+def start(settings: dict[str, str], tmp_path: Path) -> Iterator[Callable[[str], None]]:
+    """Start a process of ours that runs until the test ends: ``start('recorder')``."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(name: str) -> None:
+        with (tmp_path / f'{name}.log').open('wb') as log:
+            started.append(subprocess.Popen([sys.executable, '-m', 'ecommerce_worker', name], env=settings,
+                                            stdout=log, stderr=log, start_new_session=True))
+
+    yield start
+    for process in started:
+        process.terminate()
+    for process in started:
+        process.wait(30)
+
+
+@pytest.fixture
+def at_work(console: Served, settings: dict[str, str], start_worker: Any,  # noqa: F811
+            start: Callable[[str], None]) -> None:
     """A worker and a recorder."""
     start_worker(**{name.removeprefix('ECOMMERCE_WORKER_'): value for name, value in settings.items()
                     if re.match('ECOMMERCE_WORKER_', name)}).ready()
-    with (tmp_path / 'recorder.log').open('wb') as log:
-        recorder = subprocess.Popen([sys.executable, '-m', 'ecommerce_worker', 'recorder'], env=settings, stdout=log,
-                                    stderr=log, start_new_session=True)
-    yield
-    recorder.terminate()
-    recorder.wait(30)
+    start('recorder')

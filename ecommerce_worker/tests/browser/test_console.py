@@ -1,10 +1,25 @@
 """Support staff and operators before the console, from the shop's message to the page and back."""
 
+import re
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+
 from selenium.webdriver.common.by import By
 
 from ecommerce_worker.demo.shop import Answer
 from ecommerce_worker.tests.broker.harness import eventually
 from ecommerce_worker.tests.browser.conftest import choose_password
+
+#: What a beat leaves behind that is gone.
+BEGUN = """
+import sys
+from ecommerce_worker.ledger.opening import open_ledger
+open_ledger()
+from ecommerce_worker.ledger.firings import LedgerFirings
+LedgerFirings(300.0).begin('resubmit (600 s)', float(sys.argv[1]))
+"""
 
 
 def stuck(shop, publish, browser, *numbers):
@@ -82,6 +97,32 @@ def test_an_operator_begins_by_the_printed_link_and_sends_many_again_at_once(
     browser.open('/parked/')
     assert 'Password' in browser.text
     assert numbers[2] not in browser.text
+
+
+def test_a_page_tells_which_processes_are_missing(console, browser, person):
+    person('vic', 'viewer')
+    browser.says('No worker is alive', 'No recorder is alive: this page does not move', 'No beat is alive')
+
+
+def test_the_schedule_shows_what_is_overdue_and_later_what_was_missed(at_work, settings, start, browser, person):
+    due = time.time() // 600 * 600
+    subprocess.run([sys.executable, '-c', BEGUN, str(due - 3600)], env=settings, check=True)
+    person('vic', 'viewer')
+    browser.open('/')
+    browser.says('1 recorder at work', 'No beat is alive: there has never been one', 'ecommerce-worker beat',
+                 'Overdue, and done by nobody: resubmit',
+                 f'overdue since {datetime.fromtimestamp(due - 3000, UTC):%Y-%m-%d %H:%M}')
+    start('beat')
+
+    def fired():
+        browser.open('/')
+        return re.search(r'(?s)(done|skipped).* [56] missed, 20', browser.text) and browser.text
+
+    text = eventually(fired)
+    assert 'Beat gave a sign of life' in text
+    assert 'verdue' not in text
+    row = browser.chrome.find_element(By.XPATH, '//table[@class="schedule"]/tbody/tr').text
+    assert row.startswith('resubmit\nevery 10 minutes\nresubmit_orders\n')
 
 
 def test_pages_fit_a_phone_and_are_dark_where_that_is_wished(at_work, shop, publish, browser, person):

@@ -23,7 +23,7 @@ from kombu.transport import memory
 
 from ecommerce_worker import runtime, settings
 from ecommerce_worker.http import Api
-from ecommerce_worker.tests.ledger import PrivatePostgres
+from ecommerce_worker.tests.ledger import PrivateMariadb, PrivatePostgres, PrivateServer, private
 
 hypothesis.settings.register_profile('unit', deadline=None, database=None, print_blob=True)
 hypothesis.settings.load_profile('unit')
@@ -210,15 +210,17 @@ def taken(channel: Any, queue: str) -> Any:
 
 
 @pytest.fixture(scope='session')
-def postgres() -> Iterator[PrivatePostgres]:
+def postgresql() -> Iterator[PrivateServer]:
     """A PostgreSQL for this session."""
-    if PrivatePostgres.program('initdb') is None:
-        why = 'there is no PostgreSQL: deploy/install.sh postgresql installs it'
-        if os.environ.get('CI') or os.environ.get('REQUIRE_BROKER'):
-            pytest.fail(why)
-        pytest.skip(why)
-    with PrivatePostgres() as postgres:
-        yield postgres
+    with private(PrivatePostgres) as server:
+        yield server
+
+
+@pytest.fixture(scope='session')
+def mysql() -> Iterator[PrivateServer]:
+    """A MariaDB for this session."""
+    with private(PrivateMariadb) as server:
+        yield server
 
 
 @pytest.fixture

@@ -8,10 +8,13 @@ import pytest
 from celery import Celery
 
 from ecommerce_worker import settings
-from ecommerce_worker.beat import CLAIM_SECONDS, COMMAND, FileFirings, Scheduler, schedule_problems
+from ecommerce_worker.beat import COMMAND, FileFirings, Scheduler, overdue, schedule_problems
 from ecommerce_worker.errors import Misconfigured
+from ecommerce_worker.schedule.firing import CLAIM_SECONDS
+from ecommerce_worker.schedule.timing import Every
 from ecommerce_worker.schedule.v1 import tasks
 from ecommerce_worker.task import task
+from ecommerce_worker.tests.clock import Clock
 from ecommerce_worker.tests.unit.conftest import taken
 from ecommerce_worker.worker import chores
 
@@ -28,19 +31,9 @@ def endless(self, number=0):
     """A task that cannot expire."""
 
 
-class Clock:
-    """A clock that tests turn."""
-
-    def __init__(self, now=NOON):
-        self.now = now
-
-    def __call__(self):
-        return self.now
-
-
 @pytest.fixture
 def clock():
-    return Clock()
+    return Clock(NOON)
 
 
 @pytest.fixture
@@ -219,7 +212,8 @@ def test_what_was_due_while_no_beat_ran_is_fired_once_and_told(beat, clock, fire
     scheduler.tick()
     scheduler.tick()
     assert [kwargs for _, _, kwargs, _ in fired()] == [{'not_after': NOON + 4 * 86_400 - 2 * 3600}]
-    assert 'late: entry=index due=2026-11-24T10:00:00Z last=2026-11-21T10:00:00Z it is fired once' in caplog.text
+    assert ('late: entry=index due=2026-11-24T10:00:00Z last=2026-11-21T10:00:00Z missed=2 it is fired once'
+            in caplog.text)
 
 
 def test_what_has_expired_while_no_beat_ran_is_told_and_left_out(beat, clock, fired, caplog):
@@ -232,6 +226,37 @@ def test_what_has_expired_while_no_beat_ran_is_told_and_left_out(beat, clock, fi
     clock.now += 79_201
     beat(**schedule).tick()
     assert len(fired()) == 1
+
+
+@pytest.mark.parametrize('expires, remembered', [(None, ('fired', 2)), ('1h', ('expired', 2))])
+def test_how_many_were_missed_is_remembered_once(beat, clock, firings, expires, remembered):
+    told = []
+
+    class Telling(FileFirings):
+        def fired(self, *args):
+            told.append(('fired', args[-1]))
+            super().fired(*args)
+
+        def expired(self, *args):
+            told.append(('expired', args[-1]))
+            super().expired(*args)
+
+    scheduler = beat(index={**MAIL, 'interval': None, 'crontab': '0 10 * * *', 'expires': expires})
+    scheduler.firings = Telling(firings._path)
+    scheduler.tick()
+    clock.now += 3 * 86_400
+    for _ in range(2):
+        scheduler.tick()
+    clock.now += 79_200
+    scheduler.tick()
+    assert told == [remembered, ('fired', 0)]
+
+
+@pytest.mark.parametrize('last, now, since', [
+    (None, NOON, None), (NOON - 600, NOON, None), (NOON - 600, NOON + 59, None), (NOON - 600, NOON + 61, NOON),
+    (NOON - 3600, NOON, NOON - 3000), (NOON, NOON + 61, None), (NOON + 1200, NOON, None)])
+def test_an_entry_is_overdue_a_minute_after_nobody_has_fired_it(last, now, since):
+    assert overdue(Every(600), last, now) == since
 
 
 def test_an_entry_with_another_time_begins_anew(beat, clock, fired):

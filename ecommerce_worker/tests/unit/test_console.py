@@ -137,7 +137,7 @@ WORDS = """
 from datetime import UTC, datetime, timedelta
 from ecommerce_worker.ledger.opening import open_ledger
 open_ledger()
-from ecommerce_worker.console.wording import ordinal, sentence, span
+from ecommerce_worker.console.wording import every, ordinal, sentence, span
 from ecommerce_worker.ledger.queries import Entry
 now = datetime(2026, 11, 21, 12, tzinfo=UTC)
 def said(state, task='ecommerce_worker.fulfillment.v1.tasks.fulfill_order', next_try=None, attempts=1, reason='why.'):
@@ -152,6 +152,7 @@ print(said('parked'))
 print(said('discarded'))
 print(said('trying', reason=''))
 print(*map(ordinal, (1, 2, 3, 4, 11, 12, 21, 112)), span(timedelta(seconds=1)), span(timedelta(seconds=-5)))
+print(*map(every, (60, 90, 600, 3600, 86400, 172800, 1.5)), sep=', ')
 """
 
 
@@ -175,7 +176,8 @@ def test_each_state_is_a_plain_sentence():
         'The order is stuck until a person decides, since 2026-11-21 12:00 UTC: why.',
         'The order was given up on 2026-11-21 12:00 UTC: why.',
         'The order is with a worker, or about to be, since 2026-11-21 12:00 UTC.',
-        '1st 2nd 3rd 4th 11th 12th 21st 112th 1 second 0 seconds']
+        '1st 2nd 3rd 4th 11th 12th 21st 112th 1 second 0 seconds',
+        'every minute, every 90 seconds, every 10 minutes, every hour, every day, every 2 days, every 1.5 seconds']
 
 
 RUN = """
@@ -212,6 +214,28 @@ def test_a_ledger_of_another_version_is_left_alone(tmp_path):
     change = (f'{MIGRATE}; import sqlite3; db = sqlite3.connect("{tmp_path}/x"); '
               'db.execute("UPDATE django_migrations SET name = \'0009_new\'"); db.commit(); db.close()')
     assert 'newer version (migration 0009_new)' in running(change, NAME=str(tmp_path / 'x'))
+
+
+@pytest.mark.parametrize('options, why', [
+    (['--threads', 'nine'], "argument --threads: invalid int value: 'nine'"),
+    (['--nonsense'], 'unrecognized arguments: --nonsense'),
+    (['app:app'], 'unrecognized arguments: app:app'),
+    (['-c', 'gunicorn.conf.py'], 'no file is read here: give its settings as options'),
+])
+def test_options_that_gunicorn_does_not_take_end_it_before_it_begins(tmp_path, options, why):
+    done = process(RUN.format(before=MIGRATE, run=f'serve.run(options={options})'),
+                   **environment_of({'NAME': str(tmp_path / 'x')}))
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (2, f'ecommerce-worker console: error: {why}')
+
+
+def test_options_of_gunicorns_overrule_ours(tmp_path):
+    log = tmp_path / 'access.log'
+    environment = {**environment_of({'NAME': str(tmp_path / 'ledger.sqlite3')}),
+                   'ECOMMERCE_WORKER_CONSOLE_ADDRESS': f'127.0.0.1:{free_port()}',
+                   'ECOMMERCE_WORKER_BROKER_URL': 'amqp://127.0.0.1:1//'}
+    with served(tmp_path, environment, '--access-logfile', str(log)) as console:
+        urllib.request.urlopen(f'{console.url}/login/', timeout=10).close()
+        eventually(lambda: 'GET /login/' in log.read_text())
 
 
 def test_who_is_invited_gets_a_whole_address(tmp_path):

@@ -3,12 +3,15 @@
 import contextlib
 import re
 import time
+from datetime import UTC, datetime
 from urllib.parse import quote
 
 import pytest
 
+from ecommerce_worker.beat import id_of
 from ecommerce_worker.facts import Fact
 from ecommerce_worker.ledger.parcels import Parcel
+from ecommerce_worker.schedule.entries import RETENTION, Entry
 from ecommerce_worker.tests.console import Console
 from ecommerce_worker.tests.ledger import Refused, environment_of
 from ecommerce_worker.tests.unit.conftest import Peer, reply
@@ -287,6 +290,104 @@ def test_personal_data_is_shown_to_operators_only_who_ask_for_it_on_record(conso
     assert audits(console) == []
     assert SECRET in console('visit', f'/parked/{number}/body/', who='operator', send={}).text
     assert audits(console) == [('operator', 'read', 'EDX-1', 'its contents were looked at')]
+
+
+# -- the schedule -----------------------------------------------------------------------------------------------------
+
+RESUBMIT = Entry('resubmit', 'ecommerce_worker.worker.chores.resubmit_orders', interval=600)
+
+
+def of_schedule(console):
+    """What the front page says of it."""
+    return console('visit', '/', who='viewer').words.partition(' Schedule ')[2]
+
+
+def firing(console, ago, *, published=True, missed=0):
+    """A beat, alive, has fired or left out the entry when it was due so many firings ago; when that was."""
+    due = (time.time() // 600 - ago) * 600
+    console('firings', 'tick', 'one', time.time())
+    console('firings', 'begin', RESUBMIT.key, due - 6000)
+    console('firings', 'claim', RESUBMIT.key, due, 'one', due)
+    console('firings', 'fired' if published else 'expired', RESUBMIT.key, due, 'one', missed)
+    return due
+
+
+def minute(seconds):
+    return f'{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M}'
+
+
+def test_the_schedule_shows_what_was_fired_how_it_ended_and_when_it_is_due_next(console):
+    due = firing(console, 0)
+    assert 'resubmit every 10 minutes resubmit_orders' in of_schedule(console)
+    assert f'{minute(due)} nothing heard of it yet' in of_schedule(console)
+    task, id_ = RESUBMIT.task, id_of(RESUBMIT, due)
+    console('entries.record', [fact('retrying', 9, task=task, key='', id=id_),
+                               fact('skipped', 5, task=task, key='', id=id_, reason='messages are queued'),
+                               fact('parked', 1, task=task, key='', id='another')])
+    words = of_schedule(console)
+    assert f'{minute(due)} skipped : messages are queued ' in words
+    assert minute(due + 600) in words or minute(due + 1200) in words
+    assert 'Beat gave a sign of life' in words
+    assert 'verdue' not in words
+    assert 'missed' not in words
+
+
+def test_a_page_without_a_beat_says_what_that_means(console):
+    assert 'No beat is alive: there has never been one.' in of_schedule(console)
+    assert 'started with ecommerce-worker beat' in of_schedule(console)
+    assert 'No beat knows' not in of_schedule(console)
+    console('firings', 'tick', 'one', time.time() - 7300)
+    assert 'No beat is alive: the last sign of life was 2 hours ago.' in of_schedule(console)
+
+
+def test_what_nobody_has_fired_is_overdue(console):
+    due = firing(console, 3)
+    words = of_schedule(console)
+    assert 'Overdue, and done by nobody: resubmit.' in words
+    assert f'overdue since {minute(due + 600)}' in words
+
+
+def test_what_the_recorder_does_is_shown_and_is_not_beats(console):
+    console('firings', 'tick', 'one', time.time())
+    assert 'retention 30 3 * * * retention not yet' in of_schedule(console)
+    assert 'No beat knows resubmit:' in of_schedule(console)
+    entry = Entry('retention', RETENTION, crontab='30 3 * * *')
+    due = (time.time() - 3.5 * 3600) // 86_400 * 86_400 + 3.5 * 3600
+    console('firings', 'begin', entry.key, due - 86_400)
+    console('firings', 'claim', entry.key, due, 'one', due)
+    console('firings', 'fired', entry.key, due, 'one', 0)
+    assert f'retention 30 3 * * * retention {minute(due)} {minute(due + 86_400)}' in of_schedule(console)
+
+
+def test_an_entry_that_no_beat_knows_is_named(console):
+    console('firings', 'tick', 'one', time.time())
+    assert 'No beat knows resubmit: start all beats anew after a change of SCHEDULE.' in of_schedule(console)
+    assert 'not yet' in of_schedule(console)
+
+
+@pytest.mark.parametrize('published, said', [(True, '5 missed, '), (False, '6 missed, ')])
+def test_what_was_missed_is_shown(console, published, said):
+    due = firing(console, 0, published=published, missed=5)
+    assert said + minute(due) in of_schedule(console)
+
+
+def test_what_was_missed_is_not_shown_for_ever(console):
+    firing(console, 8 * 144, missed=5)
+    assert 'missed' not in of_schedule(console)
+
+
+@pytest.mark.parametrize('schedule, zone, said', [
+    ("{'mail': {'task': 'x.y', 'interval': 60}}", 'UTC',
+     'With these settings no beat can start: environment ECOMMERCE_WORKER_SCHEDULE: SCHEDULE[mail] names the task x.y'),
+    (str({name: {'enabled': False} for name in ('resubmit', 'retention', 'housekeeping')}), 'UTC',
+     'There is nothing in SCHEDULE.'),
+    ("{'resubmit': {'crontab': '0 3 * * sun', 'interval': None}}", 'Europe/Berlin', '0 3 * * sun (Europe/Berlin)')])
+def test_other_schedules_are_shown_as_they_are(tmp_path, schedule, zone, said):
+    with contextlib.closing(Console({
+            **environment_of({'NAME': str(tmp_path / 'ledger.sqlite3')}), 'ECOMMERCE_WORKER_SCHEDULE': schedule,
+            'ECOMMERCE_WORKER_CELERY_TIMEZONE': zone,
+            'ECOMMERCE_WORKER_BROKER_URL': 'amqp://127.0.0.1:1//'})) as console:
+        assert said in of_schedule(console)
 
 
 # -- deciding ---------------------------------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import ecommerce_worker
-from ecommerce_worker.beat import CLAIM_SECONDS, FileFirings
+from ecommerce_worker.beat import FileFirings
+from ecommerce_worker.schedule.firing import CLAIM_SECONDS
 from ecommerce_worker.tests.ledger import Ledger, Refused, environment_of
 
 NOON = 1_795_262_400.0
@@ -25,15 +26,16 @@ class InLedger:
         return lambda *args: self._ledger('firings', method, *args)
 
 
-@pytest.fixture(scope='module', params=['file', 'sqlite', 'postgresql'])
+@pytest.fixture(scope='module', params=['file', 'sqlite', 'postgresql', 'mysql'])
 def machines(request, tmp_path_factory):
     """The same firings as two machines have them."""
     directory = tmp_path_factory.mktemp('firings')
     if request.param == 'file':
         yield [FileFirings(directory / 'a' / 'schedule.sqlite3') for _ in range(2)]
         return
-    postgres = request.getfixturevalue('postgres') if request.param == 'postgresql' else None
-    database = postgres.database if postgres else {'NAME': str(directory / 'ledger.sqlite3')}
+    database = {'NAME': str(directory / 'ledger.sqlite3')}
+    if request.param != 'sqlite':
+        database = request.getfixturevalue(request.param).database
     ledgers = [Ledger(database), Ledger(database)]
     # One after the other: each brings the schema up to date as it begins.
     for ledger in ledgers:
@@ -77,14 +79,23 @@ def test_a_claim_ends(machines, entry):
     machines[0].begin(entry, BEGUN)
     assert machines[0].claim(entry, DUE, 'one', DUE) is True
     assert machines[1].claim(entry, DUE, 'two', DUE + CLAIM_SECONDS + 1) is True
-    machines[0].fired(entry, DUE, 'one')
+    machines[0].fired(entry, DUE, 'one', 0)
     assert machines[0].last(entry) == BEGUN
 
 
 def test_what_was_fired_is_not_to_be_had_any_more_and_the_next_one_is(machines, entry):
     machines[0].begin(entry, BEGUN)
     machines[0].claim(entry, DUE, 'one', DUE)
-    machines[0].fired(entry, DUE, 'one')
+    machines[0].fired(entry, DUE, 'one', 0)
+    assert machines[1].last(entry) == DUE
+    assert machines[1].claim(entry, DUE, 'two', DUE + 1) is False
+    assert machines[1].claim(entry, DUE + 60, 'two', DUE + 60) is True
+
+
+def test_what_was_left_out_is_not_to_be_had_any_more(machines, entry):
+    machines[0].begin(entry, BEGUN)
+    machines[0].claim(entry, DUE, 'one', DUE)
+    machines[0].expired(entry, DUE, 'one', 3)
     assert machines[1].last(entry) == DUE
     assert machines[1].claim(entry, DUE, 'two', DUE + 1) is False
     assert machines[1].claim(entry, DUE + 60, 'two', DUE + 60) is True
@@ -130,7 +141,7 @@ def test_of_claims_at_the_same_moment_one_is_granted(machines, entry):
         for thread in threads:
             thread.join()
         assert len(granted) == 1
-        machines[0].fired(entry, due, granted[0])
+        machines[0].fired(entry, due, granted[0], 0)
 
 
 def test_the_last_sign_of_life_of_any_beat_is_told(machines):
@@ -138,6 +149,59 @@ def test_the_last_sign_of_life_of_any_beat_is_told(machines):
     machines[1].tick('two', NOON + 7)
     machines[0].tick('one', NOON + 5)
     assert machines[0].ticked() == NOON + 7
+
+
+# --- What the ledger tells of them beside
+
+@pytest.fixture(scope='module')
+def ledger(tmp_path_factory):
+    ledger = Ledger({'NAME': str(tmp_path_factory.mktemp('told') / 'ledger.sqlite3')})
+    yield ledger
+    ledger.close()
+
+
+def told(ledger, entry):
+    """When it was due when it was published last; how many were missed when some were last, and until when."""
+    [found] = ledger('rows', 'Firing', 'published', 'missed', 'missed_at', entry__startswith=entry)
+    return found
+
+
+def over(ledger, entry, how, due, missed):
+    """The firing that was due then was fired, or has expired."""
+    firings = InLedger(ledger)
+    firings.claim(entry, due, 'one', due)
+    getattr(firings, how)(entry, due, 'one', missed)
+
+
+def test_an_entry_that_has_begun_was_neither_published_nor_missed(ledger, entry):
+    InLedger(ledger).begin(entry, BEGUN)
+    assert told(ledger, entry) == (None, 0, None)
+
+
+def test_what_was_missed_last_is_remembered_when_nothing_was_since(ledger, entry):
+    InLedger(ledger).begin(entry, BEGUN)
+    over(ledger, entry, 'fired', DUE, 0)
+    assert told(ledger, entry) == (DUE, 0, None)
+    over(ledger, entry, 'fired', DUE + 360, 5)
+    over(ledger, entry, 'fired', DUE + 420, 0)
+    assert told(ledger, entry) == (DUE + 420, 5, DUE + 360)
+    over(ledger, entry, 'fired', DUE + 540, 1)
+    assert told(ledger, entry) == (DUE + 540, 1, DUE + 540)
+
+
+def test_what_has_expired_is_one_more_that_was_missed(ledger, entry):
+    InLedger(ledger).begin(entry, BEGUN)
+    over(ledger, entry, 'fired', DUE, 0)
+    over(ledger, entry, 'expired', DUE + 360, 5)
+    assert told(ledger, entry) == (DUE, 6, DUE + 360)
+
+
+def test_what_another_beat_has_taken_over_is_not_told_by_the_first(ledger, entry):
+    InLedger(ledger).begin(entry, BEGUN)
+    InLedger(ledger).claim(entry, DUE, 'one', DUE)
+    InLedger(ledger).claim(entry, DUE, 'two', DUE + CLAIM_SECONDS + 1)
+    InLedger(ledger).fired(entry, DUE, 'one', 5)
+    assert told(ledger, entry) == (None, 0, None)
 
 
 # --- Where they are kept
@@ -181,12 +245,14 @@ def test_a_ledger_that_is_away_is_not_done_without():
     assert choice({'ENGINE': 'django.db.backends.postgresql', 'HOST': '/no/such/place', 'NAME': 'x'}) == ['LedgerAway']
 
 
-def test_a_ledger_that_comes_back_is_used_again(postgres):
-    ledger = Ledger(postgres.database)
+@pytest.mark.parametrize('server, hang_up', [
+    ('postgresql', 'SELECT pg_terminate_backend(pg_backend_pid())'), ('mysql', 'KILL CONNECTION_ID()')])
+def test_a_ledger_that_comes_back_is_used_again(request, server, hang_up):
+    ledger = Ledger(request.getfixturevalue(server).database)
     try:
         InLedger(ledger).begin('there (60 s)', BEGUN)
         with pytest.raises(Refused):
-            ledger('execute', 'SELECT pg_terminate_backend(pg_backend_pid())')
+            ledger('execute', hang_up)
         with pytest.raises(Refused, match='LedgerAway'):
             InLedger(ledger).last('there (60 s)')
         assert InLedger(ledger).last('there (60 s)') == BEGUN

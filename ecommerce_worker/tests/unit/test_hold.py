@@ -14,7 +14,7 @@ from ecommerce_worker.tests.clock import Clock
 
 @pytest.fixture
 def clock():
-    return Clock()
+    return Clock(0.0)
 
 
 @pytest.fixture

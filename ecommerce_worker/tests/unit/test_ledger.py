@@ -1,4 +1,4 @@
-"""The ledger: what it makes of facts and parked messages, on SQLite and on PostgreSQL."""
+"""The ledger: what it makes of facts and parked messages, on each of the databases."""
 
 import json
 import subprocess
@@ -7,11 +7,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from django.db import DataError, IntegrityError, OperationalError
 
 import ecommerce_worker
 from ecommerce_worker.facts import Fact
 from ecommerce_worker.ledger.database import database, path_of
 from ecommerce_worker.ledger.parcels import Aside, Parcel
+from ecommerce_worker.schedule.entries import RETENTION
 from ecommerce_worker.tests.ledger import Ledger, Refused, environment_of
 from ecommerce_worker.wire import NOTES, Raw
 
@@ -19,13 +21,13 @@ TASK = 'ecommerce_worker.fulfillment.v1.tasks.fulfill_order'
 NOW = datetime.now(UTC).timestamp()
 
 
-@pytest.fixture(scope='session', params=['sqlite', 'postgresql'])
+@pytest.fixture(scope='session', params=['sqlite', 'postgresql', 'mysql'])
 def opened(request, tmp_path_factory):
-    """A ledger on either."""
+    """A ledger on each."""
     if request.param == 'sqlite':
         opened = Ledger({'NAME': str(tmp_path_factory.mktemp('ledger') / 'a' / 'ledger.sqlite3')})
     else:
-        opened = Ledger(request.getfixturevalue('postgres').database)
+        opened = Ledger(request.getfixturevalue(request.param).database)
     yield opened
     opened.close()
 
@@ -148,6 +150,14 @@ def test_a_parked_message_belongs_to_the_order_of_its_site(ledger):
     assert states(ledger) == [('EDX-1', 'parked', 1)]
 
 
+def test_keys_that_differ_in_case_or_in_an_accent_are_different(ledger):
+    keys = ['EDX-1', 'edx-1', 'ÉDX-1', '\N{PARTY POPPER}']
+    ledger('entries.record', [fact(key=key) for key in keys], [parcel(key, key=key) for key in keys])
+    for key in keys:
+        assert [each['key'] for each in ledger('queries.search', key)] == [key]
+        assert [each['id'] for each in ledger('queries.parked', key=key)] == [key]
+
+
 @pytest.mark.parametrize('chosen, ids', [
     ({}, ['id-1', 'id-2', 'od-3']), ({'key': 'EDX-2'}, ['id-2']), ({'task': 'fulfill_order'}, ['id-1', 'id-2']),
     ({'task': 'order'}, []), ({'ids': ['id-']}, ['id-1', 'id-2']), ({'ids': ['id-2', 'od-3']}, ['id-2', 'od-3']),
@@ -241,7 +251,7 @@ def test_what_is_over_goes_and_what_is_not_stays(ledger):
     old = NOW - 100 * 86_400
     ledger('entries.record', [fact('done', old), fact('retrying', old, key='EDX-2'), fact('done', key='EDX-3')],
            [parcel(key='EDX-4', parked_at=old)])
-    ledger('entries.trim', 90)
+    ledger('chores.retention', 90)
     assert sorted(states(ledger)) == [('EDX-2', 'waiting', 1), ('EDX-3', 'fulfilled', 1), ('EDX-4', 'parked', 0)]
     assert len(ledger('rows', 'Attempt', 'pk')) == 1
     assert ledger('queries.count_parked') == 1
@@ -249,7 +259,7 @@ def test_what_is_over_goes_and_what_is_not_stays(ledger):
 
 def test_what_is_parked_is_erased_when_the_operator_says_so(ledger):
     ledger('entries.record', (), [parcel(parked_at=NOW - 100 * 86_400), parcel('id-2', key='EDX-2')])
-    assert ledger('entries.trim', 90, 30) == 1
+    assert sum(ledger('chores.retention', 90, 30)) == 1
     assert ledger('rows', 'ParkedMessage', 'body', 'headers', 'settled')[0] == (None, '', 'erased')
     assert sorted(ledger('rows', 'Order', 'key', 'state')) == [('EDX-1', 'discarded'), ('EDX-2', 'parked')]
 
@@ -257,8 +267,40 @@ def test_what_is_parked_is_erased_when_the_operator_says_so(ledger):
 def test_what_was_settled_goes_when_its_time_is_over(ledger):
     ledger('entries.record', (), [parcel(parked_at=NOW - 9)])
     ledger('decisions.discard', ledger('rows', 'ParkedMessage', 'pk')[0], who='ada', reason='')
-    ledger('entries.trim', 90, now=datetime.now(UTC) + timedelta(days=91))
+    ledger('chores.retention', 90, now=datetime.now(UTC) + timedelta(days=91))
     assert [ledger('rows', model, 'pk') for model in ('Order', 'ParkedMessage', 'Audit')] == [[], [], []]
+
+
+# -- what the recorder does by the clock ------------------------------------------------------------------------------
+
+MONDAY = datetime(2026, 11, 23, tzinfo=UTC).timestamp()
+AT_3_30, AT_4_00 = 3.5 * 3600, 4 * 3600.0
+
+
+def test_the_first_look_begins_with_what_was_due_last(ledger):
+    ledger('entries.record', [fact(started=NOW - 100 * 86_400)])
+    assert ledger('chores_at', MONDAY) == {
+        'retention': MONDAY - 86_400 + AT_3_30, 'housekeeping': MONDAY - 86_400 + AT_4_00}
+    assert states(ledger) != []
+
+
+def test_each_is_done_when_it_is_due(ledger):
+    ledger('entries.record', [fact(started=NOW - 100 * 86_400)])
+    sunday = MONDAY + 6 * 86_400
+    assert ledger('chores_at', MONDAY, MONDAY + AT_3_30 - 1) == ledger('chores_at', MONDAY)
+    assert states(ledger) != []
+    assert ledger('chores_at', MONDAY + AT_3_30, sunday + AT_4_00 + 5) == {
+        'retention': sunday + AT_3_30, 'housekeeping': sunday + AT_4_00}
+    assert states(ledger) == []
+
+
+def test_one_that_fails_does_not_stop_the_others_and_is_tried_again(ledger):
+    ledger('chores_at', MONDAY)
+    sunday = MONDAY + 6 * 86_400
+    done = ledger('chores_at', sunday + AT_4_00, broken=RETENTION)
+    assert done == {'retention': MONDAY - 86_400 + AT_3_30, 'housekeeping': sunday + AT_4_00}
+    assert ledger('chores_at', sunday + AT_4_00 + 60) == done
+    assert ledger('chores_at', sunday + AT_4_00 + 301)['retention'] == sunday + AT_3_30
 
 
 # -- opening ----------------------------------------------------------------------------------------------------------
@@ -320,6 +362,22 @@ def test_a_database_that_cannot_be_used_is_one_line(given, text):
     found = opening(**given)
     assert text in found
     assert found.count('\n') == 1
+
+
+def test_a_mysql_that_mixes_up_orders_is_refused_with_what_mends_it(mysql):
+    ledger = Ledger(mysql.database)
+    ledger('execute', 'CREATE DATABASE `a-b` COLLATE utf8mb4_general_ci')
+    ledger.close()
+    assert opening(**{**mysql.database, 'NAME': 'a-b'}).endswith(
+        'its collation, utf8mb4_general_ci, mixes up orders: '
+        'ALTER DATABASE `a-b` CHARACTER SET utf8mb4 COLLATE utf8mb4_bin\n')
+
+
+def test_what_a_database_says_is_told_without_the_values_of_a_row(ledger):
+    said = {OperationalError(1213, 'deadlock'): "(1213, 'deadlock')", OperationalError('away\nlearner@'): 'away',
+            DataError(1366, "Incorrect string value: 'learner@'"): 'DataError',
+            IntegrityError(1062, "Duplicate entry 'learner@'"): 'IntegrityError'}
+    assert [ledger('opening.said', error) for error in said] == list(said.values())
 
 
 def test_a_file_is_for_its_owner_only(tmp_path):

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecommerce_worker.beat import timing_of
-from ecommerce_worker.schedule.entries import Entry
+from ecommerce_worker.schedule.entries import Entry, timing_of
 from ecommerce_worker.schedule.timing import Every
 
 BERLIN = ZoneInfo('Europe/Berlin')
@@ -58,6 +57,38 @@ def test_an_interval_is_counted_from_1970(now, latest, coming):
     assert (Every(600).latest(now), Every(600).coming(now)) == (latest, coming)
 
 
+@pytest.mark.parametrize('text, first, last, count', [
+    ('* * * * *', '2026-11-21T10:00', '2026-11-21T10:01', 0),
+    ('* * * * *', '2026-11-21T23:58', '2026-11-22T00:03', 4),
+    ('0 10 * * *', '2026-11-21T10:00', '2026-11-24T10:00', 2),
+    ('0 3 * * sun', '2026-11-01T03:00', '2026-11-29T03:00', 3),
+    ('0 0 29 2 *', '2024-02-29T00:00', '2032-02-29T00:00', 1),
+])
+def test_what_a_crontab_leaves_out_between_two_times_is_counted(text, first, last, count):
+    assert cron(text).between(at(first), at(last)) == count
+
+
+def test_a_time_that_the_clock_repeats_or_leaves_out_is_counted_once():
+    hourly = cron('30 * * * *', BERLIN)
+    for day in ('2026-03-29', '2026-10-25'):
+        first, last = at(f'{day}T00:30', BERLIN), at(f'{day}T05:30', BERLIN)
+        assert hourly.between(first, last) == sum(1 for _ in steps(hourly, first, last)) - 1
+
+
+def steps(timing, first, last):
+    while (first := timing.coming(first)) <= last:
+        yield first
+
+
+@given(st.floats(1, 1e6), st.floats(0, 4e9), st.integers(1, 1000))
+def test_of_an_interval_nothing_is_left_out_but_what_is(seconds, now, missed):
+    timing = Every(seconds)
+    first = timing.latest(now)
+    following = timing.latest(first + seconds * 1.5)
+    assert timing.between(first, following) == 0
+    assert timing.between(first, timing.latest(first + seconds * (missed + 1.5))) == missed
+
+
 @given(st.sampled_from(['* * * * *', '*/7 3,4 * * *', '0 3 * * sun', '15 10 1 */2 *']),
        st.floats(0, 4e9), st.sampled_from([UTC, BERLIN, ZoneInfo('Asia/Kathmandu'), ZoneInfo('America/St_Johns')]))
 def test_whatever_is_due_comes_after_what_was_due(text, now, zone):
@@ -73,6 +104,7 @@ def test_whatever_is_due_comes_after_what_was_due(text, now, zone):
 @pytest.mark.parametrize('text, reason', [
     ('0 10 * *', '4 fields and not 5'), ('', '0 fields'), ('@daily', '1 fields'), ('61 * * * *', '61'),
     ('0 25 * * *', '25'), ('x * * * *', "'x'"), ('0 0 31 2 *', 'never'), ('0 0 0 * *', '0'), ('*/0 * * * *', 'zero'),
+    ('1,, * * * *', 'empty part'), ('*/ * * * *', 'empty filter'),
 ])
 def test_a_crontab_that_cannot_be_is_refused(text, reason):
     with pytest.raises(ValueError, match=reason):

@@ -1,0 +1,28 @@
+"""Django's MySQL and MariaDB as a ledger needs them: by a driver without a compiler, and with exact look-ups."""
+
+from fnmatch import fnmatch
+
+import pymysql
+
+# Django knows its driver by the name of another one.
+pymysql.install_as_MySQLdb()
+
+from django.db import NotSupportedError  # noqa: E402
+from django.db.backends.mysql import base  # noqa: E402
+
+
+class DatabaseWrapper(base.DatabaseWrapper):
+    """Django's, for databases in which EDX-1 and edx-1 are two orders."""
+
+    # With `LIKE BINARY`, as Django has it, no index is used; in such a database it says the same.
+    operators = base.DatabaseWrapper.operators | {'startswith': 'LIKE %s', 'endswith': 'LIKE %s'}
+
+    def check_database_version_supported(self) -> None:
+        """Raise ``NotSupportedError`` for another database too: at the first connection of a process."""
+        super().check_database_version_supported()
+        with self.cursor() as cursor:
+            cursor.execute('SELECT DATABASE(), @@collation_database')
+            name, collation = cursor.fetchone()
+        if not fnmatch(collation, 'utf8mb4_*bin'):
+            raise NotSupportedError(f'its collation, {collation}, mixes up orders: ALTER DATABASE '
+                                    f'{self.ops.quote_name(name)} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin')
