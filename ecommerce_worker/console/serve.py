@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import socket
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from ecommerce_worker import runtime
 from ecommerce_worker.console.address import url_of
 from ecommerce_worker.console.opening import open_console
+from ecommerce_worker.errors import WorkerError
 
 #: As many pages as are made at once.
 THREADS: Final = 8
 
 #: Seconds for the pages under way when it is told to stop.
 GRACE: Final = 10
+
+
+class AddressUnusable(WorkerError):
+    """Nobody can listen there: somebody else does, or it is no address of this machine."""
 
 
 def run(say: Callable[[str], None] = print, options: Sequence[str] = (), *, debug: bool = False) -> None:
@@ -32,8 +38,8 @@ def run(say: Callable[[str], None] = print, options: Sequence[str] = (), *, debu
     server = _server({
         'bind': settings.CONSOLE_ADDRESS, 'worker_class': 'gthread', 'threads': THREADS, 'workers': 1,
         'graceful_timeout': GRACE, 'control_socket_disable': True, 'proc_name': 'ecommerce-console',
-        'loglevel': 'debug' if debug else 'warning'}, options)
-    _greet(say)
+        'loglevel': 'debug' if debug else 'warning', 'when_ready': lambda _: _greet(say)}, options)
+    _require_free(server.cfg.address)
     server.run()
 
 
@@ -46,18 +52,33 @@ def invite(name: str, role: str = '') -> str:
 
 
 def _greet(say: Callable[[str], None]) -> None:
+    from django.db import connections
+
     from ecommerce_worker.console import accounts
 
     url = url_of(runtime.current().settings)
     say(f'the console is at {url}/')
     if not accounts.is_anybody_there():
-        link = accounts.invite('operator')
-        say(f'nobody can log in yet; choose the password of "operator" within a day: {url}{link}')
+        say('nobody can log in yet; choose the password of "operator" within a day: '
+            f'{url}{accounts.first_link()}')
+    # The processes that serve are made next; they must not share a connection with this one.
+    connections.close_all()
+
+
+def _require_free(addresses: Iterable[Any]) -> None:
+    """Gunicorn would try for five seconds, and tell each time."""
+    for address in addresses:
+        if isinstance(address, tuple):
+            try:
+                socket.create_server(address, family=socket.AF_INET6 if ':' in address[0] else socket.AF_INET).close()
+            except OSError as error:
+                why = str(error.strerror).partition(' (')[0]
+                raise AddressUnusable(f'the console cannot listen on {":".join(map(str, address))} ({why}); '
+                                      'CONSOLE_ADDRESS names another') from None
 
 
 def _server(ours: Mapping[str, Any], options: Sequence[str]) -> Any:
     from django.core.wsgi import get_wsgi_application
-    from django.db import connections
     from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 
     class Server(BaseApplication):
@@ -75,8 +96,7 @@ def _server(ours: Mapping[str, Any], options: Sequence[str]) -> Any:
                 self.cfg.set(name, value)
 
         def load(self) -> Any:
-            """The pages; in the process that serves them, which must not share a connection with its parent."""
+            """The pages, in the process that serves them."""
             return get_wsgi_application()
 
-    connections.close_all()
     return Server('%(prog)s [--debug] [GUNICORN OPTIONS]...', prog='ecommerce-worker console')

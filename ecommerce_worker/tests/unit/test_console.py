@@ -2,6 +2,7 @@
 
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -255,3 +256,29 @@ def test_the_first_start_prints_a_link_and_no_password(tmp_path):
         console.process.send_signal(signal.SIGTERM)
         assert console.process.wait(20) == 0
     assert not list(tmp_path.glob('*.ctl'))
+
+
+def test_a_link_that_was_printed_stays_good_when_the_console_is_started_again(tmp_path):
+    environment = {**environment_of({'NAME': str(tmp_path / 'ledger.sqlite3')}),
+                   'ECOMMERCE_WORKER_CONSOLE_ADDRESS': f'127.0.0.1:{free_port()}',
+                   'ECOMMERCE_WORKER_BROKER_URL': 'amqp://127.0.0.1:1//'}
+    with served(tmp_path, environment) as console:
+        first = console.invitation
+    with served(tmp_path, environment) as console:
+        assert console.invitation != ''
+        browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+        with browser.open(first, timeout=10) as answer:
+            assert 'Choose a password for operator' in answer.read().decode()
+
+
+@pytest.mark.parametrize('address, why', [('127.0.0.1:{port}', 'Address already in use'),
+                                          ('192.0.2.1:{port}', 'Cannot assign requested address')])
+def test_an_address_that_cannot_be_listened_on_is_one_line(tmp_path, address, why):
+    with socket.create_server(('127.0.0.1', 0)) as taken:
+        address = address.format(port=taken.getsockname()[1])
+        code = RUN.format(before=MIGRATE, run='serve.run()')
+        done = process(code, **environment_of({'NAME': str(tmp_path / 'x')}),
+                       ECOMMERCE_WORKER_CONSOLE_ADDRESS=address, ECOMMERCE_WORKER_CONSOLE_URL='https://orders.test')
+    assert done.stderr == ''
+    assert done.stdout.splitlines()[-1] == (
+        f'the console cannot listen on {address} ({why}); CONSOLE_ADDRESS names another')
