@@ -52,6 +52,7 @@ def invite(name: str, role: str = '') -> str:
 
 
 def _greet(say: Callable[[str], None]) -> None:
+    from django.contrib.sessions.backends.db import SessionStore
     from django.db import connections
 
     from ecommerce_worker.console import accounts
@@ -61,6 +62,8 @@ def _greet(say: Callable[[str], None]) -> None:
     if not accounts.is_anybody_there():
         say('nobody can log in yet; choose the password of "operator" within a day: '
             f'{url}{accounts.first_link()}')
+    # Each login leaves one, and nothing else deletes them.
+    SessionStore.clear_expired()
     # The processes that serve are made next; they must not share a connection with this one.
     connections.close_all()
 
