@@ -14,13 +14,17 @@ def fulfill_order(self: Task, order_number: str, site_code: str | None = None, e
 
     ``site_code`` names the shop (the short code of a partner); ``email_opt_in`` tells whether the learner wants
     mail of the organisation.  The shop's fulfilment is not idempotent while the order is open: each call mails a
-    receipt again.  So every run but the first asks how the order stands before it does anything.
+    receipt again.  So every run but the first asks how the order stands before it does anything, and two runs of one
+    order, which a shop may have published twice, take turns.
     """
     if not (site_code is None or isinstance(site_code, str)):
         raise WrongArguments('the site code is no text')
     if not (email_opt_in is None or isinstance(email_opt_in, bool)):
         raise WrongArguments('email_opt_in is neither true nor false')
     shop = runtime.site(site_code).ecommerce
-    if self.repeated and shop.status(order_number) == COMPLETE:
-        raise Skip('the order is complete already')
-    shop.fulfill(order_number, email_opt_in=bool(email_opt_in))
+    # Whatever else it may be is refused before anything is done.
+    number = order_number if isinstance(order_number, str) else ''
+    with runtime.current().turns.of((shop, number)) as waited:
+        if (waited or self.repeated) and shop.status(order_number) == COMPLETE:
+            raise Skip('the order is complete already')
+        shop.fulfill(order_number, email_opt_in=bool(email_opt_in))

@@ -63,6 +63,16 @@ def test_orders_in_flight_survive_the_kill_of_a_prefork_worker(shop, publish, st
     assert complete(shop, *numbers)
 
 
+def test_an_order_that_was_published_twice_is_called_for_once(shop, publish, start_worker):
+    shop.add_order('EDX-1', Answer.slow(1))
+    for _ in range(2):
+        publish('EDX-1')
+    worker = start_worker().ready()
+    eventually(lambda: {worker.settled('EDX-1')} == {'skipped'})
+    assert complete(shop, 'EDX-1')
+    assert shop.orders['EDX-1'].puts == 1
+
+
 def test_a_long_delay_survives_a_restart_of_the_worker_and_of_rabbitmq(shop, broker, publish, start_worker):
     shop.add_order('EDX-1', Answer(status=503, headers={'Retry-After': '12'}))
     worker = start_worker().ready()
