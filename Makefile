@@ -35,7 +35,7 @@ help: ## List the targets
 # ---------------------------------------------------------------------------------------------------------------------
 # Running it
 
-demo: $(VENV)/.installed-production ## Show it at work: a pretend shop, a broker, a worker, a dozen orders (KEEP=1: leave it running)
+demo: $(VENV)/.installed-production ## Show it at work: a pretend shop, a broker, a worker, sixteen orders, three mails (KEEP=1: leave it running)
 	@exec $(BIN)/ecommerce-worker demo $(if $(KEEP),--keep) $(ARGS)
 
 worker: $(VENV)/.installed-production ## Run a worker (ARGS="--concurrency 64" and the like)
@@ -104,7 +104,8 @@ validate: ## Both: test and quality
 	@$(MAKE) --no-print-directory test
 	@$(MAKE) --no-print-directory quality
 
-benchmark: $(VENV)/.installed-test programs ## Measure orders per second through a real RabbitMQ
+benchmark: $(VENV)/.installed-test ## Measure orders per second through a real RabbitMQ
+	@deploy/install.sh rabbitmq-server
 	@exec $(BIN)/python -m benchmarks.orders $(ARGS)
 
 chaos: $(VENV)/.installed-test programs ## Break everything while orders go through, and count them (ARGS=--help)

@@ -8,12 +8,12 @@
 #   4. a Docker container
 #   5. none: it says how to get one, and ends with status 1
 #
-# RABBITMQ_NODE_PORT=5673 takes another port; the data lie in ${XDG_STATE_HOME:-~/.local/state}/ecommerce-worker.
+# RABBITMQ_NODE_PORT=5673 takes another port; the data lie in ~/.local/state/ecommerce-worker.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
 port=${RABBITMQ_NODE_PORT:-5672}
-state=${XDG_STATE_HOME:-${HOME:-/tmp}/.local/state}/ecommerce-worker/rabbitmq-$port
+state=${HOME:-/tmp}/.local/state/ecommerce-worker/rabbitmq-$port
 node=ecommerce-worker-$port@localhost
 container=ecommerce-worker-rabbitmq-$port
 image=${RABBITMQ_IMAGE:-rabbitmq:3.13}

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, Final
 from celery import beat as celery_beat
 
 from ecommerce_worker import runtime, topology
-from ecommerce_worker.errors import Misconfigured, NotPublished, WrongArguments
+from ecommerce_worker.errors import Misconfigured, NotPublished, WorkerError, WrongArguments
 from ecommerce_worker.observe import quoted, word
 from ecommerce_worker.schedule import command
 from ecommerce_worker.schedule.entries import HOUSEKEEPING, RETENTION, Entry, can_expire, entries, publish, timing_of
@@ -209,8 +209,12 @@ def firings_of(settings: Settings, tell: Callable[[str], object] = lambda reason
     return FileFirings(settings.SCHEDULE_STATE)
 
 
+class StateUnusable(WorkerError):
+    """The file of the firings cannot be read or written: have SCHEDULE_STATE name one that can."""
+
+
 class FileFirings:
-    """The firings in a SQLite file, for beats of one machine."""
+    """The firings in a SQLite file, for beats of one machine; whatever is done raises :class:`StateUnusable`."""
 
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path).expanduser()
@@ -259,13 +263,17 @@ class FileFirings:
 
     def _run(self, statement: str, *values: Any) -> tuple[int, Any]:
         """The number of rows that changed, and the first row that was found."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(self._path, timeout=10, isolation_level=None)) as database:
-            database.execute("CREATE TABLE IF NOT EXISTS firing (entry TEXT PRIMARY KEY, fired REAL NOT NULL, "
-                             "claimed_by TEXT NOT NULL DEFAULT '', claimed_until REAL NOT NULL DEFAULT 0)")
-            database.execute('CREATE TABLE IF NOT EXISTS beat (name TEXT PRIMARY KEY, at REAL NOT NULL)')
-            cursor = database.execute(statement, values)
-            return cursor.rowcount, cursor.fetchone()
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with closing(sqlite3.connect(self._path, timeout=10, isolation_level=None)) as database:
+                database.execute("CREATE TABLE IF NOT EXISTS firing (entry TEXT PRIMARY KEY, fired REAL NOT NULL, "
+                                 "claimed_by TEXT NOT NULL DEFAULT '', claimed_until REAL NOT NULL DEFAULT 0)")
+                database.execute('CREATE TABLE IF NOT EXISTS beat (name TEXT PRIMARY KEY, at REAL NOT NULL)')
+                cursor = database.execute(statement, values)
+                return cursor.rowcount, cursor.fetchone()
+        except (OSError, sqlite3.Error) as error:
+            reason = getattr(error, 'strerror', None) or error
+            raise StateUnusable(f'SCHEDULE_STATE {self._path} cannot be used: {reason}') from None
 
 
 # --- Firing ---------------------------------------------------------------------------------------------------------
@@ -311,7 +319,7 @@ class Scheduler(celery_beat.Scheduler):
                 if self._troubles.pop(entry.name, None):
                     logger.warning('a job is fired again: entry=%s', word(entry.name))
         try:
-            self.firings.tick(self._name, self._clock())
+            self.live()
         except Exception as error:  # noqa: BLE001 - as above
             self._trouble('', f'{type(error).__name__}: {error}')
         else:
@@ -322,6 +330,10 @@ class Scheduler(celery_beat.Scheduler):
         dues = [due for _, timing in self.timings if (due := timing.coming(now)) is not None]
         # A little late rather than early: a clock in floating point may be just before the time.
         return max(0.0, min([now + LOOK_SECONDS, *dues]) - now) + 0.01
+
+    def live(self) -> None:
+        """Give a sign of life; raises whatever is wrong where the firings are kept."""
+        self.firings.tick(self._name, self._clock())
 
     def _look_at(self, entry: Entry, timing: Timing) -> None:
         firing = claimed(self.firings, entry, timing, self._name, self._clock())
@@ -373,12 +385,13 @@ def run(app: Celery, settings: Settings) -> None:
     """Fire jobs until SIGTERM or SIGINT; what has begun is brought to its end.
 
     Raises :class:`~ecommerce_worker.errors.Misconfigured`,
-    :class:`~ecommerce_worker.worker.preflight.BrokerUnusable` or
+    :class:`~ecommerce_worker.worker.preflight.BrokerUnusable`, :class:`StateUnusable` or
     :class:`~ecommerce_worker.ledger.opening.LedgerAway` if it cannot begin.
     """
     app.log.setup_logging_subsystem()
     scheduler = Scheduler(app, firings=firings_of(settings, _ledger_unused))
     preflight.check(app, settings)
+    scheduler.live()
     # Held back while something is fired, and looked for in between.
     ends = {signal.SIGTERM, signal.SIGINT}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ends)

@@ -151,11 +151,11 @@ def silence_advice(**_: Any) -> None:
 
 
 @celeryd_after_setup.connect
-def tell_the_ledger(sender: str, **_: Any) -> None:
+def tell_the_ledger(**_: Any) -> None:
     """Publish a fact of each run, on brokers that let the ledger's queue grow no further than it should."""
     current = runtime.current()
     if current.settings.PUBLISH_FACTS and topology.has_waiting_room(app.connection_for_write()):
-        current.listeners.append(Teller(app, worker=sender))
+        current.listeners.append(Teller(app))
 
 
 worker_ready.connect(Ending().install, weak=False)

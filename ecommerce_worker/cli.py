@@ -341,9 +341,10 @@ def _row(it: Parked) -> tuple[Any, ...]:
 
 
 def _parked_table(rows: list[tuple[Any, ...]]) -> None:
-    """A table of such lines; ids are as long as tells them apart, and no shorter than eight letters."""
-    ids = {row[0] for row in rows}
-    length = next(length for length in count(8) if len({id_[:length] for id_ in ids}) == len(ids))
+    """A table of such lines; eight letters of each id, or more where that does not tell them apart."""
+    ids, length = {row[0] for row in rows}, 8
+    while len({id_[:length] for id_ in ids}) < len(ids):
+        length += 1
     _table(('ID', 'ORDER', 'TASK', 'PARKED (UTC)', 'TRIES', 'REASON'), [(id_[:length], *row) for id_, *row in rows])
 
 
@@ -359,6 +360,8 @@ def show(ids: tuple[str, ...], order: str | None, task: str | None, body: bool) 
     count = 0
     with _parked(order, task, ids) as messages:
         for it in messages:
+            if count:
+                click.echo()
             count += 1
             _show(it, body=body)
     if not count:
@@ -379,7 +382,6 @@ def _show(it: Parked, *, body: bool) -> None:
         click.echo(f'  {f"{at:%Y-%m-%d %H:%M:%S}" if at else "?"}  {entry.get("reason", "")}')
     if body:
         click.echo(it.body().decode(errors='backslashreplace'))
-    click.echo()
 
 
 @parked.command()
@@ -441,16 +443,15 @@ def _say_which(ids: tuple[str, ...], order: str | None, task: str | None, everyt
 
 
 def _meant(messages: Iterable[Parked], ids: tuple[str, ...]) -> list[Parked]:
-    """Those of these messages that are meant by the ids, each of which is a whole one, or the beginning of one only."""
-    found = list(messages)
+    """Those of these messages that are meant by the ids, if any: each is a whole one, or the beginning of one only."""
+    found, meant = list(messages), set[str]()
     for given in ids:
-        like = [it for it in found if it.id.startswith(given)]
-        if given in {it.id for it in like}:
-            found = [it for it in found if it.id == given or it not in like]
-        elif len({it.id for it in like}) > 1:
-            _parked_table([_row(it) for it in like])
+        like = {it.id for it in found if it.id.startswith(given)}
+        if given not in like and len(like) > 1:
+            _parked_table([_row(it) for it in found if it.id in like])
             fail(f'{given} is the beginning of several ids: say more of the one that you mean')
-    return found
+        meant |= {given} if given in like else like
+    return [it for it in found if it.id in meant or not ids]
 
 
 @contextmanager
@@ -518,13 +519,26 @@ def show_order(key: str) -> None:
     if found[0].key != key and len(found) > 1:
         _orders(found)
         return
-    for entry in found:
+    for number, entry in enumerate(found):
+        if number:
+            click.echo()
         story = queries.story(entry.number)
         for name, value in (('order', entry.key), ('task', entry.task), ('site', entry.site or '-'),
                             ('state', entry.state), ('reason', entry.reason or '-'),
                             ('next try', f'{entry.next_try:%Y-%m-%d %H:%M:%S} UTC' if entry.next_try else '-')):
             click.echo(f'{name:8} {value}')
         _table(('STARTED (UTC)', 'TRY', 'OUTCOME', 'SECONDS', 'STATUS', 'REASON'), map(_event, story.events))
+
+
+def _event(it: Any) -> tuple[Any, ...]:
+    """A run of an order, or what a person did, in one line."""
+    from ecommerce_worker.ledger.queries import Decision
+
+    if isinstance(it, Decision):
+        return (f'{it.at:%Y-%m-%d %H:%M:%S}', '-', it.action, '-', '-',
+                f'by {it.who}: {it.reason or "no reason given"}')
+    return (f'{it.started:%Y-%m-%d %H:%M:%S}', it.attempt or '-', it.outcome,
+            f'{it.seconds:.2f}' if it.attempt else '-', it.status or '-', it.reason)
 
 
 @orders.command('list')
@@ -679,14 +693,17 @@ def resubmit(numbers: tuple[str, ...], sites: tuple[str, ...], since: float, gra
              limit: int | None, look_into_queues: bool, dry_run: bool) -> None:
     """Publish the orders that the shop has as paid and unfulfilled and of which nothing is in RabbitMQ.
 
-    Nothing is published twice, however often and by however many this is run.
+    Nothing is published twice, however often and by however many this is run.  Where a ledger is kept, orders that
+    are parked in it are left, and so are those that a person has discarded, unless --order names them.
 
-    Exit status: 1 if something could not be asked or published, 75 if it cannot be done at this moment.
+    Exit status: 1 if something could not be asked or published, 75 if it cannot be done at this moment, or not here.
     """
+    from ecommerce_worker.ledger.memory import memory_of
     from ecommerce_worker.worker import resubmit as resubmitting
 
     wanted = resubmitting.Wanted(numbers, sites, since, grace, delay, limit, dry_run, look_into_queues)
-    report = resubmitting.resubmit(_app(), wanted, lambda line: click.echo(line, err=True))
+    report = resubmitting.resubmit(_app(), wanted, memory_of(runtime.current().settings),
+                                   lambda line: click.echo(line, err=True))
     if report.rows:
         _table(resubmitting.HEAD, [row.cells for row in report.rows])
     for trouble in report.troubles:
@@ -725,7 +742,8 @@ def emptying(command: Callable[..., Any]) -> Callable[..., Any]:
 def purge(names: tuple[str, ...], yes: bool, park: bool) -> None:
     """Take all messages out of these queues (all task queues and the waiting room if none is named).
 
-    Messages that a worker has in hand are not touched, nor are parked ones unless ecommerce.parked is named.
+    Messages that a worker has in hand are not touched, nor are parked ones unless ecommerce.parked is named.  The
+    ledger, if there is one, is told of what is destroyed.
     """
     from ecommerce_worker.worker import queues as queue_room
 

@@ -6,7 +6,9 @@ import json
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from ecommerce_worker.facts import Fact, new_id
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +32,19 @@ class Told:
     root_id: str = ''
     #: When it began, in epoch seconds.
     started: float = 0.0
+    #: The name of the worker's node.
+    worker: str = ''
+    #: The id of the fact that it is.
+    fact: str = field(default_factory=new_id)
+
+    def as_fact(self) -> Fact:
+        """The fact that it is, for the ledger."""
+        ended = self.started + self.seconds
+        return Fact(
+            outcome=self.outcome, started=self.started, seconds=round(self.seconds, 6), attempt=self.attempt,
+            task=self.task, id=self.id, key=self.key, site=self.site, queue=self.queue, reason=self.reason[:1000],
+            status=self.status, next_try=None if self.next_try is None else ended + self.next_try, worker=self.worker,
+            root_id=self.root_id, fact=self.fact)
 
 
 Listener = Callable[[Told], None]

@@ -82,7 +82,7 @@ class Turns:
 
     def _counted(self, name: Hashable, step: int) -> threading.Lock:
         with self._lock:
-            turn, count = self._turns.pop(name, None) or (threading.Lock(), 0)
+            turn, count = self._turns.pop(name) if name in self._turns else (threading.Lock(), 0)
             if count + step:
                 self._turns[name] = turn, count + step
             return turn

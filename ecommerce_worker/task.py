@@ -161,7 +161,7 @@ class Task(celery.Task):
             if run.outcome is None:
                 started = time.monotonic()
                 run.outcome = self.perform(delivery)
-                self.announce(delivery, run.outcome, time.monotonic() - started)
+                run.told = self.announce(delivery, run.outcome, time.monotonic() - started)
             else:
                 logger.info('delivered again after its run had ended: task=%s id=%s', self.name, delivery.call.id)
             self.settle(delivery, run)
@@ -195,19 +195,22 @@ class Task(celery.Task):
         except BaseException as error:  # noqa: BLE001 - SystemExit and the like say nothing about the message
             return self._interrupted(delivery, f'the run was interrupted ({type(error).__name__})')
 
-    def announce(self, delivery: Delivery, outcome: Outcome, seconds: float) -> None:
-        """Tell every listener how the run ended."""
-        self._tell(delivery, type(outcome).__name__.lower(), outcome.reason, seconds,
-                   next_try=outcome.delay if isinstance(outcome, Retrying) else None,
-                   status=outcome.status if isinstance(outcome, Retrying | Parked) else None)
+    def announce(self, delivery: Delivery, outcome: Outcome, seconds: float) -> observe.Told:
+        """Tell every listener how the run ended; what they were told."""
+        return self._tell(delivery, type(outcome).__name__.lower(), outcome.reason, seconds,
+                          next_try=outcome.delay if isinstance(outcome, Retrying) else None,
+                          status=outcome.status if isinstance(outcome, Retrying | Parked) else None)
 
     def _tell(self, delivery: Delivery, outcome: str, reason: str, seconds: float, *, next_try: float | None = None,
-              status: int | None = None) -> None:
+              status: int | None = None) -> observe.Told:
         call = delivery.call
-        runtime.current().tell(observe.Told(
+        told = observe.Told(
             outcome=outcome, task=self.name, id=call.id, key=self.key_of(call), site=site_code(call),
             attempt=delivery.earlier + 1, seconds=seconds, reason=reason, next_try=next_try, status=status,
-            queue=delivery.queue, root_id=call.root_id or call.id, started=time.time() - seconds))
+            queue=delivery.queue, root_id=call.root_id or call.id, started=time.time() - seconds,
+            worker=self.request.hostname or '')
+        runtime.current().tell(told)
+        return told
 
     def settle(self, delivery: Delivery, run: runtime.Run) -> None:
         """Say the matching word to Celery, once what follows from the outcome is safe.
@@ -216,7 +219,7 @@ class Task(celery.Task):
         """
         try:
             if not run.secured:
-                self._secure(delivery, run.outcome)
+                self._secure(delivery, run)
                 run.secured = True
         except NotPublished as error:
             self._tell(delivery, 'returned', f'given back to its queue: {error}', 0)
@@ -225,9 +228,9 @@ class Task(celery.Task):
         if not isinstance(run.outcome, Done):
             raise Ignore(run.outcome.reason)
 
-    def _secure(self, delivery: Delivery, outcome: Outcome) -> None:
+    def _secure(self, delivery: Delivery, run: runtime.Run) -> None:
         """Publish what follows from the outcome; raises :class:`~ecommerce_worker.errors.NotPublished`."""
-        match outcome:
+        match outcome := run.outcome:
             case Done():
                 for number, then in enumerate(outcome.then):
                     self._publish(delivery, number, then)
@@ -235,13 +238,13 @@ class Task(celery.Task):
                 try:
                     topology.wait(self.app, delivery.call, outcome.notes, outcome.delay)
                 except WrongArguments as error:
-                    self._park(delivery, outcome.notes, f'{outcome.reason}; {error}')
+                    self._park(delivery, run, f'{outcome.reason}; {error}')
             case Parked():
-                self._park(delivery, outcome.notes, outcome.reason)
+                self._park(delivery, run, outcome.reason)
 
-    def _park(self, delivery: Delivery, notes: Notes, reason: str) -> None:
-        topology.park(self.app, delivery.raw, notes, task=self.name, id=delivery.call.id,
-                      key=self.key_of(delivery.call), reason=reason)
+    def _park(self, delivery: Delivery, run: runtime.Run, reason: str) -> None:
+        topology.park(self.app, delivery.raw, run.outcome.notes, task=self.name, id=delivery.call.id,
+                      key=self.key_of(delivery.call), reason=reason, fact=run.told.as_fact() if run.told else None)
 
     def _publish(self, delivery: Delivery, number: int, then: Then) -> None:
         """Publish a task that follows from this one, more patiently than a retry: repeating this one would harm."""

@@ -31,6 +31,7 @@ from kombu.exceptions import KombuError
 from kombu.utils.json import dumps
 
 from ecommerce_worker.errors import NotPublished, WrongArguments
+from ecommerce_worker.facts import Fact
 from ecommerce_worker.wire import NOTES, Call, Notes, Raw
 
 if TYPE_CHECKING:
@@ -210,13 +211,19 @@ def wait(app: Celery, call: Call, notes: Notes, delay: float) -> None:
     publish(app, raw, where)
 
 
-def park(app: Celery, raw: Raw, notes: Notes, *, task: str, id: str, key: str, reason: str) -> None:  # noqa: A002
+def park(app: Celery, raw: Raw, notes: Notes, *, task: str, id: str, key: str, reason: str,  # noqa: A002
+         fact: Fact | None = None) -> None:
     """Put the raw message where a person finds it, with the reason and its history.
+
+    ``fact`` tells of the run that it is parked after.  It travels with the message, since a worker that is killed now
+    tells it no more.
 
     Raises :class:`~ecommerce_worker.errors.NotPublished`.
     """
     header = {**notes.as_header(), 'task': task, 'id': id or str(uuid.uuid4()), 'key': key, 'reason': reason,
               'parked_at': time.time(), 'content_type': raw.content_type or ''}
+    if fact:
+        header['fact'] = fact.as_body().decode()
     kept = replace(raw, headers={**without_traces(raw.headers), NOTES: header},
                    content_type=raw.content_type or 'application/octet-stream',
                    content_encoding=raw.content_encoding or 'binary')

@@ -72,14 +72,7 @@ def order(request: Any, context: Context, number: int) -> Any:
     now = datetime.now(UTC)
     return render(request, 'console/order.html', {
         **context, 'title': story.order.key, 'story': story, 'sentence': sentence(story.order, now), 'now': now,
-        'task': short(story.order.task), 'parked': figures.parked_of(number), 'events': _events(story)})
-
-
-def _events(story: queries.Story) -> list[tuple[datetime, str, Any]]:
-    """Tries and what people did, oldest first."""
-    found: list[tuple[datetime, str, Any]] = [(it.started, 'try', it) for it in story.tries]
-    found += [(it.at, 'decision', it) for it in story.decisions]
-    return sorted(found, key=lambda event: event[0])
+        'task': short(story.order.task), 'parked': figures.parked_of(number)})
 
 
 @require_safe

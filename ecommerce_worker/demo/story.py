@@ -1,4 +1,4 @@
-"""The demonstration: a dozen orders, some mails, every kind of trouble, and a look at how each of them ended.
+"""The demonstration: sixteen orders, three mails, every kind of trouble, and a look at how each of them ended.
 
 In the order of the acts:
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ecommerce_worker.facts import LAST_SECOND, LENGTHS, shortened
+from ecommerce_worker.facts import LAST_SECOND, LENGTHS, Fact, shortened
 from ecommerce_worker.wire import NOTES, Notes, Raw
-from ecommerce_worker.worker.parked import site_of
+from ecommerce_worker.worker.parked import fact_of, site_of
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,10 @@ class Aside:
 
 @dataclass(frozen=True)
 class Parcel:
-    """One parked message, and what its worker wrote on it; ``parked_at`` in epoch seconds."""
+    """One parked message, and what its worker wrote on it; ``parked_at`` in epoch seconds.
+
+    ``fact`` tells of the run that it was parked after, as the worker tells it too unless it is killed before.
+    """
 
     identity: uuid.UUID
     id: str
@@ -35,6 +38,7 @@ class Parcel:
     tries: int
     history: tuple[Mapping[str, Any], ...]
     raw: Raw
+    fact: Fact | None
 
     @classmethod
     def of(cls, raw: Raw) -> Parcel | None:
@@ -56,7 +60,7 @@ class Parcel:
             identity=uuid.uuid5(uuid.NAMESPACE_OID, f'{parked_at!r} {id_}'), id=text('id', id_),
             task=text('task', header.get('task')), key=text('key', header.get('key')), site=site_of(raw),
             queue=text('queue', notes.queue), reason=text('reason', header.get('reason')), parked_at=parked_at,
-            tries=notes.attempt, history=tuple(map(_entry, notes.history)), raw=raw)
+            tries=notes.attempt, history=tuple(map(_entry, notes.history)), raw=raw, fact=fact_of(raw))
 
 
 def _entry(entry: Mapping[str, Any]) -> Mapping[str, Any]:

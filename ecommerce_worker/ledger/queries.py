@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -76,6 +76,11 @@ class Decision:
     message_id: str
     key: str
 
+    def is_told_by(self, fact: Try) -> bool:
+        """Whether the fact tells of this too, which a copy of the message in the queue brings about."""
+        return ((fact.outcome, fact.message_id) == (self.action, self.message_id)
+                and abs(fact.started - self.at) < timedelta(minutes=1))
+
 
 @dataclass(frozen=True)
 class Story:
@@ -84,6 +89,12 @@ class Story:
     order: Entry
     tries: tuple[Try, ...]
     decisions: tuple[Decision, ...]
+
+    @property
+    def events(self) -> tuple[Try | Decision, ...]:
+        """Runs and decisions in one, oldest first; a decision that was told as a fact as well is there once."""
+        told = [it for it in self.tries if not any(each.is_told_by(it) for each in self.decisions)]
+        return tuple(sorted((*self.decisions, *told), key=lambda it: it.started if isinstance(it, Try) else it.at))
 
 
 @dataclass(frozen=True)
@@ -179,6 +190,17 @@ def parked(*, key: str | None = None, task: str | None = None, ids: Iterable[str
     will do), the oldest first.
     """
     return [Parked.of(each) for each in _parked(key, task, ids).defer('body', 'headers')[:limit]]
+
+
+def parked_of(keys: Collection[str], task: str) -> list[Parked]:
+    """The parked messages about some of these keys, of this very task."""
+    found = ParkedMessage.objects.filter(settled='', task=task, key__in=keys).order_by('parked_at', 'pk')
+    return [Parked.of(each) for each in found.defer('body', 'headers')]
+
+
+def entries_of(keys: Collection[str], task: str) -> list[Entry]:
+    """Where the orders of some of these keys are, of this very task and of whatever site."""
+    return [Entry.of(each) for each in Order.objects.filter(task=task, key__in=keys).order_by('last_seen')]
 
 
 def count_parked(*, key: str | None = None, task: str | None = None, ids: Iterable[str] = ()) -> int:

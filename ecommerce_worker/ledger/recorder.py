@@ -33,7 +33,8 @@ from ecommerce_worker.ledger import entries
 from ecommerce_worker.ledger.chores import Chores
 from ecommerce_worker.ledger.opening import LedgerAway, LedgerUnusable, require_schema, said
 from ecommerce_worker.ledger.parcels import Aside, Parcel
-from ecommerce_worker.wire import Notes, Raw
+from ecommerce_worker.wire import Raw
+from ecommerce_worker.worker import queues
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -144,16 +145,12 @@ class Recorder:
         for message, parcel in zip(parked.messages, parcels, strict=True):
             if parcel is None:
                 # Nothing tells it from another one like it: it gets an id first, and comes again.
-                self._stamp(message)
+                queues.park_one(self._app, message, '', 'put here by other hands')
             message.ack()
         if told.messages:
             told.messages[-1].ack(multiple=True)
         told.messages.clear()
         parked.messages.clear()
-
-    def _stamp(self, message: Any) -> None:
-        raw = Raw.of(message)
-        topology.park(self._app, raw, Notes.of(raw.headers), task='', id='', key='', reason='put here by other hands')
 
 
 class _Trouble(Exception):

@@ -257,6 +257,14 @@ def headers_of(number: int) -> dict[str, Any]:
     return dict(decisions.raw_of(models.ParkedMessage.objects.get(pk=number)).headers)
 
 
+def events(number: int) -> list[Any]:
+    """What happened to the order of that number in the ledger."""
+    from ecommerce_worker.ledger import queries
+
+    story = queries.story(number)
+    return list(story.events) if story else []
+
+
 def resend(broker_url: str, number: int, **said: str) -> str:
     """Send a parked message again, by that broker."""
     from celery import Celery

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -185,9 +186,13 @@ class Consumer(consumer.Consumer):
     def _park_now(self, message: Any, reason: str, call: Call | None) -> None:
         raw = Raw.of(message)
         notes = self._notes(message, raw).having({'at': time.time(), 'reason': reason})
-        task, id_, key = (call.task[:255], call.id, key_of(self.app, call)) if call else ('', '', '')
+        task, id_, key = (call.task[:255], call.id, key_of(self.app, call)) if call else ('', str(uuid.uuid4()), '')
+        told = Told(
+            outcome='parked', task=task, id=id_, key=key, site=site_code(call) if call else '', attempt=0,
+            seconds=0.0, reason=reason, queue=notes.queue, root_id=call.root_id or id_ if call else '',
+            started=time.time(), worker=self.hostname)
         try:
-            topology.park(self.app, raw, notes, task=task, id=id_, key=key, reason=reason)
+            topology.park(self.app, raw, notes, task=task, id=id_, key=key, reason=reason, fact=told.as_fact())
         except Exception as error:  # noqa: BLE001 - whatever it is, the message must be settled
             logger.warning('could not be parked, given back to its queue: task=%s key=%s id=%s reason=%s error=%s',
                            word(task), word(key), word(id_), quoted(reason),
@@ -195,10 +200,7 @@ class Consumer(consumer.Consumer):
             time.sleep(GIVE_BACK_SECONDS)
             self.call_soon(message.reject_log_error, logger, self.connection_errors, True)
             return
-        runtime.current().tell(Told(
-            outcome='parked', task=task, id=id_, key=key, site=site_code(call) if call else '', attempt=0,
-            seconds=0.0, reason=reason, queue=notes.queue, root_id=(call.root_id or id_) if call else '',
-            started=time.time()))
+        runtime.current().tell(told)
         self.call_soon(message.ack_log_error, logger, self.connection_errors)
 
 

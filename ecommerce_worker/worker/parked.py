@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kombu import Queue
 from kombu.exceptions import KombuError
 
-from ecommerce_worker import topology
+from ecommerce_worker import facts, topology
 from ecommerce_worker.clients.ecommerce import ORDER_NUMBER
 from ecommerce_worker.errors import Undecodable
 from ecommerce_worker.facts import Fact
@@ -43,6 +43,16 @@ def site_of(raw: Raw) -> str:
         return site_code(read(raw))
     except Undecodable:
         return ''
+
+
+def fact_of(raw: Raw) -> Fact | None:
+    """The fact of the run that the message was parked after; None if it has none that can be read."""
+    header = raw.headers.get(NOTES)
+    found = header.get('fact') if isinstance(header, Mapping) else None
+    try:
+        return facts.read(found.encode(errors='replace')) if isinstance(found, str) else None
+    except Undecodable:
+        return None
 
 
 def moment(seconds: object) -> datetime | None:
@@ -121,24 +131,29 @@ def resend(app: Celery, parked: ParkedMessage) -> None:
 
     Raises :class:`~ecommerce_worker.errors.NotPublished`.
     """
+    # The time from before it is published: the run that follows may be over before this is told.
+    now = time.time()
     topology.unpark(app, parked.raw)
     parked.message.ack()
-    _tell(parked, 'resent')
+    _tell(parked, 'resent', now)
 
 
 def discard(parked: ParkedMessage) -> None:
     """Throw it away."""
     parked.message.ack()
-    _tell(parked, 'discarded')
+    _tell(parked, 'discarded', time.time())
 
 
-def _tell(parked: ParkedMessage, outcome: str) -> None:
-    """Tell the ledger that a person took it out; what hinders that does not undo it."""
-    fact = Fact(outcome, time.time(), task=parked.task, id=parked.id, key=parked.key, site=site_of(parked.raw),
+def _tell(parked: ParkedMessage, outcome: str, at: float) -> None:
+    """Tell the ledger that a person took it out, and of the run before, which the message carried; what hinders that
+    does not undo it.
+    """
+    fact = Fact(outcome, at, task=parked.task, id=parked.id, key=parked.key, site=site_of(parked.raw),
                 queue=parked.queue, reason=f'{outcome} by hand')
     connection = parked.message.channel.connection.client
     try:
         if topology.has_waiting_room(connection):
-            topology.tell(connection, fact.as_body(), fact.routing_key)
+            for each in filter(None, (fact_of(parked.raw), fact)):
+                topology.tell(connection, each.as_body(), each.routing_key)
     except (OSError, KombuError, *connection.connection_errors, *connection.channel_errors) as error:
         logger.warning('the ledger was not told: id=%s error=%s', word(parked.id), type(error).__name__)

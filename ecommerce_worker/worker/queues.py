@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -9,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 from amqp.exceptions import AMQPNotImplementedError, PreconditionFailed
 from kombu import Producer, Queue
 
-from ecommerce_worker import topology
-from ecommerce_worker.errors import Undecodable
+from ecommerce_worker import runtime, topology
+from ecommerce_worker.errors import Undecodable, WorkerError
+from ecommerce_worker.observe import Told
+from ecommerce_worker.task import site_code
 from ecommerce_worker.topology import Depth
 from ecommerce_worker.wire import Notes, Raw, read
-from ecommerce_worker.worker.parked import key_of
+from ecommerce_worker.worker.parked import ParkedMessage, discard, key_of
+from ecommerce_worker.worker.telling import CONFIRM_SECONDS, Teller
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -25,6 +29,10 @@ ELSEWHERE = ('celery', 'ecommerce')
 
 #: Seconds for a broker to confirm a message; a sound one needs milliseconds.
 PROBE_SECONDS = 3.0
+
+
+class UnknownQueue(WorkerError):
+    """There is no queue of that name, and none of the worker's is called so: look at the spelling."""
 
 
 def takes_messages(connection: Connection) -> bool:
@@ -49,18 +57,49 @@ def depths(connection: Connection, names: Iterable[str]) -> list[Depth]:
     return [found for name in dict.fromkeys(names) if (found := topology.depth(connection, name))]
 
 
+def require(connection: Connection, names: Iterable[str], declared: Iterable[str]) -> None:
+    """Make sure that these queues exist, or would once they are ``declared``; raises :class:`UnknownQueue`."""
+    ours = [*declared, topology.PARKED, topology.LEDGER, *waiting_room(connection)]
+    for name in names:
+        if name not in ours and topology.depth(connection, name) is None:
+            close = difflib.get_close_matches(name, [*ours, *ELSEWHERE], 1)
+            raise UnknownQueue(f'there is no queue {name}' + (f'; did you mean {close[0]}?' if close else ''))
+
+
 def waiting_room(connection: Connection) -> list[str]:
     """The queues of the waiting room, in the order in which messages pass through them."""
     return [topology.level(n) for n in reversed(range(topology.BITS))] if topology.has_waiting_room(connection) else []
 
 
-def purge(connection: Connection, names: Iterable[str]) -> int:
-    """Destroy the messages of these queues; how many there were."""
-    channel = connection.channel()
+def purge(app: Celery, connection: Connection, names: Iterable[str]) -> Iterator[str]:
+    """Destroy the messages of these queues, one by one, and tell the ledger; yields the queue of each."""
+    teller = Teller(app)
+    is_told = runtime.current().settings.PUBLISH_FACTS and topology.has_waiting_room(connection)
     try:
-        return sum(channel.queue_purge(name) or 0 for name in names)
+        for name, message in _messages(connection, names):
+            if name == topology.PARKED:
+                discard(ParkedMessage.of(message))
+            else:
+                message.ack()
+                # Facts look like calls, and to tell of each would never end.
+                if is_told and name != topology.LEDGER and (told := _discarded(app, message, name)):
+                    teller(told)
+            yield name
     finally:
-        channel.close()
+        teller.end(CONFIRM_SECONDS)
+
+
+def _discarded(app: Celery, message: Any, queue: str) -> Told | None:
+    """What is told of a message that was destroyed; None of one that nobody can read."""
+    raw = Raw.of(message)
+    try:
+        call = read(raw)
+    except Undecodable:
+        return None
+    return Told(
+        'discarded', call.task, call.id, key_of(app, call), site_code(call), attempt=0, seconds=0.0,
+        reason='discarded by hand, with its queue', queue=Notes.of(raw.headers).queue or queue,
+        root_id=call.root_id or call.id, started=time.time())
 
 
 def deleted(connection: Connection, name: str) -> bool:
@@ -95,19 +134,29 @@ def park(app: Celery, connection: Connection, names: Iterable[str], reason: str)
     Raises :class:`~ecommerce_worker.errors.NotPublished`; what was not moved stays where it is.
     """
     topology.declare_parked(connection)
+    for name, message in _messages(connection, names):
+        park_one(app, message, name, reason)
+        message.ack()
+        yield name
+
+
+def _messages(connection: Connection, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
+    """The messages of these queues, until there are none; what is not acknowledged goes back afterwards."""
     channel = connection.channel()
     try:
         for name in names:
             queue = Queue(name).bind(channel)
             while (message := queue.get(no_ack=False)) is not None:
-                _park(app, message, name, reason)
-                message.ack()
-                yield name
+                yield name, message
     finally:
         channel.close()
 
 
-def _park(app: Celery, message: Any, queue: str, reason: str) -> None:
+def park_one(app: Celery, message: Any, queue: str, reason: str) -> None:
+    """Publish a message to the parked ones, known by its task and its key if it can be read; it is not acknowledged.
+
+    Raises :class:`~ecommerce_worker.errors.NotPublished`.
+    """
     raw = Raw.of(message)
     notes = Notes.of(raw.headers)
     notes = notes.having({'at': time.time(), 'reason': reason}, queue=notes.queue or queue)

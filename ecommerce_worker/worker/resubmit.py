@@ -3,7 +3,8 @@
 ::
 
     shop: GET orders/ ──► placed within the window, still fulfillable
-                             │ not parked, waiting, queued or in a worker's hands, by two looks
+                             │ not parked, waiting, queued or in a worker's hands, by two looks,
+                             │ and nowhere else that the ledger knows of
                              ▼
           GET orders/<n>/ ──► still so ──► waiting room, marked as sent again ──► worker, who asks the shop first
 
@@ -17,7 +18,7 @@ import re
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -80,6 +81,12 @@ MOST_PAGES: Final = 10_000
 #: With a shop that is busy or away for a moment.
 PATIENCE: Final = Policy(refusals=0, give_up_after=60, shortest=1, longest=15)
 
+#: Seconds in which a recorder has as a rule written down what it took from RabbitMQ: it gathers for half a second.
+RECORDING_SECONDS: Final = 2.0
+
+#: Orders that a memory is asked about at once: databases limit the values of a question.
+BATCH: Final = 500
+
 #: Seconds without a message after which a queue may be empty, and how many such silences are borne with if it is not.
 SILENCE_SECONDS, MOST_SILENCES = 1.0, 30
 
@@ -92,7 +99,7 @@ Key = tuple[str, str]
 
 
 class NotNow(WorkerError):
-    """It cannot be known now what is here already, so nothing is published; try again as the text says."""
+    """It cannot be known now what is here already, so nothing is published; do what the text says, or try again."""
 
     status = EX_TEMPFAIL
 
@@ -107,10 +114,10 @@ class NoSuchSite(WorkerError):
 class Wanted:
     """Which orders are looked for, and what is done about them.
 
-    ``numbers`` asks for these orders only, whatever their age; ``sites`` for these sites only, '' being the one
-    without a code.  Orders placed within the last ``since`` seconds, but not within the last ``grace``, are published
-    so that they run after ``delay`` seconds, by when a run that nobody knew of has ended: a fulfilment is waited for
-    twice FULFILLMENT_READ_TIMEOUT at most.
+    ``numbers`` asks for these orders only, whatever their age, and even if a person has discarded them; ``sites`` for
+    these sites only, '' being the one without a code.  Orders placed within the last ``since`` seconds, but not within
+    the last ``grace``, are published so that they run after ``delay`` seconds, by when a run that nobody knew of has
+    ended: a fulfilment is waited for twice FULFILLMENT_READ_TIMEOUT at most.
     """
 
     numbers: tuple[str, ...] = ()
@@ -137,6 +144,24 @@ class Found:
     def key(self) -> Key:
         """What tells it from the orders of other shops."""
         return self.root, self.number
+
+
+@dataclass(frozen=True)
+class Known:
+    """Where an order is that RabbitMQ need not know of, in so many words: ``it is parked …``.
+
+    One that a person has ``discarded`` is nowhere, and published only for who asks for it by its number.
+    """
+
+    site: str
+    number: str
+    where: str
+    discarded: bool = False
+
+
+#: What keeps orders besides RabbitMQ: told some numbers, it tells which of these orders it knows, of whatever site.
+#: Raises :class:`NotNow`.
+Memory = Callable[[Collection[str]], Iterable[Known]]
 
 
 @dataclass(frozen=True)
@@ -167,10 +192,12 @@ class Report:
     published: int = 0
 
 
-def resubmit(app: Celery, wanted: Wanted, tell: Tell = lambda line: None) -> Report:  # noqa: ARG005
+def resubmit(app: Celery, wanted: Wanted, memory: Memory | None,
+             tell: Tell = lambda line: None) -> Report:  # noqa: ARG005
     """Publish the orders that are wanted and of which nothing is here; ``tell`` hears how it goes on.
 
-    Needs nothing of the command line: a task may call it.  Raises :class:`NotNow`, :class:`NoSuchSite`,
+    ``memory`` is the ledger, None where none is kept.  Needs nothing of the command line: a task may call it, where
+    there is no ledger.  Raises :class:`NotNow`, :class:`NoSuchSite`,
     :class:`~ecommerce_worker.worker.preflight.BrokerUnusable`.
     """
     settings = runtime.current().settings
@@ -182,11 +209,12 @@ def resubmit(app: Celery, wanted: Wanted, tell: Tell = lambda line: None) -> Rep
         preflight.check(app, settings)
     report = Report()
     with _connected(app, settings) as connection, _alone(connection) as still_alone:
+        _refuse_unrecorded(connection, memory)
         found = list(_by_number(wanted, sites, report) if wanted.numbers else
                      _by_age(wanted, sites, report, tell, still_alone))
         # Those that wait longest first.
         found.sort(key=lambda order: order.placed or datetime.min.replace(tzinfo=UTC))
-        left = list(_without_known(app, connection, wanted, found, report, tell))
+        left = list(_without_known(app, connection, wanted, memory, found, report, tell))
         for order in left:
             still_alone()
             row = _handled(app, settings, wanted, order, report)
@@ -232,12 +260,12 @@ def _shop(code: str) -> Ecommerce:
 def _by_age(wanted: Wanted, sites: Mapping[str, str], report: Report, tell: Tell,
             still_alone: Callable[[], None]) -> Iterator[Found]:
     for code, root in sites.items():
-        looked_at, orders = 0, dict[str, Order]()
+        looked_at, orders, now = 0, dict[str, Order](), time.time()
         try:
-            for number, page in enumerate(pages(_shop(code), since=time.time() - wanted.since), 1):
+            for number, page in enumerate(pages(_shop(code), since=now - wanted.since), 1):
                 still_alone()
                 looked_at += len(page.orders)
-                orders.update((order.number, order) for order in unfulfilled(page, wanted, time.time()))
+                orders.update((order.number, order) for order in unfulfilled(page, wanted, now))
                 if number % 10 == 0:
                     tell(f'{_name(code)}: {looked_at} of {page.count} orders looked at, {len(orders)} unfulfilled')
         except ApiError as error:
@@ -246,8 +274,11 @@ def _by_age(wanted: Wanted, sites: Mapping[str, str], report: Report, tell: Tell
             if not looked_at:
                 report.troubles.append(f'{_name(code)}: the shop shows no order at all; so it does to a user who is '
                                        'not staff there')
-        tell(f'{_name(code)}: {looked_at} orders looked at, {len(orders)} unfulfilled')
-        for order in orders.values():
+        old = [order for order in orders.values() if not is_young(order, wanted, now)]
+        young = len(orders) - len(old)
+        tell(f'{_name(code)}: {looked_at} orders looked at, {len(old)} unfulfilled'
+             + (f'; {young} younger than {duration(wanted.grace)}, left to the shop' if young else ''))
+        for order in old:
             yield Found(code, root, order.number, order.status, order.placed)
 
 
@@ -301,10 +332,15 @@ def pages(shop: Ecommerce, *, since: float, patience: Policy = PATIENCE) -> Iter
 
 
 def unfulfilled(page: Page, wanted: Wanted, now: float) -> Iterator[Order]:
-    """The orders of a page that the shop lets be fulfilled, placed within the window."""
+    """The orders of a page that the shop lets be fulfilled, and that are not too old."""
     for order in page.orders:
-        if order.status in FULFILLABLE and wanted.grace <= now - order.placed.timestamp() <= wanted.since:
+        if order.status in FULFILLABLE and now - order.placed.timestamp() <= wanted.since:
             yield order
+
+
+def is_young(order: Order, wanted: Wanted, now: float) -> bool:
+    """Whether the shop may be about to publish it."""
+    return now - order.placed.timestamp() < wanted.grace
 
 
 def _patiently(ask: Callable[[], Answer], patience: Policy = PATIENCE) -> Answer:
@@ -335,17 +371,20 @@ def _name(code: str) -> str:
 
 # -- what is here -----------------------------------------------------------------------------------------------------
 
-def _without_known(app: Celery, connection: Connection, wanted: Wanted, found: list[Found], report: Report,
-                   tell: Tell) -> Iterator[Found]:
+def _without_known(app: Celery, connection: Connection, wanted: Wanted, memory: Memory | None, found: list[Found],
+                   report: Report, tell: Tell) -> Iterator[Found]:
     """The orders of which nothing is here; of the others, a row in the report tells where they are.
 
-    A message on its way from one place to the next may be missed by one look; hardly by two.
+    A message on its way from one place to the next may be missed by one look; hardly by two.  The memory is asked
+    last: a recorder commits before it lets go of a message, and what it holds meanwhile is to be seen nowhere.
     """
     workers: set[str] = set()
     left, names = found, runtime.current().settings.QUEUES
-    for _ in range(2):
+    for look in range(2):
         if not left:
             return
+        if look and memory:
+            time.sleep(RECORDING_SECONDS)
         here = in_hand(app, connection, names, workers)
         if not wanted.look_into_queues:
             _refuse_queued(connection, names)
@@ -354,6 +393,9 @@ def _without_known(app: Celery, connection: Connection, wanted: Wanted, found: l
         if not wanted.look_into_queues:
             _refuse_queued(connection, names)
         here |= in_hand(app, connection, names, workers)
+        _refuse_unrecorded(connection, memory)
+        if memory:
+            here = remembered(memory, wanted, left) | here
         report.rows += [Row(order, f'left: {here[order.key]}') for order in left if order.key in here]
         left = [order for order in left if order.key not in here]
     yield from left
@@ -369,6 +411,33 @@ def _refuse_queued(connection: Connection, names: Iterable[str]) -> None:
                 f'{total} message{"s are" if total > 1 else " is"} queued ({", ".join(it.name for it in full)}): let '
                 'the workers finish first, or say --look-into-queues, which makes each of them wait half a minute')
         time.sleep(0.2)
+
+
+def _refuse_unrecorded(connection: Connection, memory: Memory | None) -> None:
+    """Raise :class:`NotNow` if a recorder knows, or has yet to learn, what the memory does not tell."""
+    deadline = time.monotonic() + EMPTY_SECONDS
+    while facts := topology.depth(connection, topology.LEDGER):
+        if not memory and facts.consumers:
+            raise NotNow('a recorder takes parked messages into a ledger that is not kept here, so it cannot be known '
+                         'which orders are parked: run resubmit where DATABASES names that ledger')
+        if not memory or not facts.messages:
+            return
+        if not facts.consumers:
+            raise NotNow(f'nobody records what workers told the ledger (facts: {facts.messages}), so it does not know '
+                         'how orders stand: start a recorder (ecommerce-worker recorder)')
+        if time.monotonic() > deadline:
+            raise NotNow(f'the ledger is behind (facts: {facts.messages}): wait until the recorder is done with them')
+        time.sleep(0.2)
+
+
+def remembered(memory: Memory, wanted: Wanted, orders: Collection[Found]) -> dict[Key, str]:
+    """Where the memory knows these orders to be, in so many words."""
+    numbers = sorted({order.number for order in orders})
+    known = [each for first in range(0, len(numbers), BATCH) for each in memory(numbers[first:first + BATCH])]
+    discarded = {} if wanted.numbers else {
+        (root_of(each.site), each.number): f'{each.where}; `--order {each.number}` publishes it all the same'
+        for each in known if each.discarded}
+    return discarded | {(root_of(each.site), each.number): each.where for each in known if not each.discarded}
 
 
 def _lying(app: Celery, connection: Connection, names: Iterable[str], tell: Tell) -> dict[Key, str]:
@@ -576,3 +645,9 @@ def seconds(given: str) -> float:
     if not found:
         raise ValueError('a number and one of s, m, h, d, such as 15m or 2d')
     return float(found[1]) * _UNITS[found[2] or 's']
+
+
+def duration(given: float) -> str:
+    """So many seconds as :func:`seconds` reads them: ``15m``."""
+    unit = next((unit for unit in 'dhm' if given and given % _UNITS[unit] == 0), 's')
+    return f'{given / _UNITS[unit]:g}{unit}'

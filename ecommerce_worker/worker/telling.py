@@ -19,7 +19,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from ecommerce_worker import topology
-from ecommerce_worker.facts import CONTENT_TYPE, Fact, new_id
+from ecommerce_worker.facts import CONTENT_TYPE, Fact
 from ecommerce_worker.observe import Told
 
 if TYPE_CHECKING:
@@ -44,16 +44,6 @@ SHORTEST, LONGEST = 1.0, 30.0
 
 #: Seconds for the last facts when the process ends.
 FLUSH_SECONDS: Final = 5.0
-
-
-def fact_of(told: Told, worker: str = '') -> Fact:
-    """The fact of what was told, as seen by the worker of that name."""
-    ended = told.started + told.seconds
-    return Fact(
-        outcome=told.outcome, started=told.started, seconds=round(told.seconds, 6), attempt=told.attempt,
-        task=told.task, id=told.id, key=told.key, site=told.site, queue=told.queue, reason=told.reason[:1000],
-        status=told.status, next_try=None if told.next_try is None else ended + told.next_try, worker=worker,
-        root_id=told.root_id, fact=new_id())
 
 
 class NotConfirmed(Exception):
@@ -122,9 +112,8 @@ class Publisher:
 class Teller:
     """A listener that publishes what it is told from a thread of its own, which the first telling starts."""
 
-    def __init__(self, app: Celery, worker: str = '', *, bound: int = BOUND) -> None:
+    def __init__(self, app: Celery, *, bound: int = BOUND) -> None:
         self._app = app
-        self._worker = worker
         self._bound = bound
         self.begin()
 
@@ -188,10 +177,10 @@ class Teller:
                 return
 
     def _publish(self, publisher: Publisher) -> None:
-        """Publish the oldest; what cannot be published stays in hand, with the ids that it has by now."""
+        """Publish the oldest; what cannot be published stays in hand."""
         if not self._hand:
             told = (self._told.popleft() for _ in range(min(BATCH, len(self._told))))
-            self._hand = [fact_of(each, self._worker) for each in told]
+            self._hand = [each.as_fact() for each in told]
         publisher.publish(self._hand)
         self._hand = []
         if self._away or self._dropped:

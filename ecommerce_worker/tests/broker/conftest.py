@@ -45,9 +45,9 @@ def shop(tmp_path: Path) -> Iterator[ShopProcess]:
 
 
 @pytest.fixture
-def environment(broker: Broker, shop: ShopProcess) -> dict[str, str]:
-    """The environment of a worker of this shop."""
-    return worker_environment(broker.url, shop)
+def environment(broker: Broker, shop: ShopProcess, tmp_path: Path) -> dict[str, str]:
+    """The environment of a worker of this shop; there is no ledger but one that a test makes."""
+    return worker_environment(broker.url, shop, DATABASES={'default': {'NAME': str(tmp_path / 'ledger.sqlite3')}})
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from kombu import Producer, Queue
 from ecommerce_worker import topology
 from ecommerce_worker.demo.rabbitmq import free_port
 from ecommerce_worker.demo.shop import Answer
-from ecommerce_worker.tests.broker.harness import FULFILL, QUEUE, QUEUES, eventually
+from ecommerce_worker.tests.broker.harness import FULFILL, QUEUE, QUEUES, eventually, shop_app
+from ecommerce_worker.wire import Notes, Raw
 from ecommerce_worker.worker import queues
 
 
@@ -107,6 +108,53 @@ def test_an_order_number_with_a_space_is_one_word_in_the_log_and_one_argument_of
     eventually(lambda: broker.parked_order('EDX 1'))
     assert ' key="EDX 1" ' in worker.log
     assert '1 parked message' in command('parked', 'list', '--order', 'EDX 1').stdout
+
+
+@pytest.fixture
+def park(broker):
+    """Put messages among the parked ones: of each its id, and an order of the same number as its place."""
+    def put(*ids):
+        with shop_app(broker.url) as app, broker.connection() as connection:
+            topology.declare_parked(connection)
+            for number, id_ in enumerate(ids):
+                topology.park(app, Raw(b'{}', 'application/json', 'utf-8'), Notes(queue=QUEUE), task=FULFILL, id=id_,
+                              key=f'EDX-{number}', reason='why')
+
+    return put
+
+
+def test_ids_are_listed_as_long_as_tells_them_apart(park, command):
+    park('11111111-1', '22222222-1')
+    assert re.findall(r'^[12]\S+', command('parked', 'list').stdout, re.MULTILINE) == ['11111111', '22222222']
+    park('22222222-2', '22222222-2')
+    assert re.findall(r'^[12]\S+', command('parked', 'list').stdout, re.MULTILINE) == [
+        '11111111-1', '22222222-1', '22222222-2', '22222222-2']
+
+
+@pytest.mark.parametrize('words', [['resend'], ['discard', '--yes']], ids=' '.join)
+def test_the_beginning_of_several_ids_is_refused_with_the_list_of_them(park, command, broker, words):
+    park('11111111-1', '11111111-2', '2222')
+    refused = command('parked', *words, '111')
+    assert (refused.returncode, broker.depth(topology.PARKED)) == (1, 3)
+    assert re.findall(r'^[12]\S+', refused.stdout, re.MULTILINE) == ['11111111-1', '11111111-2']
+    assert refused.stderr == ('ecommerce-worker: 111 is the beginning of several ids: say more of the one that you '
+                              'mean\n')
+    assert command('parked', *words, '11111111-2').returncode == 0
+    assert broker.depth(topology.PARKED) == 2
+
+
+def test_a_whole_id_is_meant_as_it_is_and_with_all_its_copies(park, command, broker):
+    park('1111', '1111', '11112')
+    assert '2 messages sent again' in command('parked', 'resend', '1111').stdout
+    assert (broker.depth(QUEUE), broker.depth(topology.PARKED)) == (2, 1)
+
+
+@pytest.mark.parametrize('words', [['resend', '--all'], ['resend', '--order', 'EDX-7'], ['resend', '7'],
+                                   ['discard', '--all'], ['show', '7']], ids=' '.join)
+def test_what_finds_no_message_says_so(broker, command, words):
+    ended = command('parked', *words)
+    assert (ended.returncode, ended.stdout) == (1, '')
+    assert ended.stderr.startswith('ecommerce-worker: no parked message is like that')
 
 
 def test_discarding_asks_first(stuck, command, broker):
@@ -213,6 +261,43 @@ def test_what_was_parked_by_a_purge_can_be_resent(shop, broker, publish, command
     command('parked', 'resend', '--all')
     worker = start_worker().ready()
     eventually(lambda: worker.settled('EDX-1') == 'done')
+
+
+@pytest.mark.parametrize('words', [['purge'], ['reset']], ids=' '.join)
+def test_destroying_and_parking_at_once_is_a_wrong_command_line(broker, publish, command, words):
+    publish('EDX-1')
+    ended = command('queues', *words, '--park', '--yes')
+    assert (ended.returncode, ended.stdout) == (2, '')
+    assert ended.stderr == 'ecommerce-worker: --yes destroys the messages and --park keeps them: say one of both\n'
+    assert broker.depth(QUEUE) == 1
+
+
+@pytest.mark.parametrize('words, options', [
+    (['queues', 'purge'], '--park or --yes'), (['queues', 'reset'], '--park or --yes'),
+    (['parked', 'discard', '--all'], '--yes')], ids=str)
+def test_where_nobody_answers_nothing_is_done(broker, publish, park, command, words, options):
+    publish('EDX-1')
+    park('1111')
+    ended = command(*words)
+    assert ended.returncode == 1
+    assert ended.stderr == f'ecommerce-worker: nothing was done, for nobody answered: {options} answers beforehand\n'
+    assert (broker.depth(QUEUE), broker.depth(topology.PARKED)) == (1, 1)
+
+
+def test_a_queue_that_there_is_not_is_not_an_empty_one(broker, publish, command):
+    publish('EDX-1')
+    ended = command('queues', 'purge', QUEUE, 'ecommerce.fulfilment', '--yes')
+    assert (ended.returncode, ended.stdout) == (1, '')
+    assert ended.stderr == ('ecommerce-worker: there is no queue ecommerce.fulfilment; did you mean '
+                            'ecommerce.fulfillment?\n')
+    assert broker.depth(QUEUE) == 1
+
+
+def test_a_queue_that_is_not_declared_yet_is_empty(broker, command):
+    with broker.connection() as connection:
+        connection.channel().queue_delete(QUEUE)
+    ended = command('queues', 'purge', QUEUE)
+    assert (ended.returncode, ended.stdout) == (0, 'the queues are empty\n')
 
 
 def test_purging_with_yes_destroys(broker, publish, command):

@@ -10,7 +10,7 @@ from ecommerce_worker import topology
 from ecommerce_worker.facts import read
 from ecommerce_worker.observe import Told
 from ecommerce_worker.tests.broker.harness import FULFILL, QUEUE, eventually, shop_app
-from ecommerce_worker.wire import Notes, Raw
+from ecommerce_worker.wire import NOTES, Notes, Raw
 from ecommerce_worker.worker.telling import Teller
 
 TOLD = Told('done', 'a.b', 'id-1', 'EDX-1', 'edx', 1, 0.1, queue=QUEUE, started=time.time())
@@ -37,7 +37,7 @@ def facts(broker):
 def teller(broker):
     """A teller to that broker."""
     with shop_app(broker.url) as app:
-        teller = Teller(app, 'w@h', bound=50)
+        teller = Teller(app, bound=50)
         yield teller
         teller.end(0)
 
@@ -62,6 +62,7 @@ def test_a_worker_tells_how_each_run_ended(broker, shop, start_worker, publish, 
     unread = found['parked.unknown']
     assert (unread.attempt, unread.queue, unread.key) == (0, QUEUE, '')
     assert 'the body is no application/json' in unread.reason
+    assert {parked.id, unread.id} == {message.headers[NOTES]['id'] for message in broker.parked()}
 
 
 def test_a_worker_that_is_told_to_stop_tells_the_last(shop, start_worker, publish, facts):
@@ -141,3 +142,52 @@ def test_what_a_person_does_with_a_parked_message_is_a_fact(broker, command, fac
     [(key, fact)] = facts(1)
     assert (key, fact.outcome, fact.key, fact.id) == (f'{outcome}.{FULFILL}', outcome, 'EDX-1', 'id-1')
     assert (fact.site, fact.attempt) == ('edx', 0)
+
+
+def test_a_worker_that_is_killed_takes_no_parking_with_it(broker, start_worker, publish, facts, command):
+    worker = start_worker(MAX_FULFILLMENT_RETRIES=0).ready()
+    message = publish('EDX-404')
+    eventually(lambda: broker.parked_order('EDX-404'))
+    worker.kill()
+    facts()
+    assert command('parked', 'resend', '--all').returncode == 0
+    parked, resent = (fact for _, fact in facts(2))
+    assert (parked.outcome, parked.id, parked.attempt, parked.status) == ('parked', message.id, 1, 404)
+    assert parked.worker.startswith('ecommerce-')
+    assert (resent.outcome, resent.id) == ('resent', message.id)
+
+
+def test_a_message_is_sent_again_before_the_run_that_follows_from_it(broker, start_worker, publish, facts, command):
+    start_worker(MAX_FULFILLMENT_RETRIES=0).ready()
+    publish('EDX-404')
+    eventually(lambda: broker.parked_order('EDX-404'))
+    facts(1)
+    assert command('parked', 'resend', '--all').returncode == 0
+    # The first one comes with the message once more.
+    found = {fact.fact: fact for _, fact in facts(3)}.values()
+    assert [fact.outcome for fact in sorted(found, key=lambda fact: fact.started)] == ['parked', 'resent', 'parked']
+
+
+def test_what_is_destroyed_with_its_queue_is_a_fact(broker, publish, facts, command):
+    message = publish('EDX-1', site_code='edx')
+    publish('ann@example.com', task='tasks.of.next.year', queue='fulfillment')
+    broker.publish_raw(b'nonsense', content_type='application/json')
+    assert '3 messages destroyed' in command('queues', 'purge', '--yes').stdout
+    known, unknown = sorted((fact for _, fact in facts(2)), key=lambda fact: fact.queue)
+    assert (known.outcome, known.id, known.key, known.site) == ('discarded', message.id, 'EDX-1', 'edx')
+    assert (known.queue, unknown.queue) == (QUEUE, 'fulfillment')
+    assert (unknown.outcome, unknown.task, unknown.key) == ('discarded', 'tasks.of.next.year', '')
+
+
+def test_facts_that_are_destroyed_are_not_told_of(broker, publish, facts, command):
+    publish('EDX-1')
+    command('queues', 'purge', '--yes')
+    eventually(lambda: broker.depth(topology.LEDGER) == 1)
+    assert '1 message destroyed' in command('queues', 'purge', topology.LEDGER, '--yes').stdout
+    assert facts() == []
+
+
+def test_a_queue_is_emptied_without_a_word_to_the_ledger_where_there_are_no_facts(broker, publish, facts, command):
+    publish('EDX-1')
+    assert command('queues', 'purge', '--yes', PUBLISH_FACTS=False).returncode == 0
+    assert (broker.depth(QUEUE), facts()) == (0, [])

@@ -27,17 +27,6 @@ from ecommerce_worker.tests.ledger import (
 )
 from ecommerce_worker.wire import NOTES, Notes, Raw
 
-RECORD = """
-from ecommerce_worker import runtime
-from ecommerce_worker.celery_app import app, configure_logging
-from ecommerce_worker.ledger import opening
-
-configure_logging()
-opening.open_ledger()
-from ecommerce_worker.ledger import recorder
-recorder.keep(app, runtime.current().settings)
-"""
-
 NOW = datetime.now(UTC).timestamp()
 
 
@@ -91,7 +80,7 @@ class Recorder:
         environment = {name: value for name, value in os.environ.items() if not name.startswith('ECOMMERCE_WORKER')}
         with log.open('wb') as output:
             self.process = subprocess.Popen(
-                [sys.executable, '-W', 'error', '-c', RECORD], stdout=output, stderr=output, start_new_session=True,
+                [sys.executable, '-m', 'ecommerce_worker', 'recorder'], stdout=output, stderr=output, start_new_session=True,
                 env={**environment, **environment_of(database), 'ECOMMERCE_WORKER_BROKER_URL': broker_url,
                      'WORKER_CONFIGURATION_MODULE': 'ecommerce_worker.configuration.local'})
 
@@ -307,6 +296,14 @@ def test_what_somebody_else_put_among_the_parked_messages_is_kept_one_by_one(que
     eventually(lambda: ledger('queries.count_parked') == 3)
     assert {each['reason'] for each in ledger('queries.parked')} == {'put here by other hands'}
     eventually(drained(queues))
+
+
+def test_an_order_that_somebody_else_put_there_is_known_by_its_number(queues, ledger, record):
+    queues.publish_raw(b'[["EDX-9"], {}, {}]', routing_key=topology.PARKED, content_type='application/json',
+                       content_encoding='utf-8',
+                       headers={'task': 'ecommerce_worker.fulfillment.v1.tasks.fulfill_order', 'id': 'id-9'})
+    record(ledger)
+    eventually(lambda: [each['key'] for each in ledger('queries.parked')] == ['EDX-9'])
 
 
 def test_a_resent_message_goes_to_its_queue_as_it_came(queues, ledger, record, app):

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import base64
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 from celery import Celery
-from kombu import Queue
+from kombu import Consumer, Queue
 
 from ecommerce_worker import topology
 from ecommerce_worker.demo.shop import Answer, ShopProcess
-from ecommerce_worker.tests.broker.harness import FULFILL, MESSAGES, QUEUE, eventually
+from ecommerce_worker.tests.broker.harness import FULFILL, MESSAGES, QUEUE, Broker, eventually
 from ecommerce_worker.wire import NOTES, Call, Notes, Raw, read
 from ecommerce_worker.worker.resubmit import LOCK, lent
 
@@ -72,6 +76,7 @@ def test_orders_are_made_good_once_a_worker_comes(shop, broker, start_worker, re
 
 
 def test_what_is_published_says_so_and_asks_the_shop_first(shop, broker, start_worker, command):
+    worker = start_worker().ready()
     shop.add_order('EDX-1', age=OLD)
     assert published(command('resubmit')) == 1
     message, = waiting(broker)
@@ -82,16 +87,18 @@ def test_what_is_published_says_so_and_asks_the_shop_first(shop, broker, start_w
     assert 'resubmitted' in notes.history[0]['reason']
     shop.add_order('EDX-2', age=OLD)
     assert published(command('resubmit', '--delay', '1')) == 1
-    worker = start_worker().ready()
     eventually(lambda: worker.settled('EDX-2') == 'done')
     called = [(call.method, call.path) for call in shop.calls if call.order == 'EDX-2']
     assert called[-2:] == [('GET', '/api/v2/orders/EDX-2/'), ('PUT', '/api/v2/orders/EDX-2/fulfill/')]
 
 
-def test_orders_outside_of_the_window_and_the_grace_are_left_alone(shop, resubmit):
+def test_orders_outside_of_the_window_and_the_grace_are_left_alone(shop, start_worker, resubmit):
+    start_worker().ready()
     shop.add_order('EDX-1', age=5 * 60)
     shop.add_order('EDX-2', age=3 * 86_400)
-    assert published(resubmit()) == 0
+    ended = resubmit()
+    assert published(ended) == 0
+    assert ended.stderr == 'the shop: 2 orders looked at, 0 unfulfilled; 1 younger than 15m, left to the shop\n'
     assert published(resubmit('--grace', '1m')) == 1
     assert published(resubmit('--since', '4d')) == 1
 
@@ -106,7 +113,8 @@ def test_a_dry_run_publishes_nothing_and_declares_nothing(shop, broker, resubmit
         assert topology.depth(connection, topology.PARKED) is None
 
 
-def test_a_limit_leaves_the_newest_for_the_next_time(shop, resubmit):
+def test_a_limit_leaves_the_newest_for_the_next_time(shop, start_worker, resubmit):
+    start_worker().ready()
     for number in range(5):
         shop.add_order(f'EDX-{number}', age=OLD + number)
     ended = resubmit('--limit', '2')
@@ -128,7 +136,8 @@ def test_one_order_is_published_whatever_its_age(shop, broker, resubmit):
     assert 'trouble: EDX-4: no shop knows it (404)' in unknown.stdout
 
 
-def test_each_site_is_asked_and_its_orders_carry_its_code(shop, broker, resubmit, tmp_path):
+def test_each_site_is_asked_and_its_orders_carry_its_code(shop, broker, start_worker, resubmit, tmp_path):
+    start_worker().ready()
     with ShopProcess(tmp_path) as other:
         sites = {'other': {'ECOMMERCE_API_ROOT': other.api_root,
                            'BACKEND_SERVICE_EDX_OAUTH2_PROVIDER_URL': other.oauth2_root}}
@@ -172,7 +181,7 @@ def test_a_task_may_resubmit_too(shop, broker, start_worker, publish, environmen
         'from ecommerce_worker.worker.resubmit import Wanted, resubmit\n'
         '@task(policy=lambda site: site.fulfillment_policy)\n'
         'def reconcile(self):\n'
-        '    assert resubmit(current_app, Wanted(delay=1)).published == 1\n')
+        '    assert resubmit(current_app, Wanted(delay=1), None).published == 1\n')
     environment['PYTHONPATH'] = f'{tmp_path}:{environment.get("PYTHONPATH", "")}'
     shop.add_order('EDX-1', age=OLD)
     worker = start_worker(CELERY_IMPORTS="['ecommerce_worker.fulfillment.v1.tasks', 'hourly']").ready()
@@ -247,14 +256,129 @@ def test_a_worker_that_does_not_tell_keeps_everything_back(shop, start_worker, r
     worker.process.send_signal(signal.SIGCONT)
 
 
+# -- what the ledger knows ---------------------------------------------------------------------------------------------
+
+CHORE = 'ecommerce_worker.worker.chores.resubmit_orders'
+
+
+@pytest.fixture
+def facts(broker: Broker) -> Broker:
+    """The queue of facts, empty."""
+    with broker.connection() as connection:
+        topology.declare_facts(connection)
+        connection.default_channel.queue_purge(topology.LEDGER)
+    return broker
+
+
+@pytest.fixture
+def recorder(facts: Broker, environment: dict[str, str], command: Callable[..., subprocess.CompletedProcess[str]],
+             tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A recorder, and the ledger that it keeps."""
+    assert command('migrate').returncode == 0
+    with (tmp_path / 'recorder.log').open('wb') as log:
+        process = subprocess.Popen([sys.executable, '-m', 'ecommerce_worker', 'recorder'], env=environment, stdout=log,
+                                   stderr=log)
+    eventually(lambda: facts.consumers(topology.PARKED))
+    yield process
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture
+def in_ledger(tmp_path: Path) -> Callable[[str], int]:
+    """How many messages of an order are parked in the ledger."""
+    def count(number: str) -> int:
+        with closing(sqlite3.connect(tmp_path / 'ledger.sqlite3', timeout=20)) as ledger:
+            [found] = ledger.execute("SELECT count(*) FROM ledger_parkedmessage WHERE key = ? AND settled = ''",
+                                     [number]).fetchone()
+        return int(found)
+
+    return count
+
+
+def line_of(ended, number):
+    return next(line for line in ended.stdout.splitlines() if line.startswith(f'{number} '))
+
+
+def test_orders_that_are_parked_in_the_ledger_or_were_discarded_there_are_left(shop, broker, start_worker, publish,
+                                                                              command, resubmit, recorder, in_ledger):
+    shop.add_order('EDX-1', Answer(status=403).always(), age=OLD)
+    start_worker(MAX_FULFILLMENT_RETRIES=0).ready()
+    publish('EDX-1')
+    eventually(lambda: in_ledger('EDX-1') == 1)
+    ended = resubmit()
+    assert published(ended) == 0, ended.stdout
+    assert 'left: it is parked here since 20' in line_of(ended, 'EDX-1')
+    assert published(resubmit('--order', 'EDX-1')) == 0
+    assert command('parked', 'discard', '--all', '--yes', '--reason', 'paid twice').returncode == 0
+    ended = resubmit()
+    assert published(ended) == 0, ended.stdout
+    assert 'left: it was discarded by ' in line_of(ended, 'EDX-1')
+    assert 'UTC; `--order EDX-1` publishes it all the same' in line_of(ended, 'EDX-1')
+    assert published(resubmit('--order', 'EDX-1')) == 1
+    assert broker.waiting() == 1
+
+
+def test_an_order_that_is_in_the_hands_of_a_recorder_is_left(shop, broker, start_worker, publish, environment, recorder,
+                                                            in_ledger):
+    shop.add_order('EDX-1', Answer(status=403).always(), age=OLD)
+    worker = start_worker(MAX_FULFILLMENT_RETRIES=0).ready()
+    recorder.send_signal(signal.SIGSTOP)
+    publish('EDX-1')
+    eventually(lambda: worker.settled('EDX-1') == 'parked')
+    eventually(lambda: broker.depth(topology.PARKED) == 0)
+    assert in_ledger('EDX-1') == 0
+    with subprocess.Popen([sys.executable, '-m', 'ecommerce_worker', 'resubmit'], env=environment,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as ended:
+        eventually(lambda: any(call.path == '/api/v2/orders/' for call in shop.calls))
+        time.sleep(1.5)
+        recorder.send_signal(signal.SIGCONT)
+        out, _ = ended.communicate(timeout=30)
+    assert '0 orders published' in out, out
+    assert in_ledger('EDX-1') == 1
+
+
+def test_while_a_recorder_keeps_the_ledger_elsewhere_nothing_is_published(shop, facts, resubmit):
+    shop.add_order('EDX-1', age=OLD)
+    with facts.connection() as connection, Consumer(connection, [Queue(topology.LEDGER, no_declare=True)]):
+        ended = resubmit()
+    assert (ended.returncode, ended.stdout) == (75, '')
+    assert ended.stderr == ('ecommerce-worker: a recorder takes parked messages into a ledger that is not kept here, '
+                            'so it cannot be known which orders are parked: run resubmit where DATABASES names that '
+                            'ledger\n')
+
+
+def test_while_nobody_records_what_a_ledger_is_to_know_nothing_is_published(shop, facts, command, resubmit):
+    shop.add_order('EDX-1', age=OLD)
+    assert command('migrate').returncode == 0
+    with facts.connection() as connection:
+        topology.tell(connection, b'a fact', f'done.{FULFILL}')
+    eventually(lambda: facts.depth(topology.LEDGER))
+    ended = resubmit()
+    assert ended.returncode == 75
+    assert 'nobody records what workers told the ledger (facts: 1)' in ended.stderr
+
+
+def test_a_run_by_the_clock_looks_into_the_ledger_too(shop, broker, start_worker, publish, recorder, in_ledger):
+    shop.add_order('EDX-1', Answer(status=403).always(), age=OLD)
+    shop.add_order('EDX-2', age=OLD)
+    worker = start_worker(MAX_FULFILLMENT_RETRIES=0).ready()
+    publish('EDX-1')
+    eventually(lambda: in_ledger('EDX-1') == 1)
+    publish(task=CHORE, queue='ecommerce.default')
+    eventually(lambda: f'done: task={CHORE}' in worker.log)
+    assert 'orders were resubmitted of which nothing was here: count=1' in worker.log
+    assert [read(message).args[0] for message in waiting(broker)] == ['EDX-2']
+
+
 # -- never twice ------------------------------------------------------------------------------------------------------
 
 def test_two_runs_in_a_row_publish_nothing_twice(shop, broker, start_worker, resubmit):
     for number in range(30):
         shop.add_order(f'EDX-{number}', age=OLD)
-    assert [published(resubmit(delay='15s')) for _ in range(3)] == [30, 0, 0]
-    assert broker.waiting() == 30
     worker = start_worker().ready()
+    assert [published(resubmit(delay='8s')) for _ in range(3)] == [30, 0, 0]
+    assert broker.waiting() == 30
     while not all(worker.settled(f'EDX-{number}') for number in range(30)):
         ended = resubmit()
         assert ended.returncode == 75 or published(ended) == 0
@@ -291,7 +415,8 @@ def test_of_two_runs_at_once_one_ends(shop, broker, environment, resubmit):
     assert published(resubmit()) == 0
 
 
-def test_the_lock_of_a_run_that_was_killed_is_gone(shop, broker, environment, resubmit):
+def test_the_lock_of_a_run_that_was_killed_is_gone(shop, broker, start_worker, environment, resubmit):
+    start_worker().ready()
     shop.add_order('EDX-1', reads=[Answer.slow(5)], age=OLD)
     command = [sys.executable, '-m', 'ecommerce_worker', 'resubmit']
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as first:

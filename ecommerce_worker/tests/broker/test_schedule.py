@@ -199,6 +199,15 @@ def test_two_beats_fire_each_job_once_and_workers_run_it(broker, start_worker, s
     assert time.time() - ticked < 60
 
 
+def test_a_beat_that_cannot_keep_what_it_fires_says_so_in_one_line(command, tmp_path):
+    ended = command('beat', DATABASES={'default': {'NAME': str(tmp_path / 'no-ledger')}},
+                    SCHEDULE_STATE='/dev/null/beat/schedule.sqlite3')
+    assert ended.returncode == 1
+    assert 'ready' not in ended.stdout
+    assert ended.stderr == ('ecommerce-worker: SCHEDULE_STATE /dev/null/beat/schedule.sqlite3 cannot be used: Not a '
+                            'directory\n')
+
+
 def test_a_beat_goes_on_when_the_other_one_is_killed(broker, start_worker, start_beat, project, given):
     schedule = {'mail': {'task': COMMAND, 'args': ['send_queued_mail'], 'interval': '1s', 'expires': 60}}
     start_worker(**given).ready()

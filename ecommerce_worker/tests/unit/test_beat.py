@@ -8,7 +8,7 @@ import pytest
 from celery import Celery
 
 from ecommerce_worker import settings
-from ecommerce_worker.beat import COMMAND, FileFirings, Scheduler, overdue, schedule_problems
+from ecommerce_worker.beat import COMMAND, FileFirings, Scheduler, StateUnusable, overdue, schedule_problems
 from ecommerce_worker.errors import Misconfigured
 from ecommerce_worker.schedule.firing import CLAIM_SECONDS
 from ecommerce_worker.schedule.timing import Every
@@ -296,6 +296,17 @@ def test_a_failing_entry_does_not_stop_the_others(beat, clock, fired, firings, c
     scheduler.firings = firings
     scheduler.tick()
     assert 'a job is fired again: entry=bad' in caplog.text
+
+
+def test_a_file_that_cannot_be_used_any_more_is_named(beat, clock, firings, caplog):
+    scheduler = beat(mail=MAIL)
+    scheduler.live()
+    firings._path.unlink()
+    firings._path.mkdir()
+    assert scheduler.tick() == 5
+    assert f'SCHEDULE_STATE {firings._path} cannot be used: unable to open database file' in caplog.text
+    with pytest.raises(StateUnusable):
+        scheduler.live()
 
 
 def test_what_could_not_be_published_is_fired_when_the_broker_is_there(beat, clock, fired, firings, caplog):

@@ -27,8 +27,31 @@ def test_a_time_that_is_none_is_refused(run, not_after):
         run(not_after=not_after)
 
 
-def test_a_broker_that_cannot_tell_what_is_here_is_told_and_the_run_left_out(run, caplog):
-    with pytest.raises(Skip, match='transport loses messages'):
+def told(caplog):
+    return [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+
+
+def test_a_run_that_cannot_be_done_now_is_left_out_with_the_reason_that_the_command_gives(run, environment, tmp_path,
+                                                                                          caplog):
+    (tmp_path / 'ledger').write_text('no database at all, but a text of some length')
+    environment.setenv('ECOMMERCE_WORKER_DATABASES', repr({'default': {'NAME': str(tmp_path / 'ledger')}}))
+    with pytest.raises(Skip, match=r'^it cannot be known which orders are parked .* not a database$'):
         run()
-    [told] = [record for record in caplog.records if record.levelno == logging.ERROR]
-    assert told.getMessage().startswith('orders cannot be resubmitted: error="')
+    assert not told(caplog)
+
+
+def test_a_run_that_fails_is_told_with_its_output_and_left_out(run, environment, tmp_path, caplog):
+    environment.setenv('ECOMMERCE_WORKER_DATABASES', repr({'default': {'NAME': str(tmp_path / 'none')}}))
+    environment.setenv('ECOMMERCE_WORKER_BROKER_URL', 'memory://')
+    with pytest.raises(Skip, match='resubmit failed: exit status 78; it comes again by itself'):
+        run()
+    [line] = told(caplog)
+    assert line.startswith('orders could not all be resubmitted: how="exit status 78" output="')
+    assert 'transport loses messages' in line
+
+
+def test_a_run_that_does_not_end_is_ended(app, in_force, caplog):
+    in_force(MANAGEMENT_COMMAND_TIMEOUT=0.1)
+    with pytest.raises(Skip, match='it took longer than 0 s and was ended'):
+        resubmit_orders.run()
+    assert len(told(caplog)) == 1

@@ -11,7 +11,6 @@ from ecommerce_worker import facts
 from ecommerce_worker.errors import Undecodable
 from ecommerce_worker.facts import LAST_SECOND, LENGTHS, OUTCOMES, Fact, read
 from ecommerce_worker.observe import Told
-from ecommerce_worker.worker.telling import fact_of
 
 FACT = Fact('retrying', 1_700_000_000.5, 0.25, 2, 'ecommerce_worker.fulfillment.v1.tasks.fulfill_order', 'id-1',
             'EDX-1', 'edx', 'ecommerce.fulfillment', 'the shop failed (503)', 503,
@@ -90,8 +89,8 @@ def test_whatever_is_read_either_is_a_fact_or_is_refused(value):
 
 
 def test_the_next_try_is_told_as_a_delay_and_published_as_a_time():
-    told = Told('retrying', 'a.b', 'id-1', 'EDX-1', 'edx', 2, 0.5, 'why', 30.0, 503, 'q', 'root', 1000.0)
-    fact = fact_of(told, 'w@h')
+    told = Told('retrying', 'a.b', 'id-1', 'EDX-1', 'edx', 2, 0.5, 'why', 30.0, 503, 'q', 'root', 1000.0, 'w@h')
+    fact = told.as_fact()
     assert (fact.started, fact.seconds, fact.ended, fact.next_try) == (1000.0, 0.5, 1000.5, 1030.5)
     assert (fact.status, fact.queue, fact.root_id, fact.worker) == (503, 'q', 'root', 'w@h')
-    assert facts.read(fact.as_body()) == fact
+    assert facts.read(fact.as_body()) == fact == told.as_fact()

@@ -135,6 +135,20 @@ def test_a_parked_message_is_kept_once_however_often_it_comes(ledger):
     assert states(ledger) == [('EDX-1', 'parked', 0)]
 
 
+def test_a_parked_message_brings_the_fact_of_its_run_which_is_counted_once(ledger):
+    told = fact('parked', NOW - 1, seconds=0.5, attempt=4)
+    ledger('entries.record', (), [parcel(fact=told.as_body().decode())])
+    ledger('entries.record', [told], [parcel(fact=told.as_body().decode())])
+    ledger('entries.record', [told, fact('retrying', NOW - 9)])
+    assert states(ledger) == [('EDX-1', 'parked', 2)]
+    assert ledger('rows', 'Attempt', 'outcome', 'attempt') == [('parked', 4), ('retrying', 1)]
+
+
+@pytest.mark.parametrize('found', [None, 7, '', 'x', '{"version": 7}', '\ud800', b'x'], ids=repr)
+def test_what_is_no_fact_on_a_parked_message_is_left_alone(found):
+    assert parcel(fact=found).fact is None
+
+
 def test_a_message_that_is_parked_again_is_another_one(ledger):
     ledger('entries.record', (), [parcel(), parcel(parked_at=NOW + 1)])
     assert ledger('queries.count_parked') == 2
@@ -222,6 +236,19 @@ def test_the_story_of_an_order_has_its_runs_and_what_people_did(ledger):
     assert [(each['outcome'], each['attempt']) for each in story['tries']] == [('retrying', 1), ('parked', 2)]
     assert [(each['who'], each['action']) for each in story['decisions']] == [('ada', 'discarded')]
     assert ledger('queries.story', 0) is None
+
+
+def test_the_story_of_an_order_is_told_in_its_order_and_nothing_twice(ledger):
+    ledger('entries.record', [fact('parked', NOW - 9), fact('resent', NOW - 600, attempt=0)],
+           [parcel(parked_at=NOW - 8)])
+    [number] = ledger('rows', 'ParkedMessage', 'pk')
+    ledger('decisions.discard', number, who='ada', reason='paid back')
+    later = datetime.now(UTC).timestamp() + 1
+    ledger('entries.record', [fact('discarded', later, attempt=0), fact('discarded', later, attempt=0, id='id-2'),
+                              fact('done', later + 5)])
+    events = ledger('events', ledger('rows', 'Order', 'pk')[0])
+    assert [each.get('outcome') or each['who'] for each in events] == ['resent', 'parked', 'ada', 'discarded', 'done']
+    assert events[3]['message_id'] == 'id-2'
 
 
 def test_orders_are_listed_by_state_and_by_how_long_nothing_was_heard_of_them(ledger):

@@ -15,10 +15,14 @@ from ecommerce_worker.settings import load
 from ecommerce_worker.tests.unit.conftest import reply
 from ecommerce_worker.worker.resubmit import (
     Found,
+    Known,
     NoSuchSite,
     Row,
     Wanted,
+    duration,
+    is_young,
     pages,
+    remembered,
     root_of,
     seconds,
     sites_of,
@@ -164,11 +168,57 @@ def test_a_shop_that_asks_for_an_hour_is_not_waited_for(peer, shop):
 
 @pytest.mark.parametrize('status, age, is_found', [
     ('Open', 3600, True), ('Fulfillment Error', 3600, True), ('Complete', 3600, False), ('Payment Error', 3600, False),
-    ('open', 3600, False), ('Open', 899, False), ('Open', 900, True), ('Open', 2 * DAY, True),
-    ('Open', 2 * DAY + 1, False), ('Open', -60, False)])
+    ('open', 3600, False), ('Open', 60, True), ('Open', 2 * DAY, True), ('Open', 2 * DAY + 1, False),
+    ('Open', -60, True)])
 def test_paid_and_unfulfilled_orders_of_the_window_are_found(status, age, is_found):
     page = Page((Order('EDX-1', status, NOW - timedelta(seconds=age)),), 1)
     assert bool(list(unfulfilled(page, Wanted(), NOW.timestamp()))) is is_found
+
+
+@pytest.mark.parametrize('age, young', [(-60, True), (0, True), (899, True), (900, False), (3600, False)])
+def test_orders_that_the_shop_may_be_about_to_publish_are_young(age, young):
+    assert is_young(Order('EDX-1', 'Open', NOW - timedelta(seconds=age)), Wanted(), NOW.timestamp()) is young
+
+
+# -- what is remembered -----------------------------------------------------------------------------------------------
+
+PARKED = Known('', 'EDX-1', 'it is parked here')
+DISCARDED = Known('', 'EDX-1', 'it was discarded by anna', discarded=True)
+
+
+@pytest.mark.parametrize('known, where, where_if_named', [
+    ([], None, None),
+    ([PARKED], 'it is parked here', 'it is parked here'),
+    ([DISCARDED], 'it was discarded by anna; `--order EDX-1` publishes it all the same', None),
+    ([PARKED, DISCARDED], 'it is parked here', 'it is parked here'),
+    ([DISCARDED, PARKED], 'it is parked here', 'it is parked here'),
+])
+def test_what_a_person_discarded_is_left_unless_it_is_named_and_what_is_parked_always(in_force, known, where,
+                                                                                      where_if_named):
+    in_force(ECOMMERCE_API_ROOT='https://shop.test/api/v2/')
+    order = Found('', 'https://shop.test/api/v2', 'EDX-1', 'Open')
+    assert remembered(lambda numbers: known, Wanted(), [order]).get(order.key) == where
+    assert remembered(lambda numbers: known, Wanted(('EDX-1',)), [order]).get(order.key) == where_if_named
+
+
+def test_an_order_is_remembered_of_its_own_shop_only(in_force):
+    in_force(ECOMMERCE_API_ROOT='https://shop.test/api/v2/', SITE_OVERRIDES=OVERRIDES)
+    orders = [Found('', 'https://shop.test/api/v2', 'EDX-1', 'Open'),
+              Found('edx', 'https://edx.test/api/v2', 'EDX-1', 'Open')]
+    of_mitx = remembered(lambda numbers: [Known('mitx', 'EDX-1', 'here')], Wanted(), orders)
+    assert [order.key in of_mitx for order in orders] == [True, False]
+
+
+def test_a_memory_is_asked_for_a_few_hundred_orders_at_once():
+    asked = []
+
+    def memory(numbers):
+        asked.append(len(numbers))
+        return []
+
+    orders = [Found('', 'https://shop.test', f'EDX-{number:04}', 'Open') for number in range(1001)]
+    assert remembered(memory, Wanted(), orders) == {}
+    assert asked == [500, 500, 1]
 
 
 # -- sites ------------------------------------------------------------------------------------------------------------
@@ -212,6 +262,11 @@ def test_an_order_of_a_site_without_a_root_of_its_own_is_one_of_the_default_site
     ('90s', 90), ('15m', 900), ('1.5h', 5400), ('2d', 172_800), ('30', 30), (' 0 ', 0)])
 def test_durations_are_written_with_their_unit(given, meant):
     assert seconds(given) == meant
+
+
+@pytest.mark.parametrize('written', ['90s', '15m', '90m', '1h', '36h', '2d', '0s', '0.5s'])
+def test_durations_are_told_as_they_are_written(written):
+    assert duration(seconds(written)) == written
 
 
 @pytest.mark.parametrize('given', ['', 'm', '2w', '-1d', '1 d', '2d3h', '1e9', 'inf', '٣d' * 2])
