@@ -77,12 +77,13 @@ class Recorder:
 
     def __init__(self, broker_url: str, database: Mapping[str, Any], log: Path) -> None:
         self.log = log.read_text
-        environment = {name: value for name, value in os.environ.items() if not name.startswith('ECOMMERCE_WORKER')}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith('ECOMMERCE_WORKER')}
+        environment = {**kept, **environment_of(database), 'ECOMMERCE_WORKER_BROKER_URL': broker_url,
+                       'WORKER_CONFIGURATION_MODULE': 'ecommerce_worker.configuration.local'}
         with log.open('wb') as output:
             self.process = subprocess.Popen(
-                [sys.executable, '-m', 'ecommerce_worker', 'recorder'], stdout=output, stderr=output, start_new_session=True,
-                env={**environment, **environment_of(database), 'ECOMMERCE_WORKER_BROKER_URL': broker_url,
-                     'WORKER_CONFIGURATION_MODULE': 'ecommerce_worker.configuration.local'})
+                [sys.executable, '-m', 'ecommerce_worker', 'recorder'], stdout=output, stderr=output, env=environment,
+                start_new_session=True)
 
     def stop(self) -> int:
         """Stop it as a deployment does; its exit status."""
