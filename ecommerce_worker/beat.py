@@ -35,7 +35,16 @@ from ecommerce_worker import runtime, topology
 from ecommerce_worker.errors import Misconfigured, NotPublished, WorkerError, WrongArguments
 from ecommerce_worker.observe import quoted, word
 from ecommerce_worker.schedule import command
-from ecommerce_worker.schedule.entries import HOUSEKEEPING, RETENTION, Entry, can_expire, entries, publish, timing_of
+from ecommerce_worker.schedule.entries import (
+    HOUSEKEEPING,
+    RETENTION,
+    Entry,
+    can_expire,
+    entries,
+    publish,
+    timing_of,
+    zone_of,
+)
 from ecommerce_worker.schedule.firing import CLAIM_SECONDS, Firing, Firings, claimed
 from ecommerce_worker.schedule.timing import Timing
 from ecommerce_worker.worker import preflight
@@ -71,9 +80,9 @@ def check(app: Celery, settings: Settings) -> None:
     """Make sure that the schedule can be kept; raises ``Misconfigured`` with all that is wrong with it."""
     problems = schedule_problems(settings, app.tasks)
     try:
-        _ = app.timezone
-    except Exception:  # noqa: BLE001 - ZoneInfo raises anything for a name that is none
-        problems.append(f'CELERY_TIMEZONE names the time zone {app.conf.timezone}, which there is not')
+        zone_of(app)
+    except Misconfigured as error:
+        problems += error.problems
     if problems:
         raise Misconfigured(problems)
 
@@ -388,7 +397,6 @@ def run(app: Celery, settings: Settings) -> None:
     :class:`~ecommerce_worker.worker.preflight.BrokerUnusable`, :class:`StateUnusable` or
     :class:`~ecommerce_worker.ledger.opening.LedgerAway` if it cannot begin.
     """
-    app.log.setup_logging_subsystem()
     scheduler = Scheduler(app, firings=firings_of(settings, _ledger_unused))
     preflight.check(app, settings)
     scheduler.live()

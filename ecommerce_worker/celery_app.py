@@ -132,7 +132,8 @@ def configure_logging(loglevel: int | str | None = None, **_: Any) -> None:
         logging.config.dictConfig(settings.LOGGING)
     for name, level in TOO_TALKATIVE.items():
         logging.getLogger(name).setLevel(level)
-    given = loglevel if loglevel not in (None, logging.WARNING, 'WARNING') else settings.LOG_LEVEL
+    # A number is what Celery says where nobody said anything.
+    given = loglevel if loglevel not in (None, logging.WARNING) else settings.LOG_LEVEL
     logging.getLogger().setLevel(given)
 
 

@@ -60,7 +60,7 @@ class Fact:
     @property
     def routing_key(self) -> str:
         """``<outcome>.<task>``, which AMQP limits to 255 bytes."""
-        return f'{self.outcome}.{self.task or "unknown"}'.encode()[:255].decode(errors='ignore')
+        return f'{self.outcome}.{self.task or "unknown"}'.encode(errors='replace')[:255].decode(errors='ignore')
 
     @property
     def ended(self) -> float:

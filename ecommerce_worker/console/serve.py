@@ -93,6 +93,9 @@ def _server(ours: Mapping[str, Any], options: Sequence[str]) -> Any:
             said = vars(parser.parse_args(options))
             if stray := said.pop('args'):
                 parser.error(f'unrecognized arguments: {" ".join(stray)}')
+            if said.pop('bind'):
+                # It would be printed, and looked at for passwords that travel readable, as it is configured.
+                parser.error('where it listens is set by CONSOLE_ADDRESS')
             if said.pop('config'):
                 parser.error('no file is read here: give its settings as options')
             for name, value in {**ours, **{name: value for name, value in said.items() if value is not None}}.items():

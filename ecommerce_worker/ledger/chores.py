@@ -49,7 +49,8 @@ def retention(keep_days: int, keep_parked_days: int = 0, *, now: datetime | None
             ParkedMessage.objects.filter(parked_at__lt=end, settled_at__lt=end).exclude(settled=''),
             Audit.objects.filter(at__lt=end),
             SetAside.objects.filter(received__lt=end),
-            Order.objects.filter(state__in=(State.FULFILLED, State.DISCARDED), last_seen__lt=end)):
+            Order.objects.filter(state__in=(State.FULFILLED, State.DISCARDED), last_seen__lt=end)
+            .exclude(parked__in=_undecided())):
         yield from _delete(rows)
     if keep_parked_days:
         old = ParkedMessage.objects.filter(settled='', parked_at__lt=now - timedelta(days=keep_parked_days))
@@ -96,9 +97,11 @@ class Chores:
         self._timings = [(entry, _timing_of(entry, zone)) for entry in entries(settings) if entry.is_the_recorders]
         self._under_way: Iterator[None] = iter(())
         self._look_at = 0.0
+        #: When what has failed is tried again.
+        self._again: dict[str, float] = {}
 
     def step(self) -> None:
-        """Do a little; what goes wrong is told, and tried again when its claim is over."""
+        """Do a little; what goes wrong is told, and tried again after five minutes."""
         try:
             next(self._under_way)
         except StopIteration:
@@ -108,10 +111,13 @@ class Chores:
 
     def _look(self) -> Iterator[None]:
         for entry, timing in self._timings:
+            if self._clock() < self._again.get(entry.key, 0.0):
+                continue
             try:
                 if firing := claimed(self._firings, entry, timing, self._name, self._clock()):
                     yield from self._do(entry, firing)
             except (Error, LedgerUnusable) as error:
+                self._again[entry.key] = self._clock() + CLAIM_SECONDS
                 logger.error('a job of the ledger failed, it is tried again: entry=%s error=%s', entry.name,
                              quoted(said(error)))
 
@@ -134,9 +140,14 @@ def _timing_of(entry: Entry, zone: tzinfo) -> Timing:
                              ]) from None
 
 
+def _undecided() -> models.QuerySet[Any]:
+    return ParkedMessage.objects.filter(settled='')
+
+
 def _delete(rows: models.QuerySet[Any]) -> Iterator[int]:
     while chosen := list(rows.order_by('pk').values_list('pk', flat=True)[:CHUNK]):
-        rows.model.objects.filter(pk__in=chosen).delete()
+        # Only if they are still over: another recorder may have heard of them since.
+        rows.filter(pk__in=chosen).delete()
         yield len(chosen)
 
 
@@ -146,6 +157,7 @@ def _erase(old: models.QuerySet[Any], reason: str, now: datetime) -> Iterator[in
         with transaction.atomic():
             count = old.filter(pk__in=chosen).update(
                 body=None, headers='', correlation_id='', settled='erased', settled_at=now)
-            # It is not with anybody any more: the order says so.
-            Order.objects.filter(state=State.PARKED, parked__in=chosen).update(state=State.DISCARDED, reason=reason)
+            # If nothing of it is with anybody any more, the order says so.
+            Order.objects.filter(state=State.PARKED, parked__in=chosen).exclude(parked__in=_undecided()).update(
+                state=State.DISCARDED, reason=reason)
         yield count

@@ -28,7 +28,7 @@ def database(given: Mapping[str, Any]) -> dict[str, Any]:
         engine = 'ecommerce_worker.ledger.mysql' if given['ENGINE'] == MYSQL else given['ENGINE']
         return {'CONN_MAX_AGE': None, 'CONN_HEALTH_CHECKS': True, **given, 'ENGINE': engine, 'OPTIONS': options}
     return {
-        **given, 'NAME': str(path_of(given) or given['NAME']),
+        'CONN_MAX_AGE': None, **given, 'NAME': str(path_of(given) or given['NAME']),
         'OPTIONS': {
             # The lock at the beginning: one that is only wanted in mid-transaction fails at once instead of waiting.
             'transaction_mode': 'IMMEDIATE', 'timeout': LOCK_SECONDS,

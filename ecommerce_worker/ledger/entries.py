@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from django.db import connection, transaction
+from django.db import DataError, connection, transaction
 
 from ecommerce_worker import facts
 from ecommerce_worker.errors import Undecodable
@@ -152,20 +152,24 @@ def _parked(parcel: Parcel, order: Order) -> ParkedMessage:
         site=parcel.site, queue=parcel.queue, reason=parcel.reason, tries=parcel.tries,
         parked_at=time_of(parcel.parked_at), history=json.dumps(parcel.history), body=raw.body,
         headers=headers.written(raw.headers),
-        content_type=(raw.content_type or '')[:255], content_encoding=(raw.content_encoding or '')[:255],
-        correlation_id=str(raw.properties.get('correlation_id') or '')[:255], size=len(raw.body))
+        content_type=facts.shortened(raw.content_type, 255),
+        content_encoding=facts.shortened(raw.content_encoding, 255),
+        correlation_id=facts.shortened(str(raw.properties.get('correlation_id') or ''), 255), size=len(raw.body))
 
 
 def read_set_aside() -> int:
-    """Record the facts that an earlier version could not read and this one can; how many there were."""
+    """Record the facts that could not be read or written and now can; how many there were."""
     count = 0
     for kept in SetAside.objects.order_by('pk').iterator(100):
         try:
             fact = facts.read(bytes(kept.body))
         except Undecodable:
             continue
-        with transaction.atomic():
-            record([fact])
-            kept.delete()
+        try:
+            with transaction.atomic():
+                record([fact])
+                kept.delete()
+        except (DataError, ValueError, OverflowError):
+            continue
         count += 1
     return count

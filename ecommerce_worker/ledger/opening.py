@@ -107,8 +107,3 @@ def _place() -> str:
     found: dict[str, Any] = django_settings.DATABASES['default']
     where = f'{found["HOST"]} ' if found.get('HOST') else ''
     return f'{found["ENGINE"].rpartition(".")[2]} {where}{found["NAME"]}'
-
-
-def _first_line(error: BaseException) -> str:
-    # The first line: the rest may quote the values of a row.
-    return str(error).partition('\n')[0][:200] or type(error).__name__

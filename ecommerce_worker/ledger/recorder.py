@@ -33,6 +33,7 @@ from ecommerce_worker.ledger import entries
 from ecommerce_worker.ledger.chores import Chores
 from ecommerce_worker.ledger.opening import LedgerAway, LedgerUnusable, require_schema, said
 from ecommerce_worker.ledger.parcels import Aside, Parcel
+from ecommerce_worker.schedule.entries import zone_of
 from ecommerce_worker.wire import Raw
 from ecommerce_worker.worker import queues
 
@@ -77,7 +78,7 @@ class Recorder:
         self._app = app
         self._settings = settings
         self._troubled: str | None = None
-        self._chores = Chores(settings, app.timezone)
+        self._chores = Chores(settings, zone_of(app))
 
     def run(self, stopping: threading.Event) -> None:
         """Record until told to stop; what is away is waited for."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from celery.schedules import ParseException, crontab
 
 from ecommerce_worker import topology
-from ecommerce_worker.errors import Skip, WrongArguments
+from ecommerce_worker.errors import Misconfigured, Skip, WrongArguments
 from ecommerce_worker.schedule.timing import Crontab, Every, Timing
 from ecommerce_worker.settings import Settings
 from ecommerce_worker.wire import Call, Notes
@@ -74,6 +74,16 @@ def timing_of(entry: Entry, zone: tzinfo = UTC) -> Timing:
     if timing.coming(0) is None:
         raise ValueError('there is no such day')
     return timing
+
+
+def zone_of(app: Celery) -> tzinfo:
+    """The time zone of crontabs; raises :class:`~ecommerce_worker.errors.Misconfigured` if there is none like it."""
+    try:
+        zone: tzinfo = app.timezone
+    except Exception:  # noqa: BLE001 - ZoneInfo raises anything for a name that is none
+        problem = f'CELERY_TIMEZONE names the time zone {app.conf.timezone}, which there is not'
+        raise Misconfigured([problem]) from None
+    return zone
 
 
 def can_expire(task: Any) -> bool:

@@ -302,6 +302,23 @@ def drifted() -> bool:
     return True
 
 
+def failures(task: str, begin: float, seconds: int) -> int:
+    """How often a recorder begins within so many seconds with a job that fails."""
+    from django.db import OperationalError
+
+    from ecommerce_worker import runtime
+    from ecommerce_worker.ledger import chores
+
+    failing = mock.Mock(side_effect=OperationalError('database or disk is full'))
+    clock = Clock(begin)
+    with mock.patch.object(chores, 'WORK', {**chores.WORK, task: failing}):
+        recorder = chores.Chores(runtime.current().settings, UTC, clock=clock)
+        for _ in range(seconds):
+            clock.now += 1
+            recorder.step()
+    return failing.call_count
+
+
 def chores_at(*moments: float, broken: str = '') -> dict[str, float | None]:
     """When each job of the recorder's was done last, after a recorder has worked at these times; one job may fail."""
     from django.db import OperationalError

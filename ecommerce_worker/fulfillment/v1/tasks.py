@@ -21,10 +21,11 @@ def fulfill_order(self: Task, order_number: str, site_code: str | None = None, e
         raise WrongArguments('the site code is no text')
     if not (email_opt_in is None or isinstance(email_opt_in, bool)):
         raise WrongArguments('email_opt_in is neither true nor false')
-    shop = runtime.site(site_code).ecommerce
+    site = runtime.site(site_code)
+    shop = site.ecommerce
     # Whatever else it may be is refused before anything is done.
     number = order_number if isinstance(order_number, str) else ''
-    with runtime.current().turns.of((shop, number)) as waited:
+    with runtime.current().turns.of((site.settings.ECOMMERCE_API_ROOT, number)) as waited:
         if (waited or self.repeated) and shop.status(order_number) == COMPLETE:
             raise Skip('the order is complete already')
         shop.fulfill(order_number, email_opt_in=bool(email_opt_in))

@@ -283,10 +283,11 @@ def test_a_message_in_hand_for_too_long_costs_the_connection_only(shop, broker, 
         broker.node.ctl('eval', f'application:set_env(rabbit, consumer_timeout, {consumer_timeout}), '
                                 f'application:set_env(rabbit, channel_tick_interval, {channel_tick_interval}).')
 
-    limits(1000, 500)
+    limits(2000, 500)
     try:
-        worker = start_worker(FULFILLMENT_READ_TIMEOUT=30).ready()
-        shop.add_order('EDX-1', Answer.slow(6))
+        # Whatever is in hand for two seconds is delivered again, EDX-2 too on a busy machine.
+        worker = start_worker(FULFILLMENT_READ_TIMEOUT=30, REDELIVERY_DELAY=1).ready()
+        shop.add_order('EDX-1', Answer.slow(8))
         publish('EDX-1')
         eventually(lambda: 'in hand for too long' in worker.log)
         eventually(lambda: shop.orders['EDX-1'].status == 'Complete')

@@ -29,17 +29,6 @@ from ecommerce_worker.worker.wakeup import Listener
 
 DEFAULT = 'ecommerce.default'
 
-#: What `ecommerce-worker beat` does.
-BEAT = """
-from ecommerce_worker import beat, runtime
-from ecommerce_worker.celery_app import app
-from ecommerce_worker.worker import preflight
-
-preflight.import_tasks(app, runtime.current().settings)
-beat.run(app, runtime.current().settings)
-"""
-
-
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     return Project.at(tmp_path / 'project')
@@ -67,8 +56,9 @@ def start_beat(environment: dict[str, str], given: dict[str, object],
         settings = {f'ECOMMERCE_WORKER_{name}': str(it) for name, it in {
             **given, 'SCHEDULE': {'resubmit': {'enabled': False}, **schedule}}.items()}
         with log.open('wb') as output:
-            started.append(subprocess.Popen([sys.executable, '-c', BEAT], env={**environment, **settings},
-                                            stdout=output, stderr=output, cwd=tmp_path, start_new_session=True))
+            started.append(subprocess.Popen(
+                [sys.executable, '-m', 'ecommerce_worker', 'beat'], env={**environment, **settings}, stdout=output,
+                stderr=output, cwd=tmp_path, start_new_session=True))
         eventually(lambda: 'beat is ready' in log.read_text() or started[-1].poll() is not None)
         assert started[-1].poll() is None, log.read_text()
         return started[-1], log
@@ -287,8 +277,8 @@ def test_status_names_what_is_overdue(command, given, tmp_path):
 def test_a_beat_with_a_wrong_schedule_does_not_start(environment, given):
     settings = {f'ECOMMERCE_WORKER_{name}': str(it) for name, it in {
         **given, 'SCHEDULE': {'mail': {'task': COMMAND, 'args': ['flush'], 'crontab': '0 25 * * *'}}}.items()}
-    done = subprocess.run([sys.executable, '-c', BEAT], env={**environment, **settings}, capture_output=True, text=True,
-                          timeout=60, check=False)
+    done = subprocess.run([sys.executable, '-m', 'ecommerce_worker', 'beat'], env={**environment, **settings},
+                          capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode != 0
     assert 'SCHEDULE[mail] has a crontab' in done.stderr
     assert "SCHEDULE[mail] cannot be run: the command 'flush'" in done.stderr

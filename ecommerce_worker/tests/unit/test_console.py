@@ -221,6 +221,7 @@ def test_a_ledger_of_another_version_is_left_alone(tmp_path):
     (['--threads', 'nine'], "argument --threads: invalid int value: 'nine'"),
     (['--nonsense'], 'unrecognized arguments: --nonsense'),
     (['app:app'], 'unrecognized arguments: app:app'),
+    (['-b', '0.0.0.0:80'], 'where it listens is set by CONSOLE_ADDRESS'),
     (['-c', 'gunicorn.conf.py'], 'no file is read here: give its settings as options'),
 ])
 def test_options_that_gunicorn_does_not_take_end_it_before_it_begins(tmp_path, options, why):

@@ -36,7 +36,7 @@ def test_two_facts_are_never_the_same():
 
 @pytest.mark.parametrize('task, key', [
     ('a.b.fulfill_order', 'retrying.a.b.fulfill_order'), ('', 'retrying.unknown'),
-    ('é' * 200, 'retrying.' + 'é' * 123)])
+    ('é' * 200, 'retrying.' + 'é' * 123), ('a.\ud800', 'retrying.a.?')])
 def test_a_fact_is_routed_by_outcome_and_task(task, key):
     fact = Fact('retrying', 1.0, task=task)
     assert fact.routing_key == key

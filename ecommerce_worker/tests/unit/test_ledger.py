@@ -291,6 +291,16 @@ def test_what_is_parked_is_erased_when_the_operator_says_so(ledger):
     assert sorted(ledger('rows', 'Order', 'key', 'state')) == [('EDX-1', 'discarded'), ('EDX-2', 'parked')]
 
 
+def test_an_order_of_which_another_message_is_parked_stays(ledger):
+    old = NOW - 100 * 86_400
+    ledger('entries.record', (), [parcel(parked_at=old), parcel('id-2')])
+    assert sum(ledger('chores.retention', 90, 30)) == 1
+    assert states(ledger) == [('EDX-1', 'parked', 0)]
+    ledger('execute', "UPDATE ledger_order SET state = 'fulfilled', last_seen = '2020-01-01 00:00:00'")
+    assert sum(ledger('chores.retention', 90)) == 0
+    assert states(ledger) == [('EDX-1', 'fulfilled', 0)]
+
+
 def test_what_was_settled_goes_when_its_time_is_over(ledger):
     ledger('entries.record', (), [parcel(parked_at=NOW - 9)])
     ledger('decisions.discard', ledger('rows', 'ParkedMessage', 'pk')[0], who='ada', reason='')
@@ -327,7 +337,8 @@ def test_one_that_fails_does_not_stop_the_others_and_is_tried_again(ledger):
     done = ledger('chores_at', sunday + AT_4_00, broken=RETENTION)
     assert done == {'retention': MONDAY - 86_400 + AT_3_30, 'housekeeping': sunday + AT_4_00}
     assert ledger('chores_at', sunday + AT_4_00 + 60) == done
-    assert ledger('chores_at', sunday + AT_4_00 + 301)['retention'] == sunday + AT_3_30
+    assert ledger('failures', RETENTION, sunday + AT_4_00 + 301, 10 * 60) == 2
+    assert ledger('chores_at', sunday + AT_4_00 + 1301)['retention'] == sunday + AT_3_30
 
 
 # -- opening ----------------------------------------------------------------------------------------------------------
