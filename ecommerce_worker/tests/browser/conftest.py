@@ -16,6 +16,9 @@ import pytest
 from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.expected_conditions import staleness_of
+from selenium.webdriver.support.wait import WebDriverWait
 
 from ecommerce_worker.demo.rabbitmq import free_port
 from ecommerce_worker.tests.broker.conftest import (  # noqa: F401 - what they need of each other is asked for by name
@@ -62,12 +65,17 @@ class Browser:
             raise AssertionError(f'{texts} not all in {self.text!r}') from None
 
     def press(self, name: str) -> None:
-        """Press the button of that name."""
-        self.chrome.find_element(By.XPATH, f'//button[normalize-space()="{name}"]|//input[@value="{name}"]').click()
+        """Press the button of that name, and see another page."""
+        self._leave(self.chrome.find_element(By.XPATH, f'//button[normalize-space()="{name}"]|//input[@value="{name}"]'))
 
     def follow(self, name: str) -> None:
-        """Follow the link of that name."""
-        self.chrome.find_element(By.LINK_TEXT, name).click()
+        """Follow the link of that name, and see another page."""
+        self._leave(self.chrome.find_element(By.LINK_TEXT, name))
+
+    def _leave(self, by: WebElement) -> None:
+        # A click returns before the browser has left the page; to open another then would be to leave without asking.
+        by.click()
+        WebDriverWait(self.chrome, 30).until(staleness_of(by))
 
     def write(self, name: str, text: str) -> None:
         """Write into the field of that name."""
