@@ -109,6 +109,8 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
         'worker_concurrency': settings.WORKER_CONCURRENCY,
         'worker_prefetch_multiplier': 1,
         'worker_cancel_long_running_tasks_on_connection_loss': False,
+        # It has threads wait for an answer of RabbitMQ on the socket that the event loop reads (decision 0006).
+        'worker_enable_prefetch_count_reduction': False,
         'worker_hijack_root_logger': settings.CELERYD_HIJACK_ROOT_LOGGER,
         **{_TO_NEW_KEY.get(name, name.lower()): value for name, value in settings.extra.items()},
     }

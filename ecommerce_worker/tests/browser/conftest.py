@@ -66,7 +66,8 @@ class Browser:
 
     def press(self, name: str) -> None:
         """Press the button of that name, and see another page."""
-        self._leave(self.chrome.find_element(By.XPATH, f'//button[normalize-space()="{name}"]|//input[@value="{name}"]'))
+        self._leave(self.chrome.find_element(
+            By.XPATH, f'//button[normalize-space()="{name}"]|//input[@value="{name}"]'))
 
     def follow(self, name: str) -> None:
         """Follow the link of that name, and see another page."""
