@@ -154,10 +154,14 @@ class Worker:
         """All it has logged so far."""
         return self._log.read_text()
 
+    def outcomes(self, number: str) -> list[str]:
+        """All outcomes that it logged for an order, the last one last."""
+        return [line.rpartition(' - ')[2].partition(':')[0]
+                for line in self.log.splitlines() if f' key={number} ' in line]
+
     def settled(self, number: str) -> str | None:
-        """The last outcome that it logged for an order."""
-        found = [line for line in self.log.splitlines() if f' key={number} ' in line]
-        return found[-1].rpartition(' - ')[2].partition(':')[0] if found else None
+        """The last of them, if any."""
+        return next(reversed(self.outcomes(number)), None)
 
     def ready(self, consumers: int = 1) -> Worker:
         """Return when it consumes."""
