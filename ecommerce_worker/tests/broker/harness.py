@@ -45,7 +45,7 @@ def worker_environment(broker_url: str, shop: ShopProcess, **settings: object) -
         'BACKEND_SERVICE_EDX_OAUTH2_PROVIDER_URL': shop.oauth2_root,
         'BACKEND_SERVICE_EDX_OAUTH2_KEY': CLIENT_ID,
         'BACKEND_SERVICE_EDX_OAUTH2_SECRET': CLIENT_SECRET,
-        'FULFILLMENT_READ_TIMEOUT': 1, 'RETRY_DELAY_MAX': 2, 'MAX_FULFILLMENT_RETRIES': 2, 'REDELIVERY_DELAY': 1,
+        'FULFILLMENT_READ_TIMEOUT': 2, 'RETRY_DELAY_MAX': 2, 'MAX_FULFILLMENT_RETRIES': 2, 'REDELIVERY_DELAY': 1,
         **settings,
     }
     kept = {name: value for name, value in os.environ.items() if not name.startswith('ECOMMERCE_WORKER')}

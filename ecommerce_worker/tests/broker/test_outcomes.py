@@ -53,7 +53,7 @@ def always(status: int, **headers: str) -> tuple[Answer, ...]:
 STORIES = {
     'plain': Story(),
     'slow but in time': Story((Answer.slow(0.5),)),
-    'answer too late': Story((Answer.slow(1.7),)),  # it is fulfilled all the same, so it is not asked for again
+    'answer too late': Story((Answer.slow(3.4),)),  # it is fulfilled all the same, so it is not asked for again
     'hangs once': Story((Answer.hanging(),), puts=2),
     'dropped without effect': Story((Answer.dropped(),), puts=2),
     'dropped after the effect': Story((Answer.lost(),)),
