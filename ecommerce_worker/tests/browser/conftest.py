@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
@@ -54,7 +54,7 @@ class Browser:
         """What is read on the page; nothing while another page takes its place."""
         try:
             return str(self.chrome.find_element(By.TAG_NAME, 'body').text)
-        except (NoSuchElementException, StaleElementReferenceException):
+        except WebDriverException:
             return ''
 
     def says(self, *texts: str) -> None:
@@ -76,7 +76,8 @@ class Browser:
     def _leave(self, by: WebElement) -> None:
         # A click returns before the browser has left the page; to open another then would be to leave without asking.
         by.click()
-        WebDriverWait(self.chrome, 30).until(staleness_of(by))
+        # Its driver has a name of its own for what is asked of a page that is just about to go.
+        WebDriverWait(self.chrome, 30, ignored_exceptions=[WebDriverException]).until(staleness_of(by))
 
     def write(self, name: str, text: str) -> None:
         """Write into the field of that name."""
