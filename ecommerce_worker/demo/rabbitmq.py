@@ -36,10 +36,12 @@ USUAL_PLACES = (
 
 # The guard waits for the end of its input, which comes when the owner closes the pipe or dies. `exec` lets
 # the Erlang machine lead the group, so that SIGTERM reaches it and not a shell that stands before it.
+# RabbitMQ gives up where no port mapper answers, so that comes first, unless it cannot.
 LAUNCH = """
 exec 3<&0 </dev/null
 (cat <&3 >/dev/null; kill -KILL 0) &
 "$1" -address 127.0.0.1 3<&- &
+while kill -0 $! && ! "$1" -names >/dev/null 2>&1; do sleep 0.05; done
 exec "$0" 3<&-
 """
 
