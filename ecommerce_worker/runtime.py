@@ -58,36 +58,6 @@ class Runs:
             return run
 
 
-class Turns:
-    """What the threads of this process do one after the other."""
-
-    def __init__(self) -> None:
-        #: For each name its lock, and how many have it or wait for it.
-        self._turns: dict[Hashable, tuple[threading.Lock, int]] = {}
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def of(self, name: Hashable) -> Iterator[bool]:
-        """Around the turn of one thread; gives whether another had to be waited for."""
-        turn = self._counted(name, 1)
-        try:
-            if waited := not turn.acquire(blocking=False):
-                turn.acquire()
-            try:
-                yield waited
-            finally:
-                turn.release()
-        finally:
-            self._counted(name, -1)
-
-    def _counted(self, name: Hashable, step: int) -> threading.Lock:
-        with self._lock:
-            turn, count = self._turns.pop(name) if name in self._turns else (threading.Lock(), 0)
-            if count + step:
-                self._turns[name] = turn, count + step
-            return turn
-
-
 class Runtime:
     """What the tasks of one process share."""
 
@@ -95,7 +65,6 @@ class Runtime:
         self.settings = settings
         self.listeners: list[observe.Listener] = [observe.log]
         self.runs = Runs(2 * settings.WORKER_CONCURRENCY)  # twice as many as are in hand at once
-        self.turns = Turns()
         self._sites: dict[int, Site] = {}
         self._holds: dict[str, Hold] = {}
         self._lock = threading.Lock()

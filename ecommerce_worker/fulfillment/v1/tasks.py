@@ -6,6 +6,10 @@ from ecommerce_worker import runtime
 from ecommerce_worker.clients.ecommerce import COMPLETE
 from ecommerce_worker.errors import Skip, WrongArguments
 from ecommerce_worker.task import Task, task
+from ecommerce_worker.turns import turn
+
+#: How many read timeouts a run may take that asks for a token, how the order stands, and for its fulfilment.
+RUN = 4
 
 
 @task(policy=lambda site: site.fulfillment_policy, key='order_number')
@@ -15,7 +19,7 @@ def fulfill_order(self: Task, order_number: str, site_code: str | None = None, e
     ``site_code`` names the shop (the short code of a partner); ``email_opt_in`` tells whether the learner wants
     mail of the organisation.  The shop's fulfilment is not idempotent while the order is open: each call mails a
     receipt again.  So every run but the first asks how the order stands before it does anything, and two runs of one
-    order, which a shop may have published twice, take turns.
+    order, of which there may be two messages, take turns.
     """
     if not (site_code is None or isinstance(site_code, str)):
         raise WrongArguments('the site code is no text')
@@ -25,7 +29,7 @@ def fulfill_order(self: Task, order_number: str, site_code: str | None = None, e
     shop = site.ecommerce
     # Whatever else it may be is refused before anything is done.
     number = order_number if isinstance(order_number, str) else ''
-    with runtime.current().turns.of((site.settings.ECOMMERCE_API_ROOT, number)) as waited:
+    with turn(f'{site.settings.ECOMMERCE_API_ROOT} {number}', RUN * site.settings.FULFILLMENT_READ_TIMEOUT) as waited:
         if (waited or self.repeated) and shop.status(order_number) == COMPLETE:
             raise Skip('the order is complete already')
         shop.fulfill(order_number, email_opt_in=bool(email_opt_in))

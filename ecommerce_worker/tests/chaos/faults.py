@@ -20,13 +20,6 @@ OUTAGE = 8.0
 #: On RabbitMQ 3.10 quorum queues need a moment after they were declared before their node may be killed.
 SETTLED = 3.0
 
-#: Why an order may be called for again where a message can be delivered again to another process.
-TWINS = (
-    'its next try was published, but the connection was lost before it could be acknowledged: RabbitMQ delivers it '
-    'again, and then there are two messages of one order; both ask the shop first, and if they do so within the same '
-    'moment both find it open')
-ANYWHERE = {'threads': TWINS, 'prefork': TWINS}
-
 FAULTS: dict[str, Fault] = {}
 
 Act = TypeVar('Act', bound=Callable[..., None])
@@ -161,13 +154,13 @@ def kill_rabbitmq_once(scene: Scene) -> None:
     kill_rabbitmq(scene, 1)
 
 
-@fault('rabbitmq-killed-retrying', script=_refusing, publishing=30, unavoidable=ANYWHERE)
+@fault('rabbitmq-killed-retrying', script=_refusing, publishing=30)
 def kill_rabbitmq_while_orders_are_retried(scene: Scene) -> None:
     """The same while each order's next try has to be published."""
     kill_rabbitmq(scene)
 
 
-@fault('rabbitmq-stopped', script=_refusing, publishing=20, unavoidable={'prefork': TWINS})
+@fault('rabbitmq-stopped', script=_refusing, publishing=20)
 def stop_rabbitmq(scene: Scene) -> None:
     """stop_app, OUTAGE seconds of nothing, start_app."""
     scene.broker.node.ctl('stop_app')
@@ -176,7 +169,7 @@ def stop_rabbitmq(scene: Scene) -> None:
     scene.await_consumer()
 
 
-@fault('connections-closed', script=_refusing, unavoidable={'prefork': TWINS})
+@fault('connections-closed', script=_refusing)
 def close_all_connections(scene: Scene, times: int = 4) -> None:
     """All connections closed by the broker."""
     for _ in each(1.5, times):
@@ -184,13 +177,13 @@ def close_all_connections(scene: Scene, times: int = 4) -> None:
     scene.await_consumer()
 
 
-@fault('connections-closed-pair', script=_refusing, workers=2, publishing=20, unavoidable=ANYWHERE)
+@fault('connections-closed-pair', script=_refusing, workers=2, publishing=20)
 def close_all_connections_of_two(scene: Scene) -> None:
     """The same with two workers: what one had in hand is delivered to the other."""
     close_all_connections(scene, 8)
 
 
-@fault('disk-alarm', script=_refusing, unavoidable={'prefork': TWINS})
+@fault('disk-alarm', script=_refusing)
 def fill_the_disk(scene: Scene) -> None:
     """RabbitMQ has no disk left: it takes no message, but gives some."""
     scene.broker.node.ctl('set_disk_free_limit', '1000000GB')
@@ -200,7 +193,7 @@ def fill_the_disk(scene: Scene) -> None:
 
 # -- The network between worker and RabbitMQ --------------------------------------------------------------------------
 
-@fault('network-frozen', script=_refusing, unavoidable={'prefork': TWINS})
+@fault('network-frozen', script=_refusing)
 def freeze_the_network(scene: Scene) -> None:
     """Nothing passes for longer than heartbeats may be missed; then all of it does, from both sides."""
     scene.wire.freeze()
@@ -208,7 +201,7 @@ def freeze_the_network(scene: Scene) -> None:
     scene.wire.thaw()
 
 
-@fault('network-hiccups', script=_refusing, unavoidable={'prefork': TWINS})
+@fault('network-hiccups', script=_refusing)
 def freeze_the_network_for_a_moment(scene: Scene) -> None:
     """Nothing passes, for less than heartbeats may be missed."""
     for _ in each(2.0, 3):
@@ -217,7 +210,7 @@ def freeze_the_network_for_a_moment(scene: Scene) -> None:
         scene.wire.thaw()
 
 
-@fault('network-cut', script=_refusing, unavoidable={'prefork': TWINS})
+@fault('network-cut', script=_refusing)
 def cut_the_network(scene: Scene) -> None:
     """Connections end in the middle of whatever passes; then nobody can connect for a while."""
     for _ in each(1.5, 3):
@@ -274,7 +267,7 @@ GIVEN_UP = (
     'meanwhile and may be asking again')
 
 
-@fault('shop-hanging', unavoidable={'threads': GIVEN_UP, 'prefork': GIVEN_UP})
+@fault('shop-hanging', unavoidable=GIVEN_UP)
 def freeze_the_shop(scene: Scene) -> None:
     """The shop takes connections and does nothing, for longer than the worker's patience; then it goes on."""
     scene.freeze_shop()
@@ -293,8 +286,7 @@ def refuse_tokens(scene: Scene) -> None:
 
 # -- All at once ------------------------------------------------------------------------------------------------------
 
-@fault('everything', script=_mixed, workers=2, publishing=60, settings={'REDELIVERY_LIMIT': 20},
-       unavoidable=ANYWHERE)
+@fault('everything', script=_mixed, workers=2, publishing=60, settings={'REDELIVERY_LIMIT': 20})
 def break_everything(scene: Scene) -> None:
     """One after the other while orders go through."""
     scene.keep_alive()

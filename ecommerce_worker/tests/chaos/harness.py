@@ -127,7 +127,7 @@ class Count:
         """Whether each accepted order is in one place, and none was called for again where that can be ruled out."""
         whole = self.fulfilled + self.waiting + self.parked == self.accepted
         again = max(self.repeated, self.overlapping, len(self.twice))
-        few = max(2, SELDOM * self.accepted) if fault.unavoidable.get(self.pool) else 0
+        few = max(2, SELDOM * self.accepted) if fault.unavoidable else 0
         return whole and again <= few and not self.missing and not self.wrong
 
     def as_json(self) -> dict[str, Any]:
@@ -362,8 +362,8 @@ class Fault:
     publishing: float = 8.0
     #: How many parked messages there are to be that are none of the orders'.
     strangers: int = 0
-    #: By pool, why repeated or overlapping PUTs cannot be ruled out, though seldom; elsewhere there must be none.
-    unavoidable: Mapping[str, str] = field(default_factory=dict)
+    #: Why repeated or overlapping PUTs cannot be ruled out, though seldom; elsewhere there must be none.
+    unavoidable: str = ''
 
 
 def run(broker: Broker, directory: Path, fault: Fault, pool: str, orders: int, patience: float = PATIENCE,

@@ -14,7 +14,7 @@ ROOT = Path(ecommerce_worker.__file__).parent
 #: From the top: what nothing else is needed for, to what is only ever started by people.
 ROWS = [
     'configuration configuration.* errors email.message',
-    'hold retry download settings facts schedule.timing',
+    'hold retry download settings facts schedule.timing turns',
     'http',
     'auth wire observe log schedule.command email.mime email.rendering email.shapes email.vendor sailthru.client',
     'clients.ecommerce clients.lms email.vendors.* sailthru.purchase',

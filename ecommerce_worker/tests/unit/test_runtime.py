@@ -1,14 +1,11 @@
 """What a process shares: sites, holds, and that what is built from settings can be built."""
 
 import json
-import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from ecommerce_worker import runtime
 from ecommerce_worker.errors import Held, Misconfigured, Unreachable
-from ecommerce_worker.runtime import Turns
 
 BRAZE = {'BRAZE_ENABLE': True, 'BRAZE_REST_API_KEY': 'key', 'BRAZE_WEBAPP_API_KEY': 'app'}
 
@@ -58,30 +55,3 @@ def test_a_site_is_built_once(in_force):
     current = in_force()
     assert current.site('nobody') is current.site()
     assert runtime.current() is current
-
-
-def test_threads_take_turns_and_learn_that_they_waited():
-    turns, under_way, seen = Turns(), [], []
-
-    def run(name):
-        with turns.of(name) as waited:
-            under_way.append(name)
-            while not waited and turns._turns[name][1] < 8:
-                time.sleep(0.001)
-            seen.append((waited, len(under_way)))
-            under_way.remove(name)
-
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(run, ['EDX-1'] * 8))
-    assert seen == [(False, 1)] + [(True, 1)] * 7
-
-
-def test_a_turn_stands_in_nobody_elses_way_and_is_forgotten():
-    turns = Turns()
-    with turns.of('EDX-1') as first, turns.of('EDX-2') as second:
-        assert (first, second) == (False, False)
-    with pytest.raises(KeyError), turns.of('EDX-1'):
-        raise KeyError
-    with turns.of('EDX-1') as again:
-        assert again is False
-    assert turns._turns == {}
