@@ -94,13 +94,18 @@ class Interruptions:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Raise at the end what comes meanwhile."""
-        self._holds += 1
         before = self.came
+        self._holds += 1
         try:
             yield
         finally:
             self._holds -= 1
-        if self.came and not before and not self._holds:
+        if not before:
+            self.check()
+
+    def check(self) -> None:
+        """Raise what came already; the first time it is lost where it strikes in a destructor, or the like."""
+        if self.came and not self._holds:
             raise Interrupted(self.came)
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
@@ -248,7 +253,7 @@ class Stage:
         self.workers: list[Worker] = []
         self.published: dict[str, str] = {}  # number of the order or mail by the id of its message
         self.keep_logs = False
-        self._interruptions = interruptions
+        self.interruptions = interruptions
         self._ends = ExitStack()
 
     def set(self, *, rabbitmq: bool) -> None:
@@ -257,7 +262,7 @@ class Stage:
         given = Broker(url, 'your RabbitMQ', given=True) if url and rabbitmq else None
         if given:
             given.check()
-        with self._interruptions.held():
+        with self.interruptions.held():
             self.home = Path(tempfile.mkdtemp(prefix='ecommerce-worker-demo-'))
             self._ends.callback(self._tidy)
         self.logs = self.home / 'logs'
@@ -274,7 +279,7 @@ class Stage:
 
     def start_worker(self) -> Worker:
         """A worker on its way."""
-        with self._interruptions.held():
+        with self.interruptions.held():
             worker = Worker(self.logs / f'worker-{len(self.workers) + 1}.log', self.environment)
             self._ends.callback(worker.kill)
             self.workers.append(worker)
@@ -282,7 +287,7 @@ class Stage:
 
     def start(self, command: str) -> Worker:
         """A recorder or a console on its way."""
-        with self._interruptions.held():
+        with self.interruptions.held():
             started = Worker(self.logs / f'{command}.log', self.environment, command)
             self._ends.callback(started.kill)
         return started
@@ -290,7 +295,7 @@ class Stage:
     def command(self, *words: str) -> tuple[subprocess.Popen[bytes], Path]:
         """A command of ours as an operator gives it, and the file with what it says."""
         said = self.logs / f'{"-".join(words[:2])}.log'
-        with self._interruptions.held(), said.open('wb') as output:
+        with self.interruptions.held(), said.open('wb') as output:
             process = subprocess.Popen([sys.executable, '-m', 'ecommerce_worker', *words], stdin=subprocess.DEVNULL,
                                        stdout=output, stderr=output, env=self.environment, cwd=ROOT,
                                        start_new_session=True)
@@ -303,7 +308,7 @@ class Stage:
         # A shop of Celery 3.1 publishes to a direct exchange of the queue's name, later ones to the queue itself.
         where = {'exchange': story.queue, 'routing_key': story.queue} if story.shape is Shape.OLD else {}
         # Held, so that no message is out there whose id we do not know.
-        with self._interruptions.held(), self.broker.connection() as connection:
+        with self.interruptions.held(), self.broker.connection() as connection:
             result = app.send_task(
                 story.task, *story.call, queue=story.queue, connection=connection,
                 serializer='json' if story.shape is Shape.JSON else 'pickle', ignore_result=True, **where)
@@ -382,7 +387,7 @@ class Stage:
         directory = self.logs / name
         directory.mkdir(parents=True)
         shop = ShopProcess(directory, latency=0.05)
-        with self._interruptions.held():
+        with self.interruptions.held():
             self._ends.callback(shop.stop)
             shop.start()
         return shop

@@ -272,6 +272,7 @@ class Play:
         return all(runs[story.number] >= story.runs for story in stories or self.stories)
 
     def _show(self) -> None:
+        self.stage.interruptions.check()
         # Read first and shown last: what a worker says follows from what the shop answered.
         said = [line for log in self._logs for line in log.lines()]
         for name, book in self._books:
