@@ -122,6 +122,7 @@ class Play:
             say(f'export {name}={quote(value)}')
         say()
         while True:
+            self.stage.interruptions.check()
             self._show()
             time.sleep(0.2)
 
@@ -257,6 +258,7 @@ class Play:
         """Show what happens until the condition is true; False if it is not in time, or the worker is gone."""
         ends_at = min(time.monotonic() + seconds, self._ends_at)
         while True:
+            self.stage.interruptions.check()
             self._show()
             if condition():
                 return True
@@ -272,7 +274,6 @@ class Play:
         return all(runs[story.number] >= story.runs for story in stories or self.stories)
 
     def _show(self) -> None:
-        self.stage.interruptions.check()
         # Read first and shown last: what a worker says follows from what the shop answered.
         said = [line for log in self._logs for line in log.lines()]
         for name, book in self._books:

@@ -28,7 +28,7 @@ from ecommerce_worker.demo.orders import (
 )
 from ecommerce_worker.demo.screen import Screen, Tail
 from ecommerce_worker.demo.shop import Call, Order
-from ecommerce_worker.demo.stage import HURRIED
+from ecommerce_worker.demo.stage import HURRIED, Interruptions
 from ecommerce_worker.demo.story import Play
 
 STORY = Story('EDX-1', 'nothing special', opt_in=True)
@@ -203,6 +203,7 @@ class Shop:
 def judged(story: Story | Letter, seen: Seen, left: Mapping[str, int] | None = None) -> tuple[Play, str]:
     orders = {story.number: seen.order} if seen.order else {}
     stage: Any = SimpleNamespace(
+        interruptions=Interruptions(),
         shop=Shop(orders, tuple(call for call in seen.calls if not call.mail)), campus=Shop({}, ()),
         mail=Shop({}, tuple(seen.mails)), published={'id': story.number}, keep_logs=False,
         logs='/somewhere/logs', workers=[SimpleNamespace(ended=True)],
@@ -247,6 +248,7 @@ def test_the_status_is_1_when_a_message_is_left_in_a_queue():
 def test_a_sites_token_calls_count_as_calls_for_its_order():
     token = replace(PUT, method='POST', order=None, status=503)
     stage: Any = SimpleNamespace(
+        interruptions=Interruptions(),
         shop=Shop({}, ()), campus=Shop({'EDX-1': FULFILLED}, (token, PUT)), mail=Shop({}, ()), published={},
         broker=SimpleNamespace(parked=list))
     play = Play(stage, Screen(io.StringIO()))
