@@ -237,17 +237,25 @@ def execute(*statements: str) -> None:
 
 
 def hang_up() -> None:
-    """Close the connections of all others to a PostgreSQL or a MySQL."""
+    """Close the connections of all others to a PostgreSQL or a MySQL, and return when they are closed."""
     from django.db import connection
 
+    others, close = {
+        'postgresql': (("SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid() "
+                        "AND backend_type = 'client backend'"), 'SELECT pg_terminate_backend({})'),
+        'mysql': ("SELECT id FROM information_schema.processlist WHERE user = 'root' AND id <> CONNECTION_ID()",
+                  'KILL {}'),
+    }[connection.vendor]
     with connection.cursor() as cursor:
-        if connection.vendor == 'postgresql':
-            cursor.execute('SELECT pg_terminate_backend(pid) FROM pg_stat_activity '
-                           "WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()")
-            return
-        cursor.execute("SELECT id FROM information_schema.processlist WHERE user = 'root' AND id <> CONNECTION_ID()")
-        for [number] in cursor.fetchall():
-            cursor.execute(f'KILL {number}')
+        cursor.execute(others)
+        closed = set(cursor.fetchall())
+        for [number] in closed:
+            cursor.execute(close.format(number))
+        # Until then a database answers, when asked whether it is there, on a connection that it is about to close.
+        while closed:
+            cursor.execute(others)
+            closed.intersection_update(cursor.fetchall())
+            time.sleep(0.01)
 
 
 def headers_of(number: int) -> dict[str, Any]:

@@ -249,16 +249,11 @@ def test_a_recorder_that_its_database_hung_up_on_opens_another_connection(queues
     for number in (1, 2):       # with the first one it tidies up, too
         tell(queues, [fact(number)])
         eventually(partial(more_than, ledger, number - 1))
-    complained = []
-    for number in (3, 4, 5):
-        before = recorder.log()
-        ledger('hang_up')
-        tell(queues, [fact(number)])
-        eventually(partial(more_than, ledger, number - 1))
-        complained.append('away' in recorder.log().removeprefix(before))
+    ledger('hang_up')
+    tell(queues, [fact(3)])
+    eventually(partial(more_than, ledger, 2))
     ledger.close()
-    # Unless it was cut in the middle of something, or before the database was through with it.
-    assert not all(complained)
+    assert 'away' not in recorder.log()
 
 
 def test_parked_messages_are_taken_that_are_too_big_for_one_statement(queues, server, record, app):

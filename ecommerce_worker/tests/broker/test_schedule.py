@@ -29,6 +29,7 @@ from ecommerce_worker.worker.wakeup import Listener
 
 DEFAULT = 'ecommerce.default'
 
+
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     return Project.at(tmp_path / 'project')

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from selenium.common.exceptions import WebDriverException
+from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException, WebDriverException
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
@@ -54,7 +54,7 @@ class Browser:
         """What is read on the page; nothing while another page takes its place."""
         try:
             return str(self.chrome.find_element(By.TAG_NAME, 'body').text)
-        except WebDriverException:
+        except (NoSuchElementException, StaleElementReferenceException):
             return ''
 
     def says(self, *texts: str) -> None:
