@@ -13,8 +13,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check --no-input
 TESTS := ecommerce_worker/tests
-# Tests run in several processes, each with services of its own: most of them wait most of the time.
-AT_ONCE ?= --numprocesses 3 --dist loadfile
+# Tests run in several processes, each with services of its own: most of them wait most of the time. A choice by name
+# runs in one, which begins sooner.
+AT_ONCE ?= $(if $(findstring -k,$(ARGS)),,--numprocesses 5 --dist worksteal)
 PIP_COMPILE := $(BIN)/pip-compile --quiet --upgrade --strip-extras \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options
 
@@ -23,8 +24,11 @@ ARGS ?=
 # An interpreter of your choice; empty: the first suitable one (see deploy/venv.sh).
 PYTHON ?=
 
+# The bytecode of our modules is kept: the tests start hundreds of processes.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help requirements production-requirements upgrade worker console recorder beat check status up flower demo rabbitmq rabbitmq-stop \
-	test test-unit test-browser test-broker quality validate benchmark chaos clean programs
+	test test-unit test-broker test-system test-browser coverage quality validate benchmark chaos clean programs
 
 help: ## List the targets
 	@echo 'Usage: make <target> [ARGS="..."] [PYTHON=python3.12]'
@@ -74,17 +78,28 @@ rabbitmq-stop: ## Stop the RabbitMQ that `make rabbitmq` started
 # ---------------------------------------------------------------------------------------------------------------------
 # Working on it
 
-test: $(VENV)/.installed-test programs ## Run all tests (ARGS="-k parked" for some)
-	$(BIN)/python -m pytest $(AT_ONCE) $(TESTS) $(ARGS)
+test: $(VENV)/.installed-test programs ## Run the tests of the package and of real workers at a real broker (ARGS="-k parked" for some)
+	$(BIN)/python -m pytest $(AT_ONCE) $(TESTS)/unit $(TESTS)/contract $(TESTS)/broker $(ARGS)
 
 test-unit: $(VENV)/.installed-test ## Run the tests that need no broker
 	$(BIN)/python -m pytest $(AT_ONCE) $(TESTS)/unit $(TESTS)/contract $(ARGS)
 
+test-broker: $(VENV)/.installed-test programs ## Run the tests against a real, private RabbitMQ
+	$(BIN)/python -m pytest $(AT_ONCE) $(TESTS)/broker $(ARGS)
+
+test-system: $(VENV)/.installed-test programs ## Run the slow tests: the demonstration, chaos, a browser, the shop's pins
+	$(BIN)/python -m pytest $(AT_ONCE) $(TESTS)/system $(TESTS)/browser $(ARGS)
+
 test-browser: $(VENV)/.installed-test programs ## Run the tests with a real Chromium
 	$(BIN)/python -m pytest $(TESTS)/browser $(ARGS)
 
-test-broker: $(VENV)/.installed-test programs ## Run the tests against a real, private RabbitMQ
-	$(BIN)/python -m pytest $(AT_ONCE) $(TESTS)/broker $(ARGS)
+# Each process of the tests is measured, and none is forked from one that runs already.
+coverage: $(VENV)/.installed-test programs ## Run `test` and list the lines that no test reaches, in .coverage-report
+	$(BIN)/coverage erase --rcfile tox.ini
+	COLD_PROCESSES=1 $(BIN)/coverage run --rcfile tox.ini -m pytest $(AT_ONCE) \
+		$(TESTS)/unit $(TESTS)/contract $(TESTS)/broker $(ARGS)
+	$(BIN)/coverage combine --quiet --rcfile tox.ini
+	$(BIN)/coverage report --rcfile tox.ini | tee .coverage-report | tail -n 1
 
 # The broker tests start services of their own from these. Without them they say so and are skipped (under CI=true or
 # REQUIRE_BROKER=1 they fail), so a failure to install them does not keep the other tests from running.
@@ -100,8 +115,9 @@ quality: $(VENV)/.installed-quality ## Lint, check types, check the documents
 		$(BIN)/python -m docutils --report=info --exit-status=info "$$document" /dev/null || exit 1; \
 	done
 
-validate: ## Both: test and quality
+validate: ## All of it: test, test-system and quality
 	@$(MAKE) --no-print-directory test
+	@$(MAKE) --no-print-directory test-system
 	@$(MAKE) --no-print-directory quality
 
 benchmark: $(VENV)/.installed-test ## Measure orders per second through a real RabbitMQ
@@ -112,7 +128,7 @@ chaos: $(VENV)/.installed-test programs ## Break everything while orders go thro
 	@exec $(BIN)/python -m ecommerce_worker.tests.chaos $(ARGS)
 
 clean: ## Remove .venv and everything else that can be made again
-	rm -rf $(VENV) .tox build dist ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage htmlcov
+	rm -rf $(VENV) .tox build dist ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage-report htmlcov
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ---------------------------------------------------------------------------------------------------------------------

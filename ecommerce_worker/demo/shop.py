@@ -707,7 +707,6 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
     """One thread per connection, and a list of the open ones, so that all can be cut."""
 
     allow_reuse_address = True
-    daemon_threads = True
     request_queue_size = 256
 
     def __init__(self, port: int, respond: Responder, certificate: Path | None) -> None:
@@ -738,11 +737,11 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         super().shutdown_request(request)
 
     def server_close(self) -> None:
-        """Listen no more, and cut all connections."""
-        super().server_close()
+        """Listen no more, cut all connections, and return when nobody is served any more."""
         for connection in self._open.copy():
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+        super().server_close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Tell of what went wrong with a connection."""

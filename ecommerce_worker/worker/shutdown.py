@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -36,9 +37,11 @@ class Ending:
     def __init__(self) -> None:
         self._installed = False
         self._begun = False
+        self._signalled: socket.socket | None = None
 
-    def install(self, **_: Any) -> None:
+    def install(self, sender: Any = None, **_: Any) -> None:
         """Put our handlers before Celery's, which are in place by the time that a worker is ready."""
+        self._wake(sender.hub)
         if self._installed:
             return  # ready once more, on another connection
         self._installed = True
@@ -49,6 +52,17 @@ class Ending:
             assert callable(celerys)  # noqa: S101 - for the type checker: Celery has put it there
             signal.signal(number, partial(self._end, celerys))
         signal.signal(signal.SIGQUIT, self._hurry)
+
+    def _wake(self, hub: Any) -> None:
+        """Have a signal wake the event loop, which would look for it at its next timer only, seconds later."""
+        if not hub:
+            return  # a pool without an event loop
+        if self._signalled is None:
+            self._signalled, wakes = socket.socketpair()
+            for end in (self._signalled, wakes):
+                end.setblocking(False)
+            signal.set_wakeup_fd(wakes.detach(), warn_on_full_buffer=False)
+        hub.add_reader(self._signalled, self._signalled.recv, 4096)
 
     def _end(self, celerys: Callable[..., Any], number: int, frame: Any) -> None:
         if self._begun:

@@ -1,89 +1,11 @@
-"""The broker tier: a RabbitMQ and a shop of our own, real workers, a producer that knows only names."""
+"""The broker tier: real workers at a real RabbitMQ."""
 
-from __future__ import annotations
-
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
-
-import pytest
-
-from ecommerce_worker.demo.rabbitmq import PrivateNode
-from ecommerce_worker.demo.shop import ShopProcess
-from ecommerce_worker.tests.broker.harness import FULFILL, Broker, Worker, shop_app, worker_environment
-
-
-@pytest.fixture(scope='session')
-def node() -> Iterator[PrivateNode]:
-    """A RabbitMQ for this session."""
-    if PrivateNode.program() is None:
-        why = 'there is no rabbitmq-server program: install RabbitMQ to run the tests against a broker'
-        if os.environ.get('CI') or os.environ.get('REQUIRE_BROKER'):
-            pytest.fail(why)
-        pytest.skip(why)
-    with PrivateNode() as node:
-        yield node
-
-
-@pytest.fixture
-def broker(node: PrivateNode) -> Iterator[Broker]:
-    """The node, empty."""
-    broker = Broker(node)
-    broker.empty()
-    yield broker
-    broker.empty()
-
-
-@pytest.fixture
-def shop(tmp_path: Path) -> Iterator[ShopProcess]:
-    """A shop in a process of its own, which records each call."""
-    with ShopProcess(tmp_path) as shop:
-        yield shop
-
-
-@pytest.fixture
-def environment(broker: Broker, shop: ShopProcess, tmp_path: Path) -> dict[str, str]:
-    """The environment of a worker of this shop; there is no ledger but one that a test makes."""
-    return worker_environment(broker.url, shop, DATABASES={'default': {'NAME': str(tmp_path / 'ledger.sqlite3')}})
-
-
-@pytest.fixture
-def start_worker(broker: Broker, environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., Worker]]:
-    """Start a worker, with other settings or options if need be."""
-    started: list[Worker] = []
-
-    def start(*options: str, **settings: object) -> Worker:
-        changed = {f'ECOMMERCE_WORKER_{name}': str(value) for name, value in settings.items()}
-        worker = Worker(broker, tmp_path / f'worker-{len(started)}.log', {**environment, **changed}, options)
-        started.append(worker)
-        return worker
-
-    yield start
-    for worker in started:
-        worker.kill()
-
-
-@pytest.fixture
-def command(environment: dict[str, str]) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run a command of ours as an operator does."""
-    def run(*arguments: str, answer: str = '', **settings: object) -> subprocess.CompletedProcess[str]:
-        changed = {f'ECOMMERCE_WORKER_{name}': str(value) for name, value in settings.items()}
-        return subprocess.run([sys.executable, '-m', 'ecommerce_worker', *arguments], env={**environment, **changed},
-                              input=answer, capture_output=True, text=True, timeout=60, check=False)
-
-    return run
-
-
-@pytest.fixture
-def publish(broker: Broker) -> Iterator[Callable[..., Any]]:
-    """Publish a task by name, as the shop does."""
-    with shop_app(broker.url) as app:
-        def send(*args: Any, task: str = FULFILL, serializer: str = 'pickle', queue: str | None = None,
-                 **kwargs: Any) -> Any:
-            return app.send_task(task, args, kwargs, serializer=serializer, ignore_result=True,
-                                 **({'queue': queue} if queue else {}))
-
-        yield send
+from ecommerce_worker.tests.support.fixtures import (  # noqa: F401 - for the tests of this directory
+    broker,
+    command,
+    environment,
+    node,
+    publish,
+    shop,
+    start_worker,
+)

@@ -13,7 +13,7 @@ from kombu import Producer, Queue
 from ecommerce_worker import topology
 from ecommerce_worker.demo.rabbitmq import free_port
 from ecommerce_worker.demo.shop import Answer
-from ecommerce_worker.tests.broker.harness import FULFILL, QUEUE, QUEUES, eventually, shop_app
+from ecommerce_worker.tests.support.harness import FULFILL, QUEUE, QUEUES, eventually, shop_app
 from ecommerce_worker.wire import Notes, Raw
 from ecommerce_worker.worker import queues
 

@@ -14,9 +14,8 @@ from celery import Celery
 from ecommerce_worker import topology
 from ecommerce_worker.demo.rabbitmq import PrivateNode
 from ecommerce_worker.demo.shop import Answer
-from ecommerce_worker.tests.broker.harness import (
+from ecommerce_worker.tests.support.harness import (
     FULFILL,
-    MESSAGES,
     QUEUE,
     Broker,
     Worker,
@@ -24,6 +23,7 @@ from ecommerce_worker.tests.broker.harness import (
     shop_app,
     worker_environment,
 )
+from ecommerce_worker.tests.support.messages import MESSAGES
 from ecommerce_worker.wire import Raw
 
 #: The module of the tasks that these tests are about.

@@ -9,7 +9,7 @@ from kombu import Queue
 from ecommerce_worker import topology
 from ecommerce_worker.facts import read
 from ecommerce_worker.observe import Told
-from ecommerce_worker.tests.broker.harness import FULFILL, QUEUE, eventually, shop_app
+from ecommerce_worker.tests.support.harness import FULFILL, QUEUE, eventually, shop_app
 from ecommerce_worker.wire import NOTES, Notes, Raw
 from ecommerce_worker.worker.telling import Teller
 

@@ -16,8 +16,9 @@ from kombu import Queue
 from ecommerce_worker import topology
 from ecommerce_worker.demo.rabbitmq import free_port
 from ecommerce_worker.demo.shop import Answer, Reply, Server
-from ecommerce_worker.tests.broker.harness import FULFILL, MESSAGES, Broker, Worker, eventually
-from ecommerce_worker.tests.smtp import MailServer, mail_server
+from ecommerce_worker.tests.support.harness import FULFILL, Broker, Worker, eventually
+from ecommerce_worker.tests.support.messages import MESSAGES
+from ecommerce_worker.tests.support.smtp import MailServer, mail_server
 
 ASSIGN = 'ecommerce_worker.email.v1.tasks.send_offer_assignment_email'
 USAGE = 'ecommerce_worker.email.v1.tasks.send_offer_usage_email'

@@ -14,7 +14,7 @@ import pytest
 
 from ecommerce_worker.demo.rabbitmq import free_port
 from ecommerce_worker.demo.shop import JWT_ISSUER, JWT_SECRET, Answer, ShopProcess
-from ecommerce_worker.tests.broker.harness import (
+from ecommerce_worker.tests.support.harness import (
     FULFILL,
     Broker,
     Worker,

@@ -16,8 +16,8 @@ from kombu import Producer
 
 from ecommerce_worker import topology
 from ecommerce_worker.facts import Fact
-from ecommerce_worker.tests.broker.harness import FULFILL, QUEUE, Broker, eventually, shop_app
-from ecommerce_worker.tests.ledger import (
+from ecommerce_worker.tests.support.harness import FULFILL, QUEUE, Broker, eventually, shop_app
+from ecommerce_worker.tests.support.ledger import (
     Ledger,
     PrivateMariadb,
     PrivatePostgres,

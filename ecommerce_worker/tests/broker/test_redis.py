@@ -14,8 +14,7 @@ import pytest
 
 from ecommerce_worker.demo.rabbitmq import free_port
 from ecommerce_worker.demo.shop import Answer, ShopProcess
-from ecommerce_worker.tests.broker.harness import (
-    MESSAGES,
+from ecommerce_worker.tests.support.harness import (
     QUEUE,
     Broker,
     Worker,
@@ -23,6 +22,7 @@ from ecommerce_worker.tests.broker.harness import (
     shop_app,
     worker_environment,
 )
+from ecommerce_worker.tests.support.messages import MESSAGES
 
 
 @dataclass

@@ -18,7 +18,8 @@ from kombu import Consumer, Queue
 
 from ecommerce_worker import topology
 from ecommerce_worker.demo.shop import Answer, ShopProcess
-from ecommerce_worker.tests.broker.harness import FULFILL, MESSAGES, QUEUE, Broker, eventually
+from ecommerce_worker.tests.support.harness import FULFILL, QUEUE, Broker, eventually
+from ecommerce_worker.tests.support.messages import MESSAGES
 from ecommerce_worker.wire import NOTES, Call, Notes, Raw, read
 from ecommerce_worker.worker.resubmit import LOCK, lent
 

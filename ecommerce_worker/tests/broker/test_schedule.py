@@ -23,8 +23,8 @@ from ecommerce_worker.demo.rabbitmq import free_port
 from ecommerce_worker.errors import Skip
 from ecommerce_worker.schedule.entries import Entry
 from ecommerce_worker.schedule.turn import turn
-from ecommerce_worker.tests.broker.harness import Broker, Worker, eventually
-from ecommerce_worker.tests.django_project import Project, gone
+from ecommerce_worker.tests.support.django_project import Project, gone
+from ecommerce_worker.tests.support.harness import Broker, Worker, eventually
 from ecommerce_worker.worker.wakeup import Listener
 
 DEFAULT = 'ecommerce.default'

@@ -10,7 +10,7 @@ import pytest
 
 from ecommerce_worker.demo.rabbitmq import PrivateNode
 from ecommerce_worker.demo.shop import Answer
-from ecommerce_worker.tests.broker.harness import QUEUE, eventually
+from ecommerce_worker.tests.support.harness import QUEUE, eventually
 
 POOLS = pytest.mark.parametrize('pool', ['threads', 'prefork'])
 

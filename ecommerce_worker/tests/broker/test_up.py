@@ -13,7 +13,7 @@ import pytest
 
 from ecommerce_worker.demo.rabbitmq import free_port
 from ecommerce_worker.demo.shop import Answer
-from ecommerce_worker.tests.broker.harness import eventually
+from ecommerce_worker.tests.support.harness import eventually
 from ecommerce_worker.up import LONGEST, Lines, next_pause
 
 

@@ -21,7 +21,8 @@ from selenium.webdriver.support.expected_conditions import staleness_of
 from selenium.webdriver.support.wait import WebDriverWait
 
 from ecommerce_worker.demo.rabbitmq import free_port
-from ecommerce_worker.tests.broker.conftest import (  # noqa: F401 - what they need of each other is asked for by name
+from ecommerce_worker.tests.support.console import Served, served
+from ecommerce_worker.tests.support.fixtures import (  # noqa: F401 - for the tests of this directory
     broker,
     command,
     environment,
@@ -30,9 +31,8 @@ from ecommerce_worker.tests.broker.conftest import (  # noqa: F401 - what they n
     shop,
     start_worker,
 )
-from ecommerce_worker.tests.broker.harness import eventually
-from ecommerce_worker.tests.console import Served, served
-from ecommerce_worker.tests.ledger import environment_of
+from ecommerce_worker.tests.support.harness import eventually
+from ecommerce_worker.tests.support.ledger import environment_of
 
 PASSWORD = 'correct horse 7'
 INVITE = 'import sys; from ecommerce_worker.console import serve; print(serve.invite(*sys.argv[1:]))'

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from selenium.webdriver.common.by import By
 
 from ecommerce_worker.demo.shop import Answer
-from ecommerce_worker.tests.broker.harness import eventually
 from ecommerce_worker.tests.browser.conftest import choose_password
+from ecommerce_worker.tests.support.harness import eventually
 
 #: What a beat leaves behind that is gone.
 BEGUN = """

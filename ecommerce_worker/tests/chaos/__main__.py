@@ -23,10 +23,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ecommerce_worker.demo.rabbitmq import PrivateNode
-from ecommerce_worker.tests.broker.harness import Broker
 from ecommerce_worker.tests.chaos import outage
 from ecommerce_worker.tests.chaos.faults import FAULTS
 from ecommerce_worker.tests.chaos.harness import OURS, STOCK, Count, run
+from ecommerce_worker.tests.support.harness import Broker
 
 COLUMNS = ('accepted', 'refused', 'fulfilled', 'left_alone', 'waiting', 'parked', 'missing', 'repeated', 'overlapping',
            'twice', 'strangers', 'recovery', 'seconds')

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from ecommerce_worker.demo.shop import Answer
-from ecommerce_worker.tests.broker.harness import FULFILL, Worker, eventually, shop_app
 from ecommerce_worker.tests.chaos import poison
 from ecommerce_worker.tests.chaos.harness import Fault, Scene, each, send
+from ecommerce_worker.tests.support.harness import FULFILL, Worker, eventually, shop_app
 
 #: Seconds of an outage: more than it takes a worker to see that something is wrong.
 OUTAGE = 8.0

@@ -22,8 +22,8 @@ from kombu import Connection, Queue
 from ecommerce_worker import topology
 from ecommerce_worker.demo.shop import Answer, Call, Order, ShopProcess
 from ecommerce_worker.errors import Undecodable
-from ecommerce_worker.tests.broker.harness import FULFILL, QUEUES, Broker, Worker, shop_app, worker_environment
 from ecommerce_worker.tests.chaos.proxy import Proxy
+from ecommerce_worker.tests.support.harness import FULFILL, QUEUES, Broker, Worker, shop_app, worker_environment
 from ecommerce_worker.wire import NOTES, Raw, read
 
 #: Tasks at once in a worker, by pool.

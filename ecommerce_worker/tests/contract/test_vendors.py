@@ -26,15 +26,8 @@ from ecommerce_worker.email.vendor import find, names
 from ecommerce_worker.errors import Misconfigured, Rejected, Transient
 from ecommerce_worker.http import Api
 from ecommerce_worker.retry import Regular
-from ecommerce_worker.tests.smtp import MailServer
-from ecommerce_worker.tests.unit.conftest import (  # noqa: F401 - two of them hold for every test
-    Peer,
-    Reply,
-    Request,
-    environment,
-    loopback_only,
-    reply,
-)
+from ecommerce_worker.tests.support.peer import Peer, Reply, Request, reply
+from ecommerce_worker.tests.support.smtp import MailServer
 
 
 class Mailed(NamedTuple):

@@ -15,8 +15,8 @@ import requests
 from ecommerce_worker.auth import ClientCredentials, SelfSigned
 from ecommerce_worker.errors import ApiError, PeerFailure, Rejected, Throttled, Unauthorized, Unreachable
 from ecommerce_worker.http import Api
-from ecommerce_worker.tests.clock import Clock
-from ecommerce_worker.tests.unit.conftest import reply
+from ecommerce_worker.tests.support.clock import Clock
+from ecommerce_worker.tests.support.peer import reply
 
 THREADS = 30
 

@@ -14,8 +14,8 @@ from ecommerce_worker.schedule.firing import CLAIM_SECONDS
 from ecommerce_worker.schedule.timing import Every
 from ecommerce_worker.schedule.v1 import tasks
 from ecommerce_worker.task import task
-from ecommerce_worker.tests.clock import Clock
-from ecommerce_worker.tests.unit.conftest import taken
+from ecommerce_worker.tests.support.clock import Clock
+from ecommerce_worker.tests.support.memory import taken
 from ecommerce_worker.worker import chores
 
 QUEUE = 'ecommerce.default'

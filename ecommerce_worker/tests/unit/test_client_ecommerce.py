@@ -8,7 +8,7 @@ from requests.auth import AuthBase
 from ecommerce_worker.clients.ecommerce import ORDER_NUMBER, Ecommerce
 from ecommerce_worker.errors import NotFound, PeerFailure, Rejected, Skip, Unreachable, WrongArguments
 from ecommerce_worker.http import Api
-from ecommerce_worker.tests.unit.conftest import reply
+from ecommerce_worker.tests.support.peer import reply
 
 ORDER = b'{"number": "EDX-1", "status": "Complete"}'
 

@@ -21,9 +21,9 @@ from ecommerce_worker.console.secret import secret_key
 from ecommerce_worker.demo.rabbitmq import free_port
 from ecommerce_worker.errors import Misconfigured
 from ecommerce_worker.settings import load
-from ecommerce_worker.tests.broker.harness import eventually
-from ecommerce_worker.tests.console import served
-from ecommerce_worker.tests.ledger import environment_of
+from ecommerce_worker.tests.support.console import served
+from ecommerce_worker.tests.support.harness import eventually
+from ecommerce_worker.tests.support.ledger import environment_of
 from ecommerce_worker.topology import Depth
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)

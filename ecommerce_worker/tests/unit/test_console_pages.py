@@ -12,9 +12,9 @@ from ecommerce_worker.beat import id_of
 from ecommerce_worker.facts import Fact
 from ecommerce_worker.ledger.parcels import Parcel
 from ecommerce_worker.schedule.entries import RETENTION, Entry
-from ecommerce_worker.tests.console import Console
-from ecommerce_worker.tests.ledger import Refused, environment_of
-from ecommerce_worker.tests.unit.conftest import Peer, reply
+from ecommerce_worker.tests.support.console import Console
+from ecommerce_worker.tests.support.ledger import Refused, environment_of
+from ecommerce_worker.tests.support.peer import Peer, reply
 from ecommerce_worker.wire import NOTES, Raw
 
 FULFILL = 'ecommerce_worker.fulfillment.v1.tasks.fulfill_order'

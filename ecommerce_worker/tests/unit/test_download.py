@@ -10,8 +10,8 @@ import pytest
 
 from ecommerce_worker.download import fetch, fetch_all, is_global
 from ecommerce_worker.errors import PeerFailure, Rejected, Unreachable, WrongArguments
-from ecommerce_worker.tests.smtp import Certificate
-from ecommerce_worker.tests.unit.conftest import Reply, reply
+from ecommerce_worker.tests.support.peer import Reply, reply
+from ecommerce_worker.tests.support.smtp import Certificate
 
 
 def here(address):

@@ -5,7 +5,6 @@ import email
 import email.policy
 import json
 import logging
-from pathlib import Path
 
 import pytest
 from celery.exceptions import Ignore
@@ -16,11 +15,13 @@ from ecommerce_worker.email.v1.tasks import report_assignment_email
 from ecommerce_worker.errors import Misconfigured
 from ecommerce_worker.sailthru.v1 import tasks as sailthru
 from ecommerce_worker.task import DELIVERY, Delivery
-from ecommerce_worker.tests.unit.conftest import reply, taken
+from ecommerce_worker.tests.support.memory import taken
+from ecommerce_worker.tests.support.messages import MESSAGES
+from ecommerce_worker.tests.support.peer import reply
 from ecommerce_worker.wire import NOTES, Call, Notes, Raw, read
 
 QUEUE = 'ecommerce.email_marketing'
-MESSAGES = [message for message in json.loads((Path(__file__).parents[1] / 'messages.json').read_text())
+MAILS = [message for message in MESSAGES
             if '.fulfillment.' not in message['task']]
 #: What nobody may read in a log, a header or an error.
 CONTENTS = ('ann@example.com', 'bob@example.com', 'a@example.com', 'b@example.com', 'help@acme.example', 'Your code',
@@ -72,7 +73,7 @@ def parked(channel):
 
 # -- every message ----------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize('message', MESSAGES, ids=lambda message: f'{message["n"]}-{message["task"][25:]}')
+@pytest.mark.parametrize('message', MAILS, ids=lambda message: f'{message["n"]}-{message["task"][25:]}')
 def test_every_mail_that_a_shop_has_asked_for_is_sent(outbox, channel, app, caplog, message):
     caplog.set_level(logging.DEBUG)
     raw = Raw(base64.b64decode(message['body_base64']), message['content_type'], message['content_encoding'],

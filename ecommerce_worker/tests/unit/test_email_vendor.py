@@ -16,7 +16,7 @@ from ecommerce_worker.email.vendor import find, names, read_options
 from ecommerce_worker.errors import Misconfigured, Rejected
 from ecommerce_worker.runtime import Runtime
 from ecommerce_worker.settings import FLAG, SECRET, TEXT, whole
-from ecommerce_worker.tests.unit.conftest import reply
+from ecommerce_worker.tests.support.peer import reply
 
 HOW_TO = Path(__file__).parents[3] / 'docs' / 'how-to'
 

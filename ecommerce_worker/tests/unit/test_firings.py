@@ -10,7 +10,7 @@ import pytest
 import ecommerce_worker
 from ecommerce_worker.beat import FileFirings
 from ecommerce_worker.schedule.firing import CLAIM_SECONDS
-from ecommerce_worker.tests.ledger import Ledger, Refused, environment_of
+from ecommerce_worker.tests.support.ledger import Ledger, Refused, environment_of
 
 NOON = 1_795_262_400.0
 BEGUN, DUE = NOON - 60, NOON

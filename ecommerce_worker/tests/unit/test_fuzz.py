@@ -24,7 +24,7 @@ from ecommerce_worker.observe import Told
 from ecommerce_worker.runtime import Runs
 from ecommerce_worker.sailthru.v1 import tasks as sailthru
 from ecommerce_worker.task import DELIVERY, Delivery, Task
-from ecommerce_worker.tests.unit.conftest import reply
+from ecommerce_worker.tests.support.peer import reply
 from ecommerce_worker.wire import LARGEST_BODY, NOTES, Call, Notes, Raw, read
 
 JSON, PICKLE = 'application/json', 'application/x-python-serialize'

@@ -9,7 +9,7 @@ import pytest
 from ecommerce_worker import hold as module
 from ecommerce_worker.errors import Held, NotFound, PeerFailure, Throttled, Unauthorized, Unreachable
 from ecommerce_worker.hold import Hold
-from ecommerce_worker.tests.clock import Clock
+from ecommerce_worker.tests.support.clock import Clock
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from ecommerce_worker.errors import (
     Unreachable,
 )
 from ecommerce_worker.http import error_for, error_without_answer, seconds_to_wait
-from ecommerce_worker.tests.unit.conftest import Reply, reply
+from ecommerce_worker.tests.support.peer import Reply, reply
 
 NOON = 'Tue, 02 Mar 2021 12:00:00 GMT'
 

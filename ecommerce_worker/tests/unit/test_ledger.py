@@ -14,7 +14,7 @@ from ecommerce_worker.facts import Fact
 from ecommerce_worker.ledger.database import database, path_of
 from ecommerce_worker.ledger.parcels import Aside, Parcel
 from ecommerce_worker.schedule.entries import RETENTION
-from ecommerce_worker.tests.ledger import Ledger, Refused, environment_of
+from ecommerce_worker.tests.support.ledger import Ledger, Refused, environment_of
 from ecommerce_worker.wire import NOTES, Raw
 
 TASK = 'ecommerce_worker.fulfillment.v1.tasks.fulfill_order'

@@ -10,7 +10,7 @@ import pytest
 from ecommerce_worker.facts import Fact
 from ecommerce_worker.ledger.memory import RECENTLY, memory_of
 from ecommerce_worker.ledger.parcels import Parcel
-from ecommerce_worker.tests.ledger import Ledger, environment_of
+from ecommerce_worker.tests.support.ledger import Ledger, environment_of
 from ecommerce_worker.wire import NOTES, Raw
 from ecommerce_worker.worker.resubmit import FULFILL
 

@@ -12,7 +12,7 @@ from ecommerce_worker.errors import NotFound, PeerFailure, Unauthorized
 from ecommerce_worker.retry import Policy
 from ecommerce_worker.runtime import Runtime
 from ecommerce_worker.settings import load
-from ecommerce_worker.tests.unit.conftest import reply
+from ecommerce_worker.tests.support.peer import reply
 from ecommerce_worker.worker.resubmit import (
     Found,
     Known,

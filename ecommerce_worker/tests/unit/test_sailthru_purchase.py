@@ -25,9 +25,9 @@ from ecommerce_worker.errors import (
 from ecommerce_worker.retry import Regular
 from ecommerce_worker.sailthru.client import Sailthru
 from ecommerce_worker.sailthru.purchase import Course, Courses, Enrolment, Purchases, cents, course_in
-from ecommerce_worker.tests.clock import Clock
-from ecommerce_worker.tests.unit.conftest import reply
-from ecommerce_worker.tests.unit.test_sailthru_client import Account, connecting, options, refusal
+from ecommerce_worker.tests.support.clock import Clock
+from ecommerce_worker.tests.support.peer import reply
+from ecommerce_worker.tests.support.sailthru import Account, connecting, options, refusal
 
 ANN = 'ann@example.com'
 RUN = 'course-v1:edX+T+1'

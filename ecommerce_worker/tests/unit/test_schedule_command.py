@@ -15,7 +15,7 @@ from ecommerce_worker.schedule.command import arguments
 from ecommerce_worker.schedule.turn import turn
 from ecommerce_worker.schedule.v1.tasks import run_management_command
 from ecommerce_worker.task import Delivery, Done, Parked, Skipped
-from ecommerce_worker.tests.django_project import Project, gone
+from ecommerce_worker.tests.support.django_project import Project, gone
 from ecommerce_worker.wire import Call, Notes, Raw
 
 ALLOWED = ('job', 'rebuild_index')

@@ -5,7 +5,6 @@ import contextlib
 import json
 from dataclasses import asdict, replace
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,9 +14,10 @@ from hypothesis import strategies as st
 from ecommerce_worker.email.message import Attachment, Email, Purpose
 from ecommerce_worker.email.shapes import EMAIL, SAILTHRU, SHAPES, Resolved, checked, for_others, resolve
 from ecommerce_worker.errors import WrongArguments
+from ecommerce_worker.tests.support.messages import MESSAGES
 from ecommerce_worker.wire import Raw, read
 
-MESSAGES = [message for message in json.loads((Path(__file__).parents[1] / 'messages.json').read_text(encoding='utf-8'))
+MAILS = [message for message in MESSAGES
             if message['task'] in SHAPES]
 
 SITES = ('edX', 'mitx')
@@ -139,7 +139,7 @@ def test_what_is_left_blank_is_as_if_it_were_not_there(task, mail, tail, kwargs)
     assert resolve(task, (*HEADS[mail], *tail), kwargs, SITES) == Resolved(mail())
 
 
-@pytest.mark.parametrize('message', MESSAGES, ids=lambda message: f'{message["n"]} {message["source"]}')
+@pytest.mark.parametrize('message', MAILS, ids=lambda message: f'{message["n"]} {message["source"]}')
 def test_a_genuine_message_is_a_mail_that_can_be_sent(message):
     call = read(Raw(base64.b64decode(message['body_base64']), message['content_type'], message['content_encoding'],
                     message['headers'], {'correlation_id': message['correlation_id']}))
@@ -159,7 +159,7 @@ def test_a_genuine_message_is_a_mail_that_can_be_sent(message):
 
 def test_there_are_genuine_messages_of_most_tasks():
     assert len(SHAPES) == 10
-    assert len({message['task'] for message in MESSAGES}) == 8
+    assert len({message['task'] for message in MAILS}) == 8
 
 
 # -- what was documented ----------------------------------------------------------------------------------------------

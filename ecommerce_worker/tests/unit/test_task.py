@@ -21,7 +21,8 @@ from ecommerce_worker.errors import NotFound, NotPublished, Skip, Unreachable, W
 from ecommerce_worker.fulfillment.v1.tasks import fulfill_order
 from ecommerce_worker.observe import Told
 from ecommerce_worker.task import DELIVERY, Delivery, Done, Parked, Retrying, Skipped, Then, task
-from ecommerce_worker.tests.unit.conftest import reply, taken
+from ecommerce_worker.tests.support.memory import taken
+from ecommerce_worker.tests.support.peer import reply
 from ecommerce_worker.wire import NOTES, Call, Notes, Raw, read
 
 QUEUE = 'ecommerce.fulfillment'

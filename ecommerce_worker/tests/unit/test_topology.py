@@ -11,7 +11,7 @@ from kombu.utils import functional
 
 from ecommerce_worker import topology
 from ecommerce_worker.errors import NotPublished
-from ecommerce_worker.tests.unit.conftest import taken
+from ecommerce_worker.tests.support.memory import taken
 from ecommerce_worker.wire import NOTES, Call, Notes, Raw
 
 TASK_QUEUES = ('ecommerce.fulfillment', 'ecommerce.email_marketing', 'ecommerce.default', 'fulfillment',

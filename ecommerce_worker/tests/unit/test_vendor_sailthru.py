@@ -9,8 +9,8 @@ from ecommerce_worker.email.vendor import find
 from ecommerce_worker.email.vendors.sailthru import OF_AN_ADDRESS, TEMPLATES, Vendor
 from ecommerce_worker.errors import Misconfigured, PeerFailure, Rejected, Throttled, Transient, Unauthorized
 from ecommerce_worker.retry import Regular
-from ecommerce_worker.tests.unit.conftest import reply
-from ecommerce_worker.tests.unit.test_sailthru_client import Account, connecting, options, refusal
+from ecommerce_worker.tests.support.peer import reply
+from ecommerce_worker.tests.support.sailthru import Account, connecting, options, refusal
 
 MAIL = Email(Purpose.ASSIGNMENT, ('ann@example.com',), 'A code', '<p>Hello</p>', sender_alias="O'Reilly, Inc.",
              base_enterprise_url='https://acme.example.com', offer_assignment_id=7, id='task-1')

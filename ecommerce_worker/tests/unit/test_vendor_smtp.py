@@ -23,8 +23,8 @@ from ecommerce_worker.errors import (
     WrongArguments,
 )
 from ecommerce_worker.http import Api
-from ecommerce_worker.tests.smtp import Certificate, MailServer, mail_server
-from ecommerce_worker.tests.unit.conftest import reply
+from ecommerce_worker.tests.support.peer import reply
+from ecommerce_worker.tests.support.smtp import Certificate, MailServer, mail_server
 
 
 @pytest.fixture(scope='session')

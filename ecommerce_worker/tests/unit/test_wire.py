@@ -14,7 +14,6 @@ import subprocess
 import tracemalloc
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
 from hypothesis import example, given
@@ -22,9 +21,9 @@ from hypothesis import strategies as st
 from kombu import Message
 
 from ecommerce_worker.errors import Undecodable
+from ecommerce_worker.tests.support.messages import MESSAGES
 from ecommerce_worker.wire import LARGEST_BODY, NOTES, Call, Notes, Raw, decode, read
 
-MESSAGES = json.loads((Path(__file__).parents[1] / 'messages.json').read_text(encoding='utf-8'))
 JSON, PICKLE = 'application/json', 'application/x-python-serialize'
 FULFILL = 'ecommerce_worker.fulfillment.v1.tasks.fulfill_order'
 

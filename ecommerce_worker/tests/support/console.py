@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import re
 import signal
@@ -18,7 +17,7 @@ from html import unescape
 from pathlib import Path
 from typing import Any
 
-from ecommerce_worker.tests import ledger
+from ecommerce_worker.tests.support import ledger
 
 
 @dataclass(frozen=True)
@@ -98,10 +97,10 @@ class Console:
     """The console in a process: ``console('visit', '/', who='ada')``."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context('spawn'), _begin, (environment,))
+        self._pool = ProcessPoolExecutor(1, ledger.WITH_DJANGO, _begin, (environment,))
 
     def __call__(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        """Call a function of this module, of ``tests.ledger``, or of the ledger's (``entries.record``)."""
+        """Call a function of this module, of ``support.ledger``, or of the ledger's (``entries.record``)."""
         return self._pool.submit(_call, name, args, kwargs).result(60)
 
     def close(self) -> None:

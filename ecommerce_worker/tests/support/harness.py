@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
 import signal
 import subprocess
@@ -19,13 +18,12 @@ from kombu import Connection, Exchange, Producer, Queue
 
 from ecommerce_worker import topology
 from ecommerce_worker.demo.rabbitmq import PrivateNode
-from ecommerce_worker.demo.shop import CLIENT_ID, CLIENT_SECRET, ShopProcess
+from ecommerce_worker.demo.shop import CLIENT_ID, CLIENT_SECRET, Shop, ShopProcess
 from ecommerce_worker.wire import NOTES
 
 FULFILL = 'ecommerce_worker.fulfillment.v1.tasks.fulfill_order'
 QUEUE = 'ecommerce.fulfillment'
 QUEUES = (QUEUE, 'ecommerce.email_marketing', 'ecommerce.default', 'fulfillment', 'email_marketing')
-MESSAGES = json.loads((Path(__file__).parents[1] / 'messages.json').read_text())
 
 
 def eventually(ask: Callable[[], Any], *, seconds: float = 30) -> Any:
@@ -37,7 +35,7 @@ def eventually(ask: Callable[[], Any], *, seconds: float = 30) -> Any:
     return answer
 
 
-def worker_environment(broker_url: str, shop: ShopProcess, **settings: object) -> dict[str, str]:
+def worker_environment(broker_url: str, shop: Shop | ShopProcess, **settings: object) -> dict[str, str]:
     """The environment of a worker of this shop; its patience is short so that tests are."""
     given = {
         'BROKER_URL': broker_url,
@@ -109,10 +107,14 @@ class Broker:
         """Make all queues anew; a producer with a kept connection would not declare a deleted one again."""
         with self.connection() as connection:
             channel = connection.channel()
-            for name in (*QUEUES, topology.PARKED, *map(topology.level, range(topology.BITS))):
+            for name in (*QUEUES, topology.PARKED):
                 channel.queue_delete(name)
             for name in QUEUES:
                 topology.task_queue(name).bind(channel).declare()
+            # 28 queues of a kind that is expensive to make; nobody has a message of theirs in hand.
+            for name in map(topology.level, range(topology.BITS)):
+                if (found := topology.depth(connection, name)) and found.messages:
+                    channel.queue_purge(name)
 
     def publish_raw(self, body: bytes, *, exchange: str = '', routing_key: str = QUEUE, **properties: Any) -> None:
         """Publish as a stranger would; to an exchange named after the queue for Celery 3.1."""

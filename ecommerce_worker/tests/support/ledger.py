@@ -25,7 +25,7 @@ from unittest import mock
 
 import pytest
 
-from ecommerce_worker.tests.clock import Clock
+from ecommerce_worker.tests.support.clock import Clock
 
 # The guard waits for the end of its input, which comes when the owner closes the pipe or dies; $0 is a signal.
 LAUNCH = """
@@ -175,6 +175,14 @@ def environment_of(database: Mapping[str, Any]) -> dict[str, str]:
     return {'ECOMMERCE_WORKER_DATABASES': repr({'default': dict(database)})}
 
 
+#: Processes that have imported Django, and not yet said which of them they want: imports take longer than most tests.
+WITH_DJANGO = multiprocessing.get_context('forkserver')
+WITH_DJANGO.set_forkserver_preload([
+    'django.contrib.sessions.serializers', 'django.core.management.commands.migrate', 'pymysql',
+    'django.db.backends.postgresql.base', 'django.db.backends.sqlite3.base', 'django.db.models', 'django.test',
+    'django.views.generic', 'celery', 'ecommerce_worker.settings', 'kombu', 'requests', __name__])
+
+
 class Refused(Exception):
     """What the ledger's process raised."""
 
@@ -184,8 +192,7 @@ class Ledger:
 
     def __init__(self, database: Mapping[str, Any], *, migrated: bool = True) -> None:
         self.database = database
-        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context('spawn'), _begin,
-                                         (environment_of(database), migrated))
+        self._pool = ProcessPoolExecutor(1, WITH_DJANGO, _begin, (environment_of(database), migrated))
 
     def __call__(self, name: str, *args: Any, **kwargs: Any) -> Any:
         """Call a function of the ledger's, or one of this module: ``rows``, ``empty``, ``execute``."""
@@ -237,24 +244,36 @@ def execute(*statements: str) -> None:
 
 
 def hang_up() -> None:
-    """Close the connections of all others to a PostgreSQL or a MySQL, and return when they are closed."""
+    """Close the connections of all others to a PostgreSQL or a MariaDB once they are idle.
+
+    Returns when they are closed.
+    """
     from django.db import connection
 
-    others, close = {
-        'postgresql': (("SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid() "
-                        "AND backend_type = 'client backend'"), 'SELECT pg_terminate_backend({})'),
-        'mysql': ("SELECT id FROM information_schema.processlist WHERE user = 'root' AND id <> CONNECTION_ID()",
-                  'KILL {}'),
+    others, close, busy = {
+        'postgresql': (
+            "SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'",
+            'SELECT pg_terminate_backend({})',
+            " AND NOT (state = 'idle' AND state_change < clock_timestamp() - interval '0.5 s')"),
+        'mysql': (
+            "SELECT id FROM information_schema.processlist WHERE user = 'root' AND id <> CONNECTION_ID()",
+            'KILL {}',
+            " AND NOT (command = 'Sleep' AND time_ms > 500)"),
     }[connection.vendor]
     with connection.cursor() as cursor:
-        cursor.execute(others)
-        closed = set(cursor.fetchall())
+        def found(question: str) -> set[Any]:
+            cursor.execute(question)
+            return set(cursor.fetchall())
+
+        # One that is in use may be cut in the middle of something, and who uses it may rightly complain.
+        while found(others + busy):
+            time.sleep(0.01)
+        closed = found(others)
         for [number] in closed:
             cursor.execute(close.format(number))
         # Until then a database answers, when asked whether it is there, on a connection that it is about to close.
         while closed:
-            cursor.execute(others)
-            closed.intersection_update(cursor.fetchall())
+            closed &= found(others)
             time.sleep(0.01)
 
 

@@ -5,9 +5,9 @@ from celery import Celery
 from kombu import Exchange, Queue
 
 from ecommerce_worker.demo.shop import Answer
-from ecommerce_worker.tests.broker.harness import FULFILL, QUEUE, eventually
 from ecommerce_worker.tests.chaos.faults import FAULTS
 from ecommerce_worker.tests.chaos.harness import STOCK, run
+from ecommerce_worker.tests.support.harness import FULFILL, QUEUE, eventually
 
 
 @pytest.mark.parametrize('fault, pool', [

@@ -20,7 +20,7 @@ import pytest
 from kombu import Producer, Queue
 
 from ecommerce_worker.demo.orders import HOPELESS, IN_MID_FLIGHT, LETTERS, TROUBLES
-from ecommerce_worker.tests.broker.harness import QUEUE, Broker, eventually
+from ecommerce_worker.tests.support.harness import QUEUE, Broker, eventually
 
 COUNTABLE = Path('/proc/self/environ').exists()
 
