@@ -21,8 +21,8 @@ from pathlib import Path
 
 from celery import Celery
 
-from ecommerce_worker.demo.rabbitmq import PrivateNode
-from ecommerce_worker.demo.shop import CLIENT_ID, CLIENT_SECRET, ShopProcess
+from ecommerce_worker.testing.rabbitmq import PrivateNode
+from ecommerce_worker.testing.shop import CLIENT_ID, CLIENT_SECRET, ShopProcess
 
 QUEUE = 'ecommerce.fulfillment'
 TASK = 'ecommerce_worker.fulfillment.v1.tasks.fulfill_order'

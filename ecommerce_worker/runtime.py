@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from ecommerce_worker import observe
+from ecommerce_worker.clients.circuit import Hold
 from ecommerce_worker.errors import Misconfigured
-from ecommerce_worker.hold import Hold
 from ecommerce_worker.settings import Settings, load
 from ecommerce_worker.site import Site
+from ecommerce_worker.telemetry import log
+from ecommerce_worker.telemetry.run import Listener, Told
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ class Run:
     """
 
     outcome: Any = None
-    told: observe.Told | None = None
+    told: Told | None = None
     secured: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -63,7 +64,7 @@ class Runtime:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.listeners: list[observe.Listener] = [observe.log]
+        self.listeners: list[Listener] = [log.log]
         self.runs = Runs(2 * settings.WORKER_CONCURRENCY)  # twice as many as are in hand at once
         self._sites: dict[int, Site] = {}
         self._holds: dict[str, Hold] = {}
@@ -91,7 +92,7 @@ class Runtime:
         if problems:
             raise Misconfigured(problems)
 
-    def tell(self, told: observe.Told) -> None:
+    def tell(self, told: Told) -> None:
         """Tell every listener; one that fails harms neither the others nor whoever tells."""
         for listener in self.listeners:
             try:

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any, TypeVar
 
-from ecommerce_worker.auth import ClientCredentials, SelfSigned
+from ecommerce_worker.clients.auth import ClientCredentials, SelfSigned
+from ecommerce_worker.clients.circuit import Hold
 from ecommerce_worker.clients.ecommerce import Ecommerce
-from ecommerce_worker.email.vendor import Mailer, find
+from ecommerce_worker.clients.http import Api, Signer
+from ecommerce_worker.email.mailer import Mailer, find
 from ecommerce_worker.errors import Misconfigured
-from ecommerce_worker.hold import Hold
-from ecommerce_worker.http import Api, Signer
 from ecommerce_worker.retry import Patience, Policy, Regular
 from ecommerce_worker.sailthru.client import Sailthru
 from ecommerce_worker.sailthru.purchase import Purchases

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import parse_qsl, quote, urlsplit
 
+from ecommerce_worker.clients.http import Api
 from ecommerce_worker.errors import PeerFailure, Rejected, Skip, WrongArguments
-from ecommerce_worker.http import Api
 
 #: The status of an order to which nothing remains to be done.
 COMPLETE: Final = 'Complete'

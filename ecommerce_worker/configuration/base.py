@@ -140,7 +140,7 @@ CELERY_IMPORTS: tuple[str, ...] = (
     'ecommerce_worker.email.v1.api',
     'ecommerce_worker.sailthru.v1.tasks',
     'ecommerce_worker.schedule.v1.tasks',
-    'ecommerce_worker.worker.chores',
+    'ecommerce_worker.resubmit.tasks',
 )
 
 # Tasks run where they are called, without a broker: for tests.
@@ -235,9 +235,9 @@ ALLOW_INSECURE_SECRETS = False
 # `retention` deletes what the ledger need not keep (LEDGER_KEEP_DAYS), `housekeeping` puts its database in order, for
 # which SQLite is locked for some seconds. `SCHEDULE: {resubmit: {enabled: false}}` switches one off.
 SCHEDULE: dict[str, dict[str, object]] = {
-    'resubmit': {'task': 'ecommerce_worker.worker.chores.resubmit_orders', 'interval': '10m'},
-    'retention': {'task': 'ecommerce_worker.ledger.chores.retention', 'crontab': '30 3 * * *'},
-    'housekeeping': {'task': 'ecommerce_worker.ledger.chores.housekeeping', 'crontab': '0 4 * * sun'},
+    'resubmit': {'task': 'ecommerce_worker.resubmit.tasks.resubmit_orders', 'interval': '10m'},
+    'retention': {'task': 'ecommerce_worker.ledger.maintenance.retention', 'crontab': '30 3 * * *'},
+    'housekeeping': {'task': 'ecommerce_worker.ledger.maintenance.housekeeping', 'crontab': '0 4 * * sun'},
 }
 
 # When beat fired what is kept in the ledger, if there is one (`ecommerce-worker migrate`): beats of all machines that

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from ecommerce_worker import topology
-from ecommerce_worker.celery_app import Application, celery_settings
+from ecommerce_worker.broker import preflight, topology
+from ecommerce_worker.broker.app import Application, celery_settings
+from ecommerce_worker.broker.topology import Depth
+from ecommerce_worker.operations import queues
 from ecommerce_worker.settings import Settings
-from ecommerce_worker.topology import Depth
-from ecommerce_worker.worker import preflight, queues
 
 logger = logging.getLogger(__name__)
 

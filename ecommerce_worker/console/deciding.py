@@ -11,8 +11,8 @@ from django.db import transaction
 
 from ecommerce_worker import runtime
 from ecommerce_worker.clients.ecommerce import COMPLETE, FULFILLABLE
-from ecommerce_worker.console import figures
-from ecommerce_worker.console.wording import is_fulfillment
+from ecommerce_worker.console import queries
+from ecommerce_worker.console.text import is_fulfillment
 from ecommerce_worker.errors import ApiError, NotPublished, Transient, WorkerError
 from ecommerce_worker.ledger import decisions
 from ecommerce_worker.ledger.models import Order
@@ -39,7 +39,7 @@ def resend(app: Celery, numbers: Iterable[int], *, who: str, reason: str) -> Don
     count, troubles = 0, []
     away: dict[str, Transient] = {}
     for number in numbers:
-        parked = figures.one_parked(number)
+        parked = queries.one_parked(number)
         if parked is None:
             troubles.append(f'message {number} is not parked any more')
             continue
@@ -92,9 +92,9 @@ def _resend(app: Celery, parked: Parked, who: str, reason: str) -> None:
     most = runtime.current().settings.CONSOLE_RESENDS_PER_HOUR
     with transaction.atomic():
         # Two people at once are one after the other.
-        _ = Order.objects.select_for_update().filter(pk=figures.order_of(parked.number)).first()
+        _ = Order.objects.select_for_update().filter(pk=queries.order_of(parked.number)).first()
         key = parked.key or parked.id
-        if figures.resent_since(key, parked.task, datetime.now(UTC) - timedelta(hours=1)) >= most:
+        if queries.resent_since(key, parked.task, datetime.now(UTC) - timedelta(hours=1)) >= most:
             raise NotNow(f'not sent, for it was sent {most} times within an hour, which is the most' if most else
                          'not sent, for CONSOLE_RESENDS_PER_HOUR is 0')
         decisions.resend(app, parked.number, who=who, reason=reason)

@@ -7,15 +7,16 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
-from ecommerce_worker import beat, runtime
-from ecommerce_worker.console.wording import every
+from ecommerce_worker import runtime
+from ecommerce_worker.broker import preflight
+from ecommerce_worker.console.text import every
 from ecommerce_worker.errors import Misconfigured
-from ecommerce_worker.ledger.firings import Last, LedgerFirings, last_of
 from ecommerce_worker.ledger.queries import Ended, last_ended
+from ecommerce_worker.ledger.schedule_store import Last, LedgerFirings, last_of
+from ecommerce_worker.schedule import checks, claims
+from ecommerce_worker.schedule.claims import CLAIM_SECONDS
 from ecommerce_worker.schedule.entries import Entry
-from ecommerce_worker.schedule.firing import CLAIM_SECONDS
 from ecommerce_worker.schedule.timing import Timing
-from ecommerce_worker.worker import preflight
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -70,14 +71,14 @@ class Schedule:
 def schedule(app: Celery, settings: Settings, now: datetime) -> Schedule:
     """How they stand."""
     ticked = _time(LedgerFirings(CLAIM_SECONDS).ticked())
-    is_alive = ticked is not None and now - ticked <= timedelta(seconds=beat.ALIVE_SECONDS)
+    is_alive = ticked is not None and now - ticked <= timedelta(seconds=checks.ALIVE_SECONDS)
     try:
         _import_tasks(app)
-        timings = beat.timings(app, settings)
+        timings = checks.timings(app, settings)
     except Misconfigured as error:
         return Schedule(ticked, is_alive, problems=tuple(error.problems))
     lasts = last_of(entry.key for entry, _ in timings)
-    ids = {entry.name: beat.id_of(entry, last.published) for entry, _ in timings
+    ids = {entry.name: claims.id_of(entry, last.published) for entry, _ in timings
            if (last := lasts.get(entry.key)) and last.published is not None}
     ended = last_ended(ids.values())
     return Schedule(ticked, is_alive, tuple(
@@ -97,7 +98,7 @@ def _job(entry: Entry, timing: Timing, zone: tzinfo, last: Last | None, ended: E
         when += f' ({zone})'
     missed_at = _time(last.missed_at) if last else None
     is_recent = missed_at is not None and now - missed_at < REMEMBERED
-    overdue = beat.overdue(timing, last.due if last else None, now.timestamp())
+    overdue = checks.overdue(timing, last.due if last else None, now.timestamp())
     return Job(
         entry.name, entry.task, when, is_the_recorders=entry.is_the_recorders, overdue=_time(overdue),
         coming=_time(timing.coming(now.timestamp())), is_known=last is not None,

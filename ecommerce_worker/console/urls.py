@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.contrib.auth.views import PasswordResetConfirmView
 from django.urls import path, reverse_lazy
 
-from ecommerce_worker.console.site import console
+from ecommerce_worker.console.admin import console
 
 urlpatterns = [
     path('invitation/<uidb64>/<token>/', PasswordResetConfirmView.as_view(

@@ -17,9 +17,10 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_POST, require_safe
 
 from ecommerce_worker import celery_app, runtime
-from ecommerce_worker.console import broker, deciding, figures
+from ecommerce_worker.console import broker, deciding
+from ecommerce_worker.console import queries as figures
 from ecommerce_worker.console.schedule import schedule
-from ecommerce_worker.console.wording import sentence, short, span
+from ecommerce_worker.console.text import sentence, short, span
 from ecommerce_worker.ledger import decisions, queries
 from ecommerce_worker.ledger.models import State
 

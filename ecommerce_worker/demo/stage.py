@@ -32,16 +32,17 @@ from celery import Celery
 from kombu import Connection, Queue
 from kombu.exceptions import KombuError
 
-from ecommerce_worker import topology
+from ecommerce_worker.broker import topology
+from ecommerce_worker.broker.preflight import EX_CONFIG, BrokerUnusable
 from ecommerce_worker.configuration import base
 from ecommerce_worker.demo.files import Mover, settle
-from ecommerce_worker.demo.mail import API_KEY, MailService
 from ecommerce_worker.demo.orders import CAMPUS, LETTERS, REFUSALS, VINTAGE, Letter, Shape, Story
-from ecommerce_worker.demo.rabbitmq import PrivateNode, free_port
-from ecommerce_worker.demo.shop import CLIENT_ID, CLIENT_SECRET, JWT_ISSUER, JWT_SECRET, ShopProcess
-from ecommerce_worker.settings import PREFIX, mask
-from ecommerce_worker.worker.parked import looked_through
-from ecommerce_worker.worker.preflight import EX_CONFIG, BrokerUnusable
+from ecommerce_worker.operations.parked import looked_through
+from ecommerce_worker.settings import mask
+from ecommerce_worker.settings.schema import PREFIX
+from ecommerce_worker.testing.mail import API_KEY, MailService
+from ecommerce_worker.testing.rabbitmq import PrivateNode, free_port
+from ecommerce_worker.testing.shop import CLIENT_ID, CLIENT_SECRET, JWT_ISSUER, JWT_SECRET, ShopProcess
 
 #: Settings that make the demonstration quick; all others are as shipped.
 HURRIED: Mapping[str, float] = {'MAX_FULFILLMENT_RETRIES': REFUSALS, 'RETRY_DELAY_MAX': 2, 'REDELIVERY_DELAY': 2}
@@ -160,7 +161,7 @@ class Broker:
         return Connection(self.url, connect_timeout=5, transport_options=dict(self.options) or timeouts)
 
     def check(self) -> None:
-        """Make sure that nobody else needs it; raises :class:`~ecommerce_worker.worker.preflight.BrokerUnusable`."""
+        """Make sure that nobody else needs it; raises :class:`~ecommerce_worker.broker.preflight.BrokerUnusable`."""
         shown = mask('BROKER_URL', self.url)
         if not self.url.startswith(('amqp://', 'amqps://', 'pyamqp://')):
             raise BrokerUnusable(f'BROKER_URL is {shown}, but the demonstration needs a RabbitMQ (amqp://): without '

@@ -38,10 +38,10 @@ from ecommerce_worker.demo.orders import (
     retold,
 )
 from ecommerce_worker.demo.screen import BLUE, BOLD, DIM, GREEN, RED, YELLOW, Screen, Tail
-from ecommerce_worker.demo.shop import Call
 from ecommerce_worker.demo.stage import HURRIED, Interrupted, Interruptions, Stage, Worker
 from ecommerce_worker.email.delivery import REPORT
 from ecommerce_worker.errors import WorkerError
+from ecommerce_worker.testing.shop import Call
 
 #: Seconds after which nothing is waited for any more.
 LONGEST: Final = 110

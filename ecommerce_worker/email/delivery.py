@@ -16,12 +16,13 @@ from dataclasses import replace
 from typing import Any, Final
 
 from ecommerce_worker import runtime
+from ecommerce_worker.email.calls import checked, for_others, resolve
 from ecommerce_worker.email.message import Email, Purpose
 from ecommerce_worker.email.rendering import rendered
-from ecommerce_worker.email.shapes import checked, for_others, resolve
+from ecommerce_worker.execution.outcomes import Then
+from ecommerce_worker.execution.task import Task
 from ecommerce_worker.retry import Patience
 from ecommerce_worker.site import Site
-from ecommerce_worker.task import Task, Then
 
 logger = logging.getLogger(__name__)
 

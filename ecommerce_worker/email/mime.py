@@ -22,7 +22,7 @@ from html.parser import HTMLParser
 from typing import Any, Final
 
 from ecommerce_worker.email.message import Attachment, Email, is_address, one_line, sender
-from ecommerce_worker.settings import Kind
+from ecommerce_worker.settings.kinds import Kind
 
 _POLICY: Final = compat32.clone(linesep='\r\n', mangle_from_=False)
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from ecommerce_worker.settings import Settings
 
 SQLITE: Final = 'django.db.backends.sqlite3'
 MYSQL: Final = 'django.db.backends.mysql'
@@ -36,3 +39,9 @@ def database(given: Mapping[str, Any]) -> dict[str, Any]:
             'init_command': 'PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL',
             **options},
     }
+
+
+def is_kept(settings: Settings) -> bool:
+    """Whether there may be a ledger: anything but a file that was never made."""
+    path = path_of(settings.DATABASES['default'])
+    return path is None or path.exists()

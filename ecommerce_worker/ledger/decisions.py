@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from django.db import transaction
 
-from ecommerce_worker import topology
+from ecommerce_worker.broker import publishing
+from ecommerce_worker.broker.wire import Raw
 from ecommerce_worker.errors import WorkerError
 from ecommerce_worker.ledger import headers
 from ecommerce_worker.ledger.models import Audit, Order, ParkedMessage, State
-from ecommerce_worker.wire import Raw
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -37,7 +37,7 @@ def resend(app: Celery, number: int, *, who: str, reason: str = '') -> str:
             raise NoQueue(f'{parked.message_id[:8]} does not say which queue it came from; it stays')
         # The time from before it is published: the run that follows may be over before this is written.
         now = datetime.now(UTC)
-        topology.unpark(app, raw_of(parked))
+        publishing.unpark(app, raw_of(parked))
         _settle(parked, now, 'resent', State.TRYING, who, reason)
     return str(parked.queue)
 

@@ -17,7 +17,7 @@ from enum import StrEnum
 
 from django.db import models
 
-from ecommerce_worker.facts import LENGTHS
+from ecommerce_worker.telemetry.facts import LENGTHS
 
 
 class State(StrEnum):

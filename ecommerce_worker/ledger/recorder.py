@@ -27,15 +27,16 @@ from django.db import connection as database
 from kombu import Consumer, Queue
 from kombu.exceptions import KombuError
 
-from ecommerce_worker import facts, topology
+from ecommerce_worker.broker import topology
+from ecommerce_worker.broker.wire import Raw
 from ecommerce_worker.errors import NotPublished, Undecodable
-from ecommerce_worker.ledger import entries
-from ecommerce_worker.ledger.chores import Chores
-from ecommerce_worker.ledger.opening import LedgerAway, LedgerUnusable, require_schema, said
-from ecommerce_worker.ledger.parcels import Aside, Parcel
+from ecommerce_worker.execution import parking
+from ecommerce_worker.ledger import recording
+from ecommerce_worker.ledger.incoming import Aside, Parcel
+from ecommerce_worker.ledger.maintenance import Chores
+from ecommerce_worker.ledger.setup import LedgerAway, LedgerUnusable, require_schema, said
 from ecommerce_worker.schedule.entries import zone_of
-from ecommerce_worker.wire import Raw
-from ecommerce_worker.worker import queues
+from ecommerce_worker.telemetry import facts
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -114,7 +115,7 @@ class Recorder:
         topology.declare_parked(connection)
         topology.declare_facts(connection)
         told, parked = _Inbox(connection, topology.LEDGER, FACTS), _Inbox(connection, topology.PARKED, PARKED)
-        if read := entries.read_set_aside():
+        if read := recording.read_set_aside():
             logger.info('facts that were set aside are recorded: count=%d', read)
         with told.consumer, parked.consumer:
             if self._troubled:
@@ -146,7 +147,7 @@ class Recorder:
         for message, parcel in zip(parked.messages, parcels, strict=True):
             if parcel is None:
                 # Nothing tells it from another one like it: it gets an id first, and comes again.
-                queues.park_one(self._app, message, '', 'put here by other hands')
+                parking.park_one(self._app, message, '', 'put here by other hands')
             message.ack()
         if told.messages:
             told.messages[-1].ack(multiple=True)
@@ -191,7 +192,7 @@ def _record(told: list[facts.Fact], parcels: list[Parcel], aside: list[Aside]) -
     """Write all; if one of them cannot be written, the others are all the same."""
     for _ in range(AT_ONCE):
         try:
-            entries.record(told, parcels, aside)
+            recording.record(told, parcels, aside)
             return
         except IntegrityError:
             # Another recorder wrote some of them at the same moment: now they are there, and known.
@@ -200,13 +201,13 @@ def _record(told: list[facts.Fact], parcels: list[Parcel], aside: list[Aside]) -
             break
     for fact in told:
         try:
-            entries.record([fact])
+            recording.record([fact])
         except (DataError, ValueError, OverflowError) as error:
             logger.error('a fact cannot be written, it is set aside: id=%s error=%s', fact.id, type(error).__name__)
-            entries.record(aside=[Aside(fact.as_body(), f'it cannot be written ({type(error).__name__})')])
+            recording.record(aside=[Aside(fact.as_body(), f'it cannot be written ({type(error).__name__})')])
     for parcel in parcels:
-        entries.record(parcels=[parcel])
-    entries.record(aside=aside)
+        recording.record(parcels=[parcel])
+    recording.record(aside=aside)
 
 
 def _broker_errors(app: Celery) -> tuple[type[BaseException], ...]:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
+from ecommerce_worker.clients.http import Api
 from ecommerce_worker.email.message import without_addresses
 from ecommerce_worker.errors import (
     ApiError,
@@ -21,7 +22,6 @@ from ecommerce_worker.errors import (
     Transient,
     Unauthorized,
 )
-from ecommerce_worker.http import Api
 
 ROOT: Final = 'https://api.sailthru.com'
 

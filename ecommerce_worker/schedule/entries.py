@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 from celery.schedules import ParseException, crontab
 
-from ecommerce_worker import topology
+from ecommerce_worker.broker import publishing
+from ecommerce_worker.broker.notes import Notes
+from ecommerce_worker.broker.wire import Call
 from ecommerce_worker.errors import Misconfigured, Skip, WrongArguments
 from ecommerce_worker.schedule.timing import Crontab, Every, Timing
 from ecommerce_worker.settings import Settings
-from ecommerce_worker.wire import Call, Notes
 
 if TYPE_CHECKING:
     from celery import Celery
 
 #: What the recorder does by itself, for it has the ledger open; no message tells it to.
-RETENTION: Final = 'ecommerce_worker.ledger.chores.retention'
-HOUSEKEEPING: Final = 'ecommerce_worker.ledger.chores.housekeeping'
+RETENTION: Final = 'ecommerce_worker.ledger.maintenance.retention'
+HOUSEKEEPING: Final = 'ecommerce_worker.ledger.maintenance.housekeeping'
 
 
 @dataclass(frozen=True)
@@ -108,4 +109,4 @@ def publish(app: Celery, entry: Entry, *, id: str, not_after: float, origin: str
     """
     limit = {'not_after': not_after} if can_expire(app.tasks[entry.task]) else {}
     call = Call(entry.task, id, args=entry.args, kwargs={**entry.kwargs, **limit}, origin=origin, root_id=id)
-    topology.wait(app, call, Notes(queue=entry.queue), 0)
+    publishing.wait(app, call, Notes(queue=entry.queue), 0)

@@ -18,13 +18,17 @@ from celery.exceptions import WorkerShutdown
 from celery.worker import consumer, state
 from celery.worker.consumer.tasks import Tasks
 
-from ecommerce_worker import runtime, topology
+from ecommerce_worker import runtime
+from ecommerce_worker.broker import preflight, publishing, topology
+from ecommerce_worker.broker.notes import Notes
+from ecommerce_worker.broker.wire import CONTENT_TYPES, Call, Raw, read
 from ecommerce_worker.errors import NotPublished, Undecodable
-from ecommerce_worker.observe import Told, quoted, word
-from ecommerce_worker.task import DELIVERY, Delivery, site_code
-from ecommerce_worker.wire import CONTENT_TYPES, Call, Notes, Raw, read
-from ecommerce_worker.worker import preflight, resubmit  # noqa: F401 - tells what is in hand
-from ecommerce_worker.worker.parked import key_of
+from ecommerce_worker.execution.delivery import DELIVERY, Delivery
+from ecommerce_worker.execution.parking import key_of
+from ecommerce_worker.execution.task import site_code
+from ecommerce_worker.telemetry.log import quoted, word
+from ecommerce_worker.telemetry.run import Told
+from ecommerce_worker.worker import inspect  # noqa: F401 - tells what is in hand
 
 logger = logging.getLogger(__name__)
 
@@ -133,7 +137,7 @@ class Consumer(consumer.Consumer):
         """Whether this worker is to hold the call until its time, for a broker that cannot, and not for too long."""
         if topology.has_waiting_room(self.connection):
             return False
-        return call.eta is None or call.eta.timestamp() - time.time() <= topology.LONGEST_HELD
+        return call.eta is None or call.eta.timestamp() - time.time() <= publishing.LONGEST_HELD
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """A body that cannot even be decompressed."""
@@ -192,7 +196,7 @@ class Consumer(consumer.Consumer):
             seconds=0.0, reason=reason, queue=notes.queue, root_id=call.root_id or id_ if call else '',
             started=time.time(), worker=self.hostname)
         try:
-            topology.park(self.app, raw, notes, task=task, id=id_, key=key, reason=reason, fact=told.as_fact())
+            publishing.park(self.app, raw, notes, task=task, id=id_, key=key, reason=reason, fact=told.as_fact())
         except Exception as error:  # noqa: BLE001 - whatever it is, the message must be settled
             logger.warning('could not be parked, given back to its queue: task=%s key=%s id=%s reason=%s error=%s',
                            word(task), word(key), word(id_), quoted(reason),

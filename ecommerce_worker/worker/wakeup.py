@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any, Final
 from celery import bootsteps
 
 from ecommerce_worker import runtime
-from ecommerce_worker.observe import word
 from ecommerce_worker.schedule.entries import Entry, entries, publish
 from ecommerce_worker.settings import Settings, mask
+from ecommerce_worker.telemetry.log import word
 
 if TYPE_CHECKING:
     from celery import Celery

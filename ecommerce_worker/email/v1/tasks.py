@@ -1,6 +1,6 @@
 """The mail tasks, under the names that shops publish since 2021.
 
-Their positional arguments meant different things over the years: :mod:`ecommerce_worker.email.shapes` tells the
+Their positional arguments meant different things over the years: :mod:`ecommerce_worker.email.calls` tells the
 shapes apart.  The signatures below are the newest.
 """
 
@@ -12,7 +12,8 @@ from typing import Any
 from ecommerce_worker import runtime
 from ecommerce_worker.email.delivery import deliver, patience
 from ecommerce_worker.errors import ApiError, Skip
-from ecommerce_worker.task import Task, Then, task
+from ecommerce_worker.execution.outcomes import Then
+from ecommerce_worker.execution.task import Task, task
 
 
 @task(policy=patience, key='offer_assignment_id', position=1)

@@ -28,10 +28,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from ecommerce_worker.auth import Bearer
+from ecommerce_worker.clients.auth import Bearer
+from ecommerce_worker.clients.http import Api
 from ecommerce_worker.email.message import Email, Purpose, Receipt, one_line, sender, without_addresses
 from ecommerce_worker.errors import ApiError, Misconfigured, PeerFailure, Rejected
-from ecommerce_worker.http import Api
 from ecommerce_worker.retry import Regular
 
 logger = logging.getLogger(__name__)

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ecommerce_worker.email.mailer import Connect, read_options
 from ecommerce_worker.email.message import Email, Receipt
 from ecommerce_worker.email.mime import ADDRESS, composed, safe_id
-from ecommerce_worker.email.vendor import Connect, read_options
 from ecommerce_worker.errors import Transient
-from ecommerce_worker.settings import TEXT
+from ecommerce_worker.settings.kinds import TEXT
 
 OPTIONS = {'directory': TEXT, 'from_email': ADDRESS}
 DEFAULTS = {'directory': '~/.ecommerce-worker/outbox', 'from_email': 'shop@example.com'}

@@ -10,8 +10,8 @@ from dataclasses import replace
 from html import escape
 from typing import Any, Final
 
+from ecommerce_worker.email.mailer import Connect
 from ecommerce_worker.email.message import DEFAULT_SENDER, Email, Purpose, Receipt, one_line
-from ecommerce_worker.email.vendor import Connect
 from ecommerce_worker.errors import ApiError, Misconfigured, Rejected
 from ecommerce_worker.retry import Regular
 from ecommerce_worker.sailthru.client import Sailthru, code_of, is_unknown

@@ -12,10 +12,10 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from ecommerce_worker.download import Address, fetch_all, is_global
+from ecommerce_worker.clients.links import Address, fetch_all, is_global
+from ecommerce_worker.email.mailer import Connect, read_options
 from ecommerce_worker.email.message import Email, Receipt, without_addresses
 from ecommerce_worker.email.mime import ADDRESS, ascii_domain, composed, safe_id
-from ecommerce_worker.email.vendor import Connect, read_options
 from ecommerce_worker.errors import (
     ApiError,
     Misconfigured,
@@ -25,7 +25,7 @@ from ecommerce_worker.errors import (
     Unauthorized,
     Unreachable,
 )
-from ecommerce_worker.settings import FLAG, PATIENCE, SECRET, TEXT, Kind, one_of, whole
+from ecommerce_worker.settings.kinds import FLAG, PATIENCE, SECRET, TEXT, Kind, one_of, whole
 
 
 def _host(given: Any) -> str:

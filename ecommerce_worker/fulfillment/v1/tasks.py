@@ -5,8 +5,8 @@ from __future__ import annotations
 from ecommerce_worker import runtime
 from ecommerce_worker.clients.ecommerce import COMPLETE
 from ecommerce_worker.errors import Skip, WrongArguments
-from ecommerce_worker.task import Task, task
-from ecommerce_worker.turns import turn
+from ecommerce_worker.execution.task import Task, task
+from ecommerce_worker.locks.machine import turn
 
 #: How many read timeouts a run may take that asks for a token, how the order stands, and for its fulfilment.
 RUN = 4

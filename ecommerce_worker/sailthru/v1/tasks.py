@@ -11,8 +11,9 @@ from typing import Any
 from ecommerce_worker import runtime
 from ecommerce_worker.email.delivery import deliver, patience
 from ecommerce_worker.errors import Skip
+from ecommerce_worker.execution.outcomes import Then
+from ecommerce_worker.execution.task import Task, task
 from ecommerce_worker.sailthru.purchase import Enrolment
-from ecommerce_worker.task import Task, Then, task
 
 
 @task(policy=lambda site: site.purchase_policy, key='course_id')

@@ -9,11 +9,11 @@ from typing import Any
 
 from ecommerce_worker import runtime
 from ecommerce_worker.errors import Skip, WrongArguments
-from ecommerce_worker.observe import quoted, word
-from ecommerce_worker.schedule import command
+from ecommerce_worker.execution.task import Task, task
+from ecommerce_worker.locks.broker import turn
+from ecommerce_worker.schedule import commands
 from ecommerce_worker.schedule.entries import refuse_late
-from ecommerce_worker.schedule.turn import turn
-from ecommerce_worker.task import Task, task
+from ecommerce_worker.telemetry.log import quoted, word
 
 logger = logging.getLogger(__name__)
 
@@ -31,12 +31,12 @@ def run_management_command(self: Task, name: str = '', *args: str | float, not_a
     out when it is late, and a failure is logged and not parked.  A command without it is parked if it fails.
     """
     settings = runtime.current().settings
-    words = command.arguments(name, args, options, settings.MANAGEMENT_COMMANDS)
+    words = commands.arguments(name, args, options, settings.MANAGEMENT_COMMANDS)
     refuse_late(not_after)
     # The same command with other arguments is another job.
     job = f'{name[:60]}.{hashlib.sha256(shlex.join(words).encode()).hexdigest()[:12]}'
     with turn(self.app, job, not_after) as meanwhile:
-        ended = command.run(words, settings, meanwhile)
+        ended = commands.run(words, settings, meanwhile)
     if ended.status == 0:
         logger.debug('a command ended: command=%s seconds=%.3f output=%s', word(name), ended.seconds,
                      quoted(ended.tail))

@@ -10,12 +10,13 @@ import sys
 import pytest
 from kombu import Producer, Queue
 
-from ecommerce_worker import topology
-from ecommerce_worker.demo.rabbitmq import free_port
-from ecommerce_worker.demo.shop import Answer
+from ecommerce_worker.broker import publishing, topology
+from ecommerce_worker.broker.notes import Notes
+from ecommerce_worker.broker.wire import Raw
+from ecommerce_worker.operations import queues
+from ecommerce_worker.testing.rabbitmq import free_port
+from ecommerce_worker.testing.shop import Answer
 from ecommerce_worker.tests.support.harness import FULFILL, QUEUE, QUEUES, eventually, shop_app
-from ecommerce_worker.wire import Notes, Raw
-from ecommerce_worker.worker import queues
 
 
 @pytest.fixture
@@ -117,8 +118,8 @@ def park(broker):
         with shop_app(broker.url) as app, broker.connection() as connection:
             topology.declare_parked(connection)
             for number, id_ in enumerate(ids):
-                topology.park(app, Raw(b'{}', 'application/json', 'utf-8'), Notes(queue=QUEUE), task=FULFILL, id=id_,
-                              key=f'EDX-{number}', reason='why')
+                publishing.park(app, Raw(b'{}', 'application/json', 'utf-8'), Notes(queue=QUEUE), task=FULFILL, id=id_,
+                                key=f'EDX-{number}', reason='why')
 
     return put
 

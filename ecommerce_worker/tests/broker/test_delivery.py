@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from ecommerce_worker import topology
-from ecommerce_worker.demo.rabbitmq import PrivateNode
-from ecommerce_worker.demo.shop import Answer
+from ecommerce_worker.broker import topology
+from ecommerce_worker.broker.wire import Raw
+from ecommerce_worker.testing.rabbitmq import PrivateNode
+from ecommerce_worker.testing.shop import Answer
 from ecommerce_worker.tests.support.harness import (
     FULFILL,
     QUEUE,
@@ -24,7 +25,6 @@ from ecommerce_worker.tests.support.harness import (
     worker_environment,
 )
 from ecommerce_worker.tests.support.messages import MESSAGES
-from ecommerce_worker.wire import Raw
 
 #: The module of the tasks that these tests are about.
 TASKS = FULFILL.rpartition('.')[0]
@@ -155,7 +155,7 @@ def test_an_order_with_an_eta_waits_in_the_broker(shop, broker, publish, start_w
 def test_a_task_that_ends_its_process_is_parked_in_the_end(shop, broker, publish, start_worker, tmp_path, environment):
     (tmp_path / 'culprit.py').write_text(
         'import os\n'
-        'from ecommerce_worker.task import task\n'
+        'from ecommerce_worker.execution.task import task\n'
         "@task(policy=lambda site: site.fulfillment_policy, key='order_number')\n"
         'def end_process(self, order_number):\n'
         '    os._exit(9)\n')

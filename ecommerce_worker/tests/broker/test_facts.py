@@ -6,12 +6,13 @@ from dataclasses import replace
 import pytest
 from kombu import Queue
 
-from ecommerce_worker import topology
-from ecommerce_worker.facts import read
-from ecommerce_worker.observe import Told
+from ecommerce_worker.broker import publishing, topology
+from ecommerce_worker.broker.facts import Teller
+from ecommerce_worker.broker.notes import NOTES, Notes
+from ecommerce_worker.broker.wire import Raw
+from ecommerce_worker.telemetry.facts import read
+from ecommerce_worker.telemetry.run import Told
 from ecommerce_worker.tests.support.harness import FULFILL, QUEUE, eventually, shop_app
-from ecommerce_worker.wire import NOTES, Notes, Raw
-from ecommerce_worker.worker.telling import Teller
 
 TOLD = Told('done', 'a.b', 'id-1', 'EDX-1', 'edx', 1, 0.1, queue=QUEUE, started=time.time())
 
@@ -135,8 +136,8 @@ def test_what_a_person_does_with_a_parked_message_is_a_fact(broker, command, fac
     with shop_app(broker.url) as app, broker.connection() as connection:
         topology.declare_parked(connection)
         body = b'[["EDX-1"], {"site_code": "edx"}, {}]'
-        topology.park(app, Raw(body, 'application/json', 'utf-8', {'task': FULFILL, 'id': 'id-1'}), Notes(queue=QUEUE),
-                      task=FULFILL, id='id-1', key='EDX-1', reason='why')
+        publishing.park(app, Raw(body, 'application/json', 'utf-8', {'task': FULFILL, 'id': 'id-1'}),
+                        Notes(queue=QUEUE), task=FULFILL, id='id-1', key='EDX-1', reason='why')
     done = command('parked', arguments[0], '--order', 'EDX-1', *arguments[1:])
     assert done.returncode == 0, done.stderr
     [(key, fact)] = facts(1)

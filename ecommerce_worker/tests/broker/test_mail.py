@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 from kombu import Queue
 
-from ecommerce_worker import topology
-from ecommerce_worker.demo.rabbitmq import free_port
-from ecommerce_worker.demo.shop import Answer, Reply, Server
+from ecommerce_worker.broker import topology
+from ecommerce_worker.testing.rabbitmq import free_port
+from ecommerce_worker.testing.shop import Answer
+from ecommerce_worker.testing.shop.server import Reply, Server
 from ecommerce_worker.tests.support.harness import FULFILL, Broker, Worker, eventually
 from ecommerce_worker.tests.support.messages import MESSAGES
 from ecommerce_worker.tests.support.smtp import MailServer, mail_server

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from ecommerce_worker.demo.rabbitmq import free_port
-from ecommerce_worker.demo.shop import JWT_ISSUER, JWT_SECRET, Answer, ShopProcess
+from ecommerce_worker.testing.rabbitmq import free_port
+from ecommerce_worker.testing.shop import JWT_ISSUER, JWT_SECRET, Answer, ShopProcess
 from ecommerce_worker.tests.support.harness import (
     FULFILL,
     Broker,

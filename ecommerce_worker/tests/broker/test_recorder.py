@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 from kombu import Producer
 
-from ecommerce_worker import topology
-from ecommerce_worker.facts import Fact
+from ecommerce_worker.broker import publishing, topology
+from ecommerce_worker.broker.notes import NOTES, Notes
+from ecommerce_worker.broker.wire import Raw
+from ecommerce_worker.telemetry.facts import Fact
 from ecommerce_worker.tests.support.harness import FULFILL, QUEUE, Broker, eventually, shop_app
 from ecommerce_worker.tests.support.ledger import (
     Ledger,
@@ -25,7 +27,6 @@ from ecommerce_worker.tests.support.ledger import (
     environment_of,
     private,
 )
-from ecommerce_worker.wire import NOTES, Notes, Raw
 
 NOW = datetime.now(UTC).timestamp()
 
@@ -129,9 +130,9 @@ def tell(broker, facts):
 
 
 def park(app, number, body=b'{"who": "learner@example.com"}'):
-    topology.park(app, Raw(body, 'application/json', 'utf-8', {'task': FULFILL, 'id': f'id-{number}'},
-                           {'correlation_id': f'id-{number}'}),
-                  Notes(queue=QUEUE, attempt=3), task=FULFILL, id=f'id-{number}', key=f'EDX-{number}', reason='why')
+    publishing.park(app, Raw(body, 'application/json', 'utf-8', {'task': FULFILL, 'id': f'id-{number}'},
+                             {'correlation_id': f'id-{number}'}),
+                    Notes(queue=QUEUE, attempt=3), task=FULFILL, id=f'id-{number}', key=f'EDX-{number}', reason='why')
 
 
 def fact(number, outcome='done'):

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from ecommerce_worker.demo.rabbitmq import free_port
-from ecommerce_worker.demo.shop import Answer, ShopProcess
+from ecommerce_worker.testing.rabbitmq import free_port
+from ecommerce_worker.testing.shop import Answer, ShopProcess
 from ecommerce_worker.tests.support.harness import (
     QUEUE,
     Broker,

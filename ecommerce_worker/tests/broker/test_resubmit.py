@@ -16,12 +16,14 @@ import pytest
 from celery import Celery
 from kombu import Consumer, Queue
 
-from ecommerce_worker import topology
-from ecommerce_worker.demo.shop import Answer, ShopProcess
+from ecommerce_worker.broker import publishing, topology
+from ecommerce_worker.broker.notes import NOTES, Notes
+from ecommerce_worker.broker.wire import Call, Raw, read
+from ecommerce_worker.resubmit.messages import lent
+from ecommerce_worker.resubmit.run import LOCK
+from ecommerce_worker.testing.shop import Answer, ShopProcess
 from ecommerce_worker.tests.support.harness import FULFILL, QUEUE, Broker, eventually
 from ecommerce_worker.tests.support.messages import MESSAGES
-from ecommerce_worker.wire import NOTES, Call, Notes, Raw, read
-from ecommerce_worker.worker.resubmit import LOCK, lent
 
 #: Old enough to be looked for.
 OLD = 3600
@@ -178,8 +180,8 @@ def test_a_shop_without_any_order_is_not_trusted(shop, resubmit):
 def test_a_task_may_resubmit_too(shop, broker, start_worker, publish, environment, tmp_path):
     (tmp_path / 'hourly.py').write_text(
         'from celery import current_app\n'
-        'from ecommerce_worker.task import task\n'
-        'from ecommerce_worker.worker.resubmit import Wanted, resubmit\n'
+        'from ecommerce_worker.execution.task import task\n'
+        'from ecommerce_worker.resubmit.names import Wanted; from ecommerce_worker.resubmit.run import resubmit\n'
         '@task(policy=lambda site: site.fulfillment_policy)\n'
         'def reconcile(self):\n'
         '    assert resubmit(current_app, Wanted(delay=1), None).published == 1\n')
@@ -259,7 +261,7 @@ def test_a_worker_that_does_not_tell_keeps_everything_back(shop, start_worker, r
 
 # -- what the ledger knows ---------------------------------------------------------------------------------------------
 
-CHORE = 'ecommerce_worker.worker.chores.resubmit_orders'
+CHORE = 'ecommerce_worker.resubmit.tasks.resubmit_orders'
 
 
 @pytest.fixture
@@ -353,7 +355,7 @@ def test_while_nobody_records_what_a_ledger_is_to_know_nothing_is_published(shop
     shop.add_order('EDX-1', age=OLD)
     assert command('migrate').returncode == 0
     with facts.connection() as connection:
-        topology.tell(connection, b'a fact', f'done.{FULFILL}')
+        publishing.tell(connection, b'a fact', f'done.{FULFILL}')
     eventually(lambda: facts.depth(topology.LEDGER))
     ended = resubmit()
     assert ended.returncode == 75
@@ -438,7 +440,7 @@ def wait(broker):
         topology.declare(connection, [topology.task_queue(QUEUE)])
 
         def put(number, delay):
-            topology.wait(app, Call(FULFILL, f'id-{number}', (f'EDX-{number}',)), Notes(queue=QUEUE), delay)
+            publishing.wait(app, Call(FULFILL, f'id-{number}', (f'EDX-{number}',)), Notes(queue=QUEUE), delay)
 
         yield put
 
@@ -493,7 +495,7 @@ def test_messages_that_come_while_others_are_looked_at_stay_behind_them(broker, 
 def test_a_look_that_is_killed_leaves_no_trace_either(broker, wait):
     for number in range(50):
         wait(number, 4096)
-    script = ('import sys, time\nfrom kombu import Connection\nfrom ecommerce_worker.worker.resubmit import lent\n'
+    script = ('import sys, time\nfrom kombu import Connection\nfrom ecommerce_worker.resubmit.messages import lent\n'
               'with lent(Connection(sys.argv[1]), sys.argv[2]) as messages:\n'
               '    print(len(list(messages)), flush=True)\n    time.sleep(60)\n')
     with subprocess.Popen([sys.executable, '-c', script, broker.url, topology.level(12)],

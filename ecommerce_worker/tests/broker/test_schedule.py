@@ -18,11 +18,12 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from ecommerce_worker.beat import COMMAND, FileFirings
-from ecommerce_worker.demo.rabbitmq import free_port
 from ecommerce_worker.errors import Skip
+from ecommerce_worker.locks.broker import turn
+from ecommerce_worker.schedule.checks import COMMAND
 from ecommerce_worker.schedule.entries import Entry
-from ecommerce_worker.schedule.turn import turn
+from ecommerce_worker.schedule.file_store import FileFirings
+from ecommerce_worker.testing.rabbitmq import free_port
 from ecommerce_worker.tests.support.django_project import Project, gone
 from ecommerce_worker.tests.support.harness import Broker, Worker, eventually
 from ecommerce_worker.worker.wakeup import Listener
@@ -139,7 +140,7 @@ def test_a_job_does_not_overlap_itself_among_several_workers(broker, start_worke
 TURN = """
 import sys
 from celery import Celery
-from ecommerce_worker.schedule.turn import turn
+from ecommerce_worker.locks.broker import turn
 
 with turn(Celery('other', broker=sys.argv[1]), 'mail'):
     print('running', flush=True)
@@ -223,7 +224,7 @@ def test_orders_that_never_reached_rabbitmq_are_resubmitted_by_the_clock(broker,
     worker = start_worker(**given).ready()
     process, log = start_beat(resubmit={'interval': '2s', 'expires': 60})
     eventually(lambda: 'orders were resubmitted of which nothing was here: count=1' in worker.log)
-    eventually(lambda: worker.log.count('done: task=ecommerce_worker.worker.chores.resubmit_orders') >= 2)
+    eventually(lambda: worker.log.count('done: task=ecommerce_worker.resubmit.tasks.resubmit_orders') >= 2)
     assert 'fired: entry=resubmit' in log.read_text()
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 0

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ecommerce_worker.demo.rabbitmq import PrivateNode
-from ecommerce_worker.demo.shop import Answer
+from ecommerce_worker.testing.rabbitmq import PrivateNode
+from ecommerce_worker.testing.shop import Answer
 from ecommerce_worker.tests.support.harness import QUEUE, eventually
 
 POOLS = pytest.mark.parametrize('pool', ['threads', 'prefork'])

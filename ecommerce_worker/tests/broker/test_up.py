@@ -11,10 +11,10 @@ from importlib.util import find_spec
 
 import pytest
 
-from ecommerce_worker.demo.rabbitmq import free_port
-from ecommerce_worker.demo.shop import Answer
+from ecommerce_worker.cli.up import LONGEST, Lines, next_pause
+from ecommerce_worker.testing.rabbitmq import free_port
+from ecommerce_worker.testing.shop import Answer
 from ecommerce_worker.tests.support.harness import eventually
-from ecommerce_worker.up import LONGEST, Lines, next_pause
 
 
 def rows_of_ps():

@@ -20,7 +20,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.expected_conditions import staleness_of
 from selenium.webdriver.support.wait import WebDriverWait
 
-from ecommerce_worker.demo.rabbitmq import free_port
+from ecommerce_worker.testing.rabbitmq import free_port
 from ecommerce_worker.tests.support.console import Served, served
 from ecommerce_worker.tests.support.fixtures import (  # noqa: F401 - for the tests of this directory
     broker,
@@ -35,7 +35,7 @@ from ecommerce_worker.tests.support.harness import eventually
 from ecommerce_worker.tests.support.ledger import environment_of
 
 PASSWORD = 'correct horse 7'
-INVITE = 'import sys; from ecommerce_worker.console import serve; print(serve.invite(*sys.argv[1:]))'
+INVITE = 'import sys; from ecommerce_worker.console import server as serve; print(serve.invite(*sys.argv[1:]))'
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,16 @@ from datetime import UTC, datetime
 
 from selenium.webdriver.common.by import By
 
-from ecommerce_worker.demo.shop import Answer
+from ecommerce_worker.testing.shop import Answer
 from ecommerce_worker.tests.browser.conftest import choose_password
 from ecommerce_worker.tests.support.harness import eventually
 
 #: What a beat leaves behind that is gone.
 BEGUN = """
 import sys
-from ecommerce_worker.ledger.opening import open_ledger
+from ecommerce_worker.ledger.setup import open_ledger
 open_ledger()
-from ecommerce_worker.ledger.firings import LedgerFirings
+from ecommerce_worker.ledger.schedule_store import LedgerFirings
 LedgerFirings(300.0).begin('resubmit (600 s)', float(sys.argv[1]))
 """
 

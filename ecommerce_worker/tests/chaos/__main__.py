@@ -22,7 +22,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from ecommerce_worker.demo.rabbitmq import PrivateNode
+from ecommerce_worker.testing.rabbitmq import PrivateNode
 from ecommerce_worker.tests.chaos import outage
 from ecommerce_worker.tests.chaos.faults import FAULTS
 from ecommerce_worker.tests.chaos.harness import OURS, STOCK, Count, run

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from ecommerce_worker.demo.shop import Answer
+from ecommerce_worker.testing.shop import Answer
 from ecommerce_worker.tests.chaos import poison
 from ecommerce_worker.tests.chaos.harness import Fault, Scene, each, send
 from ecommerce_worker.tests.support.harness import FULFILL, Worker, eventually, shop_app

@@ -19,12 +19,13 @@ from typing import Any, Self
 from celery import Celery
 from kombu import Connection, Queue
 
-from ecommerce_worker import topology
-from ecommerce_worker.demo.shop import Answer, Call, Order, ShopProcess
+from ecommerce_worker.broker import topology
+from ecommerce_worker.broker.notes import NOTES
+from ecommerce_worker.broker.wire import Raw, read
 from ecommerce_worker.errors import Undecodable
+from ecommerce_worker.testing.shop import Answer, Call, Order, ShopProcess
 from ecommerce_worker.tests.chaos.proxy import Proxy
 from ecommerce_worker.tests.support.harness import FULFILL, QUEUES, Broker, Worker, shop_app, worker_environment
-from ecommerce_worker.wire import NOTES, Raw, read
 
 #: Tasks at once in a worker, by pool.
 CONCURRENCY = {'threads': 8, 'prefork': 4}

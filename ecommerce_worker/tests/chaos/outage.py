@@ -9,7 +9,7 @@ from typing import Any
 
 from celery import Celery
 
-from ecommerce_worker.demo.shop import Order
+from ecommerce_worker.testing.shop import Order
 from ecommerce_worker.tests.chaos.harness import CONFIRMED, Scene, at_once, resident_megabytes, send
 from ecommerce_worker.tests.chaos.proxy import Proxy
 from ecommerce_worker.tests.support.harness import QUEUES, Broker

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
-from ecommerce_worker.task import Task, task
+from ecommerce_worker.execution.task import Task, task
 
 
 @task(policy=lambda site: site.fulfillment_policy, key='order_number')

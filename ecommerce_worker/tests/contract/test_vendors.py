@@ -19,12 +19,12 @@ from urllib.parse import parse_qs
 
 import pytest
 
+from ecommerce_worker.clients.http import Api
 from ecommerce_worker.configuration import base
+from ecommerce_worker.email.mailer import find, names
 from ecommerce_worker.email.message import Attachment, Email, Purpose
 from ecommerce_worker.email.rendering import rendered
-from ecommerce_worker.email.vendor import find, names
 from ecommerce_worker.errors import Misconfigured, Rejected, Transient
-from ecommerce_worker.http import Api
 from ecommerce_worker.retry import Regular
 from ecommerce_worker.tests.support.peer import Peer, Reply, Request, reply
 from ecommerce_worker.tests.support.smtp import MailServer

@@ -37,7 +37,7 @@ class Page:
 
 SERVE = """
 import sys
-from ecommerce_worker.console import serve
+from ecommerce_worker.console import server as serve
 serve.run(lambda line: print(line, flush=True), sys.argv[1:])
 """
 
@@ -110,11 +110,11 @@ class Console:
 
 def _begin(environment: Mapping[str, str]) -> None:
     os.environ.update(environment)
-    from ecommerce_worker.console import opening
-    from ecommerce_worker.ledger.opening import migrate
+    from ecommerce_worker.console import setup
+    from ecommerce_worker.ledger.setup import migrate
 
-    migrate(opening.MODULE)
-    opening.open_console()
+    migrate(setup.MODULE)
+    setup.open_console()
     from django.test.utils import setup_test_environment
 
     setup_test_environment(debug=False)
@@ -176,9 +176,9 @@ def browse(steps: Sequence[tuple[str, Mapping[str, str] | None]], who: str = '')
 
 def invite(name: str, role: str = '') -> str:
     """The path of a link for this person."""
-    from ecommerce_worker.console import accounts
+    from ecommerce_worker.console import users
 
-    return accounts.invite(name, role)
+    return users.invite(name, role)
 
 
 def queued(name: str) -> list[dict[str, Any]]:

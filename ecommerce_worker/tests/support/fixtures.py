@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from ecommerce_worker.demo.rabbitmq import PrivateNode
-from ecommerce_worker.demo.shop import Shop
+from ecommerce_worker.testing.rabbitmq import PrivateNode
+from ecommerce_worker.testing.shop import Shop
 from ecommerce_worker.tests.support.harness import FULFILL, Broker, Worker, shop_app, worker_environment
 
 

@@ -16,10 +16,10 @@ from typing import Any
 from celery import Celery
 from kombu import Connection, Exchange, Producer, Queue
 
-from ecommerce_worker import topology
-from ecommerce_worker.demo.rabbitmq import PrivateNode
-from ecommerce_worker.demo.shop import CLIENT_ID, CLIENT_SECRET, Shop, ShopProcess
-from ecommerce_worker.wire import NOTES
+from ecommerce_worker.broker import topology
+from ecommerce_worker.broker.notes import NOTES
+from ecommerce_worker.testing.rabbitmq import PrivateNode
+from ecommerce_worker.testing.shop import CLIENT_ID, CLIENT_SECRET, Shop, ShopProcess
 
 FULFILL = 'ecommerce_worker.fulfillment.v1.tasks.fulfill_order'
 QUEUE = 'ecommerce.fulfillment'

@@ -205,14 +205,16 @@ class Ledger:
 
 def _begin(environment: Mapping[str, str], migrated: bool) -> None:
     os.environ.update(environment)
-    from ecommerce_worker.ledger import opening
+    from ecommerce_worker.ledger import setup
 
-    (opening.migrate if migrated else opening.open_ledger)()
+    (setup.migrate if migrated else setup.open_ledger)()
 
 
 def _call(name: str, args: Any, kwargs: Any) -> Any:
     module, _, function = name.rpartition('.')
-    place = importlib.import_module(f'ecommerce_worker.ledger.{module}' if module else __name__)
+    # Of the ledger's package, unless the name says of which.
+    full = f'ecommerce_worker.{module}' if '.' in module else f'ecommerce_worker.ledger.{module}'
+    place = importlib.import_module(full if module else __name__)
     try:
         return _plain(getattr(place, function)(*args, **kwargs))
     except Exception as error:
@@ -305,7 +307,7 @@ def resend(broker_url: str, number: int, **said: str) -> str:
 
 def firings(method: str, *args: Any) -> Any:
     """Ask the firings that the ledger keeps; their claims last 300 seconds."""
-    from ecommerce_worker.ledger.firings import LedgerFirings
+    from ecommerce_worker.ledger.schedule_store import LedgerFirings
 
     return getattr(LedgerFirings(300.0), method)(*args)
 
@@ -334,12 +336,12 @@ def failures(task: str, begin: float, seconds: int) -> int:
     from django.db import OperationalError
 
     from ecommerce_worker import runtime
-    from ecommerce_worker.ledger import chores
+    from ecommerce_worker.ledger import maintenance
 
     failing = mock.Mock(side_effect=OperationalError('database or disk is full'))
     clock = Clock(begin)
-    with mock.patch.object(chores, 'WORK', {**chores.WORK, task: failing}):
-        recorder = chores.Chores(runtime.current().settings, UTC, clock=clock)
+    with mock.patch.object(maintenance, 'WORK', {**maintenance.WORK, task: failing}):
+        recorder = maintenance.Chores(runtime.current().settings, UTC, clock=clock)
         for _ in range(seconds):
             clock.now += 1
             recorder.step()
@@ -351,17 +353,17 @@ def chores_at(*moments: float, broken: str = '') -> dict[str, float | None]:
     from django.db import OperationalError
 
     from ecommerce_worker import runtime
-    from ecommerce_worker.ledger import chores
-    from ecommerce_worker.ledger.firings import LedgerFirings
+    from ecommerce_worker.ledger import maintenance
+    from ecommerce_worker.ledger.schedule_store import LedgerFirings
     from ecommerce_worker.schedule.entries import entries
 
     def fail(settings: Any) -> NoReturn:
         raise OperationalError('database or disk is full')
 
     settings, clock = runtime.current().settings, Clock()
-    work = {**chores.WORK, broken: fail}
-    with mock.patch.object(chores, 'WORK', work):
-        recorder = chores.Chores(settings, UTC, clock=clock)
+    work = {**maintenance.WORK, broken: fail}
+    with mock.patch.object(maintenance, 'WORK', work):
+        recorder = maintenance.Chores(settings, UTC, clock=clock)
         for clock.now in moments:
             for _ in range(100):
                 recorder.step()

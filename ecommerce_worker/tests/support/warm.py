@@ -44,7 +44,7 @@ IMPORTED = (
     'django.contrib.sessions.serializers', 'django.core.management.commands.migrate', 'django.db.backends.sqlite3.base',
     'django.db.models', 'edx_rest_api_client.client', 'jwt', 'kombu.transport.native_delayed_delivery',
     'kombu.transport.pyamqp', 'requests', 'yaml',
-    'ecommerce_worker.cli', 'ecommerce_worker.worker.consumer', 'ecommerce_worker.worker.telling',
+    'ecommerce_worker.cli', 'ecommerce_worker.worker.consumer', 'ecommerce_worker.broker.facts',
     'ecommerce_worker.worker.wakeup',
 )
 

@@ -4,7 +4,7 @@ import pytest
 from celery import Celery
 from kombu import Exchange, Queue
 
-from ecommerce_worker.demo.shop import Answer
+from ecommerce_worker.testing.shop import Answer
 from ecommerce_worker.tests.chaos.faults import FAULTS
 from ecommerce_worker.tests.chaos.harness import STOCK, run
 from ecommerce_worker.tests.support.harness import FULFILL, QUEUE, eventually

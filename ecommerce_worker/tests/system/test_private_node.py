@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from kombu import Connection, Queue
 
-from ecommerce_worker.demo.rabbitmq import PrivateNode
+from ecommerce_worker.testing.rabbitmq import PrivateNode
 
 REQUIRED = os.environ.get('CI') == 'true' or os.environ.get('REQUIRE_BROKER') == '1'
 
@@ -106,7 +106,7 @@ def test_nothing_is_left_behind_and_no_other_node_is_touched():
 def test_a_node_ends_with_an_owner_that_is_killed(tmp_path):
     program = (
         'import pathlib, sys, time\n'
-        'from ecommerce_worker.demo.rabbitmq import PrivateNode\n'
+        'from ecommerce_worker.testing.rabbitmq import PrivateNode\n'
         'PrivateNode(pathlib.Path(sys.argv[1])).start()\n'
         'print(flush=True)\n'
         'time.sleep(600)\n'

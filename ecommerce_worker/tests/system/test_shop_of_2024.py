@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ecommerce_worker.email.vendor import names
+from ecommerce_worker.email.mailer import names
 
 PINS = Path(__file__).with_name('shop-2024.txt')
 ROOT = Path(__file__).parents[3]
@@ -31,7 +31,7 @@ app.conf.task_serializer = 'pickle'
 app.conf.task_routes = {'ecommerce_worker.fulfillment.v1.tasks.fulfill_order': {'queue': 'ecommerce.fulfillment'}}
 
 from ecommerce_worker.fulfillment.v1.tasks import fulfill_order
-from ecommerce_worker.wire import Raw, read
+from ecommerce_worker.broker.wire import Raw, read
 
 fulfill_order.delay('EDX-1', site_code='edx', email_opt_in=True)
 with app.connection_for_read() as connection:

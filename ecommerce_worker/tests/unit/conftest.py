@@ -13,7 +13,7 @@ from celery.contrib.testing.app import setup_default_app
 from kombu.transport import memory
 
 from ecommerce_worker import runtime, settings
-from ecommerce_worker.http import Api
+from ecommerce_worker.clients.http import Api
 from ecommerce_worker.tests.support.isolation import environment, loopback_only  # noqa: F401 - for each test
 from ecommerce_worker.tests.support.ledger import PrivateMariadb, PrivatePostgres, PrivateServer, private
 from ecommerce_worker.tests.support.peer import Peer, Reply

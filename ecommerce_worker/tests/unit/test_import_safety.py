@@ -12,15 +12,18 @@ import ecommerce_worker
 ROOT = Path(ecommerce_worker.__file__).parent
 
 #: What runs in the worker's processes only: rows below those that a shop imports.
-OF_THE_WORKER = ('worker', 'celery_app', 'ledger', 'console', 'beat', 'demo', 'up', 'cli', '__main__', 'tests')
+OF_THE_WORKER = ('broker.app', 'broker.facts', 'broker.preflight', 'celery_app', 'cli', 'console', 'demo', 'ledger',
+                 'operations', 'resubmit', 'schedule.beat', 'testing', 'worker', '__main__', 'tests')
 
 #: The modules that shops import by name.
 SURFACE = ['ecommerce_worker.fulfillment.v1.tasks', 'ecommerce_worker.email.v1.api',
            'ecommerce_worker.sailthru.v1.tasks']
 
-EVERYTHING = sorted(
-    '.'.join(['ecommerce_worker', *path.relative_to(ROOT).with_suffix('').parts]).removesuffix('.__init__')
-    for path in ROOT.rglob('*.py') if path.relative_to(ROOT).with_suffix('').parts[0] not in OF_THE_WORKER)
+MODULES = sorted('.'.join(['ecommerce_worker', *path.relative_to(ROOT).with_suffix('').parts]).removesuffix('.__init__')
+                 for path in ROOT.rglob('*.py'))
+
+EVERYTHING = [module for module in MODULES if not any(
+    f'{module}.'.startswith(f'ecommerce_worker.{name}.') for name in OF_THE_WORKER)]
 
 WATCH = """
 import importlib, json, logging, os, sys, threading

@@ -1,0 +1,1 @@
+"""RabbitMQ: what travels through it, where it lies, and how it is published."""

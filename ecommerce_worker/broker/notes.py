@@ -1,0 +1,75 @@
+"""What this worker writes on a message that it moves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+#: The header under which a message carries what this worker knows of it.
+NOTES: Final = 'ecommerce'
+
+
+@dataclass(frozen=True)
+class Notes:
+    """What this worker writes on a message that it moves: how often and since when it has been tried.
+
+    ``attempt`` counts runs begun before this one; ``refusals`` and ``outages`` what they ended in; ``redelivered``
+    the deliveries that no run ended; ``since`` and ``at`` are epoch seconds; ``unsure`` tells that an earlier run may
+    have had its effect though no answer came; ``resent`` that a person sent it again; ``due``, in epoch
+    seconds, when it is to run, if that is later than the broker can wait at once.
+    """
+
+    queue: str = ''
+    attempt: int = 0
+    refusals: int = 0
+    outages: int = 0
+    redelivered: int = 0
+    since: float | None = None
+    resent: bool = False
+    unsure: bool = False
+    due: float | None = None
+    history: tuple[Mapping[str, Any], ...] = ()
+
+    #: The most entries of history that a message carries: its headers must fit in one frame of 128 KiB.
+    LONGEST_HISTORY = 30
+
+    @classmethod
+    def of(cls, headers: Mapping[str, Any]) -> Notes:
+        """The notes in these headers; anything unreadable in them is as if it were not there."""
+        found = headers.get(NOTES)
+        if not isinstance(found, Mapping):
+            return cls()
+
+        def number(name: str) -> int:
+            value = found.get(name)
+            return value if isinstance(value, int) and 0 <= value < 2 ** 31 else 0
+
+        def time(name: str) -> float | None:
+            value = found.get(name)
+            return float(value) if isinstance(value, int | float) and 0 <= value < 2 ** 40 else None
+
+        history, queue = found.get('history'), found.get('queue')
+        return cls(
+            queue=queue if isinstance(queue, str) else '',
+            attempt=number('attempt'), refusals=number('refusals'), outages=number('outages'),
+            redelivered=number('redelivered'),
+            since=time('since'), due=time('due'),
+            resent=found.get('resent') is True,
+            unsure=found.get('unsure') is True,
+            history=tuple(entry for entry in history if isinstance(entry, Mapping))
+            if isinstance(history, list | tuple) else ())
+
+    def having(self, entry: Mapping[str, Any], **changes: Any) -> Notes:
+        """These notes with one more entry of history; the first and the newest ones are kept."""
+        history = (*self.history, entry)
+        if len(history) > self.LONGEST_HISTORY:
+            history = (history[0], *history[1 - self.LONGEST_HISTORY:])
+        return replace(self, history=history, **changes)
+
+    def as_header(self) -> dict[str, Any]:
+        """The notes as an AMQP table."""
+        return {'queue': self.queue, 'attempt': self.attempt, 'refusals': self.refusals, 'outages': self.outages,
+                'redelivered': self.redelivered, 'since': self.since, 'resent': self.resent, 'unsure': self.unsure,
+                'due': self.due,
+                'history': [dict(entry) for entry in self.history]}

@@ -1,0 +1,156 @@
+"""Looking before leaping: is the broker there, does it let us in, may orders be trusted to it."""
+
+from __future__ import annotations
+
+import difflib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from amqp.exceptions import AccessRefused, NotAllowed, PreconditionFailed
+from kombu.exceptions import KombuError
+
+from ecommerce_worker.broker import publishing, topology
+from ecommerce_worker.errors import Misconfigured, WorkerError
+from ecommerce_worker.settings import DEFAULTS, mask
+
+if TYPE_CHECKING:
+    from celery import Celery
+    from kombu import Connection
+
+    from ecommerce_worker.settings import Settings
+
+#: Exit statuses of sysexits.h: the broker is not to be had, or it does not let us in.
+EX_UNAVAILABLE, EX_NOPERM, EX_CONFIG = 69, 77, 78
+
+#: Brokers that keep a message until it is acknowledged.
+KEEPS_MESSAGES = ('amqp', 'redis')
+
+
+class BrokerUnusable(WorkerError):
+    """The broker cannot be used: the text says why and what to do; ``status`` is the exit status to end with."""
+
+    def __init__(self, message: str, status: int = EX_UNAVAILABLE) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def import_tasks(app: Celery, settings: Settings) -> None:
+    """Import the modules that define the tasks; raises ``Misconfigured`` that names each that cannot be imported."""
+    problems = []
+    for name in sorted(app.loader.default_modules):
+        try:
+            app.loader.import_task_module(name)
+        except Exception as error:  # noqa: BLE001 - it may be somebody else's code, which may raise anything
+            problems.append(_not_imported(name, error, settings))
+    if problems:
+        raise Misconfigured(problems)
+
+
+def _not_imported(name: str, error: Exception, settings: Settings) -> str:
+    setting = 'CELERY_IMPORTS' if name in settings.CELERY_IMPORTS else 'include'
+    source = settings.sources.get(setting, 'default')
+    known = set(DEFAULTS['CELERY_IMPORTS']) - {name} if isinstance(error, ModuleNotFoundError) else ()
+    close = difflib.get_close_matches(name, known, 1, 0.8)
+    return (('' if source == 'default' else f'{source}: ')
+            + f'{setting} names {name}, which cannot be imported: {type(error).__name__}: {error}'
+            + (f'; did you mean {close[0]}?' if close else ''))
+
+
+def connect(app: Celery, settings: Settings) -> Connection:
+    """An open connection to the broker; raises :class:`BrokerUnusable`."""
+    url = mask('BROKER_URL', settings.BROKER_URL)
+    try:
+        connection = app.connection_for_write()
+        transport = connection.transport
+    except (KeyError, ImportError):
+        raise BrokerUnusable(f'BROKER_URL {url} names no kind of broker that is known here; use amqp://',
+                             EX_CONFIG) from None
+    try:
+        connection.ensure_connection(max_retries=1, interval_start=0, timeout=settings.BROKER_CONNECTION_TIMEOUT * 2)
+    except (OSError, KombuError, *transport.connection_errors, *transport.channel_errors) as error:
+        connection.release()
+        raise _unusable(error, url) from None
+    return connection
+
+
+def _unusable(error: BaseException, url: Any) -> BrokerUnusable:
+    cause = error.__cause__ or error
+    if isinstance(cause, AccessRefused):
+        return BrokerUnusable(f'the broker refuses the login of {url}: look at the user and its password', EX_NOPERM)
+    if isinstance(cause, NotAllowed):
+        return BrokerUnusable(f'the broker refuses {url}: its virtual host does not exist or is not permitted to the '
+                              'user (rabbitmqctl list_permissions)', EX_NOPERM)
+    return BrokerUnusable(f'the broker at {url} cannot be reached ({cause}): is it running, is BROKER_URL right?  '
+                          '`make rabbitmq` starts one for development')
+
+
+@contextmanager
+def permitted() -> Iterator[None]:
+    """What the broker does not permit in between is raised as :class:`BrokerUnusable`."""
+    try:
+        yield
+    except AccessRefused as error:
+        raise BrokerUnusable(f'the broker does not permit what is needed: {error.message} (rabbitmqctl '
+                             'list_permissions)', EX_NOPERM) from None
+
+
+def refuse_unsafe(connection: Connection, settings: Settings) -> None:
+    """Raise :class:`BrokerUnusable` for a broker that loses messages, unless the operator said that it may."""
+    kind = connection.transport.driver_type
+    if kind not in KEEPS_MESSAGES and not settings.ALLOW_UNSAFE_BROKER:
+        raise BrokerUnusable(
+            f'the {kind} transport loses messages when a worker dies; use RabbitMQ (amqp://), or set '
+            'ALLOW_UNSAFE_BROKER where losing orders does no harm', EX_CONFIG)
+
+
+def wait(app: Celery, settings: Settings, seconds: float, say: Callable[[str], None]) -> None:
+    """Return when the broker answers, which may still be booting; say once that it does not.
+
+    Raises :class:`BrokerUnusable` when the time is over, and at once for what waiting does not mend.
+    """
+    deadline, said = time.monotonic() + seconds, False
+    while True:
+        try:
+            connect(app, settings).release()
+        except BrokerUnusable as error:
+            if error.status != EX_UNAVAILABLE or time.monotonic() > deadline:
+                raise
+            if not said:
+                say(f'waiting up to {seconds:g} s: {error}')
+                said = True
+            time.sleep(1)
+        else:
+            return
+
+
+def limits(connection: Connection) -> list[str]:
+    """What this broker cannot promise, for the log of a worker that starts."""
+    if connection.transport.driver_type != 'redis':
+        return []
+    timeout = connection.transport_options.get('visibility_timeout')
+    return [
+        ('Redis is the broker: it does not confirm, and keeps what it was told only as far as its own persistence '
+         'goes (appendonly yes)'),
+        (f'Redis is the broker: what a worker had in hand when it was killed is delivered again after {timeout} s '
+         f'(visibility_timeout); workers hold what waits, for at most {publishing.LONGEST_HELD} s at a time'),
+    ]
+
+
+def check(app: Celery, settings: Settings) -> None:
+    """Make sure that a worker can start and keep its promise; declares what it needs.
+
+    Raises :class:`BrokerUnusable`.
+    """
+    with connect(app, settings) as connection:
+        refuse_unsafe(connection, settings)
+        try:
+            with permitted():
+                topology.declare(connection, app.amqp.queues.consume_from.values())
+        except PreconditionFailed as error:
+            raise BrokerUnusable(
+                f'a queue exists in another shape: {error.message}; see QUEUE_TYPE, or remove the arguments and use a '
+                'policy', EX_CONFIG) from None
+        except connection.channel_errors + connection.connection_errors as error:
+            raise BrokerUnusable(f'the broker does not take our queues: {error}') from None

@@ -1,0 +1,157 @@
+"""Publishing, confirmed by the broker: into the waiting room, to the parked messages and back."""
+
+from __future__ import annotations
+
+import math
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from amqp.exceptions import MessageNacked
+from kombu import Connection
+from kombu.exceptions import KombuError
+from kombu.utils.json import dumps
+
+from ecommerce_worker.broker.notes import NOTES, Notes
+from ecommerce_worker.broker.topology import BITS, FACTS, PARKED, declare_facts, has_waiting_room, level
+from ecommerce_worker.broker.wire import Call, Raw
+from ecommerce_worker.errors import NotPublished, WrongArguments
+from ecommerce_worker.telemetry.facts import Fact
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+#: How long, in seconds, a worker holds a message at once for a broker that cannot delay it, and after how many such a
+#: broker takes a worker for dead that has not acknowledged: longer than a wait and a run together.
+LONGEST_HELD: Final = 900
+
+#: How long a publish may take, in seconds, before its original is given back: a broker short of disk takes nothing
+#: until it has some again.  Less than the half hour after which RabbitMQ takes the original back itself.
+CONFIRM_SECONDS: Final = 600
+
+
+def tell(connection: Connection, fact: bytes, routing_key: str) -> None:
+    """Publish one fact; raises whatever is wrong.  Workers have a cheaper way for theirs."""
+    declare_facts(connection)
+    with connection.channel() as channel:
+        message = channel.prepare_message(fact, content_type='application/json', content_encoding='utf-8',
+                                          properties={'delivery_mode': 2})
+        channel.basic_publish(message, exchange=FACTS, routing_key=routing_key)
+
+
+def wait(app: Celery, call: Call, notes: Notes, delay: float) -> None:
+    """Have the broker deliver the call to its queue in ``delay`` seconds, rounded up to whole ones, at least 1.
+
+    Raises :class:`~ecommerce_worker.errors.NotPublished`, or :class:`~ecommerce_worker.errors.WrongArguments` for a
+    call that JSON cannot carry.
+    """
+    seconds = min(max(1, math.ceil(delay)), 2 ** BITS - 1)
+    try:
+        body = dumps([list(call.args), dict(call.kwargs), dict(call.embed)]).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise WrongArguments(f'its arguments cannot be written as JSON ({type(error).__name__})') from None
+    headers = {
+        'lang': 'py', 'task': call.task, 'id': call.id, 'retries': call.retries,
+        'eta': None, 'expires': None, 'group': None, 'timelimit': [None, None],
+        'root_id': call.root_id or call.id, 'parent_id': call.parent_id, 'origin': call.origin,
+        'argsrepr': '', 'kwargsrepr': '', 'shadow': None, NOTES: notes.as_header(),
+    }
+    raw = Raw(body, 'application/json', 'utf-8', headers, {'correlation_id': call.id})
+
+    def where(connection: Connection) -> tuple[str, str]:
+        if has_waiting_room(connection):
+            return level(BITS - 1), '.'.join((*f'{seconds:0{BITS}b}', notes.queue))
+        # A worker holds it until then, unacknowledged; a broker such as Redis gives it to another after a while.
+        held = min(seconds, LONGEST_HELD)
+        due = time.time() + seconds if held < seconds else None
+        headers[NOTES] = replace(notes, due=due).as_header()
+        headers['eta'] = (datetime.now(UTC) + timedelta(seconds=held)).isoformat()
+        return '', notes.queue
+
+    publish(app, raw, where)
+
+
+def park(app: Celery, raw: Raw, notes: Notes, *, task: str, id: str, key: str, reason: str,  # noqa: A002
+         fact: Fact | None = None) -> None:
+    """Put the raw message where a person finds it, with the reason and its history.
+
+    ``fact`` tells of the run that it is parked after.  It travels with the message, since a worker that is killed now
+    tells it no more.
+
+    Raises :class:`~ecommerce_worker.errors.NotPublished`.
+    """
+    header = {**notes.as_header(), 'task': task, 'id': id or str(uuid.uuid4()), 'key': key, 'reason': reason,
+              'parked_at': time.time(), 'content_type': raw.content_type or ''}
+    if fact:
+        header['fact'] = fact.as_body().decode()
+    kept = replace(raw, headers={**without_traces(raw.headers), NOTES: header},
+                   content_type=raw.content_type or 'application/octet-stream',
+                   content_encoding=raw.content_encoding or 'binary')
+    publish(app, kept, lambda connection: ('', PARKED))  # noqa: ARG005
+
+
+def unpark(app: Celery, raw: Raw) -> None:
+    """Send a parked message to the queue that it came from, as new, but known to have been tried before.
+
+    Raises :class:`~ecommerce_worker.errors.NotPublished`.
+    """
+    notes, header = Notes.of(raw.headers), raw.headers.get(NOTES, {})
+    fresh = Notes(queue=notes.queue, resent=True, history=notes.history)
+    headers = {**without_traces(raw.headers), NOTES: fresh.as_header()}
+    content_type = header.get('content_type') if isinstance(header, Mapping) else raw.content_type
+    publish(app, replace(raw, headers=headers, content_type=content_type or raw.content_type),
+            lambda connection: ('', notes.queue))  # noqa: ARG005
+
+
+def without_traces(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """The headers without what must not travel on.
+
+    ``argsrepr`` and ``kwargsrepr`` show addresses and mail texts to whoever lists a queue; the broker takes an
+    ``x-death`` from an earlier journey for a cycle and drops the message; the body is not compressed any more.
+    """
+    gone = {'argsrepr', 'kwargsrepr', 'compression', 'x-death', NOTES}
+    return {name: value for name, value in headers.items()
+            if name not in gone and not name.startswith(('x-first-death', 'x-last-death'))}
+
+
+def publish(app: Celery, raw: Raw, where: Callable[[Connection], tuple[str, str]]) -> None:
+    """Publish and return when the broker has confirmed that the message is in a queue and on its disk.
+
+    Raises :class:`~ecommerce_worker.errors.NotPublished`, also if there is no such queue.
+    """
+    try:
+        with app.producer_or_acquire() as producer:
+            connection = producer.connection
+            exchange, routing_key = where(connection)
+            options = {'mandatory': True, 'confirm_timeout': CONFIRM_SECONDS} if has_waiting_room(connection) else {}
+            try:
+                producer.publish(
+                    raw.body, exchange=exchange, routing_key=routing_key, headers=dict(raw.headers),
+                    content_type=raw.content_type, content_encoding=raw.content_encoding, delivery_mode=2,
+                    retry=True, retry_policy={'errback': _unless_late, 'max_retries': 3, 'interval_start': 0.2,
+                                              'interval_step': 0.5},
+                    correlation_id=raw.properties.get('correlation_id'), **options)
+            except BaseException:
+                # A confirmation may still be on its way on this channel and be taken for the next message's.
+                connection.collect()
+                raise
+    except (KombuError, MessageNacked, OSError, *_broker_errors(app)) as error:
+        # Not its text: some quote headers.
+        raise NotPublished(f'the broker did not confirm a message ({type(error).__name__})') from None
+
+
+def _unless_late(error: BaseException, interval: float) -> None:  # noqa: ARG001
+    """Let a publish be tried again on another connection, but not if the broker is only slow to confirm the first.
+
+    It may read that one yet, from the socket; each further one would be one more message.
+    """
+    if isinstance(error, TimeoutError):
+        raise NotPublished('the broker did not confirm a message in time')
+
+
+def _broker_errors(app: Celery) -> tuple[type[BaseException], ...]:
+    connection = app.connection_for_write()
+    return (*connection.connection_errors, *connection.channel_errors)

@@ -1,0 +1,17 @@
+"""The ``ecommerce-worker`` command: one file for each group of commands."""
+
+from ecommerce_worker.cli import (  # noqa: F401 - each adds its commands
+    check,
+    console,
+    demo,
+    flower,
+    orders,
+    parked,
+    processes,
+    queues,
+    resubmit,
+    status,
+)
+from ecommerce_worker.cli.root import main
+
+__all__ = ['main']

@@ -1,0 +1,91 @@
+"""The ledger: making it, and asking it where an order is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import click
+
+from ecommerce_worker import runtime
+from ecommerce_worker.cli.output import counted, fail, plainly, table
+from ecommerce_worker.cli.resources import opened_ledger
+from ecommerce_worker.cli.root import main
+
+
+@main.command()
+@click.argument('target', default='')
+@plainly
+def migrate(target: str) -> None:
+    """Make the ledger, or bring it up to date (back to the migration TARGET, for a version to go back to)."""
+    from ecommerce_worker.ledger import setup
+
+    runtime.current()
+    setup.migrate(target=target)
+    click.echo('the ledger is up to date' if not target else f'the ledger is at {target}')
+
+
+@main.group()
+def orders() -> None:
+    """Where an order is, and what happened to it; from the ledger."""
+
+
+@orders.command('show')
+@click.argument('key')
+@plainly
+def show_order(key: str) -> None:
+    """Show all that the ledger knows of an order: its number, or the id of its message."""
+    queries = opened_ledger()
+    found = queries.search(key)
+    if not found:
+        fail(f'the ledger knows no order {key}; `ecommerce-worker resubmit --order {key}` asks the shop')
+    if found[0].key != key and len(found) > 1:
+        _orders(found)
+        return
+    for number, entry in enumerate(found):
+        if number:
+            click.echo()
+        story = queries.story(entry.number)
+        for name, value in (('order', entry.key), ('task', entry.task), ('site', entry.site or '-'),
+                            ('state', entry.state), ('reason', entry.reason or '-'),
+                            ('next try', f'{entry.next_try:%Y-%m-%d %H:%M:%S} UTC' if entry.next_try else '-')):
+            click.echo(f'{name:8} {value}')
+        table(('STARTED (UTC)', 'TRY', 'OUTCOME', 'SECONDS', 'STATUS', 'REASON'), map(_event, story.events))
+
+
+def _event(it: Any) -> tuple[Any, ...]:
+    """A run of an order, or what a person did, in one line."""
+    from ecommerce_worker.ledger.queries import Decision
+
+    if isinstance(it, Decision):
+        return (f'{it.at:%Y-%m-%d %H:%M:%S}', '-', it.action, '-', '-',
+                f'by {it.who}: {it.reason or "no reason given"}')
+    return (f'{it.started:%Y-%m-%d %H:%M:%S}', it.attempt or '-', it.outcome,
+            f'{it.seconds:.2f}' if it.attempt else '-', it.status or '-', it.reason)
+
+
+@orders.command('list')
+@click.option('--state', type=click.Choice(['fulfilled', 'waiting', 'parked', 'trying', 'discarded']),
+              help='Only those in this state.')
+@click.option('--older-than', default='0s', help='Only those of which nothing was heard for so long, such as 1h.')
+@click.option('--task', default='', help='Only those of this task; the end of its name will do.')
+@click.option('--site', help='Only those of this site.')
+@click.option('--limit', default=100, show_default=True, help='Show so many at most.')
+@plainly
+def list_orders(state: str | None, older_than: str, task: str, site: str | None, limit: int) -> None:
+    """List orders, those first of which nothing was heard for longest."""
+    from ecommerce_worker.durations import seconds
+
+    try:
+        age = seconds(older_than) if older_than != '0s' else 0
+    except ValueError as error:
+        fail(f'--older-than must be {error}', 2)
+    _orders(opened_ledger().orders(state=state or '', older_than=age, task=task, site=site, limit=limit))
+
+
+def _orders(entries: Iterable[Any]) -> None:
+    rows = [(it.key, it.state, it.task.rpartition('.')[2], it.site or '-', it.attempts,
+             f'{it.last_seen:%Y-%m-%d %H:%M}', it.reason) for it in entries]
+    if rows:
+        table(('ORDER', 'STATE', 'TASK', 'SITE', 'TRIES', 'LAST SEEN (UTC)', 'REASON'), rows)
+    click.echo(counted(len(rows), 'order'))

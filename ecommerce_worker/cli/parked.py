@@ -1,0 +1,199 @@
+"""Parked messages: looking at them, sending them again, discarding them."""
+
+from __future__ import annotations
+
+import getpass
+import socket
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ecommerce_worker import runtime
+from ecommerce_worker.cli.output import answered, counted, fail, plainly, table
+from ecommerce_worker.cli.resources import connected
+from ecommerce_worker.cli.root import main
+
+if TYPE_CHECKING:
+    from ecommerce_worker.operations.everywhere import Parked
+
+
+@main.group()
+def parked() -> None:
+    """Messages that wait for a person: look at them, send them again, or discard them.
+
+    They are in the queue ecommerce.parked, or, where a recorder runs, in the ledger; here that makes no difference.
+    """
+
+
+def chosen(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that choose among parked messages."""
+    for decorator in (
+        click.option('--task', help='Only those of this task; the end of its name will do (fulfill_order).'),
+        click.option('--order', help='Only those of this order number.'),
+    ):
+        command = decorator(command)
+    return command
+
+
+NONE_LIKE_THAT = 'no parked message is like that; `ecommerce-worker parked list` shows all'
+
+REASON = click.option('--reason', default='', help='Why; it is written into the ledger, if there is one.')
+
+
+@parked.command('list')
+@chosen
+@click.option('--limit', default=100, show_default=True, help='Show so many at most; all are counted.')
+@plainly
+def list_(order: str | None, task: str | None, limit: int) -> None:
+    """List them, oldest first."""
+    rows, count = [], 0
+    with _parked(order, task) as messages:
+        for it in messages:
+            count += 1
+            if count <= limit:
+                rows.append(_row(it))
+    if rows:
+        _parked_table(rows)
+    click.echo(counted(count, 'parked message') + (f', the first {limit} are shown' if count > limit else ''))
+
+
+def _row(it: Parked) -> tuple[Any, ...]:
+    """A parked message in one line, whose body need not be kept for it."""
+    return it.id, it.key or '-', it.short_task or '-', f'{it.parked_at:%Y-%m-%d %H:%M}', it.tries, it.reason
+
+
+def _parked_table(rows: list[tuple[Any, ...]]) -> None:
+    """A table of such lines; eight letters of each id, or more where that does not tell them apart."""
+    ids, length = {row[0] for row in rows}, 8
+    while len({id_[:length] for id_ in ids}) < len(ids):
+        length += 1
+    table(('ID', 'ORDER', 'TASK', 'PARKED (UTC)', 'TRIES', 'REASON'), [(id_[:length], *row) for id_, *row in rows])
+
+
+@parked.command()
+@click.argument('ids', nargs=-1, metavar='[ID]...')
+@chosen
+@click.option('--body', is_flag=True, help='Show the raw body as well; it may hold personal data.')
+@plainly
+def show(ids: tuple[str, ...], order: str | None, task: str | None, body: bool) -> None:
+    """Show what happened to some of them; the beginning of an ID will do."""
+    if not (ids or order or task):
+        fail('say which: an ID, --order or --task', 2)
+    count = 0
+    with _parked(order, task, ids) as messages:
+        for it in messages:
+            if count:
+                click.echo()
+            count += 1
+            _show(it, body=body)
+    if not count:
+        fail(NONE_LIKE_THAT)
+
+
+def _show(it: Parked, *, body: bool) -> None:
+    from ecommerce_worker.operations.parked import moment
+
+    rows = [('id', it.id), ('order', it.key or '-'), ('task', it.task or '-'), ('queue', it.queue or '-'),
+            ('parked', f'{it.parked_at:%Y-%m-%d %H:%M:%S} UTC'), ('reason', it.reason), ('tries', it.tries),
+            ('body', f'{it.size} bytes, {it.content_type}')]
+    for name, value in rows:
+        click.echo(f'{name:8} {value}')
+    click.echo('history')
+    for entry in it.history:
+        at = moment(entry.get('at'))
+        click.echo(f'  {f"{at:%Y-%m-%d %H:%M:%S}" if at else "?"}  {entry.get("reason", "")}')
+    if body:
+        click.echo(it.body().decode(errors='backslashreplace'))
+
+
+@parked.command()
+@click.argument('ids', nargs=-1, metavar='[ID]...')
+@chosen
+@click.option('--all', 'everything', is_flag=True, help='All of them.')
+@REASON
+@plainly
+def resend(ids: tuple[str, ...], order: str | None, task: str | None, everything: bool, reason: str) -> None:
+    """Send them to the queue that they came from, with their patience renewed.
+
+    A worker asks the shop how the order stands before it does anything.
+    """
+    _say_which(ids, order, task, everything)
+    count = stuck = 0
+    with _parked(order, task, ids, reason) as messages:
+        for it in _meant(messages, ids) if ids else messages:
+            if not it.queue:
+                stuck += 1
+                click.echo(f'{it.id[:8]} does not say which queue it came from; it stays', err=True)
+                continue
+            it.resend()
+            count += 1
+            click.echo(f'{it.id[:8]} {it.key or "-"} sent to {it.queue}')
+    if not (count or stuck):
+        fail(NONE_LIKE_THAT)
+    click.echo(f'{counted(count, "message")} sent again')
+    sys.exit(0 if count and not stuck else 1)
+
+
+@parked.command()
+@click.argument('ids', nargs=-1, metavar='[ID]...')
+@chosen
+@click.option('--all', 'everything', is_flag=True, help='All of them.')
+@click.option('--yes', is_flag=True, help='Do not ask.')
+@REASON
+@plainly
+def discard(ids: tuple[str, ...], order: str | None, task: str | None, everything: bool, yes: bool,
+            reason: str) -> None:
+    """Throw them away for good; what they promised is then not done."""
+    _say_which(ids, order, task, everything)
+    with _parked(order, task, ids, reason) as messages:
+        found = _meant(messages, ids)
+        if not found:
+            fail(NONE_LIKE_THAT)
+        for it in found[:20]:
+            click.echo(f'{it.id[:8]} {it.key or "-"} {it.reason}')
+        with answered('--yes'):
+            if not (yes or click.confirm(f'Throw {counted(len(found), "message")} away for good?')):
+                fail('nothing was thrown away')
+        for it in found:
+            it.discard()
+    click.echo(f'{counted(len(found), "message")} thrown away')
+
+
+def _say_which(ids: tuple[str, ...], order: str | None, task: str | None, everything: bool) -> None:
+    if not (ids or order or task or everything):
+        fail('say which: an ID, --order, --task or --all', 2)
+
+
+def _meant(messages: Iterable[Parked], ids: tuple[str, ...]) -> list[Parked]:
+    """Those of these messages that are meant by the ids, if any: each is a whole one, or the beginning of one only."""
+    found, meant = list(messages), set[str]()
+    for given in ids:
+        like = {it.id for it in found if it.id.startswith(given)}
+        if given not in like and len(like) > 1:
+            _parked_table([_row(it) for it in found if it.id in like])
+            fail(f'{given} is the beginning of several ids: say more of the one that you mean')
+        meant |= {given} if given in like else like
+    return [it for it in found if it.id in meant or not ids]
+
+
+@contextmanager
+def _parked(order: str | None, task: str | None, ids: tuple[str, ...] = (), reason: str = '') -> Iterator[
+        Iterator[Parked]]:
+    """The chosen messages; those in the queue stay in hand until the end, so that each is seen once."""
+    from ecommerce_worker.ledger import database
+    from ecommerce_worker.operations import everywhere
+    from ecommerce_worker.operations.parked import looked_through
+
+    which = everywhere.Chosen(order, task, ids)
+    with connected() as (app, connection), looked_through(connection) as messages:
+        ledger = (everywhere.in_ledger(app, which, who=_who(), reason=reason)
+                  if database.is_kept(runtime.current().settings) else iter(()))
+        yield chain(everywhere.in_queue(app, messages, which), ledger)
+
+
+def _who() -> str:
+    return f'{getpass.getuser()}@{socket.gethostname()}'

@@ -1,0 +1,126 @@
+"""Running it: worker, recorder, beat, or all of a small site."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from itertools import zip_longest
+
+import click
+
+from ecommerce_worker import runtime, settings
+from ecommerce_worker.cli.output import fail, leveled, plainly
+from ecommerce_worker.cli.resources import application
+from ecommerce_worker.cli.root import main
+
+
+# Celery's short options take their value without a space (-Qhigh), so none of ours may be short.
+@main.command(context_settings={'ignore_unknown_options': True, 'help_option_names': ['--help']})
+@click.option('--debug', is_flag=True, help='Log everything.')
+@click.option('--wait', default=0.0, metavar='SECONDS', help='Wait so long for a broker that is still booting.')
+@click.argument('celery_options', nargs=-1, type=click.UNPROCESSED, metavar='[CELERY OPTIONS]...')
+@plainly
+def worker(debug: bool, wait: float, celery_options: tuple[str, ...]) -> None:
+    """Run a worker until it is told to stop.
+
+    SIGTERM lets it finish what runs, for SHUTDOWN_SECONDS at most; a second one, or SIGQUIT, does not wait.  Nothing
+    is lost either way: what has not ended is delivered again.
+
+    Pool, concurrency and queues come from the configuration.  Options that are not listed below go to Celery's own
+    worker, such as `--concurrency 64`, `--pool prefork`, `-Q ecommerce.fulfillment` (see `celery worker --help`).
+
+    Exit status: 1 for a wrong configuration, 69 if the broker cannot be reached, 77 if it refuses the login or does
+    not permit what the worker needs, 78 if it cannot be trusted with orders.
+    """
+    from celery.bin.celery import celery
+
+    from ecommerce_worker.broker import preflight
+
+    if '-h' in celery_options:
+        click.echo(click.get_current_context().get_help())
+        return
+    for option in ('--purge', '--discard'):
+        if option in celery_options:
+            fail(f'{option} would destroy orders; see `ecommerce-worker queues purge`', 2)
+    conf = runtime.current().settings
+    runtime.current().check()
+    app = application()
+    if pool := _said(celery_options, '-P', '--pool'):
+        try:
+            # Celery takes the word prefork for its own default, which gives way to what is configured.
+            app.conf.worker_pool = settings.SETTINGS['WORKER_POOL'].read(pool)
+        except ValueError:
+            fail(f'--pool must be {settings.SETTINGS["WORKER_POOL"].wants}', 2)
+    if wait:
+        preflight.wait(app, conf, wait, lambda said: click.echo(f'ecommerce-worker: {said}', err=True))
+    preflight.check(app, conf)
+    for remark in conf.remarks:
+        click.echo(f'ecommerce-worker: note: {remark}', err=True)
+    ours = ['worker', f'--loglevel={"DEBUG" if debug else conf.LOG_LEVEL}']
+    if _said(celery_options, '-n', '--hostname') is None:
+        # Two workers of one name: the second could not start.
+        ours.append(f'--hostname=ecommerce-{os.getpid()}@{socket.gethostname()}')
+    # Not app.worker_main(), which keeps the exit status to itself.
+    sys.exit(celery.main(['-A', 'ecommerce_worker.celery_app:app', *ours, *celery_options], standalone_mode=False))
+
+
+def _said(options: tuple[str, ...], short: str, long: str) -> str | None:
+    """What these options of Celery's say for one of them, in whichever of its spellings; the last word counts."""
+    said = None
+    for option, following in zip_longest(options, options[1:]):
+        if option in (short, long):
+            said = following
+        elif option.startswith(f'{long}='):
+            said = option.removeprefix(f'{long}=')
+        elif option.startswith(short):
+            said = option.removeprefix(short)
+    return said
+
+
+@main.command()
+@leveled
+@plainly
+def recorder(level: str | None) -> None:
+    """Write facts and parked messages into the ledger, until told to stop."""
+    from ecommerce_worker import celery_app
+    from ecommerce_worker.ledger import setup
+
+    app = application()
+    celery_app.configure_logging(level)
+    setup.open_ledger()
+    from ecommerce_worker.ledger import recorder as recording  # not before the ledger is open
+
+    recording.keep(app, runtime.current().settings)
+
+
+@main.command()
+@leveled
+@plainly
+def beat(level: str | None) -> None:
+    """Publish the jobs of SCHEDULE when they are due, until told to stop; several may run."""
+    from ecommerce_worker import celery_app
+    from ecommerce_worker.ledger import stores
+    from ecommerce_worker.schedule import beat as beats
+
+    app = application()
+    celery_app.configure_logging(level)
+    conf = runtime.current().settings
+    beats.run(app, conf, stores.firings_of(conf, stores.ledger_unused))
+
+
+@main.command()
+@click.option('--debug', is_flag=True, help='Log everything.')
+@plainly
+def up(debug: bool) -> None:
+    """Run recorder, worker, console and beat of a small site together, until told to stop.
+
+    Brings the ledger up to date first.  What ends by itself is started again.  SIGTERM ends one after the other, and
+    the worker finishes what runs.
+    """
+    from ecommerce_worker.cli import up as together
+    from ecommerce_worker.ledger import setup
+
+    runtime.current().check()
+    setup.migrate()
+    together.run(runtime.current().settings, click.echo, debug=debug)

@@ -1,0 +1,127 @@
+"""Emptying the queues, or making them anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ecommerce_worker import runtime
+from ecommerce_worker.cli.output import answered, counted, fail, plainly, table
+from ecommerce_worker.cli.resources import connected
+from ecommerce_worker.cli.root import main
+
+if TYPE_CHECKING:
+    from celery import Celery
+    from kombu import Connection
+
+
+@main.group()
+def queues() -> None:
+    """Empty the queues, or make them anew, for whoever used to reset RabbitMQ."""
+
+
+def emptying(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of what empties queues."""
+    @wraps(command)
+    def run(*args: Any, yes: bool, park: bool, **kwargs: Any) -> Any:
+        if yes and park:
+            fail('--yes destroys the messages and --park keeps them: say one of both', 2)
+        return command(*args, yes=yes, park=park, **kwargs)
+
+    for decorator in (
+        click.option('--yes', is_flag=True, help='Do not ask; destroys.'),
+        click.option('--park', is_flag=True, help='Do not ask; park the messages instead of destroying them.'),
+    ):
+        run = decorator(run)
+    return run
+
+
+@queues.command()
+@click.argument('names', nargs=-1, metavar='[QUEUE]...')
+@emptying
+@plainly
+def purge(names: tuple[str, ...], yes: bool, park: bool) -> None:
+    """Take all messages out of these queues (all task queues and the waiting room if none is named).
+
+    Messages that a worker has in hand are not touched, nor are parked ones unless ecommerce.parked is named.  The
+    ledger, if there is one, is told of what is destroyed.
+    """
+    from ecommerce_worker.operations import queues as queue_room
+
+    with connected() as (app, connection):
+        queue_room.require(connection, names, runtime.current().settings.QUEUES)
+        _empty(app, connection, names or _all_queues(connection), yes=yes, park=park)
+
+
+@queues.command()
+@emptying
+@click.option('--force', is_flag=True, help='Even if workers are connected.')
+@plainly
+def reset(yes: bool, park: bool, force: bool) -> None:
+    """Delete the task queues and the waiting room and declare them anew; parked messages stay.
+
+    For a queue that was once declared in another shape.  Stop the workers first.  What is published meanwhile is
+    treated as what is there.
+    """
+    from ecommerce_worker.broker import topology
+    from ecommerce_worker.operations import queues as queue_room
+
+    with connected() as (app, connection):
+        names = _all_queues(connection)
+        consumed = [depth.name for depth in queue_room.depths(connection, names) if depth.consumers]
+        if consumed and not force:
+            fail(f'workers consume {", ".join(consumed)}: stop them first, or say --force')
+        park = _empty(app, connection, names, yes=yes, park=park)
+        for name in names:
+            while not queue_room.deleted(connection, name):
+                _clear(app, connection, [name], park=park)
+            if name in app.amqp.queues.consume_from:  # without delay: shops publish to it
+                app.amqp.queues[name].bind(connection.default_channel).declare()
+        topology.declare(connection, app.amqp.queues.consume_from.values())
+    click.echo(f'{counted(len(names), "queue")} declared anew')
+
+
+def _all_queues(connection: Connection) -> tuple[str, ...]:
+    """The waiting room and the task queues, so ordered that no message moves to one that was passed already."""
+    from ecommerce_worker.operations import queues as queue_room
+
+    return (*queue_room.waiting_room(connection), *runtime.current().settings.QUEUES)
+
+
+def _empty(app: Celery, connection: Connection, names: Iterable[str], *, yes: bool, park: bool) -> bool:
+    """Empty the queues as the operator wishes, who is asked if need be; whether the wish was to park."""
+    from ecommerce_worker.operations import queues as queue_room
+
+    full = [depth for depth in queue_room.depths(connection, names) if depth.messages]
+    total = sum(depth.messages for depth in full)
+    if not total:
+        click.echo('the queues are empty')
+        return park or not yes
+    table(('QUEUE', 'MESSAGES'), [(depth.name, depth.messages) for depth in full])
+    if not (yes or park):
+        click.echo(f'This would destroy {counted(total, "message")}: orders that were paid for and mails that were '
+                   'promised.')
+        with answered('--park or --yes'):
+            answer = click.prompt('Park them instead, destroy them, or leave them?',
+                                  type=click.Choice(['park', 'destroy', 'leave']), default='park')
+        if answer == 'leave':
+            fail('nothing was changed')
+        park = answer == 'park'
+    _clear(app, connection, [depth.name for depth in full], park=park)
+    return park
+
+
+def _clear(app: Celery, connection: Connection, names: list[str], *, park: bool) -> None:
+    from ecommerce_worker.operations import queues as queue_room
+
+    done = 'parked' if park else 'destroyed'
+    count = 0
+    for _ in (queue_room.park(app, connection, names, 'taken out of its queue by an operator') if park else
+              queue_room.purge(app, connection, names)):
+        count += 1
+        if count % 1000 == 0:
+            click.echo(f'{count} {done} so far', err=True)
+    click.echo(f'{counted(count, "message")} {done}')

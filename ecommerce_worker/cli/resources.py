@@ -1,0 +1,44 @@
+"""What commands work with: the application, the broker, the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from ecommerce_worker import runtime
+
+if TYPE_CHECKING:
+    from celery import Celery
+    from kombu import Connection
+
+
+def opened_ledger() -> Any:
+    """What reads the ledger; raises ``LedgerUnusable`` if there is none of this version."""
+    from ecommerce_worker.ledger import setup
+
+    runtime.current()
+    setup.open_ledger()
+    setup.require_schema()
+    from ecommerce_worker.ledger import queries
+
+    return queries
+
+
+def application() -> Celery:
+    """The application with all its tasks; raises ``Misconfigured``."""
+    from ecommerce_worker.broker import preflight
+    from ecommerce_worker.celery_app import app
+
+    preflight.import_tasks(app, runtime.current().settings)
+    return app
+
+
+@contextmanager
+def connected() -> Iterator[tuple[Celery, Connection]]:
+    """The application, and a connection by which queues may be looked at; ended afterwards."""
+    from ecommerce_worker.broker import preflight
+
+    app = application()
+    with preflight.connect(app, runtime.current().settings) as connection, preflight.permitted():
+        yield app, connection

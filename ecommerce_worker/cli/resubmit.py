@@ -1,0 +1,62 @@
+"""Publishing anew what the shops have and RabbitMQ has lost."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from ecommerce_worker import runtime
+from ecommerce_worker.cli.output import counted, plainly, table
+from ecommerce_worker.cli.resources import application
+from ecommerce_worker.cli.root import main
+
+
+def _duration(context: click.Context, option: click.Parameter, given: str) -> float:  # noqa: ARG001
+    """The seconds of an option such as 15m."""
+    from ecommerce_worker.durations import seconds
+
+    try:
+        return seconds(given)
+    except ValueError as error:
+        raise click.BadParameter(f'this must be {error}') from None
+
+
+@main.command()
+@click.option('--order', 'numbers', multiple=True, metavar='NUMBER',
+              help='Only this order, whatever its age; repeatable.')
+@click.option('--site', 'sites', multiple=True, metavar='CODE',
+              help='Only the orders of this site, - for the one without a code; repeatable.')
+@click.option('--since', default='2d', show_default=True, callback=_duration,
+              help='Only orders placed within this time.')
+@click.option('--grace', default='15m', show_default=True, callback=_duration,
+              help='Leave orders younger than this to the shop.')
+@click.option('--delay', default='2m', show_default=True, callback=_duration,
+              help='Let what is published wait so long before it runs.')
+@click.option('--limit', type=click.IntRange(min=1), help='Publish so many at most, the oldest first.')
+@click.option('--look-into-queues', is_flag=True,
+              help='Look through queued messages too; each is then taken for delivered again, and waits.')
+@click.option('--dry-run', is_flag=True, help='Publish nothing; tell what would be.')
+@plainly
+def resubmit(numbers: tuple[str, ...], sites: tuple[str, ...], since: float, grace: float, delay: float,
+             limit: int | None, look_into_queues: bool, dry_run: bool) -> None:
+    """Publish the orders that the shop has as paid and unfulfilled and of which nothing is in RabbitMQ.
+
+    Nothing is published twice, however often and by however many this is run.  Where a ledger is kept, orders that
+    are parked in it are left, and so are those that a person has discarded, unless --order names them.
+
+    Exit status: 1 if something could not be asked or published, 75 if it cannot be done at this moment, or not here.
+    """
+    from ecommerce_worker.resubmit import run as resubmitting
+    from ecommerce_worker.resubmit.known import memory_of
+    from ecommerce_worker.resubmit.names import HEAD, Wanted
+
+    wanted = Wanted(numbers, sites, since, grace, delay, limit, dry_run, look_into_queues)
+    report = resubmitting.resubmit(application(), wanted, memory_of(runtime.current().settings),
+                                   lambda line: click.echo(line, err=True))
+    if report.rows:
+        table(HEAD, [row.cells for row in report.rows])
+    for trouble in report.troubles:
+        click.echo(f'trouble: {trouble}')
+    click.echo(f'{counted(report.published, "order")} {"would be " if dry_run else ""}published')
+    sys.exit(1 if report.troubles else 0)

@@ -1,0 +1,19 @@
+"""The ``ecommerce-worker`` command, to which each group adds its own."""
+
+from __future__ import annotations
+
+import click
+
+from ecommerce_worker import __version__
+
+CONTEXT = {'help_option_names': ['-h', '--help'], 'max_content_width': 110}
+
+
+@click.group(context_settings=CONTEXT)
+@click.version_option(__version__, prog_name='ecommerce-worker')
+def main() -> None:
+    """Fulfils the orders that a shop publishes on RabbitMQ, and shows where each of them is.
+
+    The configuration is chosen by WORKER_CONFIGURATION_MODULE (ecommerce_worker.configuration.local if unset), a
+    YAML file named by ECOMMERCE_WORKER_CFG, and variables ECOMMERCE_WORKER_<SETTING>.
+    """

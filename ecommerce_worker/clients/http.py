@@ -1,0 +1,234 @@
+"""Requests to another service, and what its answers mean."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.auth import AuthBase
+from urllib3.exceptions import HTTPError, NameResolutionError, NewConnectionError
+
+from ecommerce_worker import __version__
+from ecommerce_worker.clients.circuit import Hold
+from ecommerce_worker.errors import (
+    ApiError,
+    NotFound,
+    PeerFailure,
+    Rejected,
+    Throttled,
+    Transient,
+    Unauthorized,
+    Unreachable,
+)
+
+#: The longest answer that is read, in bytes; an order's JSON has some kilobytes.
+LARGEST_ANSWER = 4 * 1024 * 1024
+
+
+class Signer(Protocol):
+    """What puts our identity on a request."""
+
+    def credentials(self) -> AuthBase:
+        """What signs the next request; raises :class:`~ecommerce_worker.errors.ApiError` if there is none."""
+
+    def refused(self, credentials: AuthBase) -> bool:
+        """Forget credentials that were answered with a 401; whether signing again may help."""
+
+
+def seconds_to_wait(headers: Mapping[str, str]) -> float | None:
+    """The seconds of a ``Retry-After`` in either of its forms (RFC 9110, 10.2.3); None if absent or unreadable.
+
+    A date is compared with the answer's own ``Date``, so that the two clocks need not agree.
+    """
+    value = headers.get('Retry-After', '').strip()
+    if _is_number(value):
+        return float(value)
+    until = _date(value)
+    if until is None:
+        return None
+    return max(0.0, (until - (_date(headers.get('Date', '')) or datetime.now(UTC))).total_seconds())
+
+
+def seconds_to_reset(headers: Mapping[str, str]) -> float | None:
+    """The seconds until a rate limit is lifted, as Braze, SendGrid and Sailthru tell it; None if they do not."""
+    value = headers.get('X-RateLimit-Reset', headers.get('X-Rate-Limit-Reset', '')).strip()
+    if not _is_number(value) or float(value) == 0:
+        return None
+    # It is an epoch second.
+    now = _date(headers.get('Date', '')) or datetime.now(UTC)
+    return max(0.0, float(value) - now.timestamp())
+
+
+def _is_number(value: str) -> bool:
+    return value.isascii() and value.isdigit() and len(value) < 16
+
+
+def _date(value: str) -> datetime | None:
+    try:
+        date = parsedate_to_datetime(value)
+    except (ValueError, OverflowError):
+        return None
+    return date if date.tzinfo else date.replace(tzinfo=UTC)
+
+
+def error_for(response: requests.Response, peer: str = 'the service') -> ApiError:
+    """The error that an answer other than 2xx stands for; what it says in JSON is the error's ``answer``."""
+    status, wait = response.status_code, seconds_to_wait(response.headers)
+    if status == 429:
+        wait = max(wait or 0.0, seconds_to_reset(response.headers) or 0.0) or wait
+    kind: type[ApiError]
+    match status:
+        case 401:
+            kind, meaning = Unauthorized, 'does not accept our credentials'
+        case 403:
+            kind, meaning = Unauthorized, 'does not permit it'
+        case 404:
+            kind, meaning = NotFound, 'does not know it'
+        case 429:
+            kind, meaning = Throttled, 'asks us to slow down'
+        case _ if status >= 500:
+            kind, meaning = PeerFailure, 'failed'
+        case _ if 300 <= status < 400:
+            host = _host(response.headers.get('Location', '')) or 'another address'
+            kind, meaning = Rejected, f'redirects to {host}; the configured address is not the right one'
+        case _:
+            kind, meaning = Rejected, 'refuses it'
+    return kind(f'{peer} {meaning} ({status})', status=status, retry_after=wait, answer=_json(response))
+
+
+def _host(url: str) -> str:
+    """Host and port of a URL, without the credentials that may stand before them; empty if there is none."""
+    try:
+        return urlsplit(url).netloc.rpartition('@')[2]
+    except ValueError:
+        return ''
+
+
+def _json(response: requests.Response) -> Any:
+    try:
+        return response.json()
+    except (ValueError, RecursionError):
+        return None
+
+
+def error_without_answer(error: requests.RequestException, peer: str = 'the service') -> Transient:
+    """The error that a request without a (whole) answer stands for; its text names no URL, which may hold secrets."""
+    cause = getattr(error.args[0] if error.args else None, 'reason', None)
+    if isinstance(error, requests.ConnectTimeout):
+        return Unreachable(f'{peer} could not be connected to in time')
+    if isinstance(error, requests.Timeout):
+        return Unreachable(f'{peer} did not answer in time', maybe_done=True)
+    if isinstance(error, requests.exceptions.SSLError):
+        return Unreachable(f'{peer}: no TLS connection, look at its certificate')
+    if isinstance(cause, NameResolutionError):
+        return Unreachable(f'{peer}: its host name could not be resolved')
+    if isinstance(cause, NewConnectionError):
+        return Unreachable(f'{peer} refused the connection')
+    if isinstance(error, requests.exceptions.ProxyError):
+        return Unreachable(f'{peer}: the proxy on the way there failed')
+    return Unreachable(f'{peer} broke off the connection', maybe_done=True)
+
+
+class Api:
+    """One service at one root URL, over kept-alive connections, safe for as many threads as ``connections``.
+
+    Raises only our own errors.  Never follows a redirect (a PUT would become a GET), never keeps a cookie (a
+    session of one order must not sign the next).
+    """
+
+    def __init__(self, root: str, *, peer: str, signer: Signer | None = None, hold: Hold | None = None,
+                 connections: int = 1, connect_timeout: float = 3.05, read_timeout: float = 10.0) -> None:
+        self.root = root.rstrip('/') + '/'
+        self.peer = peer
+        self._signer = signer
+        self._hold = hold or Hold(peer, connections)
+        self._connect_timeout = connect_timeout
+        self._read_timeout = read_timeout
+        self._adapter = HTTPAdapter(pool_connections=1, pool_maxsize=connections)
+        self._session = requests.Session()
+        # Proxies and the CA bundle of the environment are looked up once here: on each call they cost measurable
+        # time.
+        found = self._session.merge_environment_settings(self.root, {}, True, None, None)
+        self._transport: dict[str, Any] = {name: found[name] for name in ('proxies', 'verify', 'cert')}
+        self._session.trust_env = False
+        self._session.headers.update({'User-Agent': f'ecommerce-worker/{__version__}', 'Accept': 'application/json'})
+
+    def request(self, method: str, path: str, *, params: Mapping[str, str] | None = None, json: Any = None,
+                form: Mapping[str, str] | None = None, read_timeout: float | None = None) -> Any:
+        """The JSON value of a 2xx answer; None for one that has nothing to say (202 or 204 without a body).
+
+        ``json`` or ``form`` is sent as the body.  ``read_timeout`` bounds, in seconds, the silence before and
+        within the answer; twice that bounds the whole of it.  Raises :class:`~ecommerce_worker.errors.ApiError`.
+        """
+        request = requests.Request(method, self.root + path.lstrip('/'), params=params, json=json, data=form)
+        response = self._signed(request, read_timeout or self._read_timeout)
+        if response.status_code in (202, 204) and not response.content:
+            return None
+        try:
+            return response.json()
+        except (ValueError, RecursionError):
+            kind = response.headers.get('Content-Type', 'nothing').partition(';')[0]
+            raise PeerFailure(
+                f'{self.peer} answered {response.status_code} with {kind} instead of JSON; is a proxy or a login '
+                'page in between?', status=response.status_code, maybe_done=True) from None
+
+    def close(self) -> None:
+        """Close the connections that are kept; the next request opens new ones."""
+        self._adapter.close()
+
+    def _signed(self, request: requests.Request, read_timeout: float) -> requests.Response:
+        if not self._signer:
+            return self._send(request, read_timeout)
+        credentials = request.auth = self._signer.credentials()
+        try:
+            return self._send(request, read_timeout)
+        except Unauthorized as error:
+            if error.status != 401 or not self._signer.refused(credentials):
+                raise
+        request.auth = self._signer.credentials()
+        return self._send(request, read_timeout)
+
+    def _send(self, request: requests.Request, read_timeout: float) -> requests.Response:
+        """The 2xx answer; any other raises what it stands for."""
+        with self._hold.call():
+            response = self._answer(request, read_timeout)
+            if not 200 <= response.status_code < 300:
+                raise error_for(response, self.peer)
+            return response
+
+    def _answer(self, request: requests.Request, read_timeout: float) -> requests.Response:
+        deadline = time.monotonic() + 2 * read_timeout
+        try:
+            # By way of the adapter, not of the session, which would read and parse redirects before we see them.
+            response = self._adapter.send(self._session.prepare_request(request), stream=True,
+                                          timeout=(self._connect_timeout, read_timeout), **self._transport)
+            with response:
+                _read(response, deadline, self.peer)
+        except requests.RequestException as error:
+            raise error_without_answer(error, self.peer) from None
+        except HTTPError as error:
+            # Not all of urllib3's errors are turned into errors of requests.
+            raise error_without_answer(requests.ConnectionError(error), self.peer) from None
+        return response
+
+
+def _read(response: requests.Response, deadline: float, peer: str) -> None:
+    """Read the body, bounded in size and time; a peer that sends a byte now and then never times out by itself."""
+    # What has come, not what was asked for; urllib3 before 2 has no such reading.
+    read = getattr(response.raw, 'read1', response.raw.read)
+    parts, size = [], 0
+    while part := read(65536, decode_content=True):
+        parts.append(part)
+        size += len(part)
+        if size > LARGEST_ANSWER:
+            raise PeerFailure(f'{peer} answers with more than {LARGEST_ANSWER} bytes', maybe_done=True,
+                              status=response.status_code)
+        if time.monotonic() > deadline:
+            raise Unreachable(f'{peer} did not end its answer in time', maybe_done=True)
+    response._content = b''.join(parts)  # noqa: SLF001 - where requests itself keeps what it has read

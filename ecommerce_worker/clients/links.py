@@ -1,0 +1,225 @@
+"""Fetching files that others name: never from the local network, never too much, never for too long."""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import re
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from typing import Any
+from urllib.parse import SplitResult, quote, urljoin, urlsplit
+
+from ecommerce_worker import __version__
+from ecommerce_worker.errors import ApiError, PeerFailure, Rejected, Unreachable, WrongArguments
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+#: Whether we may connect to an address.
+Allowed = Callable[[Address], bool]
+
+REDIRECTS = 3
+
+#: IPv4 addresses as seen from networks that have IPv6 only (RFC 6052).
+_NAT64 = ipaddress.IPv6Network('64:ff9b::/96')
+
+#: What stays as it is in the path and the query of a URL.
+_KEPT = "/?%:@!$&'()*+,;=~[]"
+
+
+def is_global(address: Address) -> bool:
+    """Whether the address is of the Internet at large; one that stands for an IPv4 address is judged by that."""
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour
+        if address in _NAT64:
+            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        if inner:
+            return is_global(inner)
+        if address.is_site_local or address.teredo:
+            return False
+    return address.is_global and not address.is_multicast
+
+
+def fetch(url: str, *, limit: int, timeout: float, allowed: Allowed = is_global) -> bytes:
+    """What there is at an http(s) URL: at most ``limit`` bytes, within ``timeout`` seconds (looking up names apart).
+
+    Each address is looked at before it is connected to, those of redirects too, and a name is looked up only once, so
+    that none can change its meaning in between.  Proxies are not asked: they would look up names by themselves.
+    Raises :class:`~ecommerce_worker.errors.WrongArguments` for a URL that must not be fetched, and
+    :class:`~ecommerce_worker.errors.ApiError` for what cannot be had.  Neither names the URL: it may hold a signature.
+    """
+    deadline = time.monotonic() + timeout
+    for _ in range(REDIRECTS + 1):
+        found = _get(_parts(url), limit, deadline, allowed)
+        if isinstance(found, bytes):
+            return found
+        url = urljoin(url, found)
+    raise Rejected(f'the server of an attachment redirects more than {REDIRECTS} times')
+
+
+def fetch_all(urls: Iterable[str], *, limit: int, timeout: float, allowed: Allowed = is_global) -> dict[str, bytes]:
+    """What can be had of several, all together within the limits; whatever cannot is left out.
+
+    Raises :class:`~ecommerce_worker.errors.WrongArguments` for a URL that must not be fetched.
+    """
+    deadline, found = time.monotonic() + timeout, dict[str, bytes]()
+    for url in dict.fromkeys(urls):
+        try:
+            found[url] = fetch(url, limit=limit, timeout=deadline - time.monotonic(), allowed=allowed)
+        except ApiError:
+            continue
+        limit -= len(found[url])
+    return found
+
+
+def _parts(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        if parts.scheme not in ('http', 'https') or not parts.hostname or parts.port == 0:
+            raise ValueError
+    except ValueError:
+        raise WrongArguments('the URL of an attachment is no http(s) URL') from None
+    if '@' in parts.netloc:
+        raise WrongArguments('the URL of an attachment holds a user name')
+    if not re.fullmatch(r'[\w.:\[\]-]+', parts.netloc):
+        raise WrongArguments('the URL of an attachment names no host')
+    return parts
+
+
+def _get(parts: SplitResult, limit: int, deadline: float, allowed: Allowed) -> bytes | str:
+    """What there is, or where else to look for it."""
+    target = quote(parts.path or '/', safe=_KEPT) + ('?' + quote(parts.query, safe=_KEPT) if parts.query else '')
+    host, port = parts.hostname or '', 443 if parts.scheme == 'https' else 80
+    try:
+        with closing(http.client.HTTPConnection(host, parts.port or port)) as link:
+            link.default_port = port  # the one that `Host` does not name
+            link.sock = _connected(parts.scheme, host, link.port, deadline, allowed)
+            link.request('GET', target, headers={'User-Agent': f'ecommerce-worker/{__version__}',
+                                                 'Accept-Encoding': 'identity', 'Connection': 'close'})
+            with link.getresponse() as response:
+                return _read(response, limit)
+    except TimeoutError:
+        raise Unreachable('the server of an attachment did not answer in time') from None
+    except ssl.SSLError:
+        raise Unreachable('the server of an attachment: no TLS connection, look at its certificate') from None
+    except (OSError, UnicodeError):
+        raise Unreachable('the server of an attachment could not be connected to') from None
+    except http.client.HTTPException:
+        raise Unreachable('the server of an attachment broke off its answer') from None
+
+
+def _read(response: http.client.HTTPResponse, limit: int) -> bytes | str:
+    status = response.status
+    if status in (301, 302, 303, 307, 308) and (location := response.headers['Location']):
+        return str(location)
+    if status != 200:
+        kind: type[ApiError] = PeerFailure if status >= 500 else Rejected
+        raise kind(f'the server of an attachment answered {status}', status=status)
+    if response.headers.get('Content-Encoding', 'identity') != 'identity':
+        raise Rejected('the server of an attachment answers with an encoding that was not asked for')
+    if (response.length or 0) <= limit:
+        found = response.read(limit + 1)
+        if len(found) <= limit:
+            if response.length:
+                raise http.client.IncompleteRead(found, response.length)
+            return found
+    raise Rejected(f'an attachment is larger than the {limit} bytes that are left for it')
+
+
+class _Impatient:
+    """A socket that reads until a deadline, on the clock of ``time.monotonic``, however slowly the bytes come in."""
+
+    deadline: float
+
+    def recv_into(self, *given: Any) -> int:
+        self.settimeout(_seconds_until(self.deadline))  # type: ignore[attr-defined]
+        return super().recv_into(*given)  # type: ignore[misc,no-any-return]
+
+
+class _Plain(_Impatient, socket.socket):
+    pass
+
+
+class _Secure(_Impatient, ssl.SSLSocket):
+    pass
+
+
+def _seconds_until(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+def _connected(scheme: str, host: str, port: int, deadline: float, allowed: Allowed) -> _Plain | _Secure:
+    _seconds_until(deadline)
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    for *_, address in found:
+        if not allowed(ipaddress.ip_address(address[0])):
+            raise WrongArguments('the URL of an attachment leads into the local network')
+    link = _first([(family, address) for family, *_, address in found], deadline)
+    if scheme == 'http':
+        return link
+    with link:  # what is not handed over is closed
+        context = ssl.create_default_context()
+        context.sslsocket_class = _Secure
+        link.settimeout(_seconds_until(deadline))
+        secure = context.wrap_socket(link, server_hostname=host)
+    assert isinstance(secure, _Secure)  # noqa: S101 - for the type checker
+    secure.deadline = deadline
+    return secure
+
+
+def _first(places: list[tuple[int, Any]], deadline: float) -> _Plain:
+    """A connection to the first of several addresses that takes one."""
+    for family, address in places:
+        link = _Plain(family, socket.SOCK_STREAM)
+        link.deadline = deadline
+        try:
+            link.settimeout(_seconds_until(deadline))
+            link.connect(address)
+        except TimeoutError:
+            link.close()
+            raise
+        except OSError:
+            link.close()
+        else:
+            return link
+    raise OSError
+
+
+def check_link(url: str, what: str) -> None:
+    """Raise for a link that is none to a public host: vendors follow it, and its receivers may."""
+    try:
+        parts = urlsplit(url)
+        host = (parts.hostname or '').encode('idna').decode().removesuffix('.')
+        port = parts.port
+    except ValueError:
+        raise WrongArguments(f'{what} is no URL') from None
+    if parts.scheme not in ('http', 'https') or not host or port == 0:
+        raise WrongArguments(f'{what} is no http(s) URL')
+    # Browsers read a backslash as a slash and drop line ends, so they would see another host.
+    if not url.isprintable() or set(url) & {' ', '\\'}:
+        raise WrongArguments(f'{what} holds characters that no URL has')
+    if '@' in parts.netloc:
+        raise WrongArguments(f'{what} holds a user name or a password')
+    if not _is_public(host):
+        raise WrongArguments(f'{what} leads to a host that is not on the Internet')
+
+
+def _is_public(host: str) -> bool:
+    """Whether a host is not evidently local; what its name stands for is found out only by whoever connects to it.
+
+    Of IPv4 addresses only the usual form is known: 127.1, 0x7f000001 and 017700000001 are names that no host has.
+    """
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return (re.fullmatch(r'([a-z0-9_-]+\.)+[a-z][a-z0-9-]*', host) is not None
+                and not host.endswith(('.localhost', '.localdomain', '.local', '.internal', '.home.arpa')))
+    if address.version == 6 and (address.sixtofour or address not in ipaddress.IPv6Network('2000::/3')):
+        return False  # within it is everything that is public and stands for no other address
+    return address.is_global and not address.is_multicast

@@ -1,0 +1,1 @@
+"""What happens to one message: it is run, and ends in one of four outcomes."""

@@ -1,0 +1,52 @@
+"""A message as this worker was given it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from ecommerce_worker.broker.notes import NOTES, Notes
+from ecommerce_worker.broker.wire import Call, Raw
+
+#: The header under which the worker's consumer hands a :class:`Delivery` to the task.
+DELIVERY: Final = 'ecommerce_delivery'
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A message as this worker was given it: what was read, and the raw form to fall back on."""
+
+    call: Call
+    raw: Raw
+    notes: Notes
+    redelivered: bool = False
+
+    @property
+    def queue(self) -> str:
+        """The queue that it goes back to."""
+        return self.notes.queue
+
+    @property
+    def message(self) -> tuple[str, ...]:
+        """What tells this message from any other, its own next try included; the same when it is delivered again."""
+        return self.call.id, str(self.call.retries), repr(self.raw.headers.get(NOTES))
+
+    @property
+    def inherited(self) -> int:
+        """The retries that a worker before 4.0 had counted; sent again by a person, they count no more."""
+        return 0 if self.notes.resent else self.call.retries
+
+    @property
+    def earlier(self) -> int:
+        """How many runs were begun before this one, as far as is known."""
+        return self.notes.attempt + self.notes.redelivered + self.inherited
+
+    @property
+    def unsure(self) -> bool:
+        """Whether an earlier run may have had its effect though nothing tells so."""
+        return self.redelivered or self.notes.unsure or self.notes.redelivered > 0
+
+    @property
+    def repeated(self) -> bool:
+        """Whether another run may have had its effect already, in whole or in part."""
+        return bool(self.redelivered or self.earlier or self.notes.resent)

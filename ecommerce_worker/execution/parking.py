@@ -1,0 +1,62 @@
+"""Parking a message that nobody ran, and what a parked message says of itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ecommerce_worker.broker import publishing
+from ecommerce_worker.broker.notes import NOTES, Notes
+from ecommerce_worker.broker.wire import Call, Raw, read
+from ecommerce_worker.clients.ecommerce import ORDER_NUMBER
+from ecommerce_worker.errors import Undecodable
+from ecommerce_worker.execution.task import Task, site_code
+from ecommerce_worker.telemetry import facts
+from ecommerce_worker.telemetry.facts import Fact
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+
+def key_of(app: Celery, call: Call) -> str:
+    """What people know the call by: as its task has it; for a task that is not there, an order number given by name."""
+    task = app.tasks.get(call.task)
+    if isinstance(task, Task):
+        return task.key_of(call)
+    given = call.kwargs.get('order_number', call.kwargs.get('order'))
+    return given if isinstance(given, str) and ORDER_NUMBER.fullmatch(given) else ''
+
+
+def site_of(raw: Raw) -> str:
+    """The site that the message names; '' if it names none or cannot be read."""
+    try:
+        return site_code(read(raw))
+    except Undecodable:
+        return ''
+
+
+def fact_of(raw: Raw) -> Fact | None:
+    """The fact of the run that the message was parked after; None if it has none that can be read."""
+    header = raw.headers.get(NOTES)
+    found = header.get('fact') if isinstance(header, Mapping) else None
+    try:
+        return facts.read(found.encode(errors='replace')) if isinstance(found, str) else None
+    except Undecodable:
+        return None
+
+
+def park_one(app: Celery, message: Any, queue: str, reason: str) -> None:
+    """Publish a message to the parked ones, known by its task and its key if it can be read; it is not acknowledged.
+
+    Raises :class:`~ecommerce_worker.errors.NotPublished`.
+    """
+    raw = Raw.of(message)
+    notes = Notes.of(raw.headers)
+    notes = notes.having({'at': time.time(), 'reason': reason}, queue=notes.queue or queue)
+    try:
+        call = read(raw)
+    except Undecodable:
+        publishing.park(app, raw, notes, task='', id='', key='', reason=reason)
+        return
+    publishing.park(app, raw, notes, task=call.task, id=call.id, key=key_of(app, call), reason=reason)

@@ -1,0 +1,317 @@
+"""The only base class of tasks: perform → announce → settle.
+
+A run ends in one of four outcomes, whatever its body raises; each has one way of settling the message, and the
+message is acknowledged only after what follows from it is safe with the broker.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import random
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any, ClassVar, Final
+
+import celery
+from celery import shared_task
+from celery.exceptions import Ignore, Reject
+
+from ecommerce_worker import runtime
+from ecommerce_worker.broker import publishing
+from ecommerce_worker.broker.notes import Notes
+from ecommerce_worker.broker.wire import Call
+from ecommerce_worker.errors import ApiError, Held, Misconfigured, NotPublished, Skip, WrongArguments
+from ecommerce_worker.execution.delivery import DELIVERY, Delivery
+from ecommerce_worker.execution.outcomes import Done, Outcome, Parked, Retrying, Skipped, Then
+from ecommerce_worker.retry import Patience
+from ecommerce_worker.site import Site
+from ecommerce_worker.telemetry import log
+from ecommerce_worker.telemetry.run import Told
+
+logger = logging.getLogger(__name__)
+
+#: Seconds to hold a message that could not be published anew before it is given back, so that nothing spins.
+GIVE_BACK_SECONDS: Final = 2.0
+
+#: How often the publishing of a task that follows from one that is done is tried before that one is given back.
+FOLLOW_ATTEMPTS: Final = 10
+
+
+class Task(celery.Task):
+    """A task that never loses its message."""
+
+    abstract = True
+    acks_late = True
+    reject_on_worker_lost = True
+    ignore_result = True
+    max_retries = None
+
+    #: How patiently the task is tried at a site.
+    policy: ClassVar[Callable[[Site], Patience]]
+
+    #: The name of the argument that people know the task by, such as the order number; '' if there is none.
+    key: ClassVar[str]
+
+    #: Where that argument stands among the positional ones; None: where the signature of the body has it.
+    position: ClassVar[int | None]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the body; called directly or eagerly, as any function, its errors included."""
+        delivery: Delivery | None = self.request.get(DELIVERY)
+        if delivery is None:
+            try:
+                then = super().__call__(*args, **kwargs)
+            except Skip:
+                return None
+            for following in then or ():
+                self.app.tasks[following.task](**following.kwargs)
+            return None
+        run = runtime.current().runs.of(delivery.message, redelivered=delivery.redelivered)
+        with run.lock:
+            if run.outcome is None:
+                started = time.monotonic()
+                run.outcome = self.perform(delivery)
+                run.told = self.announce(delivery, run.outcome, time.monotonic() - started)
+            else:
+                logger.info('delivered again after its run had ended: task=%s id=%s', self.name, delivery.call.id)
+            self.settle(delivery, run)
+        return None
+
+    @property
+    def repeated(self) -> bool:
+        """Whether to ask before doing: another run may have been here before this one."""
+        delivery: Delivery | None = self.request.get(DELIVERY)
+        return delivery is not None and delivery.repeated
+
+    @property
+    def unsure(self) -> bool:
+        """Whether an earlier run may have had its effect though no answer came; a refusal may then mean just that."""
+        delivery: Delivery | None = self.request.get(DELIVERY)
+        return delivery is not None and delivery.unsure
+
+    def perform(self, delivery: Delivery) -> Outcome:
+        """Run the body and say how it ended; raises nothing."""
+        try:
+            return self._too_early(delivery) or self._done(delivery)
+        except (WrongArguments, Misconfigured) as error:
+            return Parked(str(error), _noted(delivery, str(error), attempt=1))
+        except MemoryError:
+            return self._interrupted(delivery, 'the run was interrupted (MemoryError)')
+        except Exception as error:  # noqa: BLE001 - whatever it is, the message must be settled
+            logger.error('a task has a programming error: task=%s id=%s error=%s\n%s', self.name, delivery.call.id,
+                         type(error).__name__, ''.join(traceback.format_tb(error.__traceback__)))
+            reason = f'a programming error in the worker: {type(error).__name__} at {_where(error)}'
+            return Parked(reason, _noted(delivery, reason, attempt=1))
+        except BaseException as error:  # noqa: BLE001 - SystemExit and the like say nothing about the message
+            return self._interrupted(delivery, f'the run was interrupted ({type(error).__name__})')
+
+    def announce(self, delivery: Delivery, outcome: Outcome, seconds: float) -> Told:
+        """Tell every listener how the run ended; what they were told."""
+        return self._tell(delivery, type(outcome).__name__.lower(), outcome.reason, seconds,
+                          next_try=outcome.delay if isinstance(outcome, Retrying) else None,
+                          status=outcome.status if isinstance(outcome, Retrying | Parked) else None)
+
+    def _tell(self, delivery: Delivery, outcome: str, reason: str, seconds: float, *, next_try: float | None = None,
+              status: int | None = None) -> Told:
+        call = delivery.call
+        told = Told(
+            outcome=outcome, task=self.name, id=call.id, key=self.key_of(call), site=site_code(call),
+            attempt=delivery.earlier + 1, seconds=seconds, reason=reason, next_try=next_try, status=status,
+            queue=delivery.queue, root_id=call.root_id or call.id, started=time.time() - seconds,
+            worker=self.request.hostname or '')
+        runtime.current().tell(told)
+        return told
+
+    def settle(self, delivery: Delivery, run: runtime.Run) -> None:
+        """Say the matching word to Celery, once what follows from the outcome is safe.
+
+        Raises Celery's ``Ignore`` (acknowledge) or ``Reject`` (give back to the queue).
+        """
+        try:
+            if not run.secured:
+                self._secure(delivery, run)
+                run.secured = True
+        except NotPublished as error:
+            self._tell(delivery, 'returned', f'given back to its queue: {error}', 0)
+            time.sleep(GIVE_BACK_SECONDS)
+            raise Reject(str(error), requeue=True) from None
+        if not isinstance(run.outcome, Done):
+            raise Ignore(run.outcome.reason)
+
+    def _secure(self, delivery: Delivery, run: runtime.Run) -> None:
+        """Publish what follows from the outcome; raises :class:`~ecommerce_worker.errors.NotPublished`."""
+        match outcome := run.outcome:
+            case Done():
+                for number, then in enumerate(outcome.then):
+                    self._publish(delivery, number, then)
+            case Retrying():
+                try:
+                    publishing.wait(self.app, delivery.call, outcome.notes, outcome.delay)
+                except WrongArguments as error:
+                    self._park(delivery, run, f'{outcome.reason}; {error}')
+            case Parked():
+                self._park(delivery, run, outcome.reason)
+
+    def _park(self, delivery: Delivery, run: runtime.Run, reason: str) -> None:
+        publishing.park(self.app, delivery.raw, run.outcome.notes, task=self.name, id=delivery.call.id,
+                        key=self.key_of(delivery.call), reason=reason, fact=run.told.as_fact() if run.told else None)
+
+    def _publish(self, delivery: Delivery, number: int, then: Then) -> None:
+        """Publish a task that follows from this one, more patiently than a retry: repeating this one would harm."""
+        call = delivery.call
+        # The same id whenever this run is repeated.
+        id_ = str(uuid.uuid5(uuid.NAMESPACE_OID, f'{call.id} {number} {then.task}'))
+        following = Call(then.task, id_, kwargs=then.kwargs, origin=call.origin, root_id=call.root_id or call.id,
+                         parent_id=call.id)
+        for rest in range(FOLLOW_ATTEMPTS - 1, -1, -1):
+            try:
+                publishing.wait(self.app, following, Notes(queue=delivery.queue), 0)
+                return
+            except NotPublished:
+                if not rest:
+                    raise
+                time.sleep(GIVE_BACK_SECONDS)
+
+    def key_of(self, call: Call) -> str:
+        """What people know this call by: the argument named in :attr:`key`, shortened, if it is a word or a number."""
+        value = call.kwargs.get(self.key)
+        position = self._positions.get(self.key) if self.position is None else self.position
+        if value is None and position is not None and position < len(call.args):
+            value = call.args[position]
+        return _word(value)
+
+    def _done(self, delivery: Delivery) -> Outcome:
+        """Run the body."""
+        args, kwargs = self._accepted(delivery.call)
+        try:
+            return Done(then=tuple(self.run(*args, **kwargs) or ()))
+        except Skip as skip:
+            return Skipped(skip.reason)
+        except ApiError as error:
+            return self._after(delivery, error)
+
+    def _too_early(self, delivery: Delivery) -> Outcome | None:
+        """What to do with a message that should not run at once; None if it may."""
+        if delivery.redelivered:
+            return self._interrupted(delivery, 'delivered again: its worker or its connection was lost')
+        due = delivery.notes.due or 0.0
+        if due > time.time() + 1:
+            return Retrying('its time has not come yet', due - time.time(), delivery.notes)
+        if delivery.call.eta:
+            wait = (delivery.call.eta - datetime.now(UTC)).total_seconds()
+            if wait > 1:
+                return Retrying('not before the time that its producer gave', wait, delivery.notes)
+        return None
+
+    def _interrupted(self, delivery: Delivery, reason: str) -> Outcome:
+        """A run without an end waits, longer each round, so that a culprit and its neighbours come back apart."""
+        settings = runtime.current().settings
+        rounds = delivery.notes.redelivered + 1
+        notes = _noted(delivery, reason, redelivered=1)
+        if rounds > settings.REDELIVERY_LIMIT:
+            return Parked(f'begun {rounds} times and never ended; it may be what stops the worker', notes)
+        first = settings.REDELIVERY_DELAY
+        return Retrying(reason, first + random.uniform(0, first * rounds), notes)  # noqa: S311 - no secret
+
+    def _accepted(self, call: Call) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments that the body can take; a newer shop's unknown names are dropped, with a line in the log."""
+        if self._takes_any:
+            return call.args, dict(call.kwargs)
+        known = {name: value for name, value in call.kwargs.items() if name in self._parameters}
+        if len(known) < len(call.kwargs):
+            logger.warning('ignored unknown arguments: task=%s id=%s names=%s', self.name, call.id,
+                           log.word(','.join(sorted(name[:40] for name in set(call.kwargs) - set(known)))))
+        try:
+            self._signature.bind(*call.args, **known)
+        except TypeError as error:
+            raise WrongArguments(f'the task takes other arguments: {error}') from None
+        return call.args, known
+
+    def _after(self, delivery: Delivery, error: ApiError) -> Outcome:
+        """Try again or give up, as the policy of the site has it."""
+        policy = type(self).policy(self._site_of(delivery.call))
+        notes, reason = delivery.notes, str(error)
+        counted = policy.counts(error)
+        tries = (notes.refusals + delivery.inherited if counted else notes.outages) + 1
+        age = max(0.0, time.time() - notes.since) if notes.since else 0.0
+        delay = policy.next_delay(error, tries, age)
+        if isinstance(error, Held):
+            noted = _noted(delivery, reason)
+        else:
+            noted = _noted(delivery, reason, attempt=1, **{'refusals' if counted else 'outages': 1})
+            noted = replace(noted, unsure=notes.unsure or error.maybe_done)
+        if delay is None:
+            tried = delivery.earlier + 1
+            return Parked(reason if tried == 1 else f'{reason}; given up after {tried} tries', noted, error.status)
+        return Retrying(reason, delay, noted, error.status)
+
+    def _site_of(self, call: Call) -> Site:
+        code = call.kwargs.get('site_code')
+        return runtime.site(code if isinstance(code, str) else None)
+
+    @cached_property
+    def _signature(self) -> inspect.Signature:
+        return inspect.signature(self.run)
+
+    @cached_property
+    def _parameters(self) -> Mapping[str, inspect.Parameter]:
+        return self._signature.parameters
+
+    @cached_property
+    def _takes_any(self) -> bool:
+        """Whether the body sorts its arguments out itself."""
+        return any(parameter.kind is parameter.VAR_KEYWORD for parameter in self._parameters.values())
+
+    @cached_property
+    def _positions(self) -> Mapping[str, int]:
+        return {name: position for position, name in enumerate(self._parameters)}
+
+
+def task(*, policy: Callable[[Site], Patience], key: str = '',
+         position: int | None = None) -> Callable[[Callable[..., Iterable[Then] | None]], Task]:
+    """Make a task of a function whose first parameter is the task itself; what it returns follows from it.
+
+    ``policy`` gives the patience at a site, ``key`` names the argument that people know the task by, and ``position``
+    tells where it stands among the positional ones, for a body that sorts them out itself.
+    """
+    def register(body: Callable[..., Iterable[Then] | None]) -> Task:
+        if key and position is None and key not in inspect.signature(body).parameters:
+            raise TypeError(f'{body.__name__} has no argument {key!r} to be known by')
+        return shared_task(  # type: ignore[no-any-return]
+            bind=True, base=Task, policy=staticmethod(policy), key=key, position=position)(body)
+
+    return register
+
+
+def site_code(call: Call) -> str:
+    """The site that the call names; '' if it names none."""
+    return _word(call.kwargs.get('site_code'))
+
+
+def _word(value: Any) -> str:
+    """A word or a number of a message, fit for a log line and a header whatever it holds; '' for anything else."""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return ''
+    if isinstance(value, int) and abs(value) >= 2 ** 63:
+        return ''  # Python refuses to write very long ones
+    return ''.join(letter if letter.isprintable() else '?' for letter in str(value)[:128])
+
+
+def _noted(delivery: Delivery, reason: str, **counted: int) -> Notes:
+    """The notes with this run's end on them and its counters moved on."""
+    now = time.time()
+    notes = delivery.notes
+    changes = {name: getattr(notes, name) + step for name, step in counted.items()}
+    return notes.having({'at': now, 'reason': reason}, since=notes.since or now, **changes)
+
+
+def _where(error: BaseException) -> str:
+    """The file and line that raised, without the error's text, which may quote what it choked on."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f'{frames[-1].filename.rpartition("/")[2]}:{frames[-1].lineno}' if frames else 'an unknown place'

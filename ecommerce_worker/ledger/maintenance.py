@@ -1,0 +1,163 @@
+"""What the recorder does by the clock: it has the ledger open.  A little at a time, so that nobody waits for locks."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Any, Final
+
+from django.apps import apps
+from django.db import Error, connection, models, transaction
+
+from ecommerce_worker.errors import Misconfigured
+from ecommerce_worker.ledger import models as ledger
+from ecommerce_worker.ledger.models import Attempt, Audit, Order, ParkedMessage, SetAside, State
+from ecommerce_worker.ledger.schedule_store import LedgerFirings
+from ecommerce_worker.ledger.setup import LedgerUnusable, said
+from ecommerce_worker.schedule.claims import CLAIM_SECONDS, Firing, claimed
+from ecommerce_worker.schedule.entries import HOUSEKEEPING, RETENTION, Entry, entries, timing_of
+from ecommerce_worker.schedule.timing import Timing
+from ecommerce_worker.settings import Settings
+from ecommerce_worker.telemetry.log import quoted
+
+logger = logging.getLogger(__name__)
+
+#: Rows that are deleted at once.
+CHUNK: Final = 500
+
+#: Seconds between two looks at what is due.
+LOOK_SECONDS: Final = 30.0
+
+#: Days after which an entry that has not been fired is taken to be gone from every schedule; 29 February comes rarely.
+FIRING_DAYS: Final = 8 * 366 + 1
+
+
+def retention(keep_days: int, keep_parked_days: int = 0, *, now: datetime | None = None) -> Iterator[int]:
+    """Delete what has been over for so many days, and erase what has been parked for so many (0: never).
+
+    What is parked, waits or is being tried is not over.  Yields the number of rows that went, after each step.
+    """
+    now = now or datetime.now(UTC)
+    end = now - timedelta(days=keep_days)
+    for rows in (
+            Attempt.objects.filter(started__lt=end),
+            ParkedMessage.objects.filter(parked_at__lt=end, settled_at__lt=end).exclude(settled=''),
+            Audit.objects.filter(at__lt=end),
+            SetAside.objects.filter(received__lt=end),
+            Order.objects.filter(state__in=(State.FULFILLED, State.DISCARDED), last_seen__lt=end)
+            .exclude(parked__in=_undecided())):
+        yield from _delete(rows)
+    if keep_parked_days:
+        old = ParkedMessage.objects.filter(settled='', parked_at__lt=now - timedelta(days=keep_parked_days))
+        yield from _erase(old, f'erased after {keep_parked_days} days in which nobody decided', now)
+
+
+def housekeeping() -> Iterator[int]:
+    """Forget entries that no schedule has any more, and put the database in order.
+
+    SQLite's file is checked, and gives back the room that deleted rows had; that takes seconds, in which it is locked.
+    """
+    yield from _delete(ledger.Firing.objects.filter(fired__lt=datetime.now(UTC).timestamp() - FIRING_DAYS * 86_400))
+    with connection.cursor() as cursor:
+        if connection.vendor == 'sqlite':
+            cursor.execute('PRAGMA quick_check(1)')
+            if (found := cursor.fetchone()[0]) != 'ok':
+                logger.error('the ledger is damaged, restore it from a backup: found=%s', found)
+                return
+            cursor.execute('VACUUM')
+        else:
+            tables = ', '.join(connection.ops.quote_name(model._meta.db_table)  # noqa: SLF001 - documented by Django
+                               for model in apps.get_app_config('ledger').get_models())
+            cursor.execute(f'ANALYZE {"TABLE " if connection.vendor == "mysql" else ""}{tables}')
+
+
+#: What each task of the recorder's does.
+WORK: Final[Mapping[str, Callable[[Settings], Iterator[int]]]] = {
+    RETENTION: lambda settings: retention(settings.LEDGER_KEEP_DAYS, settings.LEDGER_KEEP_PARKED_DAYS),
+    HOUSEKEEPING: lambda settings: housekeeping(),  # noqa: ARG005
+}
+
+
+class Chores:
+    """Does what is due, a step each time that the recorder has written; of several recorders one does it.
+
+    Raises :class:`~ecommerce_worker.errors.Misconfigured` for an entry that is never due.
+    """
+
+    def __init__(self, settings: Settings, zone: tzinfo, *, clock: Callable[[], float] = time.time) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._firings = LedgerFirings(CLAIM_SECONDS)
+        self._name = f'recorder {socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}'
+        self._timings = [(entry, _timing_of(entry, zone)) for entry in entries(settings) if entry.is_the_recorders]
+        self._under_way: Iterator[None] = iter(())
+        self._look_at = 0.0
+        #: When what has failed is tried again.
+        self._again: dict[str, float] = {}
+
+    def step(self) -> None:
+        """Do a little; what goes wrong is told, and tried again after five minutes."""
+        try:
+            next(self._under_way)
+        except StopIteration:
+            if (now := self._clock()) >= self._look_at:
+                self._look_at = now + LOOK_SECONDS
+                self._under_way = self._look()
+
+    def _look(self) -> Iterator[None]:
+        for entry, timing in self._timings:
+            if self._clock() < self._again.get(entry.key, 0.0):
+                continue
+            try:
+                if firing := claimed(self._firings, entry, timing, self._name, self._clock()):
+                    yield from self._do(entry, firing)
+            except (Error, LedgerUnusable) as error:
+                self._again[entry.key] = self._clock() + CLAIM_SECONDS
+                logger.error('a job of the ledger failed, it is tried again: entry=%s error=%s', entry.name,
+                             quoted(said(error)))
+
+    def _do(self, entry: Entry, firing: Firing) -> Iterator[None]:
+        gone = 0
+        for count in WORK[entry.task](self._settings):
+            gone += count
+            # The claim lasts as long as the work.
+            self._firings.claim(entry.key, firing.due, self._name, self._clock())
+            yield
+        self._firings.fired(entry.key, firing.due, self._name, firing.missed)
+        logger.info('a job of the ledger is done: entry=%s rows=%d', entry.name, gone)
+
+
+def _timing_of(entry: Entry, zone: tzinfo) -> Timing:
+    try:
+        return timing_of(entry, zone)
+    except ValueError as error:
+        raise Misconfigured([f'SCHEDULE[{entry.name}] has a crontab {entry.crontab!r} that cannot be read: {error}'
+                             ]) from None
+
+
+def _undecided() -> models.QuerySet[Any]:
+    return ParkedMessage.objects.filter(settled='')
+
+
+def _delete(rows: models.QuerySet[Any]) -> Iterator[int]:
+    while chosen := list(rows.order_by('pk').values_list('pk', flat=True)[:CHUNK]):
+        # Only if they are still over: another recorder may have heard of them since.
+        rows.filter(pk__in=chosen).delete()
+        yield len(chosen)
+
+
+def _erase(old: models.QuerySet[Any], reason: str, now: datetime) -> Iterator[int]:
+    while chosen := list(old.order_by('pk').values_list('pk', flat=True)[:CHUNK]):
+        # Message before order, as whoever resends one locks them.
+        with transaction.atomic():
+            count = old.filter(pk__in=chosen).update(
+                body=None, headers='', correlation_id='', settled='erased', settled_at=now)
+            # If nothing of it is with anybody any more, the order says so.
+            Order.objects.filter(state=State.PARKED, parked__in=chosen).exclude(parked__in=_undecided()).update(
+                state=State.DISCARDED, reason=reason)
+        yield count

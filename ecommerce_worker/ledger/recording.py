@@ -1,0 +1,175 @@
+"""Writing into the ledger: facts and parked messages, each counted once however often it comes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from django.db import DataError, connection, transaction
+
+from ecommerce_worker.errors import Undecodable
+from ecommerce_worker.ledger import headers
+from ecommerce_worker.ledger.incoming import Aside, Parcel
+from ecommerce_worker.ledger.models import Attempt, Order, ParkedMessage, SetAside, State
+from ecommerce_worker.telemetry import facts
+from ecommerce_worker.telemetry.facts import Fact
+
+#: What an order is after each outcome.
+STATES: Final[Mapping[str, State]] = {
+    'done': State.FULFILLED, 'skipped': State.FULFILLED, 'retrying': State.WAITING, 'parked': State.PARKED,
+    'returned': State.TRYING, 'resent': State.TRYING, 'discarded': State.DISCARDED}
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What an order is known by."""
+
+    key: str
+    task: str
+    site: str
+
+    @classmethod
+    def of(cls, found: Fact | Parcel) -> Promise:
+        """A message without a key is known by its own id."""
+        return cls(found.key or found.id, found.task, found.site)
+
+    @property
+    def identity(self) -> uuid.UUID:
+        """The same for the same promise."""
+        return uuid.uuid5(uuid.NAMESPACE_OID, json.dumps([self.key, self.task, self.site]))
+
+
+def time_of(seconds: float) -> datetime:
+    """The time of these epoch seconds."""
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def record(told: Sequence[Fact] = (), parcels: Sequence[Parcel] = (), aside: Sequence[Aside] = ()) -> None:
+    """Write them all, or, if anything fails, nothing; what was written before is left alone.
+
+    A parcel brings the fact of the run that it was parked after: one that was killed then may not have told it.
+
+    Raises Django's ``Error``; an ``IntegrityError`` if another recorder writes the same at this moment.  At most some
+    900 of each: a database limits the values of a statement.
+    """
+    with transaction.atomic():
+        told = _unknown([*told, *(parcel.fact for parcel in parcels if parcel.fact)])
+        parcels = _unknown_parcels(parcels)
+        orders = _orders([*told, *parcels])
+        for fact in sorted(told, key=lambda fact: fact.ended):
+            _apply(orders[Promise.of(fact).identity], fact)
+        for parcel in parcels:
+            _apply_parcel(orders[Promise.of(parcel).identity], parcel)
+        _save(orders)
+        Attempt.objects.bulk_create([_attempt(fact, orders[Promise.of(fact).identity]) for fact in told])
+        # Each by itself: they may have megabytes, and MySQL limits a statement.
+        ParkedMessage.objects.bulk_create(
+            [_parked(parcel, orders[Promise.of(parcel).identity]) for parcel in parcels], batch_size=1)
+        SetAside.objects.bulk_create(
+            [SetAside(digest=hashlib.sha256(each.body).hexdigest(), body=each.body, reason=each.reason,
+                      received=datetime.now(UTC)) for each in aside], ignore_conflicts=True, batch_size=1)
+
+
+def _unknown(told: Sequence[Fact]) -> list[Fact]:
+    known = set(Attempt.objects.filter(fact__in=[uuid.UUID(fact.fact) for fact in told])
+                .values_list('fact', flat=True)) if told else set()
+    return list({fact.fact: fact for fact in told if uuid.UUID(fact.fact) not in known}.values())
+
+
+def _unknown_parcels(parcels: Sequence[Parcel]) -> list[Parcel]:
+    known = set(ParkedMessage.objects.filter(identity__in=[parcel.identity for parcel in parcels])
+                .values_list('identity', flat=True)) if parcels else set()
+    return list({parcel.identity: parcel for parcel in parcels if parcel.identity not in known}.values())
+
+
+def _orders(found: Iterable[Fact | Parcel]) -> dict[uuid.UUID, Order]:
+    """The orders that these are about, locked; made where there are none yet."""
+    promises = {promise.identity: (promise, each) for each in found for promise in (Promise.of(each),)}
+    if not promises:
+        return {}
+    # In one order, here and where they are saved: two recorders must not wait for each other.
+    known = Order.objects.select_for_update().filter(identity__in=list(promises)).order_by('pk')
+    orders = {order.identity: order for order in known}
+    return orders | {identity: _new(*promises[identity]) for identity in sorted(promises.keys() - orders.keys())}
+
+
+def _save(orders: Mapping[uuid.UUID, Order]) -> None:
+    """Write the orders, and give the new ones their numbers."""
+    new = [order for order in orders.values() if order.pk is None]
+    for order in orders.values():
+        if order.pk:
+            # One by one: `bulk_update` takes four times as long to write its statement.
+            order.save(update_fields=('state', 'reason', 'status', 'next_try', 'attempts', 'first_seen', 'last_seen'))
+    Order.objects.bulk_create(new)
+    if not connection.features.can_return_rows_from_bulk_insert:  # MySQL
+        numbers = dict(Order.objects.filter(identity__in=[order.identity for order in new])
+                       .values_list('identity', 'pk'))
+        for order in new:
+            order.pk = numbers[order.identity]
+
+
+def _new(promise: Promise, found: Fact | Parcel) -> Order:
+    begun = time_of(found.started if isinstance(found, Fact) else found.parked_at)
+    return Order(identity=promise.identity, key=promise.key, task=promise.task, site=promise.site,
+                 first_seen=begun, last_seen=begun)
+
+
+def _apply(order: Order, fact: Fact) -> None:
+    """What the fact says of the order; of two the later one has the say, whichever comes first."""
+    ended = time_of(fact.ended)
+    order.first_seen = min(order.first_seen, time_of(fact.started))
+    if fact.attempt and fact.outcome in ('done', 'skipped', 'retrying', 'parked'):
+        order.attempts += 1
+    if ended >= order.last_seen:
+        order.last_seen, order.state, order.reason = ended, STATES[fact.outcome], fact.reason
+        order.status = fact.status
+        order.next_try = None if fact.next_try is None else time_of(fact.next_try)
+
+
+def _apply_parcel(order: Order, parcel: Parcel) -> None:
+    parked_at = time_of(parcel.parked_at)
+    if parked_at >= order.last_seen:
+        order.last_seen, order.state, order.reason, order.next_try = parked_at, State.PARKED, parcel.reason, None
+
+
+def _attempt(fact: Fact, order: Order) -> Attempt:
+    return Attempt(
+        fact=uuid.UUID(fact.fact), order=order, message_id=fact.id, root_id=fact.root_id, outcome=fact.outcome,
+        attempt=fact.attempt, reason=fact.reason, status=fact.status, queue=fact.queue, worker=fact.worker,
+        started=time_of(fact.started), seconds=fact.seconds,
+        next_try=None if fact.next_try is None else time_of(fact.next_try))
+
+
+def _parked(parcel: Parcel, order: Order) -> ParkedMessage:
+    raw = parcel.raw
+    return ParkedMessage(
+        identity=parcel.identity, order=order, message_id=parcel.id, task=parcel.task, key=parcel.key,
+        site=parcel.site, queue=parcel.queue, reason=parcel.reason, tries=parcel.tries,
+        parked_at=time_of(parcel.parked_at), history=json.dumps(parcel.history), body=raw.body,
+        headers=headers.written(raw.headers),
+        content_type=facts.shortened(raw.content_type, 255),
+        content_encoding=facts.shortened(raw.content_encoding, 255),
+        correlation_id=facts.shortened(str(raw.properties.get('correlation_id') or ''), 255), size=len(raw.body))
+
+
+def read_set_aside() -> int:
+    """Record the facts that could not be read or written and now can; how many there were."""
+    count = 0
+    for kept in SetAside.objects.order_by('pk').iterator(100):
+        try:
+            fact = facts.read(bytes(kept.body))
+        except Undecodable:
+            continue
+        try:
+            with transaction.atomic():
+                record([fact])
+                kept.delete()
+        except (DataError, ValueError, OverflowError):
+            continue
+        count += 1
+    return count

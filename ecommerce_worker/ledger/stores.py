@@ -1,0 +1,47 @@
+"""Where beat keeps what it fired: in the ledger, or in a file of this machine."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ecommerce_worker.schedule.claims import CLAIM_SECONDS, Firings
+from ecommerce_worker.schedule.file_store import FileFirings
+from ecommerce_worker.telemetry.log import quoted
+
+if TYPE_CHECKING:
+    from ecommerce_worker.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+def firings_of(settings: Settings, tell: Callable[[str], object] = lambda reason: None) -> Firings:  # noqa: ARG005
+    """The firings in the ledger, if there is one; in a file of this machine if there is none that can be used.
+
+    ``tell`` hears why that cannot be.
+
+    Raises :class:`~ecommerce_worker.ledger.setup.LedgerAway` if the database cannot be reached: beats of other
+    machines may go on with it, and would fire the same.
+    """
+    from ecommerce_worker.ledger import database as rooms
+    from ecommerce_worker.ledger import setup
+
+    if rooms.is_kept(settings):
+        try:
+            setup.open_ledger()
+            setup.require_schema()
+        except setup.LedgerAway:
+            raise
+        except setup.LedgerUnusable as error:
+            tell(str(error))
+        else:
+            from ecommerce_worker.ledger.schedule_store import LedgerFirings
+
+            return LedgerFirings(CLAIM_SECONDS)
+    return FileFirings(settings.SCHEDULE_STATE)
+
+
+def ledger_unused(reason: str) -> None:
+    """Say in the log that the ledger is not used, and why."""
+    logger.warning('firings are kept in a file of this machine, not in the ledger: reason=%s', quoted(reason))

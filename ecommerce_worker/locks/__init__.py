@@ -1,0 +1,1 @@
+"""Who excludes whom: on one machine, or on one RabbitMQ."""

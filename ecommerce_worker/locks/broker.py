@@ -1,0 +1,156 @@
+"""Whose turn it is: one run of a job at a time, one more may wait, whoever comes then is not needed.
+
+Among the threads of a process, and on RabbitMQ among all workers: an exclusive queue belongs to one connection, and is
+gone with it, however that ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from amqp.exceptions import AccessRefused, ResourceLocked
+
+from ecommerce_worker.broker import topology
+from ecommerce_worker.errors import Held, Misconfigured, Skip
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+logger = logging.getLogger(__name__)
+
+#: Seconds for which one that waits for its turn keeps a thread: with a run, less than RabbitMQ bears (30 minutes).
+LONGEST_WAIT: Final = 240.0
+
+#: Seconds between two looks whether it is its turn.
+LOOK_SECONDS: Final = 0.5
+
+#: Seconds after which the turn of a worker is over that gives no sign of life.
+HEARTBEAT: Final = 10
+
+#: Seconds after which a run asks again that could not ask, or has waited long enough.
+ASK_AGAIN: Final = 30.0
+
+_taken: set[str] = set()
+_lock = threading.Lock()
+
+
+@contextmanager
+def turn(app: Celery, job: str, not_after: float | None = None) -> Iterator[Callable[[], None]]:
+    """Around one run of the job; gives what is to be called every few seconds meanwhile.
+
+    ``not_after``, in epoch seconds, is when the run is not wanted any more; one without has all the time.  Raises
+    :class:`~ecommerce_worker.errors.Skip` if the run is not needed, and :class:`~ecommerce_worker.errors.Held` if it
+    is to come again later.
+    """
+    running, following = f'ecommerce.job.{job}', f'ecommerce.job.{job}.next'
+    patience = time.monotonic() + LONGEST_WAIT
+    with _Claims(app) as claims:
+        if not claims.take(running):
+            if not claims.take(following):
+                raise Skip('it runs, and one more run waits already')
+            while not claims.take(running):
+                if not_after is not None and time.time() > not_after:
+                    raise Skip('it still ran when this run should have begun')
+                if time.monotonic() > patience:
+                    raise Held('it still runs', retry_after=ASK_AGAIN)
+                time.sleep(LOOK_SECONDS)
+                claims.beat()
+            claims.leave(following)
+        yield claims.beat
+
+
+class _Claims:
+    """What one run has taken: names in this process, and exclusive queues on a connection of its own."""
+
+    def __init__(self, app: Celery) -> None:
+        self._mine: set[str] = set()
+        self._lost = False
+        connection = app.connection_for_write(heartbeat=HEARTBEAT)
+        self._connection: Any = connection if topology.has_waiting_room(connection) else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._connection:
+            # Not closed in good order, which could take its time: RabbitMQ sees it all the same.
+            self._connection.collect(socket_timeout=0.1)
+        with _lock:
+            _taken.difference_update(self._mine)
+
+    def take(self, name: str) -> bool:
+        """Take the name; whether it was to be had.
+
+        Raises :class:`~ecommerce_worker.errors.Held` if the broker cannot be asked.
+        """
+        with _lock:
+            if name in _taken:
+                return False
+            _taken.add(name)
+        self._mine.add(name)
+        if self._declared(name):
+            return True
+        self._forget(name)
+        return False
+
+    def leave(self, name: str) -> None:
+        """Let others have it."""
+        with self._asking() as channel:
+            if channel:
+                channel.queue_delete(name)
+        self._forget(name)
+
+    def beat(self) -> None:
+        """Give a sign of life; a connection that is lost in mid-run is put up with."""
+        if self._connection is None or self._lost:
+            return
+        try:
+            with contextlib.suppress(TimeoutError):
+                self._connection.drain_events(timeout=0.01)
+            self._connection.heartbeat_check(2)
+        except (OSError, *self._connection.connection_errors) as error:
+            self._lost = True
+            logger.warning('the turn of a job is not kept any more, another worker may begin it: error=%s',
+                           type(error).__name__)
+
+    def _forget(self, name: str) -> None:
+        self._mine.discard(name)
+        with _lock:
+            _taken.discard(name)
+
+    def _declared(self, name: str) -> bool:
+        with self._asking() as channel:
+            if channel is None:
+                return True
+            try:
+                channel.queue_declare(queue=name, exclusive=True, durable=False, auto_delete=False,
+                                      arguments={'x-queue-type': 'classic'})
+            except ResourceLocked:
+                return False
+            except AccessRefused:
+                problem = f'the broker does not let the worker declare {name} (rabbitmqctl list_permissions)'
+                raise Misconfigured([problem]) from None
+        return True
+
+    @contextmanager
+    def _asking(self) -> Iterator[Any]:
+        """A channel for one question; None where the broker knows no exclusive queues."""
+        if self._connection is None:
+            yield None
+            return
+        try:
+            channel = self._connection.channel()
+            try:
+                yield channel
+            finally:
+                with contextlib.suppress(*self._connection.channel_errors):
+                    channel.close()
+        except (OSError, *self._connection.connection_errors) as error:
+            raise Held(f'the broker cannot be asked whose turn it is ({type(error).__name__})',
+                       retry_after=ASK_AGAIN) from None

@@ -1,0 +1,155 @@
+"""The queues as the operator sees them: how full they are, and emptying them without losing orders by mistake."""
+
+from __future__ import annotations
+
+import difflib
+import time
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from amqp.exceptions import AMQPNotImplementedError, PreconditionFailed
+from kombu import Producer, Queue
+
+from ecommerce_worker import runtime
+from ecommerce_worker.broker import topology
+from ecommerce_worker.broker.facts import CONFIRM_SECONDS, Teller
+from ecommerce_worker.broker.notes import Notes
+from ecommerce_worker.broker.topology import Depth
+from ecommerce_worker.broker.wire import Raw, read
+from ecommerce_worker.errors import Undecodable, WorkerError
+from ecommerce_worker.execution.parking import key_of, park_one
+from ecommerce_worker.execution.task import site_code
+from ecommerce_worker.operations.parked import ParkedMessage, discard
+from ecommerce_worker.telemetry.run import Told
+
+if TYPE_CHECKING:
+    from celery import Celery
+    from kombu import Connection
+
+#: Queues that shops have published to and that are not consumed unless asked for: others may share them.
+ELSEWHERE = ('celery', 'ecommerce')
+
+
+#: Seconds for a broker to confirm a message; a sound one needs milliseconds.
+PROBE_SECONDS = 3.0
+
+
+class UnknownQueue(WorkerError):
+    """There is no queue of that name, and none of the worker's is called so: look at the spelling."""
+
+
+def takes_messages(connection: Connection) -> bool:
+    """Whether the broker takes messages: it makes publishers wait while its memory or its disk is short."""
+    if not topology.has_waiting_room(connection):
+        return True
+    probe = connection.clone()
+    try:
+        # To a queue that there is not: confirmed as any other, and gone.  Not empty: it is before the body of a message
+        # that RabbitMQ stops to read.
+        Producer(probe).publish(b'?', exchange='', routing_key='ecommerce.nowhere', confirm_timeout=PROBE_SECONDS)
+    except TimeoutError:
+        return False
+    finally:
+        # Not closed in good order: a broker that does not read would not answer.
+        probe.collect(socket_timeout=0.1)
+    return True
+
+
+def depths(connection: Connection, names: Iterable[str]) -> list[Depth]:
+    """How full those of these queues are that exist."""
+    return [found for name in dict.fromkeys(names) if (found := topology.depth(connection, name))]
+
+
+def require(connection: Connection, names: Iterable[str], declared: Iterable[str]) -> None:
+    """Make sure that these queues exist, or would once they are ``declared``; raises :class:`UnknownQueue`."""
+    ours = [*declared, topology.PARKED, topology.LEDGER, *waiting_room(connection)]
+    for name in names:
+        if name not in ours and topology.depth(connection, name) is None:
+            close = difflib.get_close_matches(name, [*ours, *ELSEWHERE], 1)
+            raise UnknownQueue(f'there is no queue {name}' + (f'; did you mean {close[0]}?' if close else ''))
+
+
+def waiting_room(connection: Connection) -> list[str]:
+    """The queues of the waiting room, in the order in which messages pass through them."""
+    return [topology.level(n) for n in reversed(range(topology.BITS))] if topology.has_waiting_room(connection) else []
+
+
+def purge(app: Celery, connection: Connection, names: Iterable[str]) -> Iterator[str]:
+    """Destroy the messages of these queues, one by one, and tell the ledger; yields the queue of each."""
+    teller = Teller(app)
+    is_told = runtime.current().settings.PUBLISH_FACTS and topology.has_waiting_room(connection)
+    try:
+        for name, message in _messages(connection, names):
+            if name == topology.PARKED:
+                discard(ParkedMessage.of(message))
+            else:
+                message.ack()
+                # Facts look like calls, and to tell of each would never end.
+                if is_told and name != topology.LEDGER and (told := _discarded(app, message, name)):
+                    teller(told)
+            yield name
+    finally:
+        teller.end(CONFIRM_SECONDS)
+
+
+def _discarded(app: Celery, message: Any, queue: str) -> Told | None:
+    """What is told of a message that was destroyed; None of one that nobody can read."""
+    raw = Raw.of(message)
+    try:
+        call = read(raw)
+    except Undecodable:
+        return None
+    return Told(
+        'discarded', call.task, call.id, key_of(app, call), site_code(call), attempt=0, seconds=0.0,
+        reason='discarded by hand, with its queue', queue=Notes.of(raw.headers).queue or queue,
+        root_id=call.root_id or call.id, started=time.time())
+
+
+def deleted(connection: Connection, name: str) -> bool:
+    """Delete the queue unless it holds messages; whether it is gone."""
+    # A connection of its own: RabbitMQ closes it on whoever asks this of a quorum queue.
+    with connection.clone() as own:
+        try:
+            own.channel().queue_delete(name, if_empty=True)
+        except PreconditionFailed:
+            return False
+        except AMQPNotImplementedError:
+            return _deleted_after_a_look(connection, name)
+        found = topology.depth(own, name)
+    return found is None or not found.messages
+
+
+def _deleted_after_a_look(connection: Connection, name: str) -> bool:
+    found = topology.depth(connection, name)
+    if found and found.messages:
+        return False
+    channel = connection.channel()
+    try:
+        channel.queue_delete(name)
+    finally:
+        channel.close()
+    return True
+
+
+def park(app: Celery, connection: Connection, names: Iterable[str], reason: str) -> Iterator[str]:
+    """Move the messages of these queues to the parked ones, one by one; yields the queue of each.
+
+    Raises :class:`~ecommerce_worker.errors.NotPublished`; what was not moved stays where it is.
+    """
+    topology.declare_parked(connection)
+    for name, message in _messages(connection, names):
+        park_one(app, message, name, reason)
+        message.ack()
+        yield name
+
+
+def _messages(connection: Connection, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
+    """The messages of these queues, until there are none; what is not acknowledged goes back afterwards."""
+    channel = connection.channel()
+    try:
+        for name in names:
+            queue = Queue(name).bind(channel)
+            while (message := queue.get(no_ack=False)) is not None:
+                yield name, message
+    finally:
+        channel.close()

@@ -1,0 +1,84 @@
+"""What the ledger remembers of orders, for whoever would publish them anew."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from django.db import Error, close_old_connections, connection
+
+from ecommerce_worker.ledger import database, setup
+from ecommerce_worker.resubmit.names import FULFILL, Known, Memory, NotNow
+
+if TYPE_CHECKING:
+    from ecommerce_worker.ledger.queries import Entry, Parked
+    from ecommerce_worker.settings import Settings
+
+#: Seconds for which an order is left that was heard of: its message may be between two places, in a recorder's hands.
+#: Not longer: what RabbitMQ has lost is to be made good.
+RECENTLY: Final = 300
+
+
+def memory_of(settings: Settings) -> Memory | None:
+    """The ledger's memory; None where no ledger is kept.
+
+    Raises :class:`~ecommerce_worker.resubmit.names.NotNow` if it cannot be looked into.
+    """
+    with _looking():
+        if not database.is_kept(settings):
+            return None
+        setup.open_ledger()
+        setup.require_schema()
+    return known
+
+
+def known(numbers: Collection[str]) -> list[Known]:
+    """Which of these orders the ledger knows to be somewhere, or to have been discarded.
+
+    Raises :class:`~ecommerce_worker.resubmit.names.NotNow` if it cannot be asked.
+    """
+    from ecommerce_worker.ledger import queries  # not before the ledger is open
+
+    with _looking():
+        # A long time may have passed since the last question.
+        close_old_connections()
+        # In this order: one that is sent again in between has just been heard of.
+        parked = queries.parked_of(numbers, FULFILL)
+        orders = queries.entries_of(numbers, FULFILL)
+    return [*filter(None, map(_standing, orders)), *map(_lying, parked)]
+
+
+def _standing(order: Entry) -> Known | None:
+    """What the ledger knows of an order without its message: a person's decision, or that it was seen a moment ago."""
+    if order.state == 'discarded':
+        return Known(order.site, order.key, f'it was {order.reason or "discarded"}, {order.last_seen:%Y-%m-%d %H:%M} '
+                                            'UTC', discarded=True)
+    if order.state != 'fulfilled' and order.last_seen > datetime.now(UTC) - timedelta(seconds=RECENTLY):
+        return Known(order.site, order.key, f'it may be on its way, being {order.state} at {order.last_seen:%H:%M:%S} '
+                                            'UTC')
+    return None
+
+
+def _lying(parked: Parked) -> Known:
+    return Known(parked.site, parked.key, f'it is parked here since {parked.parked_at:%Y-%m-%d %H:%M} UTC '
+                                          f'({parked.reason}); see `parked resend`')
+
+
+@contextmanager
+def _looking() -> Iterator[None]:
+    """What keeps from looking into the ledger keeps from publishing anything."""
+    try:
+        yield
+    except setup.LedgerUnusable as error:
+        raise NotNow(_so(error)) from None
+    except OSError as error:
+        raise NotNow(_so(f'its file cannot be read ({type(error).__name__})')) from None
+    except Error as error:
+        connection.close()
+        raise NotNow(_so(setup.away(error))) from None
+
+
+def _so(reason: object) -> str:
+    return f'it cannot be known which orders are parked in the ledger: {reason}'

@@ -1,0 +1,219 @@
+"""What is here of an order: parked, waiting, queued, or in a worker's hands."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from kombu import Consumer, Queue
+
+from ecommerce_worker import runtime
+from ecommerce_worker.broker import topology
+from ecommerce_worker.broker.wire import Raw, read
+from ecommerce_worker.errors import Undecodable
+from ecommerce_worker.execution.parking import key_of
+from ecommerce_worker.execution.task import site_code
+from ecommerce_worker.operations import queues
+from ecommerce_worker.operations.parked import looked_through
+from ecommerce_worker.resubmit.names import FULFILL, IN_HAND, Found, Key, Memory, NotNow, Report, Row, Tell, Wanted
+from ecommerce_worker.resubmit.shops import root_of
+
+if TYPE_CHECKING:
+    from celery import Celery
+    from kombu import Connection
+
+#: Seconds in which a worker answers, how often it is asked, and in which workers may empty their queues.
+ANSWER_SECONDS, ANSWER_TRIES, EMPTY_SECONDS = 1.0, 3, 10.0
+
+#: Seconds in which a recorder has as a rule written down what it took from RabbitMQ: it gathers for half a second.
+RECORDING_SECONDS: Final = 2.0
+
+#: Orders that a memory is asked about at once: databases limit the values of a question.
+BATCH: Final = 500
+
+#: Seconds without a message after which a queue may be empty, and how many such silences are borne with if it is not.
+SILENCE_SECONDS, MOST_SILENCES = 1.0, 30
+
+
+def without_known(app: Celery, connection: Connection, wanted: Wanted, memory: Memory | None, found: list[Found],
+                  report: Report, tell: Tell) -> Iterator[Found]:
+    """The orders of which nothing is here; of the others, a row in the report tells where they are.
+
+    A message on its way from one place to the next may be missed by one look; hardly by two.  The memory is asked
+    last: a recorder commits before it lets go of a message, and what it holds meanwhile is to be seen nowhere.
+    """
+    workers: set[str] = set()
+    left, names = found, runtime.current().settings.QUEUES
+    for look in range(2):
+        if not left:
+            return
+        if look and memory:
+            time.sleep(RECORDING_SECONDS)
+        here = in_hand(app, connection, names, workers)
+        if not wanted.look_into_queues:
+            _refuse_queued(connection, names)
+        into = names if wanted.look_into_queues else ()
+        here |= _lying(app, connection, (*queues.waiting_room(connection), *into), tell)
+        if not wanted.look_into_queues:
+            _refuse_queued(connection, names)
+        here |= in_hand(app, connection, names, workers)
+        refuse_unrecorded(connection, memory)
+        if memory:
+            here = remembered(memory, wanted, left) | here
+        report.rows += [Row(order, f'left: {here[order.key]}') for order in left if order.key in here]
+        left = [order for order in left if order.key not in here]
+    yield from left
+
+
+def _refuse_queued(connection: Connection, names: Iterable[str]) -> None:
+    """Raise :class:`NotNow` if messages are queued; workers may take them first."""
+    deadline = time.monotonic() + EMPTY_SECONDS
+    while full := [depth for depth in queues.depths(connection, names) if depth.messages]:
+        if time.monotonic() > deadline or not all(depth.consumers for depth in full):
+            total = sum(depth.messages for depth in full)
+            raise NotNow(
+                f'{total} message{"s are" if total > 1 else " is"} queued ({", ".join(it.name for it in full)}): let '
+                'the workers finish first, or say --look-into-queues, which makes each of them wait half a minute')
+        time.sleep(0.2)
+
+
+def refuse_unrecorded(connection: Connection, memory: Memory | None) -> None:
+    """Raise :class:`NotNow` if a recorder knows, or has yet to learn, what the memory does not tell."""
+    deadline = time.monotonic() + EMPTY_SECONDS
+    while facts := topology.depth(connection, topology.LEDGER):
+        if not memory and facts.consumers:
+            raise NotNow('a recorder takes parked messages into a ledger that is not kept here, so it cannot be known '
+                         'which orders are parked: run resubmit where DATABASES names that ledger')
+        if not memory or not facts.messages:
+            return
+        if not facts.consumers:
+            raise NotNow(f'nobody records what workers told the ledger (facts: {facts.messages}), so it does not know '
+                         'how orders stand: start a recorder (ecommerce-worker recorder)')
+        if time.monotonic() > deadline:
+            raise NotNow(f'the ledger is behind (facts: {facts.messages}): wait until the recorder is done with them')
+        time.sleep(0.2)
+
+
+def remembered(memory: Memory, wanted: Wanted, orders: Collection[Found]) -> dict[Key, str]:
+    """Where the memory knows these orders to be, in so many words."""
+    numbers = sorted({order.number for order in orders})
+    known = [each for first in range(0, len(numbers), BATCH) for each in memory(numbers[first:first + BATCH])]
+    discarded = {} if wanted.numbers else {
+        (root_of(each.site), each.number): f'{each.where}; `--order {each.number}` publishes it all the same'
+        for each in known if each.discarded}
+    return discarded | {(root_of(each.site), each.number): each.where for each in known if not each.discarded}
+
+
+def _lying(app: Celery, connection: Connection, names: Iterable[str], tell: Tell) -> dict[Key, str]:
+    """Where the orders are that lie in RabbitMQ, in so many words: parked, and in these queues."""
+    here: dict[Key, str] = {}
+    looked_at = 0
+    if topology.depth(connection, topology.PARKED):
+        with looked_through(connection) as messages:
+            for message in messages:
+                if key := _order_in(app, message.raw):
+                    here[key] = f'it is parked here ({message.reason}); see `parked resend`'
+    for depth in queues.depths(connection, names):
+        if not depth.messages:
+            continue
+        waits = depth.name.startswith(f'{topology.PREFIX}_')
+        with lent(connection, depth.name) as messages:
+            for raw in messages:
+                looked_at += 1
+                if looked_at % 1000 == 0:
+                    tell(f'{looked_at} messages looked at')
+                if key := _order_in(app, raw):
+                    here[key] = 'it waits here for its next try' if waits else f'it is queued here ({depth.name})'
+    return here
+
+
+@contextmanager
+def lent(connection: Connection, name: str) -> Iterator[Iterator[Raw]]:
+    """The messages that are in a queue now; all go back to their places at the end, or if this process ends.
+
+    They are consumed and the channel is closed: measured on RabbitMQ 3.10, a quorum queue then has them back in front
+    and in their order, on which the time of those behind them depends.  Those that are rejected one by one go to its
+    end, and those that were got one by one come back in any order.
+    """
+    channel, taken = connection.channel(), list[int]()
+    try:
+        yield _consumed(connection, channel, name, taken)
+    finally:
+        channel.close()
+        _await_return(connection, name, len(taken))
+
+
+def _await_return(connection: Connection, name: str, taken: int) -> None:
+    """Return when so many messages are back, or soon: the time of some may have come."""
+    deadline = time.monotonic() + SILENCE_SECONDS
+    while (found := topology.depth(connection, name)) and found.messages < taken and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def _consumed(connection: Connection, channel: Any, name: str, taken: list[int]) -> Iterator[Raw]:
+    def ready() -> int:
+        return int(channel.queue_declare(queue=name, passive=True).message_count)
+
+    def on_message(message: Any) -> None:
+        taken.append(message.delivery_tag)
+        come.append(message)
+
+    missing, come = ready(), deque[Any]()
+    if not missing:
+        return
+    consumer = Consumer(channel, [Queue(name)], on_message=on_message, auto_declare=False)
+    consumer.qos(prefetch_count=missing if missing < 2 ** 16 else 0)
+    consumer.consume()
+    silences = 0
+    while missing > 0:
+        try:
+            connection.drain_events(timeout=SILENCE_SECONDS)
+        except TimeoutError:
+            silences += 1
+            # The time of some came first; twice, since what was handed out may be on its way.
+            if silences > 1 and not ready():
+                return
+            if silences > MOST_SILENCES:
+                raise NotNow(f'the broker does not hand out the messages of {name}: look at it') from None
+            continue
+        silences = 0
+        while come:
+            missing -= 1
+            yield Raw.of(come.popleft())
+
+
+def _order_in(app: Celery, raw: Raw) -> Key | None:
+    """The order that a message is about, if it asks for a fulfilment."""
+    try:
+        call = read(raw)
+    except Undecodable:
+        return None
+    return (root_of(site_code(call)), key_of(app, call)) if call.task == FULFILL else None
+
+
+def in_hand(app: Celery, connection: Connection, names: Iterable[str], workers: set[str]) -> dict[Key, str]:
+    """The orders that workers have in hand; ``workers`` are those known, and grows.  Raises :class:`NotNow`."""
+    consumers = max((depth.consumers or 0 for depth in queues.depths(connection, names)), default=0)
+    for _ in range(ANSWER_TRIES):
+        if workers and len(workers) >= consumers:
+            break
+        answers = app.control.broadcast('registered', reply=True, timeout=ANSWER_SECONDS,
+                                        connection=connection)
+        workers.update(name for answer in answers for name, tasks in answer.items() if isinstance(tasks, list)
+                       and any(str(task).partition(' ')[0] == FULFILL for task in tasks))
+        if not consumers:
+            break
+    told: dict[str, Any] = {}
+    for _ in range(ANSWER_TRIES):
+        if silent := sorted(workers - set(told)):
+            for answer in app.control.broadcast(IN_HAND, destination=silent, reply=True, timeout=ANSWER_SECONDS,
+                                                limit=len(silent), connection=connection):
+                told.update(answer)
+    tellers = [orders for orders in told.values() if isinstance(orders, list)]
+    if len(tellers) < max(consumers, len(workers)):
+        raise NotNow(f'of {max(consumers, len(workers))} workers only {len(tellers)} told what they have in hand: try '
+                     'again in a minute; workers of an older version, or of the pool solo while they run, do not tell')
+    return {(root_of(code), number): 'a worker has it in hand' for orders in tellers for code, number in orders}

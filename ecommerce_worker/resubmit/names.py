@@ -1,0 +1,118 @@
+"""The words of resubmitting: what is wanted, what was found, what is known, what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from ecommerce_worker.errors import WorkerError
+
+#: The task of an order; by name, since a worker that tells of its orders need not have it.
+FULFILL: Final = 'ecommerce_worker.fulfillment.v1.tasks.fulfill_order'
+
+#: Exit status of sysexits.h: nothing is wrong, but it cannot be done now.
+EX_TEMPFAIL: Final = 75
+
+#: The remote control command by which workers tell which orders they have in hand.
+IN_HAND: Final = 'ecommerce_orders_in_hand'
+
+Tell = Callable[[str], None]
+
+#: An order of a shop: the root of its API, and the order number.
+Key = tuple[str, str]
+
+
+class NotNow(WorkerError):
+    """It cannot be known now what is here already, so nothing is published; do what the text says, or try again."""
+
+    status = EX_TEMPFAIL
+
+
+class NoSuchSite(WorkerError):
+    """A site that the configuration does not name."""
+
+    status = 2
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which orders are looked for, and what is done about them.
+
+    ``numbers`` asks for these orders only, whatever their age, and even if a person has discarded them; ``sites`` for
+    these sites only, '' being the one without a code.  Orders placed within the last ``since`` seconds, but not within
+    the last ``grace``, are published so that they run after ``delay`` seconds, by when a run that nobody knew of has
+    ended: a fulfilment is waited for twice FULFILLMENT_READ_TIMEOUT at most.
+    """
+
+    numbers: tuple[str, ...] = ()
+    sites: tuple[str, ...] = ()
+    since: float = 2 * 24 * 3600.0
+    grace: float = 15 * 60.0
+    delay: float = 120.0
+    limit: int | None = None
+    dry_run: bool = False
+    look_into_queues: bool = False
+
+
+@dataclass(frozen=True)
+class Found:
+    """An order that the shop has as paid and unfulfilled, or that was asked for by its number."""
+
+    site: str
+    root: str
+    number: str
+    status: str
+    placed: datetime | None = None
+
+    @property
+    def key(self) -> Key:
+        """What tells it from the orders of other shops."""
+        return self.root, self.number
+
+
+@dataclass(frozen=True)
+class Known:
+    """Where an order is that RabbitMQ need not know of, in so many words: ``it is parked …``.
+
+    One that a person has ``discarded`` is nowhere, and published only for who asks for it by its number.
+    """
+
+    site: str
+    number: str
+    where: str
+    discarded: bool = False
+
+
+#: What keeps orders besides RabbitMQ: told some numbers, it tells which of these orders it knows, of whatever site.
+#: Raises :class:`NotNow`.
+Memory = Callable[[Collection[str]], Iterable[Known]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of one order."""
+
+    found: Found
+    result: str
+    published: bool = False
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """The row as people read it; see :data:`HEAD`."""
+        found = self.found
+        placed = f'{found.placed:%Y-%m-%d %H:%M}' if found.placed else '-'
+        return found.number, found.site or '-', found.status, placed, self.result
+
+
+HEAD: Final = ('ORDER', 'SITE', 'STATUS', 'PLACED (UTC)', 'RESULT')
+
+
+@dataclass
+class Report:
+    """What became of each order, what stood in the way, and how many were published, or would have been."""
+
+    rows: list[Row] = field(default_factory=list)
+    troubles: list[str] = field(default_factory=list)
+    published: int = 0

@@ -1,0 +1,45 @@
+"""What the worker does for itself, by the clock: tasks of the entries of ``SCHEDULE`` that come with it."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Final
+
+from ecommerce_worker import runtime
+from ecommerce_worker.errors import Skip
+from ecommerce_worker.execution.task import Task, task
+from ecommerce_worker.resubmit.names import EX_TEMPFAIL
+from ecommerce_worker.schedule import commands
+from ecommerce_worker.schedule.entries import refuse_late
+from ecommerce_worker.telemetry.log import quoted
+
+logger = logging.getLogger(__name__)
+
+#: The last line of `resubmit` where it published any.
+_PUBLISHED: Final = re.compile(r'([1-9]\d*) orders? published')
+
+
+@task(policy=lambda site: site.fulfillment_policy)
+def resubmit_orders(self: Task, *, not_after: float | None = None) -> None:  # noqa: ARG001
+    """Publish the orders that the shops have as paid and unfulfilled, and of which nothing is here.
+
+    It is the command `resubmit` that does so: it looks into the ledger too, which no worker does.  What stands in the
+    way is told and not parked, for it comes again.  ``not_after``, in epoch seconds, is when the run is not wanted
+    any more.
+    """
+    refuse_late(not_after)
+    try:
+        ended = commands.run_ours(['resubmit'], runtime.current().settings.MANAGEMENT_COMMAND_TIMEOUT)
+    except OSError as error:
+        logger.error('orders cannot be resubmitted: error=%s', type(error).__name__)
+        raise Skip(f'resubmit cannot be started ({type(error).__name__})') from None
+    last = ended.tail.rpartition('\n')[2].removeprefix('ecommerce-worker: ')
+    if ended.status == EX_TEMPFAIL:
+        raise Skip(last)
+    if found := _PUBLISHED.fullmatch(last):
+        # Each of them was lost on its way here: worth a look.
+        logger.warning('orders were resubmitted of which nothing was here: count=%s', found[1])
+    if ended.status != 0:
+        logger.error('orders could not all be resubmitted: how=%s output=%s', quoted(ended.how), quoted(ended.tail))
+        raise Skip(f'resubmit failed: {ended.how}; it comes again by itself')

@@ -1,0 +1,166 @@
+"""Beat: publishes the jobs of ``SCHEDULE`` when they are due.
+
+::
+
+    due? ──► claimed by this beat, for a while ──► published, confirmed ──► remembered as fired
+                    │ by another one                      │ not confirmed
+                    ▼                                     ▼
+              nothing to do                  given back, tried again in a moment
+
+Several beats may run, on several machines if they share a ledger: each firing is claimed by one.  One that dies in
+between is followed by another once its claim is over, with a message of the same id.  What was due while no beat ran is
+fired once, late, unless it has expired.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import time
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from celery import beat as celery_beat
+
+from ecommerce_worker import runtime
+from ecommerce_worker.broker import preflight, topology
+from ecommerce_worker.errors import NotPublished
+from ecommerce_worker.schedule.checks import LATE_SECONDS, timings
+from ecommerce_worker.schedule.claims import CLAIM_SECONDS, Firing, Firings, claimed, id_of
+from ecommerce_worker.schedule.entries import Entry, can_expire, publish
+from ecommerce_worker.schedule.file_store import FileFirings
+from ecommerce_worker.schedule.timing import Timing
+from ecommerce_worker.telemetry.log import word
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from ecommerce_worker.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two looks at the schedule, at most: how fresh the sign of life is that `status` shows.
+LOOK_SECONDS: Final = 30.0
+
+#: Seconds until what could not be published is tried again.
+AGAIN_SECONDS: Final = 5.0
+
+
+class Scheduler(celery_beat.Scheduler):
+    """Celery's scheduler with our schedule; Celery's own entries are not read."""
+
+    def __init__(self, app: Celery, *args: Any, firings: Firings | None = None,
+                 clock: Callable[[], float] = time.time, **kwargs: Any) -> None:
+        self.firings = firings or FileFirings(runtime.current().settings.SCHEDULE_STATE)
+        self._clock = clock
+        self._name = f'{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}'
+        self.timings: list[tuple[Entry, Timing]] = []
+        self._declared = False
+        #: Entries in trouble, and what is wrong; each trouble is told once.
+        self._troubles: dict[str, str] = {}
+        super().__init__(app, *args, **kwargs)
+
+    def setup_schedule(self) -> None:
+        """Read the schedule; raises :class:`~ecommerce_worker.errors.Misconfigured` with all that is wrong with it."""
+        self.timings = [(entry, timing) for entry, timing in timings(self.app, runtime.current().settings)
+                        if not entry.is_the_recorders]
+        if not self.timings:
+            logger.warning('there is nothing in SCHEDULE: beat has nothing to do')
+
+    def tick(self, *_: Any, **__: Any) -> float:
+        """Fire what is due; the seconds until there is something to do again."""
+        for entry, timing in self.timings:
+            try:
+                self._look_at(entry, timing)
+            except NotPublished as error:
+                self._declared = False
+                self._trouble(entry.name, str(error))
+            except Exception as error:  # noqa: BLE001 - whatever it is, the other entries must not feel it
+                self._trouble(entry.name, f'{type(error).__name__}: {error}')
+            else:
+                if self._troubles.pop(entry.name, None):
+                    logger.warning('a job is fired again: entry=%s', word(entry.name))
+        try:
+            self.live()
+        except Exception as error:  # noqa: BLE001 - as above
+            self._trouble('', f'{type(error).__name__}: {error}')
+        else:
+            self._troubles.pop('', None)
+        if self._troubles:
+            return AGAIN_SECONDS
+        now = self._clock()
+        dues = [due for _, timing in self.timings if (due := timing.coming(now)) is not None]
+        # A little late rather than early: a clock in floating point may be just before the time.
+        return max(0.0, min([now + LOOK_SECONDS, *dues]) - now) + 0.01
+
+    def live(self) -> None:
+        """Give a sign of life; raises whatever is wrong where the firings are kept."""
+        self.firings.tick(self._name, self._clock())
+
+    def _look_at(self, entry: Entry, timing: Timing) -> None:
+        firing = claimed(self.firings, entry, timing, self._name, self._clock())
+        if firing is None:
+            return
+        try:
+            is_fired = self._fire(entry, timing, firing)
+        except BaseException:
+            self.firings.release(entry.key, self._name)
+            raise
+        remember = self.firings.fired if is_fired else self.firings.expired
+        remember(entry.key, firing.due, self._name, firing.missed)
+
+    def _fire(self, entry: Entry, timing: Timing, firing: Firing) -> bool:
+        """Publish it unless it has expired; whether it was published."""
+        now, due = self._clock(), firing.due
+        following = timing.coming(due)
+        not_after = due + entry.expires if entry.expires is not None else following or now + CLAIM_SECONDS
+        expired = not_after < now and can_expire(self.app.tasks[entry.task])
+        if now - due > LATE_SECONDS or expired or firing.missed:
+            logger.warning('late: entry=%s due=%s last=%s missed=%d %s', word(entry.name), _utc(due), _utc(firing.last),
+                           firing.missed, 'expired, it is left out' if expired else 'it is fired once')
+        if expired:
+            return False
+        if not self._declared:
+            with self.app.connection_for_write() as connection:
+                topology.declare(connection, self.app.amqp.queues.consume_from.values())
+            self._declared = True
+        id_ = id_of(entry, due)
+        publish(self.app, entry, id=id_, not_after=not_after, origin=f'beat {self._name}')
+        logger.info('fired: entry=%s task=%s due=%s id=%s', word(entry.name), word(entry.task), _utc(due), id_)
+        return True
+
+    def _trouble(self, name: str, what: str) -> None:
+        if self._troubles.get(name) != what:
+            logger.error('a job cannot be fired, beat goes on trying: entry=%s error=%s', word(name), what)
+            self._troubles[name] = what
+
+
+def _utc(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).strftime('%Y-%m-%dT%H:%M:%SZ')
+
+
+def run(app: Celery, settings: Settings, firings: Firings) -> None:
+    """Fire jobs until SIGTERM or SIGINT; what has begun is brought to its end.
+
+    Raises :class:`~ecommerce_worker.errors.Misconfigured`,
+    :class:`~ecommerce_worker.broker.preflight.BrokerUnusable`, :class:`StateUnusable` or
+    :class:`~ecommerce_worker.ledger.setup.LedgerAway` if it cannot begin.
+    """
+    scheduler = Scheduler(app, firings=firings)
+    preflight.check(app, settings)
+    scheduler.live()
+    # Held back while something is fired, and looked for in between.
+    ends = {signal.SIGTERM, signal.SIGINT}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+    try:
+        logger.info('beat is ready: entries=%d', len(scheduler.timings))
+        while signal.sigtimedwait(ends, scheduler.tick()) is None:
+            pass
+        logger.info('beat ends')
+    finally:
+        scheduler.close()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

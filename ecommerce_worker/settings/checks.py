@@ -1,0 +1,63 @@
+"""What is wrong with settings together that are right one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from ecommerce_worker.settings.kinds import Secrecy
+from ecommerce_worker.settings.masking import mask
+from ecommerce_worker.settings.schema import SETTINGS
+from ecommerce_worker.settings.values import SHIPPED, Settings
+
+_OAUTH2 = ('BACKEND_SERVICE_EDX_OAUTH2_KEY', 'BACKEND_SERVICE_EDX_OAUTH2_SECRET')
+CREDENTIALS = {'AUTHENTICATION', 'JWT_SECRET_KEY', 'ALLOW_INSECURE_SECRETS', *_OAUTH2}
+DELAYS = {'RETRY_DELAY_MIN', 'RETRY_DELAY_MAX'}
+MAIL = {'EMAIL_VENDOR', 'EMAIL_WITHOUT_VENDOR', 'BRAZE', 'SAILTHRU'}
+_GOOD_KEY = 32  # bytes, as many as an HS256 signature
+
+
+def credential_problems(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Settings and what is wrong with them: secrets that are missing, or known to everybody."""
+    way = settings.authentication
+    remedy = (f' (AUTHENTICATION is {way})' if settings.AUTHENTICATION != 'auto' else
+              f'; set {" and ".join(_OAUTH2)} for oauth2, or JWT_SECRET_KEY for jwt')
+    for name in ('JWT_SECRET_KEY',) if way == 'jwt' else _OAUTH2:
+        value = getattr(settings, name)
+        if not value:
+            if settings.AUTHENTICATION != 'auto' or not settings.ALLOW_INSECURE_SECRETS:
+                yield name, f'is not set, but {way} authentication needs it{remedy}'
+        elif value in SHIPPED and SETTINGS[name].secrecy is Secrecy.WHOLE and not settings.ALLOW_INSECURE_SECRETS:
+            yield name, f'is the one shipped with the software: anybody knows it, so production refuses it{remedy}'
+
+
+def delay_problems(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Settings and what is wrong with them: delays that contradict each other."""
+    least, most = settings.RETRY_DELAY_MIN, settings.RETRY_DELAY_MAX
+    if least > most:
+        yield 'RETRY_DELAY_MIN', f'({least}) is more than RETRY_DELAY_MAX ({most})'
+
+
+def mail_problems(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Settings and what is wrong with them: mail that nobody would send."""
+    if not settings.email_vendor and settings.EMAIL_WITHOUT_VENDOR == 'refuse':
+        yield 'EMAIL_VENDOR', ('is not set, and neither Braze nor Sailthru is enabled: nobody would send the mail; set '
+                               'it (smtp, say), or EMAIL_WITHOUT_VENDOR: park')
+
+
+def remarks_on(settings: Settings, given: set[str]) -> Iterator[tuple[str, str]]:
+    """Settings and what is no mistake in them but should be known."""
+    way = settings.authentication
+    if 'JWT_SECRET_KEY' in given and settings.JWT_SECRET_KEY:
+        if way == 'jwt' and len(settings.JWT_SECRET_KEY.encode()) < _GOOD_KEY:
+            yield 'JWT_SECRET_KEY', f'is shorter than {_GOOD_KEY} bytes, which makes it easier to guess'
+        if way == 'oauth2' and not given & set(_OAUTH2):
+            yield 'JWT_SECRET_KEY', 'is not used, for oauth2 is in force; AUTHENTICATION: jwt would use it'
+    if not settings.email_vendor and MAIL & given:
+        yield 'EMAIL_VENDOR', 'is not set, and neither Braze nor Sailthru is enabled: mail is parked'
+    if settings.ALLOW_INSECURE_SECRETS:
+        return
+    for name in ('ECOMMERCE_API_ROOT', *(['BACKEND_SERVICE_EDX_OAUTH2_PROVIDER_URL'] if way == 'oauth2' else [])):
+        url = getattr(settings, name)
+        if name in given and urlsplit(url).hostname in ('127.0.0.1', 'localhost', '::1'):
+            yield name, f'is {mask(name, url)}, on this machine itself'

@@ -1,0 +1,152 @@
+"""Where settings come from: a module, a YAML file, the environment; each read as one layer."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import importlib
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any
+
+import yaml
+
+from ecommerce_worker.configuration import CONFIGURATION_MODULE
+from ecommerce_worker.settings.kinds import copied, literal
+from ecommerce_worker.settings.schema import CELERY_STYLE, DEFAULTS, PREFIX, SETTINGS, Names, did_you_mean, setting_of
+
+DEFAULT_MODULE = 'ecommerce_worker.configuration.local'
+OWN_MODULES = tuple(f'ecommerce_worker.configuration.{name}' for name in ('devstack', 'local', 'production', 'test'))
+YAML_FILE = 'ECOMMERCE_WORKER_CFG'
+
+# Kubernetes describes a service named "ecommerce-worker" in variables like these; they are not meant for us.
+_KUBERNETES = re.compile(PREFIX + r'(SERVICE_HOST|SERVICE_PORT|PORT)(_\w+)?')
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Values from one place, and where exactly each stands."""
+
+    values: Mapping[str, Any]
+    where: Callable[[Names], str]
+    #: Everything in it is meant for us, so a name we do not know is a mistake.
+    ours: bool = True
+
+
+class Unreadable(Exception):
+    """A layer that cannot be read at all."""
+
+
+def _in_file(path: str, lines: Mapping[Names, int]) -> Callable[[Names], str]:
+    def where(names: Names) -> str:
+        """``path:line`` of the innermost name whose line is known."""
+        for end in range(len(names), 0, -1):
+            if names[:end] in lines:
+                return f'{path}:{lines[names[:end]]}'
+        return path
+
+    return where
+
+
+def imported(name: str) -> ModuleType:
+    """The settings module of that name; raises Unreadable."""
+    try:
+        return importlib.import_module(name)
+    except Exception as error:  # it may be somebody else's code, which may raise anything
+        guess = did_you_mean(name, OWN_MODULES) if isinstance(error, ModuleNotFoundError) else ''
+        cause = f'{type(error).__name__}: {error}'
+        raise Unreadable(f'{CONFIGURATION_MODULE} names {name}, which cannot be imported: {cause}{guess}') from error
+
+
+def module_layer(module: ModuleType) -> Layer:
+    """What a settings module says differently from base, or says again."""
+    lines = _assignments(module)
+    values = {
+        setting_of(name): value for name, value in vars(module).items()
+        if not isinstance(value, (ModuleType, FunctionType, type))
+        and (setting_of(name) in SETTINGS or CELERY_STYLE.fullmatch(name))
+        and ((setting_of(name),) in lines or name not in DEFAULTS or value != DEFAULTS[name])
+    }
+    return Layer(values, _in_file(module.__file__ or module.__name__, lines), ours=False)
+
+
+def _assignments(module: ModuleType) -> dict[Names, int]:
+    """The last line that gives each name a value; nothing where there is no source to look into."""
+    try:
+        tree = ast.parse(Path(str(module.__file__)).read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return {}
+    lines: dict[Names, int] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Name, ast.Subscript)) and isinstance(node.ctx, ast.Store):
+            target: ast.expr = node
+            while isinstance(target, ast.Subscript):  # BRAZE['FROM_EMAIL'] = … changes BRAZE
+                target = target.value
+            if isinstance(target, ast.Name):
+                name = setting_of(target.id)
+                lines[name,] = max(node.lineno, lines.get((name,), 0))
+    return lines
+
+
+def yaml_layer(path: str) -> Layer:
+    """What a YAML file says; raises Unreadable."""
+    try:
+        loader = yaml.SafeLoader(Path(path).read_text(encoding='utf-8'))
+        node = loader.get_single_node()
+        values = {} if node is None else copied(loader.construct_document(node))
+    except OSError as error:
+        raise Unreadable(f'{path}: {error.strerror} ({YAML_FILE} names this file)') from error
+    except yaml.MarkedYAMLError as error:
+        # Not str(error): it quotes the line, and a line may hold a secret.
+        mark = error.problem_mark or error.context_mark
+        place = f'{path}:{mark.line + 1}:{mark.column + 1}' if mark else path
+        raise Unreadable(f'{place}: this is no YAML: {error.problem or error.context}') from error
+    except (yaml.YAMLError, ValueError) as error:
+        reason = getattr(error, 'reason', None) or 'a value cannot be read'
+        raise Unreadable(f'{path}: this is no YAML: {reason}') from error
+    except RecursionError as error:
+        raise Unreadable(f'{path}: a part of it contains itself') from error
+    if not isinstance(values, dict):
+        raise Unreadable(f'{path}: this must be a mapping of settings, not a {type(values).__name__}')
+    return Layer({setting_of(str(name)): value for name, value in values.items()}, _in_file(path, dict(_lines(node))))
+
+
+def _lines(node: yaml.Node | None, names: Names = ()) -> Iterator[tuple[Names, int]]:
+    """The line of each key, no deeper than settings go: an alias may refer to what it stands in."""
+    if isinstance(node, yaml.MappingNode) and len(names) < 5:
+        for key, value in node.value:
+            inner = (*names, str(key.value)) if names else (setting_of(str(key.value)),)
+            yield inner, key.start_mark.line + 1
+            yield from _lines(value, inner)
+
+
+def _plain(given: str) -> Any:
+    """The number or truth that a text for Celery stands for, else the text itself: Celery does not read texts."""
+    with contextlib.suppress(ValueError):
+        return literal(given)
+    return given
+
+
+def environment_layer(environ: Mapping[str, str]) -> Layer:
+    """What variables ``ECOMMERCE_WORKER_<SETTING>`` say."""
+    variables = {
+        setting_of(variable.removeprefix(PREFIX)): variable for variable in environ
+        if variable.startswith(PREFIX) and variable != YAML_FILE and not _KUBERNETES.fullmatch(variable)
+    }
+    values = {name: environ[variable] if name in SETTINGS else _plain(environ[variable])
+              for name, variable in variables.items()}
+    return Layer(values, lambda names: f'environment {variables[names[0]]}')
+
+
+def yaml_file(environ: Mapping[str, str], module: ModuleType) -> str:
+    """Path of the YAML file to read; empty if the settings module can do without and none is named."""
+    opt_out = getattr(module, 'YAML_OPT_OUT', '')
+    if opt_out and environ.get(opt_out):
+        return ''
+    path = environ.get(YAML_FILE, '')
+    if not path and getattr(module, 'YAML_REQUIRED', False):
+        raise Unreadable(f'{YAML_FILE} is not set: with {module.__name__} it must name the YAML file of settings')
+    return path

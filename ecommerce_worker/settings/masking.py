@@ -1,0 +1,50 @@
+"""What nobody may see: secrets in what is shown, and in what other programs are given."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+
+from ecommerce_worker.settings.kinds import Secrecy
+from ecommerce_worker.settings.schema import SETTINGS
+
+_SECRET_NAME = re.compile(r'secret|passw|token|credential|dsn|(?<!routing)_key$|^key$', re.IGNORECASE)
+
+# The password of a URL reaches to the last '@' before the next URL: unencoded, it may hold anything else.
+_URL_PASSWORD = re.compile(r'(://[^:/@\s]*:)(?:(?!://).)*?(@[^@;]*(?:;|$))', re.DOTALL)
+_QUERY_PASSWORD = re.compile(r'([?&][\w-]*(?:password|passwd|secret|token|key)=)[^&;\s]+', re.IGNORECASE)
+
+
+def mask(name: str, value: object) -> str:
+    """The value of a setting as text that anybody may see: secrets and the passwords within URLs are ``***``."""
+    shown = masked(name, value)
+    return shown if isinstance(shown, str) and shown else repr(shown)
+
+
+def masked(name: str, value: object) -> object:
+    """The value with ``***`` for what nobody may see."""
+    kind = SETTINGS.get(name)
+    if (kind.secrecy is Secrecy.WHOLE if kind else _SECRET_NAME.search(name)) and value not in (None, ''):
+        return '***'
+    if isinstance(value, str):
+        return _QUERY_PASSWORD.sub(r'\1***', _URL_PASSWORD.sub(r'\1***\2', value))
+    if isinstance(value, Mapping):
+        return {key: masked(str(key), item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [masked('', item) for item in value]
+    return value
+
+
+def cut(shown: str, length: int) -> str:
+    """The text, no longer than that."""
+    return shown if len(shown) <= length else shown[:length - 1] + '…'
+
+
+_HANDED_ON = re.compile(r'PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|LC_\w+|TZ|TMPDIR|LD_LIBRARY_PATH')
+
+
+def environment_for_others(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What programs of other projects may see of this process's environment: nothing that could be a secret of ours."""
+    environ = os.environ if environ is None else environ
+    return {name: value for name, value in environ.items() if _HANDED_ON.fullmatch(name)}

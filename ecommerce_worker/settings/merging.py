@@ -1,0 +1,234 @@
+"""One layer laid over the other, until the settings in force are left; problems are collected."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType, ModuleType
+from typing import Any
+
+from ecommerce_worker.configuration import CONFIGURATION_MODULE, base
+from ecommerce_worker.errors import Misconfigured
+from ecommerce_worker.settings.checks import (
+    CREDENTIALS,
+    DELAYS,
+    MAIL,
+    credential_problems,
+    delay_problems,
+    mail_problems,
+    remarks_on,
+)
+from ecommerce_worker.settings.kinds import Kind, Secrecy, Unusable, copied, members
+from ecommerce_worker.settings.layers import (
+    DEFAULT_MODULE,
+    Layer,
+    Unreadable,
+    environment_layer,
+    imported,
+    module_layer,
+    yaml_file,
+    yaml_layer,
+)
+from ecommerce_worker.settings.masking import cut, masked
+from ecommerce_worker.settings.schema import (
+    CELERY_STYLE,
+    DEFAULTS,
+    SETTINGS,
+    SITE_SETTINGS,
+    Names,
+    did_you_mean,
+    label_of,
+    setting_of,
+)
+from ecommerce_worker.settings.values import Settings, frozen, laid_over
+
+_REFERENCE = re.compile(r'(\$?)\$\{(\w+)\}')
+
+
+class _Draft:
+    """Settings while they are put together; collects all that is wrong."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self.environ = environ
+        self.values: dict[str, Any] = {}
+        self.extra: dict[str, Any] = {}
+        self.sources: dict[str, str] = {}
+        self.problems: list[str] = []
+        self.remarks: list[str] = []
+        self.complete = True  # every layer could be read
+        self.spoiled: set[str] = set()  # names of settings whose value in force is not what somebody meant
+
+    @contextlib.contextmanager
+    def noting(self) -> Iterator[None]:
+        """Note a layer that cannot be read as a problem, and go on."""
+        try:
+            yield
+        except Unreadable as unreadable:
+            self.problems.append(str(unreadable))
+            self.complete = False
+
+    def lay(self, layer: Layer) -> None:
+        """Let one layer have its say over those laid before."""
+        for name, given in layer.values.items():
+            if kind := SETTINGS.get(name):
+                self._put(self.values, kind, given, (name,), layer.where)
+            elif CELERY_STYLE.fullmatch(name):
+                self._hand_on(name, given, layer)
+            elif layer.ours:
+                self._unknown((name,), SETTINGS, layer.where((name,)))
+
+    def _put(self, values: dict[str, Any], kind: Kind, given: Any, names: Names, where: Callable[[Names], str]) -> None:
+        name, label = names[-1], label_of(names)
+        if kind.member:
+            values.setdefault(name, {})  # a site may be named and left empty
+        try:
+            given = self._resolved(given, kind)
+            if (given is None and not kind.takes_none) or (given == '' and not kind.takes_blank):
+                return
+            value: Any = None if given is None else kind.read(given)
+        except Unusable as error:
+            self._refuse(names, f'{where(names)}: {label} {error}')
+        except (ValueError, TypeError, AttributeError):
+            shown = cut(repr(masked(name, given)), 60) if kind.secrecy is Secrecy.NONE else '***'
+            self._refuse(names, f'{where(names)}: {label} must be {kind.wants}; this is {shown}')
+        else:
+            self.sources[label] = where(names)
+            if kind.member:
+                self._put_each(values[name], kind, value, names, where)
+            else:
+                values[name] = value
+
+    def _put_each(self, values: dict[str, Any], kind: Kind, given: Mapping[str, Any], names: Names,
+                  where: Callable[[Names], str]) -> None:
+        for name, value in given.items():
+            inner = (*names, name)
+            if member := kind.of(name):
+                self._put(values, member, value, inner, where)
+            else:
+                self._unknown(inner, kind.names, where(inner))
+
+    def _hand_on(self, name: str, given: Any, layer: Layer) -> None:
+        self.extra[name] = copied(given)
+        self.sources[name] = layer.where((name,))
+        guess = did_you_mean(name, (known for known in SETTINGS if abs(len(known) - len(name)) < 3), 0.85)
+        if guess and layer.ours:
+            self.remarks.append(f'{layer.where((name,))}: {name} is handed to Celery as it is{guess}')
+
+    def _resolved(self, given: Any, kind: Kind) -> Any:
+        """The value with its references followed: ``${NAME}`` everywhere, ``file:`` where secrets stand."""
+        if kind.verbatim or kind.member:
+            return given
+        if isinstance(given, (list, tuple)):
+            return [self._resolved(item, kind) for item in given]
+        if isinstance(given, Mapping):
+            return {name: self._resolved(item, kind) for name, item in given.items()}
+        if not isinstance(given, str):
+            return given
+        found = _REFERENCE.sub(self._variable, given)
+        if kind.secrecy is Secrecy.NONE or not found.startswith('file:'):
+            return found
+        path = found.removeprefix('file:')
+        try:
+            return Path(path).read_text(encoding='utf-8').strip()
+        except (OSError, ValueError) as error:
+            reason = getattr(error, 'strerror', None) or 'not a text file'
+            raise Unusable(f'cannot be read from {path}: {reason}') from error
+
+    def _variable(self, reference: re.Match[str]) -> str:
+        if reference[1]:
+            return reference[0][1:]
+        try:
+            return self.environ[reference[2]]
+        except KeyError:
+            raise Unusable(f'refers to the environment variable {reference[2]}, which is not set') from None
+
+    def _unknown(self, names: Names, known: Collection[str], where: str) -> None:
+        name = names[-1]
+        groups = [group for group in ('BRAZE', 'SAILTHRU') if name in SETTINGS[group].names and group not in names]
+        if known is SITE_SETTINGS and setting_of(name) in SETTINGS:
+            self._refuse(names, f'{where}: {label_of(names)}: {name} cannot differ from site to site')
+        elif groups:
+            self._refuse(names, f'{where}: {label_of(names)} belongs into {groups[0]}')
+        else:
+            self._refuse(names, f'{where}: there is no setting {label_of(names)}{did_you_mean(name, known)}')
+
+    def _refuse(self, names: Names, problem: str) -> None:
+        self.problems.append(problem)
+        self.spoiled.add(names[-1])
+
+    def narrow(self) -> None:
+        """Take out what older workers could do and this one does not."""
+        for name in ('CELERY_TASK_SERIALIZER', 'CELERY_RESULT_SERIALIZER', 'CELERY_EVENT_SERIALIZER'):
+            if self.values[name] != 'json':
+                self._remark(name, f'{self.values[name]} is not used: the worker writes JSON only')
+                self.values[name] = 'json'
+        name = 'CELERY_ACCEPT_CONTENT'
+        if 'yaml' in self.values[name]:
+            self._remark(name, 'yaml is not read: no shop sends it')
+            self.values[name] = tuple(content for content in self.values[name] if content != 'yaml')
+        if 'json' not in self.values[name]:
+            self._refuse((name,), f'{self.sources[name]}: {name} must list json, in which the worker retries')
+
+    def _remark(self, name: str, remark: str) -> None:
+        self.remarks.append(f'{self.sources[name]}: {name}: {remark}')
+
+    def check(self) -> None:
+        """Find what is wrong with values together that are right one by one, at each site too."""
+        if not self.complete:  # what a layer that could not be read says may well put it right
+            return
+        settings = self.settings()
+        self._check_together(settings, set(SETTINGS))
+        for code, overrides in settings.SITE_OVERRIDES.items():
+            self._check_together(settings.for_site(code), set(overrides), f'site {code}: ')
+
+    def _check_together(self, settings: Settings, given: set[str], site: str = '') -> None:
+        """Of the settings that belong together, look at those of which any was given here, unless one is spoiled."""
+        def line(name: str, text: str) -> str:
+            source = settings.sources[name]
+            return f'{"" if source == "default" else f"{source}: "}{site}{name} {text}'
+
+        for names, complaints in ((CREDENTIALS, credential_problems), (DELAYS, delay_problems),
+                                  (MAIL, mail_problems)):
+            if names & given and not names & self.spoiled:
+                self.problems += [line(*complaint) for complaint in complaints(settings)]
+        if not self.spoiled:
+            self.remarks += [line(*remark) for remark in remarks_on(settings, given)]
+
+    def settings(self) -> Settings:
+        """The result, with one of its kind for each site."""
+        values, extra = frozen(self.values, members(SETTINGS)), MappingProxyType(self.extra)
+        sites: dict[str, Settings] = {}
+        settings = Settings(extra, MappingProxyType(self.sources), tuple(self.remarks), values, sites)
+        for code, overrides in settings.SITE_OVERRIDES.items():
+            prefix = f'SITE_OVERRIDES[{code}].'
+            own = {label.removeprefix(prefix): source for label, source in self.sources.items()
+                   if label.startswith(prefix)}
+            sources = MappingProxyType({**self.sources, **own})
+            sites[code] = Settings(extra, sources, (), laid_over(values, overrides), sites)
+        return settings
+
+
+def load(environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings in force, read anew; raises Misconfigured with everything that is wrong with them.
+
+    ``environ`` stands in for the process's environment.
+    """
+    environ = os.environ if environ is None else environ
+    draft = _Draft(environ)
+    draft.lay(Layer(DEFAULTS, lambda _: 'default'))
+    module: ModuleType = base  # stands in for one that cannot be imported, so that the rest can be looked at
+    with draft.noting():
+        module = imported(environ.get(CONFIGURATION_MODULE) or DEFAULT_MODULE)
+        draft.lay(module_layer(module))
+    with draft.noting():
+        if path := yaml_file(environ, module):
+            draft.lay(yaml_layer(path))
+    draft.lay(environment_layer(environ))
+    draft.narrow()
+    draft.check()
+    if draft.problems:
+        raise Misconfigured(draft.problems)
+    return draft.settings()

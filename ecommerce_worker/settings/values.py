@@ -1,0 +1,115 @@
+"""The settings in force, as the rest of the worker sees them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from ecommerce_worker.configuration import base
+from ecommerce_worker.settings.kinds import Kind
+from ecommerce_worker.settings.masking import cut, mask
+from ecommerce_worker.settings.schema import DEFAULTS, SETTINGS, Names, did_you_mean, label_of
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Settings:
+    """The settings in force, each an attribute of its own name: ``settings.BROKER_URL``."""
+
+    #: Settings of Celery that ``configuration.base`` does not list, as they were given.
+    extra: Mapping[str, Any]
+    #: Where each value came from: ``default``, ``/etc/worker.yml:3``, ``environment ECOMMERCE_WORKER_BROKER_URL``.
+    sources: Mapping[str, str]
+    #: What is no mistake but should be known.
+    remarks: tuple[str, ...]
+    _values: Mapping[str, Any]
+    _sites: dict[str, Settings] = field(default_factory=dict)
+    _strangers: set[str] = field(default_factory=set)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith('_') or name not in self._values:
+            message = f'there is no setting {name}' + did_you_mean(name, SETTINGS)
+            raise AttributeError(message)
+        return self._values[name]
+
+    def __repr__(self) -> str:
+        return f'<Settings {self.authentication}, sites: {", ".join(self.site_codes) or "none"}>'
+
+    @property
+    def site_codes(self) -> tuple[str, ...]:
+        """The sites with settings of their own."""
+        return tuple(self._sites)
+
+    @property
+    def authentication(self) -> str:
+        """How the worker proves who it is: ``oauth2`` or ``jwt``."""
+        if self.AUTHENTICATION != 'auto':
+            return str(self.AUTHENTICATION)
+        ours = (self.BACKEND_SERVICE_EDX_OAUTH2_KEY, self.BACKEND_SERVICE_EDX_OAUTH2_SECRET)
+        if all(value and value not in SHIPPED for value in ours):
+            return 'oauth2'
+        return 'jwt' if self.JWT_SECRET_KEY else 'oauth2'
+
+    @property
+    def email_vendor(self) -> str:
+        """Who sends mail; '' if nobody does and it is parked."""
+        if self.EMAIL_VENDOR:
+            return str(self.EMAIL_VENDOR)
+        if self.BRAZE['BRAZE_ENABLE']:
+            return 'braze'
+        if self.SAILTHRU['SAILTHRU_ENABLE']:
+            return 'sailthru'
+        return 'outbox' if self.EMAIL_WITHOUT_VENDOR == 'outbox' else ''
+
+    def for_site(self, code: str | None) -> Settings:
+        """The settings for one site's messages; these here for no site, and for one without settings of its own."""
+        if not code:
+            return self
+        if code in self._sites:
+            return self._sites[code]
+        # Codes come with messages, so what is remembered of them is limited.
+        if code not in self._strangers and len(self._strangers) < 1000:
+            self._strangers.add(code)
+            logger.info('A site without settings of its own uses the defaults', extra={'site_code': code})
+        return self
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """Name, value without secrets, and source of everything in force, in the order of the reference page."""
+        listed = sorted(_leaves(self._values), key=lambda leaf: _ORDER[leaf[0][0]])
+        extra = [((name,), value) for name, value in self.extra.items()]
+        return [(label_of(names), cut(mask(names[-1], value), 200), self.sources[label_of(names)])
+                for names, value in (*listed, *extra)]
+
+
+_ORDER = {name: position for position, name in enumerate(DEFAULTS)}
+
+# Known to everybody: those of base, and that of the workers before.
+SHIPPED = (base.BACKEND_SERVICE_EDX_OAUTH2_KEY, base.BACKEND_SERVICE_EDX_OAUTH2_SECRET, 'insecure-secret-key')
+
+
+def _leaves(values: Mapping[str, Any], names: Names = ()) -> Iterator[tuple[Names, Any]]:
+    for name, value in values.items():
+        if isinstance(value, MappingProxyType):
+            yield from _leaves(value, (*names, name))
+        else:
+            yield (*names, name), value
+
+
+def frozen(values: Mapping[str, Any], kind: Kind) -> Mapping[str, Any]:
+    """Mappings that are merged key by key become read-only; the others stay what logging and Celery insist on."""
+    return MappingProxyType({
+        name: frozen(value, inner) if (inner := kind.of(name)) and inner.member else value
+        for name, value in values.items()
+    })
+
+
+def laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The last word of two, key by key where a mapping is merged."""
+    return MappingProxyType({**below, **{
+        name: laid_over(below.get(name, {}), value) if isinstance(value, MappingProxyType) else value
+        for name, value in above.items()
+    }})

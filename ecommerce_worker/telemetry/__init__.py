@@ -1,0 +1,1 @@
+"""What is told of each run, and who hears it."""

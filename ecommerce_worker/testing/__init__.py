@@ -1,0 +1,1 @@
+"""Stand-ins for tests, ours and others': a shop, a RabbitMQ, the services that send mail."""

@@ -1,0 +1,439 @@
+"""The ledger: what it makes of facts and parked messages, on each of the databases."""
+
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from django.db import DataError, IntegrityError, OperationalError
+
+import ecommerce_worker
+from ecommerce_worker.broker.notes import NOTES
+from ecommerce_worker.broker.wire import Raw
+from ecommerce_worker.ledger.database import database, path_of
+from ecommerce_worker.ledger.incoming import Aside, Parcel
+from ecommerce_worker.schedule.entries import RETENTION
+from ecommerce_worker.telemetry.facts import Fact
+from ecommerce_worker.tests.support.ledger import Ledger, Refused, environment_of
+
+TASK = 'ecommerce_worker.fulfillment.v1.tasks.fulfill_order'
+NOW = datetime.now(UTC).timestamp()
+
+
+@pytest.fixture(scope='session', params=['sqlite', 'postgresql', 'mysql'])
+def opened(request, tmp_path_factory):
+    """A ledger on each."""
+    if request.param == 'sqlite':
+        opened = Ledger({'NAME': str(tmp_path_factory.mktemp('ledger') / 'a' / 'ledger.sqlite3')})
+    else:
+        opened = Ledger(request.getfixturevalue(request.param).database)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def ledger(opened):
+    """The same, empty."""
+    opened('empty')
+    return opened
+
+
+def fact(outcome='done', started=NOW, **other):
+    return Fact(outcome, started, **{'attempt': 1, 'task': TASK, 'id': 'id-1', 'key': 'EDX-1', 'site': 'edx', **other})
+
+
+BODY = json.dumps([['EDX-1'], {'site_code': 'edx'}, {}]).encode()
+
+
+def parcel(id_='id-1', parked_at=NOW, body=BODY, **header):
+    notes = {'queue': 'ecommerce.fulfillment', 'attempt': 3, 'history': [{'at': 1.5, 'reason': 'why'}], 'id': id_,
+             'task': TASK, 'key': 'EDX-1', 'reason': 'the shop failed (500)', 'parked_at': parked_at, **header}
+    return Parcel.of(Raw(body, 'application/json', 'utf-8', {'task': TASK, 'lang': 'py', NOTES: notes},
+                         {'correlation_id': id_}))
+
+
+def states(ledger):
+    return ledger('rows', 'Order', 'key', 'state', 'attempts')
+
+
+# -- facts ------------------------------------------------------------------------------------------------------------
+
+def test_an_order_is_what_its_last_run_made_of_it(ledger):
+    ledger('recording.record', [fact('retrying', NOW, status=503, reason='down', next_try=NOW + 9)])
+    [found] = ledger('queries.search', 'EDX-1')
+    assert (found['state'], found['reason'], found['status'], found['attempts']) == ('waiting', 'down', 503, 1)
+    assert found['next_try'].timestamp() == pytest.approx(NOW + 9)
+    ledger('recording.record', [fact('done', NOW + 10, seconds=0.5)])
+    [found] = ledger('queries.search', 'EDX-1')
+    assert (found['state'], found['status'], found['next_try'], found['attempts']) == ('fulfilled', None, None, 2)
+    assert (found['last_seen'] - found['first_seen']).total_seconds() == pytest.approx(10.5)
+
+
+@pytest.mark.parametrize('outcome, state', [
+    ('done', 'fulfilled'), ('skipped', 'fulfilled'), ('retrying', 'waiting'), ('parked', 'parked'),
+    ('returned', 'trying'), ('resent', 'trying'), ('discarded', 'discarded')])
+def test_each_outcome_has_its_state(ledger, outcome, state):
+    ledger('recording.record', [fact(outcome)])
+    assert ledger('rows', 'Order', 'state') == [state]
+
+
+def test_a_fact_is_counted_once_however_often_it_comes(ledger):
+    one = fact('retrying')
+    ledger('recording.record', [one, one])
+    ledger('recording.record', [one])
+    ledger('recording.record', [one, fact('done', NOW + 1)])
+    assert states(ledger) == [('EDX-1', 'fulfilled', 2)]
+    assert ledger('rows', 'Attempt', 'outcome') == ['retrying', 'done']
+
+
+def test_of_two_facts_the_later_one_has_the_say_whichever_comes_first(ledger):
+    ledger('recording.record', [fact('done', NOW + 5)])
+    ledger('recording.record', [fact('retrying', NOW)])
+    assert states(ledger) == [('EDX-1', 'fulfilled', 2)]
+    assert ledger('rows', 'Order', 'first_seen')[0].timestamp() == pytest.approx(NOW)
+
+
+def test_orders_of_one_number_at_two_sites_are_two(ledger):
+    ledger('recording.record', [fact('done'), fact('parked', site='other'), fact('done', key='edx-1')])
+    assert sorted(states(ledger)) == [('EDX-1', 'fulfilled', 1), ('EDX-1', 'parked', 1), ('edx-1', 'fulfilled', 1)]
+
+
+def test_a_message_without_a_key_is_known_by_its_id(ledger):
+    ledger('recording.record', [fact(key='', id='id-7'), fact(key='', id='id-8')])
+    assert sorted(each[0] for each in states(ledger)) == ['id-7', 'id-8']
+
+
+def test_what_a_person_or_a_consumer_does_is_no_attempt(ledger):
+    ledger('recording.record', [fact('parked', attempt=0), fact('resent', NOW + 1, attempt=0)])
+    assert states(ledger) == [('EDX-1', 'trying', 0)]
+
+
+def test_a_full_batch_is_written(ledger):
+    ledger('recording.record', [fact(key=f'EDX-{number}', id=f'id-{number}') for number in range(500)])
+    assert len(states(ledger)) == 500
+
+
+def test_a_fact_of_another_version_is_kept_and_read_by_who_can(ledger):
+    later, now = b'{"version": 2}', fact().as_body()
+    for _ in range(2):
+        ledger('recording.record', aside=[Aside(later, 'why'), Aside(now, 'why')])
+    assert len(ledger('rows', 'SetAside', 'pk')) == 2
+    assert ledger('recording.read_set_aside') == 1
+    assert [bytes(body) for body in ledger('rows', 'SetAside', 'body')] == [later]
+    assert states(ledger) == [('EDX-1', 'fulfilled', 1)]
+
+
+# -- parked messages --------------------------------------------------------------------------------------------------
+
+def test_a_parked_message_is_kept_once_however_often_it_comes(ledger):
+    ledger('recording.record', (), [parcel(), parcel()])
+    ledger('recording.record', (), [parcel()])
+    [found] = ledger('queries.parked')
+    assert (found['id'], found['key'], found['tries'], found['queue']) == ('id-1', 'EDX-1', 3, 'ecommerce.fulfillment')
+    assert found['history'] == ({'at': 1.5, 'reason': 'why'},)
+    assert states(ledger) == [('EDX-1', 'parked', 0)]
+
+
+def test_a_parked_message_brings_the_fact_of_its_run_which_is_counted_once(ledger):
+    told = fact('parked', NOW - 1, seconds=0.5, attempt=4)
+    ledger('recording.record', (), [parcel(fact=told.as_body().decode())])
+    ledger('recording.record', [told], [parcel(fact=told.as_body().decode())])
+    ledger('recording.record', [told, fact('retrying', NOW - 9)])
+    assert states(ledger) == [('EDX-1', 'parked', 2)]
+    assert ledger('rows', 'Attempt', 'outcome', 'attempt') == [('parked', 4), ('retrying', 1)]
+
+
+@pytest.mark.parametrize('found', [None, 7, '', 'x', '{"version": 7}', '\ud800', b'x'], ids=repr)
+def test_what_is_no_fact_on_a_parked_message_is_left_alone(found):
+    assert parcel(fact=found).fact is None
+
+
+def test_a_message_that_is_parked_again_is_another_one(ledger):
+    ledger('recording.record', (), [parcel(), parcel(parked_at=NOW + 1)])
+    assert ledger('queries.count_parked') == 2
+
+
+def test_an_order_that_was_fulfilled_after_its_parking_stays_fulfilled(ledger):
+    ledger('recording.record', [fact('done', NOW + 60)], [parcel()])
+    assert ledger('rows', 'Order', 'state') == ['fulfilled']
+
+
+def test_a_parked_message_belongs_to_the_order_of_its_site(ledger):
+    ledger('recording.record', [fact('parked', NOW - 1)], [parcel()])
+    assert states(ledger) == [('EDX-1', 'parked', 1)]
+
+
+def test_keys_that_differ_in_case_or_in_an_accent_are_different(ledger):
+    keys = ['EDX-1', 'edx-1', 'ÉDX-1', '\N{PARTY POPPER}']
+    ledger('recording.record', [fact(key=key) for key in keys], [parcel(key, key=key) for key in keys])
+    for key in keys:
+        assert [each['key'] for each in ledger('queries.search', key)] == [key]
+        assert [each['id'] for each in ledger('queries.parked', key=key)] == [key]
+
+
+@pytest.mark.parametrize('chosen, ids', [
+    ({}, ['id-1', 'id-2', 'od-3']), ({'key': 'EDX-2'}, ['id-2']), ({'task': 'fulfill_order'}, ['id-1', 'id-2']),
+    ({'task': 'order'}, []), ({'ids': ['id-']}, ['id-1', 'id-2']), ({'ids': ['id-2', 'od-3']}, ['id-2', 'od-3']),
+    ({'limit': 1}, ['id-1'])], ids=str)
+def test_parked_messages_are_chosen_by_key_task_and_the_beginning_of_an_id(ledger, chosen, ids):
+    ledger('recording.record', (), [parcel(), parcel('id-2', NOW + 1, key='EDX-2'),
+                                  parcel('od-3', NOW + 2, key='', task='')])
+    assert [each['id'] for each in ledger('queries.parked', **chosen)] == ids
+
+
+def test_what_is_discarded_is_erased_and_written_down(ledger):
+    ledger('recording.record', (), [parcel(body=b'learner@example.com')])
+    [number] = ledger('rows', 'ParkedMessage', 'pk')
+    assert ledger('queries.body_of', number) == b'learner@example.com'
+    ledger('decisions.discard', number, who='ada', reason='paid back')
+    assert ledger('rows', 'ParkedMessage', 'body', 'headers', 'correlation_id', 'settled') == [
+        (None, '', '', 'discarded')]
+    assert ledger('rows', 'Audit', 'who', 'action', 'reason', 'key', 'message_id') == [
+        ('ada', 'discarded', 'paid back', 'EDX-1', 'id-1')]
+    assert (ledger('rows', 'Order', 'state'), ledger('queries.count_parked')) == (['discarded'], 0)
+    with pytest.raises(Refused, match='is not parked any more: it was discarded'):
+        ledger('decisions.discard', number, who='bob', reason='')
+
+
+@pytest.mark.parametrize('header', [
+    None, 'x', {}, {'id': 'id-1'}, {'id': '', 'parked_at': 1.0}, {'id': 'id-1', 'parked_at': True},
+    {'id': 'id-1', 'parked_at': 1e300}, {'id': 'id-1', 'parked_at': float('nan')}, {'id': 1, 'parked_at': 1.0}],
+    ids=str)
+def test_a_message_that_no_worker_parked_is_no_parcel(header):
+    assert Parcel.of(Raw(b'x', None, None, {NOTES: header} if header is not None else {})) is None
+
+
+def test_whatever_is_in_a_parked_message_is_kept(ledger):
+    strange = Raw(b'\x00\xff', None, None, {
+        'bytes': b'\x00\xff', 'time': datetime(2026, 1, 1, tzinfo=UTC), 'nul': 'a\x00b', 'big': 2 ** 62,
+        'made up': {'__type__': 'nothing', '__value__': 1},
+        NOTES: {'id': 'i\x00d' * 500, 'parked_at': 5, 'key': '\ud800', 'reason': 'a\nb',
+                'history': [{'at': 'x', 'reason': 7}, {'at': 1e300}]}})
+    ledger('recording.record', (), [Parcel.of(strange)])
+    [found] = ledger('queries.parked')
+    assert (found['key'], found['reason'], found['content_type']) == ('?', 'a?b', '')
+    assert found['history'] == ({'at': None, 'reason': ''}, {'at': None, 'reason': ''})
+    assert ledger('queries.body_of', found['number']) == b'\x00\xff'
+    kept = ledger('headers_of', found['number'])
+    assert kept == {name: value for name, value in strange.headers.items() if name != 'made up'}
+
+
+# -- questions --------------------------------------------------------------------------------------------------------
+
+def test_a_search_finds_the_key_or_else_its_beginning_or_the_id_of_a_message(ledger):
+    ledger('recording.record', [fact(), fact(key='EDX-10', id='id-10'), fact(key='EDX-11', id='id-11')])
+    for text, keys in {'EDX-1': ['EDX-1'], 'EDX-': ['EDX-1', 'EDX-10', 'EDX-11'], 'id-10': ['EDX-10'], 'x': [],
+                       '%': [], '': []}.items():
+        assert [each['key'] for each in ledger('queries.search', text)] == keys
+
+
+def test_the_story_of_an_order_has_its_runs_and_what_people_did(ledger):
+    ledger('recording.record', [fact('retrying', NOW - 9), fact('parked', NOW - 5, attempt=2)], [parcel(parked_at=NOW)])
+    [number] = ledger('rows', 'ParkedMessage', 'pk')
+    ledger('decisions.discard', number, who='ada', reason='paid back')
+    story = ledger('queries.story', ledger('rows', 'Order', 'pk')[0])
+    assert [(each['outcome'], each['attempt']) for each in story['tries']] == [('retrying', 1), ('parked', 2)]
+    assert [(each['who'], each['action']) for each in story['decisions']] == [('ada', 'discarded')]
+    assert ledger('queries.story', 0) is None
+
+
+def test_the_story_of_an_order_is_told_in_its_order_and_nothing_twice(ledger):
+    ledger('recording.record', [fact('parked', NOW - 9), fact('resent', NOW - 600, attempt=0)],
+           [parcel(parked_at=NOW - 8)])
+    [number] = ledger('rows', 'ParkedMessage', 'pk')
+    ledger('decisions.discard', number, who='ada', reason='paid back')
+    later = datetime.now(UTC).timestamp() + 1
+    ledger('recording.record', [fact('discarded', later, attempt=0), fact('discarded', later, attempt=0, id='id-2'),
+                              fact('done', later + 5)])
+    events = ledger('events', ledger('rows', 'Order', 'pk')[0])
+    assert [each.get('outcome') or each['who'] for each in events] == ['resent', 'parked', 'ada', 'discarded', 'done']
+    assert events[3]['message_id'] == 'id-2'
+
+
+def test_orders_are_listed_by_state_and_by_how_long_nothing_was_heard_of_them(ledger):
+    ledger('recording.record', [fact('retrying', NOW - 600, key='EDX-1'), fact('retrying', NOW - 60, key='EDX-2'),
+                              fact('done', NOW - 900, key='EDX-3')])
+    cases: list[tuple[list[str], dict[str, object]]] = [
+        (['EDX-3', 'EDX-1', 'EDX-2'], {}), (['EDX-1', 'EDX-2'], {'state': 'waiting'}), ([], {'site': ''}),
+        (['EDX-1'], {'state': 'waiting', 'older_than': 300}), (['EDX-3'], {'older_than': 300, 'limit': 1}),
+        (['EDX-3'], {'task': 'fulfill_order', 'site': 'edx', 'limit': 1})]
+    for keys, chosen in cases:
+        assert [each['key'] for each in ledger('queries.orders', **chosen)] == keys
+
+
+def test_the_summary_counts_what_there_is(ledger):
+    ledger('recording.record', [fact(), fact('retrying', key='EDX-2'), fact('done', NOW - 7200, key='EDX-3')],
+           [parcel(key='EDX-4'), parcel('id-5', key='EDX-5')])
+    found = ledger('queries.summary')
+    assert found['orders'] == {'fulfilled': 2, 'waiting': 1, 'parked': 2}
+    assert (found['parked'], found['parked_by_reason']) == (2, ((TASK, 'the shop failed (500)', 2),))
+    assert found['last_hour'] == {'done': 1, 'retrying': 1}
+    assert found['oldest_parked'].timestamp() == pytest.approx(NOW)
+
+
+# -- what is over -----------------------------------------------------------------------------------------------------
+
+def test_what_is_over_goes_and_what_is_not_stays(ledger):
+    old = NOW - 100 * 86_400
+    ledger('recording.record', [fact('done', old), fact('retrying', old, key='EDX-2'), fact('done', key='EDX-3')],
+           [parcel(key='EDX-4', parked_at=old)])
+    ledger('maintenance.retention', 90)
+    assert sorted(states(ledger)) == [('EDX-2', 'waiting', 1), ('EDX-3', 'fulfilled', 1), ('EDX-4', 'parked', 0)]
+    assert len(ledger('rows', 'Attempt', 'pk')) == 1
+    assert ledger('queries.count_parked') == 1
+
+
+def test_what_is_parked_is_erased_when_the_operator_says_so(ledger):
+    ledger('recording.record', (), [parcel(parked_at=NOW - 100 * 86_400), parcel('id-2', key='EDX-2')])
+    assert sum(ledger('maintenance.retention', 90, 30)) == 1
+    assert ledger('rows', 'ParkedMessage', 'body', 'headers', 'settled')[0] == (None, '', 'erased')
+    assert sorted(ledger('rows', 'Order', 'key', 'state')) == [('EDX-1', 'discarded'), ('EDX-2', 'parked')]
+
+
+def test_an_order_of_which_another_message_is_parked_stays(ledger):
+    old = NOW - 100 * 86_400
+    ledger('recording.record', (), [parcel(parked_at=old), parcel('id-2')])
+    assert sum(ledger('maintenance.retention', 90, 30)) == 1
+    assert states(ledger) == [('EDX-1', 'parked', 0)]
+    ledger('execute', "UPDATE ledger_order SET state = 'fulfilled', last_seen = '2020-01-01 00:00:00'")
+    assert sum(ledger('maintenance.retention', 90)) == 0
+    assert states(ledger) == [('EDX-1', 'fulfilled', 0)]
+
+
+def test_what_was_settled_goes_when_its_time_is_over(ledger):
+    ledger('recording.record', (), [parcel(parked_at=NOW - 9)])
+    ledger('decisions.discard', ledger('rows', 'ParkedMessage', 'pk')[0], who='ada', reason='')
+    ledger('maintenance.retention', 90, now=datetime.now(UTC) + timedelta(days=91))
+    assert [ledger('rows', model, 'pk') for model in ('Order', 'ParkedMessage', 'Audit')] == [[], [], []]
+
+
+# -- what the recorder does by the clock ------------------------------------------------------------------------------
+
+MONDAY = datetime(2026, 11, 23, tzinfo=UTC).timestamp()
+AT_3_30, AT_4_00 = 3.5 * 3600, 4 * 3600.0
+
+
+def test_the_first_look_begins_with_what_was_due_last(ledger):
+    ledger('recording.record', [fact(started=NOW - 100 * 86_400)])
+    assert ledger('chores_at', MONDAY) == {
+        'retention': MONDAY - 86_400 + AT_3_30, 'housekeeping': MONDAY - 86_400 + AT_4_00}
+    assert states(ledger) != []
+
+
+def test_each_is_done_when_it_is_due(ledger):
+    ledger('recording.record', [fact(started=NOW - 100 * 86_400)])
+    sunday = MONDAY + 6 * 86_400
+    assert ledger('chores_at', MONDAY, MONDAY + AT_3_30 - 1) == ledger('chores_at', MONDAY)
+    assert states(ledger) != []
+    assert ledger('chores_at', MONDAY + AT_3_30, sunday + AT_4_00 + 5) == {
+        'retention': sunday + AT_3_30, 'housekeeping': sunday + AT_4_00}
+    assert states(ledger) == []
+
+
+def test_one_that_fails_does_not_stop_the_others_and_is_tried_again(ledger):
+    ledger('chores_at', MONDAY)
+    sunday = MONDAY + 6 * 86_400
+    done = ledger('chores_at', sunday + AT_4_00, broken=RETENTION)
+    assert done == {'retention': MONDAY - 86_400 + AT_3_30, 'housekeeping': sunday + AT_4_00}
+    assert ledger('chores_at', sunday + AT_4_00 + 60) == done
+    assert ledger('failures', RETENTION, sunday + AT_4_00 + 301, 10 * 60) == 2
+    assert ledger('chores_at', sunday + AT_4_00 + 1301)['retention'] == sunday + AT_3_30
+
+
+# -- opening ----------------------------------------------------------------------------------------------------------
+
+def test_the_models_are_those_that_the_migrations_make(ledger):
+    assert ledger('drifted') is False
+
+
+def test_a_ledger_of_another_version_names_the_command(ledger):
+    ledger('setup.require_schema')
+    ledger('execute', "UPDATE django_migrations SET name = '0000_old' WHERE app = 'ledger' AND name = '0001_initial'")
+    try:
+        with pytest.raises(Refused, match=r'newer version .migration 0000_old.*`ecommerce-worker migrate 0002_'):
+            ledger('setup.require_schema')
+        ledger('execute', "UPDATE django_migrations SET app = 'other' WHERE app = 'ledger'")
+        with pytest.raises(Refused, match=r'there is no ledger yet.*`ecommerce-worker migrate`'):
+            ledger('setup.require_schema')
+    finally:
+        ledger('execute', "UPDATE django_migrations SET app = 'ledger' WHERE app = 'other'",
+               "UPDATE django_migrations SET name = '0001_initial' WHERE name = '0000_old'")
+
+
+OPEN = """
+import sys
+from ecommerce_worker.errors import WorkerError
+try:
+    {before}
+    from ecommerce_worker.ledger.setup import open_ledger, require_schema, migrate
+    open_ledger()
+    open_ledger()
+    require_schema()
+except WorkerError as error:
+    print(error)
+"""
+
+
+def opening(before='pass', **given):
+    done = subprocess.run([sys.executable, '-W', 'error', '-c', OPEN.format(before=before)], capture_output=True,
+                          text=True, check=False, env={'PATH': '/usr/bin:/bin', **environment_of(given),
+                                            'PYTHONPATH': str(Path(ecommerce_worker.__file__).parents[1])})
+    assert (done.returncode, done.stderr) == (0, '')
+    return done.stdout
+
+
+def test_a_process_with_another_django_is_refused(tmp_path):
+    before = 'from django.conf import settings; settings.configure(INSTALLED_APPS=[])'
+    assert 'this process has a Django of its own' in opening(before, NAME=str(tmp_path / 'x'))
+
+
+def test_a_ledger_that_is_not_there_is_not_made_by_looking(tmp_path):
+    assert '`ecommerce-worker migrate` makes one' in opening(NAME=str(tmp_path / 'x'))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('given, text', [
+    ({'ENGINE': 'django.db.backends.oracle9'}, "'django.db.backends.oracle9' isn't an available database backend"),
+    ({'ENGINE': 'django.db.backends.postgresql', 'HOST': '/no/such/place', 'NAME': 'x'}, 'the ledger cannot be used')])
+def test_a_database_that_cannot_be_used_is_one_line(given, text):
+    found = opening(**given)
+    assert text in found
+    assert found.count('\n') == 1
+
+
+def test_a_mysql_that_mixes_up_orders_is_refused_with_what_mends_it(mysql):
+    ledger = Ledger(mysql.database)
+    ledger('execute', 'CREATE DATABASE `a-b` COLLATE utf8mb4_general_ci')
+    ledger.close()
+    assert opening(**{**mysql.database, 'NAME': 'a-b'}).endswith(
+        'its collation, utf8mb4_general_ci, mixes up orders: '
+        'ALTER DATABASE `a-b` CHARACTER SET utf8mb4 COLLATE utf8mb4_bin\n')
+
+
+def test_what_a_database_says_is_told_without_the_values_of_a_row(ledger):
+    said = {OperationalError(1213, 'deadlock'): "(1213, 'deadlock')", OperationalError('away\nlearner@'): 'away',
+            DataError(1366, "Incorrect string value: 'learner@'"): 'DataError',
+            IntegrityError(1062, "Duplicate entry 'learner@'"): 'IntegrityError'}
+    assert [ledger('setup.said', error) for error in said] == list(said.values())
+
+
+def test_a_file_is_for_its_owner_only(tmp_path):
+    path = tmp_path / 'deep' / 'ledger.sqlite3'
+    opening('from ecommerce_worker.ledger.setup import migrate; migrate()', NAME=str(path))
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_sqlite_file_is_locked_from_the_beginning_and_written_to_the_disk():
+    found = database({'ENGINE': 'django.db.backends.sqlite3', 'NAME': '~/x.sqlite3', 'OPTIONS': {'timeout': 3}})
+    assert found['NAME'] == str(Path('~/x.sqlite3').expanduser())
+    assert (found['OPTIONS']['transaction_mode'], found['OPTIONS']['timeout']) == ('IMMEDIATE', 3)
+    assert 'journal_mode=WAL' in found['OPTIONS']['init_command']
+
+
+@pytest.mark.parametrize('given', [{'ENGINE': 'django.db.backends.sqlite3', 'NAME': ':memory:'},
+                                   {'ENGINE': 'django.db.backends.postgresql', 'NAME': 'ledger'}])
+def test_what_is_no_file_has_no_path(given):
+    assert path_of(given) is None
+    assert database(given)['NAME'] == given['NAME']

@@ -1,0 +1,96 @@
+"""Facts: what is told of a run, and its form on the wire."""
+
+import contextlib
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ecommerce_worker.errors import Undecodable
+from ecommerce_worker.telemetry import facts
+from ecommerce_worker.telemetry.facts import LAST_SECOND, LENGTHS, OUTCOMES, Fact, read
+from ecommerce_worker.telemetry.run import Told
+
+FACT = Fact('retrying', 1_700_000_000.5, 0.25, 2, 'ecommerce_worker.fulfillment.v1.tasks.fulfill_order', 'id-1',
+            'EDX-1', 'edx', 'ecommerce.fulfillment', 'the shop failed (503)', 503,
+            1_700_000_030.0, 'ecommerce-1@host', 'root-1')
+
+
+def wire(**changed):
+    return json.dumps({**json.loads(FACT.as_body()), **changed}).encode()
+
+
+def test_a_fact_comes_back_as_it_was_sent():
+    assert read(FACT.as_body()) == FACT
+
+
+def test_on_the_wire_a_fact_is_json_with_a_version_and_without_what_is_not_there():
+    body = json.loads(Fact('done', 1.0, fact='0' * 32).as_body())
+    assert body == {'version': 1, 'outcome': 'done', 'started': 1.0, 'seconds': 0.0, 'attempt': 0, 'fact': '0' * 32}
+
+
+def test_two_facts_are_never_the_same():
+    assert Fact('done', 1.0).fact != Fact('done', 1.0).fact
+
+
+@pytest.mark.parametrize('task, key', [
+    ('a.b.fulfill_order', 'retrying.a.b.fulfill_order'), ('', 'retrying.unknown'),
+    ('é' * 200, 'retrying.' + 'é' * 123), ('a.\ud800', 'retrying.a.?')])
+def test_a_fact_is_routed_by_outcome_and_task(task, key):
+    fact = Fact('retrying', 1.0, task=task)
+    assert fact.routing_key == key
+    assert len(fact.routing_key.encode()) <= 255
+
+
+@pytest.mark.parametrize('version', [2, 0, '1', None, True, 1.5])
+def test_a_fact_of_another_version_is_not_read(version):
+    with pytest.raises(Undecodable, match='its version is'):
+        read(wire(version=version))
+
+
+@pytest.mark.parametrize('changed', [
+    {'outcome': 'eaten'}, {'outcome': None}, {'outcome': []}, {'fact': 'x'}, {'fact': None}, {'fact': 7},
+    {'started': -1}, {'started': 'x'}, {'started': True}, {'started': float('nan')}, {'started': float('inf')},
+    {'started': LAST_SECOND + 1}, {'seconds': []}, {'next_try': 1e300}, {'attempt': 2 ** 31}, {'attempt': None},
+    {'status': 10 ** 9}, {'status': 'x'}], ids=str)
+def test_what_a_database_could_not_take_is_no_fact(changed):
+    with pytest.raises(Undecodable):
+        read(wire(**changed))
+
+
+@pytest.mark.parametrize('body', [b'', b'\xff', b'[]', b'null', b'1', b'{}', b'[' * 100_000], ids=repr)
+def test_what_is_no_fact_at_all_is_not_read(body):
+    with pytest.raises(Undecodable):
+        read(body)
+
+
+def test_a_name_that_a_later_worker_adds_is_left_out():
+    assert read(wire(mood='good')) == FACT
+
+
+@pytest.mark.parametrize('name', LENGTHS)
+def test_a_text_is_cut_and_kept_on_one_line(name):
+    found = getattr(read(wire(**{name: 'a\n\x00b\ud800' + 'x' * 5000})), name)
+    assert found.startswith('a??b?x')
+    assert len(found) == LENGTHS[name]
+
+
+@pytest.mark.parametrize('name', LENGTHS)
+def test_a_text_that_is_none_is_empty(name):
+    assert getattr(read(wire(**{name: {'a': 1}})), name) == ''
+
+
+@given(st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text(), lambda each: st.lists(each)
+                    | st.dictionaries(st.sampled_from(['version', 'outcome', 'fact', 'started', 'status']), each)))
+def test_whatever_is_read_either_is_a_fact_or_is_refused(value):
+    with contextlib.suppress(Undecodable):
+        assert read(json.dumps(value).encode()).outcome in OUTCOMES
+
+
+def test_the_next_try_is_told_as_a_delay_and_published_as_a_time():
+    told = Told('retrying', 'a.b', 'id-1', 'EDX-1', 'edx', 2, 0.5, 'why', 30.0, 503, 'q', 'root', 1000.0, 'w@h')
+    fact = told.as_fact()
+    assert (fact.started, fact.seconds, fact.ended, fact.next_try) == (1000.0, 0.5, 1000.5, 1030.5)
+    assert (fact.status, fact.queue, fact.root_id, fact.worker) == (503, 'q', 'root', 'w@h')
+    assert facts.read(fact.as_body()) == fact == told.as_fact()
