@@ -30,6 +30,21 @@ def long_description() -> str:
     return readme.read_text(encoding='utf-8') if readme.exists() else ''
 
 
+# Beyond what a shop needs to publish: what each kind of process imports. The pins are in requirements/production.txt.
+LEDGER = ['Django>=5.2,<6']
+CONSOLE = [*LEDGER, 'django-axes>=8,<9', 'gunicorn>=27,<28', 'whitenoise>=6.7,<7']
+EXTRAS = {
+    # The waiting room of RabbitMQ is made by what came with these.
+    'worker': ['celery>=5.7', 'kombu>=5.7'],
+    'ledger': LEDGER,
+    'console': CONSOLE,
+    'up': [*CONSOLE, 'circus>=0.19,<0.20'],
+    'postgresql': ['psycopg[binary]>=3.2,<4'],
+    'mysql': ['PyMySQL>=1.2,<2'],
+    # A monitor of workers (`ecommerce-worker flower`); 2.2 is the first that can be read-only.
+    'flower': ['flower>=2.2'],
+}
+
 setup(
     name='edx-ecommerce-worker',
     version=version(),
@@ -60,8 +75,7 @@ setup(
         'py.typed', 'email/templates/*.html',
         'console/templates/*.html', 'console/templates/*/*.html', 'console/static/console/*']},
     install_requires=requirements(),
-    # A monitor of workers, for who wants it (`ecommerce-worker flower`); 2.2 is the first that can be read-only.
-    extras_require={'flower': ['flower>=2.2']},
+    extras_require={**EXTRAS, 'all': sorted({needed for extra in EXTRAS.values() for needed in extra})},
     entry_points={'console_scripts': ['ecommerce-worker = ecommerce_worker.cli:main']},
     zip_safe=False,
 )

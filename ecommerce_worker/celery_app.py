@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
+import logging
 import logging.config
+import sys
+from logging.handlers import WatchedFileHandler
 from typing import Any
 
 from celery.signals import (
@@ -20,9 +23,14 @@ from ecommerce_worker import runtime
 from ecommerce_worker.broker import topology
 from ecommerce_worker.broker.app import Application, celery_settings
 from ecommerce_worker.broker.facts import Teller
-from ecommerce_worker.settings import Settings
-from ecommerce_worker.worker import signals  # noqa: F401 - connects them
+from ecommerce_worker.settings import Settings, queue_remarks
+from ecommerce_worker.worker import (
+    command_line,
+    signals,  # noqa: F401 - connects them
+)
 from ecommerce_worker.worker.wakeup import WakeUp
+
+logger = logging.getLogger(__name__)
 
 #: Loggers that say what our own line of a run says better, and the level from which they say more; at INFO, together a
 #: sixth of a worker's CPU, and a stack for each message that is given back.
@@ -36,15 +44,19 @@ def create_app(settings: Settings) -> Application:
     app.config_from_object(celery_settings(settings))
     app.backend_cls = settings.CELERY_RESULT_BACKEND or 'disabled'
     app.steps['worker'].add(WakeUp)
+    command_line.admit(app)
+    command_line.warn(sys.argv[1:])
     return app
 
 
 @setup_logging.connect
-def configure_logging(loglevel: int | str | None = None, **_: Any) -> None:
-    """Configure logging as ``LOGGING`` and ``LOG_LEVEL`` say; a level given on the command line wins."""
+def configure_logging(loglevel: int | str | None = None, logfile: str | None = None, **_: Any) -> None:
+    """Configure logging as ``LOGGING`` and ``LOG_LEVEL`` say; a level or a file given on the command line wins."""
     settings = runtime.current().settings
     if settings.LOGGING:
         logging.config.dictConfig(settings.LOGGING)
+    if logfile:
+        _log_to(logfile)
     for name, level in TOO_TALKATIVE.items():
         logging.getLogger(name).setLevel(level)
     # A number is what Celery says where nobody said anything.
@@ -52,12 +64,34 @@ def configure_logging(loglevel: int | str | None = None, **_: Any) -> None:
     logging.getLogger().setLevel(given)
 
 
+def _log_to(path: str) -> None:
+    """Have a file take what would go to the console; one that is moved away is begun anew."""
+    instead = WatchedFileHandler(path, encoding='utf-8')
+    loggers = [logging.getLogger(), *(it for it in logging.Logger.manager.loggerDict.values()
+                                      if isinstance(it, logging.Logger))]
+    for logger_ in loggers:
+        for handler in [it for it in logger_.handlers if type(it) is logging.StreamHandler]:
+            instead.setLevel(handler.level)
+            instead.setFormatter(handler.formatter)
+            logger_.removeHandler(handler)
+            logger_.addHandler(instead)
+    if not logging.getLogger().handlers:
+        logging.getLogger().addHandler(instead)
+
+
+@celeryd_after_setup.connect
+def name_strange_queues(**_: Any) -> None:
+    """Say at start which queues nobody publishes to, and which ones shops publish to that this worker leaves alone."""
+    for remark in queue_remarks(queue.name for queue in app.amqp.queues.consume_from.values()):
+        logger.warning('%s', remark)
+
+
 @celeryd_after_setup.connect
 def tell_the_ledger(**_: Any) -> None:
     """Publish a fact of each run, on brokers that let the ledger's queue grow no further than it should."""
     current = runtime.current()
     if current.settings.PUBLISH_FACTS and topology.has_waiting_room(app.connection_for_write()):
-        current.listeners.append(Teller(app))
+        current.listeners.append(Teller(app, queue_type=current.settings.QUEUE_TYPE))
 
 
 def _tellers() -> list[Teller]:

@@ -12,7 +12,8 @@
         │   ├── Unreachable      no answer: refused, DNS, TLS, time-out, cut transfer
         │   ├── Held             not asked, because others got no answer: the service is left alone
         │   ├── Throttled        429, or a busy token endpoint
-        │   └── PeerFailure      5xx, or an answer that is none
+        │   ├── PeerFailure      5xx, or an answer that is not the service's own
+        │   └── LocalFailure     not asked, or not to the end: this process lacked something (files, certificates, time)
         └── Rejected         the answer stays the same until somebody changes something
             ├── Unauthorized     401, 403
             └── NotFound         404
@@ -21,12 +22,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import ssl
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 
 class WorkerError(Exception):
     """Base of every error that this package raises on purpose; its text holds no secret and no personal data."""
+
+    #: The status that a command ends with which it reaches.
+    exit_status = 1
 
 
 class Misconfigured(WorkerError):
@@ -83,7 +90,50 @@ class Throttled(Transient):
 
 
 class PeerFailure(Transient):
-    """The peer failed or answered nonsense: ask again, and look into its log if it lasts."""
+    """The peer failed, or somebody else answered in its place: ask again, and look into their logs if it lasts."""
+
+
+class LocalFailure(Transient):
+    """Our own process or machine lacked something, which says nothing about the peer, nor about the message.
+
+    See to the machine; what was asked for is tried again by itself.
+    """
+
+
+#: What a system call fails with that lacks something here, whoever it was about, and what that is.
+_LACKING: Final = {
+    errno.EMFILE: 'this process may open no more files (ulimit -n)',
+    errno.ENFILE: 'this machine may open no more files',
+    errno.ENOSPC: 'the disk is full',
+    errno.EDQUOT: 'the disk quota is used up',
+    errno.EROFS: 'the disk is read-only',
+    errno.EIO: 'the disk fails',
+    errno.ENOMEM: 'memory is used up',
+    errno.ENOBUFS: 'memory for sockets is used up',
+}
+
+
+def lack_behind(error: BaseException) -> str:
+    """What this machine lacks that led to the error, directly or in what it wraps; '' for any other cause."""
+    looked_at: set[int] = set()
+    errors: list[object] = [error]
+    while errors:
+        found = errors.pop()
+        if not isinstance(found, BaseException) or id(found) in looked_at:
+            continue
+        looked_at.add(id(found))
+        # The numbers of ssl's errors are OpenSSL's.
+        if isinstance(found, OSError) and not isinstance(found, ssl.SSLError) and found.errno in _LACKING:
+            return f'{_LACKING[found.errno]} ({errno.errorcode[found.errno]})'
+        errors += [getattr(found, 'reason', None), found.__cause__, found.__context__, *found.args]
+    return ''
+
+
+def local_failure(error: BaseException) -> LocalFailure:
+    """The error that something of this machine's stands for; its text names no path."""
+    number = error.errno if isinstance(error, OSError) else None
+    reason = lack_behind(error) or (os.strerror(number) if number else type(error).__name__)
+    return LocalFailure(f'the worker was hindered on its own machine: {reason}', maybe_done=True)
 
 
 class Rejected(ApiError):

@@ -5,20 +5,24 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator
+from collections.abc import Container, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from ecommerce_worker.clients.circuit import Hold
-from ecommerce_worker.errors import Misconfigured
-from ecommerce_worker.settings import Settings, load
+from ecommerce_worker.errors import Misconfigured, WrongArguments
+from ecommerce_worker.settings import Settings, certificate_problems, load
 from ecommerce_worker.site import Site
 from ecommerce_worker.telemetry import log
 from ecommerce_worker.telemetry.run import Listener, Told
 
 logger = logging.getLogger(__name__)
+
+
+#: The settings that these are made from.
+MADE_FROM: Final = {'mailer': ('EMAIL_VENDOR', 'EMAIL_OPTIONS', 'BRAZE', 'SAILTHRU'), 'purchases': ('SAILTHRU',)}
 
 
 @dataclass
@@ -71,18 +75,28 @@ class Runtime:
         self._lock = threading.Lock()
 
     def site(self, code: str | None = None) -> Site:
-        """The site of that code; one without overrides of its own shares the default site."""
+        """The site of that code; one without overrides of its own shares the default site.
+
+        Codes come with messages: raises :class:`~ecommerce_worker.errors.WrongArguments` for one that is not a text.
+        """
+        if not (code is None or isinstance(code, str)):
+            raise WrongArguments('site_code must be a text')
         settings = self.settings.for_site(code)
         with self._lock:
             # Settings of a site are one object for as long as the process lives, and as many as there are overrides.
             return self._sites.setdefault(id(settings), Site(settings, self.hold))
 
-    def check(self) -> None:
-        """Make sure that whatever is built from settings can be; raises ``Misconfigured`` with all that cannot."""
-        problems: list[str] = []
+    def check(self, spoiled: Container[str] = ()) -> None:
+        """Make sure that whatever is built from settings can be; raises ``Misconfigured`` with all that cannot.
+
+        What is built from a setting that is ``spoiled`` is not looked at: it was said already what is wrong with that.
+        """
+        problems = certificate_problems()
         for code in (None, *self.settings.site_codes):
             site = self.site(code)
             for name in ('mailer', 'purchases') if site.settings.email_vendor else ('purchases',):
+                if any(it in spoiled for it in (*MADE_FROM[name], *(['SITE_OVERRIDES'] if code else []))):
+                    continue
                 try:
                     getattr(site, name)
                 except Misconfigured as error:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import Any
 
 from celery import Celery
 from celery.app.defaults import _TO_NEW_KEY  # the only complete table of old names
 from kombu import Connection
 
-from ecommerce_worker.broker import topology
-from ecommerce_worker.settings import Settings
+from ecommerce_worker.broker import publishing, topology
+from ecommerce_worker.settings import Settings, broker_urls
 
 #: Seconds after which a socket of the broker's that neither takes nor gives anything is given up.
 SOCKET_SECONDS = 15
@@ -42,6 +43,7 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
     """Celery's settings under their present names: ours, overlaid with what the operator set for Celery itself."""
     return {
         'broker_url': settings.BROKER_URL,
+        'broker_use_ssl': _tls(settings),
         'broker_pool_limit': settings.BROKER_POOL_LIMIT,
         'broker_connection_timeout': settings.BROKER_CONNECTION_TIMEOUT,
         'broker_heartbeat': settings.BROKER_HEARTBEAT,
@@ -77,10 +79,29 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
     }
 
 
+def _tls(settings: Settings) -> dict[str, Any] | None:
+    """``BROKER_USE_SSL`` as the transport has it; None leaves it to the URL."""
+    if not settings.BROKER_USE_SSL:
+        return None
+    options = {} if settings.BROKER_USE_SSL is True else dict(settings.BROKER_USE_SSL)
+    verifying = options.pop('cert_reqs', 'required')
+    checking = options.pop('check_hostname', verifying == 'required')
+    mode = ssl.VerifyMode[f'CERT_{verifying.upper()}']
+    if broker_urls(settings)[0].startswith('redis'):
+        return {'ssl_cert_reqs': mode, 'ssl_check_hostname': checking,
+                **{f'ssl_{name}': value for name, value in options.items()}}
+    if not checking:
+        options.pop('server_hostname', None)
+    elif len(broker_urls(settings)) == 1:
+        # None: kombu takes the host of the URL; of several it would take the first for all.
+        options.setdefault('server_hostname', None)
+    return {**options, 'cert_reqs': mode}
+
+
 def _transport_options(settings: Settings) -> dict[str, Any]:
     if str(settings.BROKER_URL).startswith(('redis', 'sentinel')):
         # Every ten seconds it is looked for what killed workers had in hand.
-        return {'visibility_timeout': topology.VISIBILITY_TIMEOUT, 'unacked_restore_throttle': 1}
+        return {'visibility_timeout': publishing.VISIBILITY_TIMEOUT, 'unacked_restore_throttle': 1}
     if not str(settings.BROKER_URL).startswith(('amqp', 'pyamqp', '[')):
         return {}
     return {'confirm_publish': True, 'connect_timeout': settings.BROKER_CONNECTION_TIMEOUT,

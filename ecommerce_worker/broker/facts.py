@@ -53,8 +53,9 @@ class NotConfirmed(Exception):
 class Publisher:
     """A connection of its own for facts, opened when it is needed; for one thread."""
 
-    def __init__(self, app: Celery) -> None:
+    def __init__(self, app: Celery, queue_type: str = 'classic') -> None:
         self._app = app
+        self._queue_type = queue_type
         self._connection: Any = None
         self._channel: Any = None
         self._tag = 0
@@ -112,8 +113,9 @@ class Publisher:
 class Teller:
     """A listener that publishes what it is told from a thread of its own, which the first telling starts."""
 
-    def __init__(self, app: Celery, *, bound: int = BOUND) -> None:
+    def __init__(self, app: Celery, *, bound: int = BOUND, queue_type: str = 'classic') -> None:
         self._app = app
+        self._queue_type = queue_type
         self._bound = bound
         self.begin()
 
@@ -156,7 +158,7 @@ class Teller:
                 self._thread.start()
 
     def _run(self) -> None:
-        publisher, delay = Publisher(self._app), SHORTEST
+        publisher, delay = Publisher(self._app, self._queue_type), SHORTEST
         while True:
             self._wake.wait()
             self._wake.clear()

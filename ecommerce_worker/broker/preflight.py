@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,11 +30,11 @@ KEEPS_MESSAGES = ('amqp', 'redis')
 
 
 class BrokerUnusable(WorkerError):
-    """The broker cannot be used: the text says why and what to do; ``status`` is the exit status to end with."""
+    """The broker cannot be used: the text says why and what to do; ``exit_status`` is what to end with."""
 
-    def __init__(self, message: str, status: int = EX_UNAVAILABLE) -> None:
+    def __init__(self, message: str, exit_status: int = EX_UNAVAILABLE) -> None:
         super().__init__(message)
-        self.status = status
+        self.exit_status = exit_status
 
 
 def import_tasks(app: Celery, settings: Settings) -> None:
@@ -71,19 +72,22 @@ def connect(app: Celery, settings: Settings) -> Connection:
         connection.ensure_connection(max_retries=1, interval_start=0, timeout=settings.BROKER_CONNECTION_TIMEOUT * 2)
     except (OSError, KombuError, *transport.connection_errors, *transport.channel_errors) as error:
         connection.release()
-        raise _unusable(error, url) from None
+        raise _unusable(error, url, settings) from None
     return connection
 
 
-def _unusable(error: BaseException, url: Any) -> BrokerUnusable:
+def _unusable(error: BaseException, url: Any, settings: Settings) -> BrokerUnusable:
     cause = error.__cause__ or error
     if isinstance(cause, AccessRefused):
         return BrokerUnusable(f'the broker refuses the login of {url}: look at the user and its password', EX_NOPERM)
     if isinstance(cause, NotAllowed):
         return BrokerUnusable(f'the broker refuses {url}: its virtual host does not exist or is not permitted to the '
                               'user (rabbitmqctl list_permissions)', EX_NOPERM)
-    return BrokerUnusable(f'the broker at {url} cannot be reached ({cause}): is it running, is BROKER_URL right?  '
-                          '`make rabbitmq` starts one for development')
+    if isinstance(cause, ssl.SSLError):
+        why = getattr(cause, 'verify_message', '') or cause.reason or cause
+        return BrokerUnusable(f'no TLS connection to the broker at {url}: {why}; look at BROKER_USE_SSL')
+    hint = '  `make rabbitmq` starts one for development' if settings.ALLOW_INSECURE_SECRETS else ''
+    return BrokerUnusable(f'the broker at {url} cannot be reached ({cause}): is it running, is BROKER_URL right?{hint}')
 
 
 @contextmanager
@@ -115,7 +119,7 @@ def wait(app: Celery, settings: Settings, seconds: float, say: Callable[[str], N
         try:
             connect(app, settings).release()
         except BrokerUnusable as error:
-            if error.status != EX_UNAVAILABLE or time.monotonic() > deadline:
+            if error.exit_status != EX_UNAVAILABLE or time.monotonic() > deadline:
                 raise
             if not said:
                 say(f'waiting up to {seconds:g} s: {error}')

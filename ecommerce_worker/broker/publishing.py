@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -18,8 +18,8 @@ from kombu.utils.json import dumps
 from ecommerce_worker.broker.notes import NOTES, Notes
 from ecommerce_worker.broker.topology import BITS, FACTS, PARKED, declare_facts, has_waiting_room, level
 from ecommerce_worker.broker.wire import Call, Raw
-from ecommerce_worker.errors import NotPublished, WrongArguments
-from ecommerce_worker.telemetry.facts import Fact
+from ecommerce_worker.errors import NotPublished, WorkerError, WrongArguments
+from ecommerce_worker.telemetry.facts import Fact, shortened
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -27,10 +27,15 @@ if TYPE_CHECKING:
 #: How long, in seconds, a worker holds a message at once for a broker that cannot delay it, and after how many such a
 #: broker takes a worker for dead that has not acknowledged: longer than a wait and a run together.
 LONGEST_HELD: Final = 900
+VISIBILITY_TIMEOUT: Final = 3600
 
 #: How long a publish may take, in seconds, before its original is given back: a broker short of disk takes nothing
 #: until it has some again.  Less than the half hour after which RabbitMQ takes the original back itself.
 CONFIRM_SECONDS: Final = 600
+
+
+class UnknownQueue(WorkerError):
+    """A parked message names no queue of ours to send it to: add that queue to QUEUES, or publish the order anew."""
 
 
 def tell(connection: Connection, fact: bytes, routing_key: str) -> None:
@@ -93,12 +98,18 @@ def park(app: Celery, raw: Raw, notes: Notes, *, task: str, id: str, key: str, r
     publish(app, kept, lambda connection: ('', PARKED))  # noqa: ARG005
 
 
-def unpark(app: Celery, raw: Raw) -> None:
+def unpark(app: Celery, raw: Raw, known: Container[str]) -> None:
     """Send a parked message to the queue that it came from, as new, but known to have been tried before.
 
-    Raises :class:`~ecommerce_worker.errors.NotPublished`.
+    Raises :class:`~ecommerce_worker.errors.NotPublished`, or :class:`UnknownQueue` for a queue that is not among
+    the ``known`` ones: what is written on a message may be of anybody's hand.
     """
     notes, header = Notes.of(raw.headers), raw.headers.get(NOTES, {})
+    if not notes.queue:
+        raise UnknownQueue('it does not say which queue it came from: it stays parked; publish the order anew')
+    if notes.queue not in known:
+        raise UnknownQueue(f'it names the queue {shortened(notes.queue, 100)}, which QUEUES does not: it stays parked; '
+                           'if that queue is one of yours, add it to QUEUES, else publish the order anew')
     fresh = Notes(queue=notes.queue, resent=True, history=notes.history)
     headers = {**without_traces(raw.headers), NOTES: fresh.as_header()}
     content_type = header.get('content_type') if isinstance(header, Mapping) else raw.content_type

@@ -21,7 +21,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import kombu
 from kombu import Connection, Exchange, Queue
+
+from ecommerce_worker.errors import WorkerError
 
 #: The queue of messages that wait for a person.
 PARKED: Final = 'ecommerce.parked'
@@ -47,7 +50,9 @@ _DELIVERY = f'{PREFIX}_celery_delayed_delivery'
 #: The queue of the messages without a route, and the exchange and key under which Celery 3.1 publishes them.
 _DEFAULT_QUEUE, _DEFAULT_EXCHANGE = 'ecommerce.default', 'ecommerce'
 
-VISIBILITY_TIMEOUT: Final = 3600
+
+class KombuTooOld(WorkerError):
+    """The kombu installed here can publish, as a shop does, but not make the waiting room: install a newer one."""
 
 
 def level(number: int) -> str:
@@ -108,9 +113,13 @@ def declare(connection: Connection, queues: Iterable[Queue]) -> None:
                 queue.bind(channel).bind_to(_DEFAULT_EXCHANGE, routing_key=_DEFAULT_EXCHANGE)
         if not has_waiting_room(connection):
             return
-        from kombu.transport.native_delayed_delivery import (  # since kombu 5.7, which the shop need not have
-            declare_native_delayed_delivery_exchanges_and_queues,
-        )
+        try:
+            from kombu.transport.native_delayed_delivery import (  # since kombu 5.5, which the shop need not have
+                declare_native_delayed_delivery_exchanges_and_queues,
+            )
+        except ImportError:
+            raise KombuTooOld(f'the worker needs kombu 5.7 or newer, and {kombu.__version__} is installed here: '
+                              "pip install 'edx-ecommerce-worker[worker]'") from None
         declare_native_delayed_delivery_exchanges_and_queues(connection, 'quorum', prefix=PREFIX)
         for queue in queues:
             # Exactly as many words as there are bits: '#.fulfillment' would catch 'ecommerce.fulfillment' too.

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import sys
-from importlib.util import find_spec
 
 import click
 
 from ecommerce_worker import runtime
-from ecommerce_worker.cli.output import fail, plainly
+from ecommerce_worker.cli.output import needs, plainly
 from ecommerce_worker.cli.root import main
 
 
 @main.command(context_settings={'ignore_unknown_options': True, 'help_option_names': ['--help']})
 @click.argument('options', nargs=-1, type=click.UNPROCESSED, metavar='[FLOWER OPTIONS]...')
+@needs('flower', 'flower')
 @plainly
 def flower(options: tuple[str, ...]) -> None:
     """Serve Flower, Celery's own monitor of workers, on loopback and read-only, until told to stop.
@@ -21,8 +21,6 @@ def flower(options: tuple[str, ...]) -> None:
     Flower is installed apart.  Options go to it and overrule ours: `--address=127.0.0.1`, `--read_only=true`, and
     `--enable_events=false`, for events show what tasks were called with, and that is personal data.
     """
-    if find_spec('flower') is None:
-        fail("Flower is not installed here; pip install 'flower>=2.2' installs it")
     from celery.bin.celery import celery
 
     runtime.current()

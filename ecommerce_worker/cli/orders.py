@@ -8,13 +8,15 @@ from typing import Any
 import click
 
 from ecommerce_worker import runtime
-from ecommerce_worker.cli.output import counted, fail, plainly, table
+from ecommerce_worker.cli.options import DURATION
+from ecommerce_worker.cli.output import counted, fail, needs, plainly, table
 from ecommerce_worker.cli.resources import opened_ledger
 from ecommerce_worker.cli.root import main
 
 
 @main.command()
 @click.argument('target', default='')
+@needs('ledger', 'django')
 @plainly
 def migrate(target: str) -> None:
     """Make the ledger, or bring it up to date (back to the migration TARGET, for a version to go back to)."""
@@ -32,6 +34,7 @@ def orders() -> None:
 
 @orders.command('show')
 @click.argument('key')
+@needs('ledger', 'django')
 @plainly
 def show_order(key: str) -> None:
     """Show all that the ledger knows of an order: its number, or the id of its message."""
@@ -67,20 +70,16 @@ def _event(it: Any) -> tuple[Any, ...]:
 @orders.command('list')
 @click.option('--state', type=click.Choice(['fulfilled', 'waiting', 'parked', 'trying', 'discarded']),
               help='Only those in this state.')
-@click.option('--older-than', default='0s', help='Only those of which nothing was heard for so long, such as 1h.')
+@click.option('--older-than', default='0s', type=DURATION,
+              help='Only those of which nothing was heard for so long, such as 1h.')
 @click.option('--task', default='', help='Only those of this task; the end of its name will do.')
 @click.option('--site', help='Only those of this site.')
 @click.option('--limit', default=100, show_default=True, help='Show so many at most.')
+@needs('ledger', 'django')
 @plainly
-def list_orders(state: str | None, older_than: str, task: str, site: str | None, limit: int) -> None:
+def list_orders(state: str | None, older_than: float, task: str, site: str | None, limit: int) -> None:
     """List orders, those first of which nothing was heard for longest."""
-    from ecommerce_worker.durations import seconds
-
-    try:
-        age = seconds(older_than) if older_than != '0s' else 0
-    except ValueError as error:
-        fail(f'--older-than must be {error}', 2)
-    _orders(opened_ledger().orders(state=state or '', older_than=age, task=task, site=site, limit=limit))
+    _orders(opened_ledger().orders(state=state or '', older_than=older_than, task=task, site=site, limit=limit))
 
 
 def _orders(entries: Iterable[Any]) -> None:

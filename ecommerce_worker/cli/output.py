@@ -6,13 +6,12 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from importlib.util import find_spec
 from typing import Any, NoReturn
 
 import click
 
 from ecommerce_worker.errors import Misconfigured, WorkerError
-
-LEVELS = ('DEBUG', 'INFO', 'WARNING', 'ERROR', 'CRITICAL')
 
 
 def fail(message: str, status: int = 1) -> NoReturn:
@@ -33,21 +32,31 @@ def plainly(command: Callable[..., Any]) -> Callable[..., Any]:
             fail(f'{counted(len(error.problems), "problem")} in the configuration; '
                  '`ecommerce-worker check` shows all of it')
         except WorkerError as error:
-            fail(str(error), getattr(error, 'status', 1))
+            fail(str(error), error.exit_status)
 
     return run
 
 
-def leveled(command: Callable[[str | None], Any]) -> Callable[..., Any]:
-    """The command takes what it logs: a level, or None for what is configured."""
-    @click.option('--debug', is_flag=True, help='Log everything.')
-    @click.option('--loglevel', metavar='LEVEL', type=click.Choice(LEVELS, case_sensitive=False),
-                  help=f'Log this and what is worse: {", ".join(LEVELS)}.  LOG_LEVEL if not given.')
-    @wraps(command)
-    def run(debug: bool, loglevel: str | None) -> Any:
-        return command('DEBUG' if debug else loglevel)
+def needs(extra: str, *modules: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The command ends with one line where not all of these are installed; ``extra`` is what brings them."""
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(command)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            if missing := [name for name in modules if not _is_installed(name)]:
+                fail(f"this needs {', '.join(missing)}, which is not installed here: "
+                     f"pip install 'edx-ecommerce-worker[{extra}]'")
+            return command(*args, **kwargs)
 
-    return run
+        return run
+
+    return decorate
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ValueError:  # in sys.modules, but nothing that was imported
+        return False
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -121,15 +122,18 @@ def resend(ids: tuple[str, ...], order: str | None, task: str | None, everything
 
     A worker asks the shop how the order stands before it does anything.
     """
+    from ecommerce_worker.broker import publishing
+
     _say_which(ids, order, task, everything)
     count = stuck = 0
     with _parked(order, task, ids, reason) as messages:
         for it in _meant(messages, ids) if ids else messages:
-            if not it.queue:
+            try:
+                it.resend()
+            except publishing.UnknownQueue as error:
                 stuck += 1
-                click.echo(f'{it.id[:8]} does not say which queue it came from; it stays', err=True)
+                click.echo(f'{it.id[:8]} {error}', err=True)
                 continue
-            it.resend()
             count += 1
             click.echo(f'{it.id[:8]} {it.key or "-"} sent to {it.queue}')
     if not (count or stuck):
@@ -196,4 +200,8 @@ def _parked(order: str | None, task: str | None, ids: tuple[str, ...] = (), reas
 
 
 def _who() -> str:
-    return f'{getpass.getuser()}@{socket.gethostname()}'
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError, ImportError):  # a number without a name, as containers have it
+        user = f'uid {os.getuid()}'
+    return f'{user}@{socket.gethostname()}'

@@ -10,7 +10,8 @@ from itertools import zip_longest
 import click
 
 from ecommerce_worker import runtime, settings
-from ecommerce_worker.cli.output import fail, leveled, plainly
+from ecommerce_worker.cli.options import DURATION, leveled
+from ecommerce_worker.cli.output import fail, needs, plainly
 from ecommerce_worker.cli.resources import application
 from ecommerce_worker.cli.root import main
 
@@ -18,7 +19,7 @@ from ecommerce_worker.cli.root import main
 # Celery's short options take their value without a space (-Qhigh), so none of ours may be short.
 @main.command(context_settings={'ignore_unknown_options': True, 'help_option_names': ['--help']})
 @click.option('--debug', is_flag=True, help='Log everything.')
-@click.option('--wait', default=0.0, metavar='SECONDS', help='Wait so long for a broker that is still booting.')
+@click.option('--wait', default='0s', type=DURATION, help='Wait so long for a broker that is still booting.')
 @click.argument('celery_options', nargs=-1, type=click.UNPROCESSED, metavar='[CELERY OPTIONS]...')
 @plainly
 def worker(debug: bool, wait: float, celery_options: tuple[str, ...]) -> None:
@@ -36,6 +37,7 @@ def worker(debug: bool, wait: float, celery_options: tuple[str, ...]) -> None:
     from celery.bin.celery import celery
 
     from ecommerce_worker.broker import preflight
+    from ecommerce_worker.worker import command_line
 
     if '-h' in celery_options:
         click.echo(click.get_current_context().get_help())
@@ -43,6 +45,9 @@ def worker(debug: bool, wait: float, celery_options: tuple[str, ...]) -> None:
     for option in ('--purge', '--discard'):
         if option in celery_options:
             fail(f'{option} would destroy orders; see `ecommerce-worker queues purge`', 2)
+    if any(option in celery_options for option in command_line.DETACHED):
+        fail('-D: leave the background to systemd, supervisor or a container; `celery -A ecommerce_worker worker -D '
+             '--logfile FILE` goes there by itself', 2)
     conf = runtime.current().settings
     runtime.current().check()
     app = application()
@@ -80,6 +85,7 @@ def _said(options: tuple[str, ...], short: str, long: str) -> str | None:
 
 @main.command()
 @leveled
+@needs('ledger', 'django')
 @plainly
 def recorder(level: str | None) -> None:
     """Write facts and parked messages into the ledger, until told to stop."""
@@ -111,6 +117,7 @@ def beat(level: str | None) -> None:
 
 @main.command()
 @click.option('--debug', is_flag=True, help='Log everything.')
+@needs('up', 'circus', 'django', 'axes', 'gunicorn', 'whitenoise')
 @plainly
 def up(debug: bool) -> None:
     """Run recorder, worker, console and beat of a small site together, until told to stop.

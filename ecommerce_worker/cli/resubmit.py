@@ -7,19 +7,10 @@ import sys
 import click
 
 from ecommerce_worker import runtime
+from ecommerce_worker.cli.options import DURATION
 from ecommerce_worker.cli.output import counted, plainly, table
 from ecommerce_worker.cli.resources import application
 from ecommerce_worker.cli.root import main
-
-
-def _duration(context: click.Context, option: click.Parameter, given: str) -> float:  # noqa: ARG001
-    """The seconds of an option such as 15m."""
-    from ecommerce_worker.durations import seconds
-
-    try:
-        return seconds(given)
-    except ValueError as error:
-        raise click.BadParameter(f'this must be {error}') from None
 
 
 @main.command()
@@ -27,11 +18,11 @@ def _duration(context: click.Context, option: click.Parameter, given: str) -> fl
               help='Only this order, whatever its age; repeatable.')
 @click.option('--site', 'sites', multiple=True, metavar='CODE',
               help='Only the orders of this site, - for the one without a code; repeatable.')
-@click.option('--since', default='2d', show_default=True, callback=_duration,
+@click.option('--since', default='2d', show_default=True, type=DURATION,
               help='Only orders placed within this time.')
-@click.option('--grace', default='15m', show_default=True, callback=_duration,
+@click.option('--grace', default='15m', show_default=True, type=DURATION,
               help='Leave orders younger than this to the shop.')
-@click.option('--delay', default='2m', show_default=True, callback=_duration,
+@click.option('--delay', default='2m', show_default=True, type=DURATION,
               help='Let what is published wait so long before it runs.')
 @click.option('--limit', type=click.IntRange(min=1), help='Publish so many at most, the oldest first.')
 @click.option('--look-into-queues', is_flag=True,
@@ -49,7 +40,8 @@ def resubmit(numbers: tuple[str, ...], sites: tuple[str, ...], since: float, gra
     """
     from ecommerce_worker.resubmit import run as resubmitting
     from ecommerce_worker.resubmit.known import memory_of
-    from ecommerce_worker.resubmit.names import HEAD, Wanted
+    from ecommerce_worker.resubmit.names import Wanted
+    from ecommerce_worker.resubmit.report import HEAD
 
     wanted = Wanted(numbers, sites, since, grace, delay, limit, dry_run, look_into_queues)
     report = resubmitting.resubmit(application(), wanted, memory_of(runtime.current().settings),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ecommerce_worker import runtime, settings
+from ecommerce_worker.cli.options import DURATION
 from ecommerce_worker.cli.output import counted, plainly, table
 from ecommerce_worker.cli.resources import connected, opened_ledger
 from ecommerce_worker.cli.root import main
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 
 @main.command()
-@click.option('--timeout', default=1.0, show_default=True, help='Seconds to wait for the answers of workers.')
+@click.option('--timeout', default='1s', show_default=True, type=DURATION,
+              help='Wait so long for the answers of workers.')
 @click.option('--fail-on-parked', is_flag=True, help='Parked messages are trouble too, for a monitor that should tell.')
 @plainly
 def status(timeout: float, fail_on_parked: bool) -> None:
@@ -105,13 +107,16 @@ def _beat_state(app: Celery, conf: settings.Settings) -> tuple[str, list[str]]:
     wanted = [entry for entry in entries(conf) if not entry.is_the_recorders]
     if not wanted:
         return '', []
+    shipped = all(checks.is_shipped(conf, it.name) for it in wanted)
     try:
         firings = stores.firings_of(conf)
         ticked = firings.ticked()
-        if ticked is None and all(checks.is_shipped(conf, it.name) for it in wanted):
+        if ticked is None and shipped:
             return '', []
         # Where there never was a beat nothing was fired, and there may be no file to look into.
         troubles = _overdue(app, conf, firings) if ticked else []
+    except Misconfigured as error:  # no file to look into
+        return ('', []) if shipped else (str(error), [])
     except WorkerError as error:
         return str(error), []
     if ticked is None or time.time() - ticked > checks.ALIVE_SECONDS:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from ecommerce_worker.clients.http import Api
@@ -54,8 +54,8 @@ class Ecommerce:
         self._fulfillment_read_timeout = fulfillment_read_timeout
 
     def status(self, number: str) -> str:
-        """The order's status, such as ``Open`` or ``Complete``."""
-        return self._status_in(self._api.request('GET', f'orders/{_in_path(number)}/'))
+        """The order's status, such as ``Open`` or ``Complete``; raises :class:`~ecommerce_worker.errors.ApiError`."""
+        return self._status_in(self._api.request('GET', f'orders/{_in_path(number)}/'), number)
 
     def orders(self, following: Mapping[str, str] | None = None) -> Page:
         """A page of the orders that we may see: all of this site's if our user is staff, else our own, which are none.
@@ -74,6 +74,8 @@ class Ecommerce:
     def fulfill(self, number: str, *, email_opt_in: bool) -> None:
         """Have the order fulfilled; raises :class:`~ecommerce_worker.errors.Skip` if there is nothing to fulfil.
 
+        Only the shop's own word counts: an answer with this order in it, and its status.  Anything else, whatever the
+        HTTP status, is a :class:`~ecommerce_worker.errors.PeerFailure`.
         The shop calls the LMS up to 7 seconds for each line of the order before it answers, so this call waits
         longer than others.
         """
@@ -84,9 +86,24 @@ class Ecommerce:
                 read_timeout=self._fulfillment_read_timeout)
         except Rejected as error:
             if error.status == 406:
-                raise Skip('the shop has nothing left to fulfil in it (406)') from None
+                self._settled(number)
             raise
-        self._status_in(answer)
+        if (status := self._status_in(answer, number)) != COMPLETE:
+            raise PeerFailure(f'{self._api.peer} answered 200, but has the order as {status}', status=200,
+                              maybe_done=True)
+
+    def _settled(self, number: str) -> NoReturn:
+        """Say what a 406 to a fulfilment stands for: anybody on the way may answer one, so the shop is asked."""
+        try:
+            status = self.status(number)
+        except Rejected as error:
+            raise PeerFailure(f'{self._api.peer} answered 406, and does not say how the order stands: {error}',
+                              status=406, retry_after=error.retry_after, maybe_done=True) from None
+        if status in FULFILLABLE:
+            raise PeerFailure(f'{self._api.peer} answered 406, but has the order as {status}; is a firewall or a proxy '
+                              'in between?', status=406, maybe_done=True)
+        raise Skip('the shop has nothing left to fulfil in it (406)'
+                   + ('' if status == COMPLETE else f': it is {status}'))
 
     def report_assignment_email(self, offer_assignment_id: int | str, send_id: str) -> None:
         """Have the shop note that the mail of an assignment was accepted; ``send_id`` is the vendor's name for it.
@@ -111,10 +128,15 @@ class Ecommerce:
             raise PeerFailure(f'{self._api.peer} answered with JSON that is no course', status=200)
         return found
 
-    def _status_in(self, answer: Any) -> str:
-        if not isinstance(answer, dict):
-            raise PeerFailure(f'{self._api.peer} answered with JSON that is no order', status=200, maybe_done=True)
-        return str(answer.get('status'))
+    def _status_in(self, answer: Any, number: str) -> str:
+        """The status in the shop's JSON of this very order; anything else is not the shop's own word on it."""
+        if not isinstance(answer, dict) or answer.get('number') != number:
+            raise PeerFailure(f'{self._api.peer} answered with JSON that is not this order', status=200,
+                              maybe_done=True)
+        status = answer.get('status')
+        if not isinstance(status, str) or not status:
+            raise PeerFailure(f'{self._api.peer} answered with an order without a status', status=200, maybe_done=True)
+        return ''.join(letter if letter.isprintable() else '?' for letter in status[:50])
 
 
 def _order(found: Any) -> Order:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -12,12 +13,13 @@ from urllib.parse import urlsplit
 import requests
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
-from urllib3.exceptions import HTTPError, NameResolutionError, NewConnectionError
+from urllib3.exceptions import HTTPError, NewConnectionError
 
 from ecommerce_worker import __version__
 from ecommerce_worker.clients.circuit import Hold
 from ecommerce_worker.errors import (
     ApiError,
+    LocalFailure,
     NotFound,
     PeerFailure,
     Rejected,
@@ -25,10 +27,13 @@ from ecommerce_worker.errors import (
     Transient,
     Unauthorized,
     Unreachable,
+    lack_behind,
 )
 
 #: The longest answer that is read, in bytes; an order's JSON has some kilobytes.
 LARGEST_ANSWER = 4 * 1024 * 1024
+
+_NO_CERTIFICATES = 'its certificates cannot be read (REQUESTS_CA_BUNDLE; `ecommerce-worker check`)'
 
 
 class Signer(Protocol):
@@ -99,7 +104,21 @@ def error_for(response: requests.Response, peer: str = 'the service') -> ApiErro
             kind, meaning = Rejected, f'redirects to {host}; the configured address is not the right one'
         case _:
             kind, meaning = Rejected, 'refuses it'
-    return kind(f'{peer} {meaning} ({status})', status=status, retry_after=wait, answer=_json(response))
+    answer = _json(response)
+    if issubclass(kind, Rejected) and status >= 400 and answer is None and response.content:
+        return _of_another(response, peer, wait)
+    return kind(f'{peer} {meaning} ({status})', status=status, retry_after=wait, answer=answer)
+
+
+def _of_another(response: requests.Response, peer: str, wait: float | None = None) -> PeerFailure:
+    """The error that the answer of a firewall, a proxy or a maintenance page stands for, whatever its status.
+
+    The service itself answers in JSON, or with nothing.
+    """
+    kind = response.headers.get('Content-Type', 'something').partition(';')[0]
+    return PeerFailure(
+        f'{peer} answered {response.status_code} with {kind} instead of JSON; is a proxy, a firewall or a login page '
+        'in between?', status=response.status_code, retry_after=wait, maybe_done=True)
 
 
 def _host(url: str) -> str:
@@ -120,19 +139,30 @@ def _json(response: requests.Response) -> Any:
 def error_without_answer(error: requests.RequestException, peer: str = 'the service') -> Transient:
     """The error that a request without a (whole) answer stands for; its text names no URL, which may hold secrets."""
     cause = getattr(error.args[0] if error.args else None, 'reason', None)
+    if lack := lack_behind(error):
+        return LocalFailure(f'{peer} could not be asked: {lack}')
     if isinstance(error, requests.ConnectTimeout):
         return Unreachable(f'{peer} could not be connected to in time')
     if isinstance(error, requests.Timeout):
         return Unreachable(f'{peer} did not answer in time', maybe_done=True)
     if isinstance(error, requests.exceptions.SSLError):
+        if isinstance(_origin(error), FileNotFoundError | PermissionError | IsADirectoryError):
+            return LocalFailure(f'{peer} could not be asked: {_NO_CERTIFICATES}')
         return Unreachable(f'{peer}: no TLS connection, look at its certificate')
-    if isinstance(cause, NameResolutionError):
+    if isinstance(cause, NewConnectionError) and isinstance(_origin(cause), socket.gaierror):
         return Unreachable(f'{peer}: its host name could not be resolved')
     if isinstance(cause, NewConnectionError):
         return Unreachable(f'{peer} refused the connection')
     if isinstance(error, requests.exceptions.ProxyError):
         return Unreachable(f'{peer}: the proxy on the way there failed')
     return Unreachable(f'{peer} broke off the connection', maybe_done=True)
+
+
+def _origin(error: BaseException) -> BaseException:
+    """What was raised first, where others were raised from it; urllib3 before 2 has no class for a name not found."""
+    while found := error.__cause__ or error.__context__:
+        error = found
+    return error
 
 
 class Api:
@@ -173,10 +203,7 @@ class Api:
         try:
             return response.json()
         except (ValueError, RecursionError):
-            kind = response.headers.get('Content-Type', 'nothing').partition(';')[0]
-            raise PeerFailure(
-                f'{self.peer} answered {response.status_code} with {kind} instead of JSON; is a proxy or a login '
-                'page in between?', status=response.status_code, maybe_done=True) from None
+            raise _of_another(response, self.peer) from None
 
     def close(self) -> None:
         """Close the connections that are kept; the next request opens new ones."""
@@ -215,6 +242,9 @@ class Api:
         except HTTPError as error:
             # Not all of urllib3's errors are turned into errors of requests.
             raise error_without_answer(requests.ConnectionError(error), self.peer) from None
+        except OSError as error:
+            # A file of certificates that is missing, say; what it raises about the peer was caught above.
+            raise LocalFailure(f'{self.peer} could not be asked: {lack_behind(error) or _NO_CERTIFICATES}') from None
         return response
 
 

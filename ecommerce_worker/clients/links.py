@@ -8,7 +8,7 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from contextlib import closing
 from typing import Any
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
@@ -191,7 +191,7 @@ def _first(places: list[tuple[int, Any]], deadline: float) -> _Plain:
     raise OSError
 
 
-def check_link(url: str, what: str) -> None:
+def check_link(url: str, what: str, hosts: Container[str]) -> None:
     """Raise for a link that is none to a public host: vendors follow it, and its receivers may."""
     try:
         parts = urlsplit(url)
@@ -206,7 +206,7 @@ def check_link(url: str, what: str) -> None:
         raise WrongArguments(f'{what} holds characters that no URL has')
     if '@' in parts.netloc:
         raise WrongArguments(f'{what} holds a user name or a password')
-    if not _is_public(host):
+    if host not in hosts and not _is_public(host):
         raise WrongArguments(f'{what} leads to a host that is not on the Internet')
 
 

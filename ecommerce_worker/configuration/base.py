@@ -45,6 +45,16 @@ BROKER_HEARTBEAT: float = 10.0
 # How often within BROKER_HEARTBEAT the connection is looked at.
 BROKER_HEARTBEAT_CHECKRATE: float = 2
 
+# TLS to the broker. True: its certificate must be signed by an authority that this machine trusts. A mapping says more:
+#   ca_certs         a file of certificates in PEM format; the broker's must be signed by one of these
+#   certfile, keyfile   our own certificate and its key, where the broker wants one
+#   cert_reqs        'required' (if not given), 'optional', or 'none', which trusts whoever answers: for a development
+#   check_hostname   false: the certificate may be of another host than the one in BROKER_URL
+#   server_hostname  RabbitMQ only: the host that it is of, where it is not the one in BROKER_URL
+#   ciphers          as OpenSSL names them
+# Celery's spellings are read too: ssl_ca_certs, ssl.CERT_REQUIRED, CERT_NONE …
+BROKER_USE_SSL: bool | dict[str, object] = False
+
 # Further options of the transport, such as {'visibility_timeout': 43200}; laid over those that the worker itself needs.
 BROKER_TRANSPORT_OPTIONS: dict[str, object] = {}
 
@@ -307,6 +317,10 @@ EMAIL_WITHOUT_VENDOR = 'park'
 # How long a mail is tried while the vendor is down or busy, before it is parked; Braze and Sailthru count tries
 # instead (BRAZE_RETRY_ATTEMPTS, SAILTHRU_RETRY_ATTEMPTS).
 EMAIL_GIVE_UP_AFTER: float = 259_200
+
+# Hosts that attachments may be linked to although they are not on the Internet, such as ['files.shop.lan']: for a
+# development set-up. smtp, which fetches them, wants EMAIL_OPTIONS: {allow_local_attachments: true} as well.
+ATTACHMENT_HOSTS: list[str] = []
 
 # A directory of templates (refund.html, usage.html) to use instead of those that come with the worker, for mail whose
 # text is neither in the message nor kept by the vendor.

@@ -8,7 +8,7 @@ from typing import Final
 
 from ecommerce_worker.errors import Misconfigured
 from ecommerce_worker.ledger.database import path_of
-from ecommerce_worker.settings import Settings
+from ecommerce_worker.settings import Settings, in_home
 
 #: Where it is kept for a ledger that is no file.
 STATE: Final = Path('~/.local/state/ecommerce-worker')
@@ -29,7 +29,7 @@ def secret_key(settings: Settings) -> str:
     if ledger and not ledger.parent.is_dir():
         # There is no ledger yet: nothing to be signed.
         return secrets.token_hex(_LENGTH)
-    directory = ledger.parent if ledger else STATE.expanduser()
+    directory = ledger.parent if ledger else in_home(STATE, 'CONSOLE_SECRET_KEY is not set, and its place')
     try:
         return _kept(directory / 'console-secret-key')
     except OSError as error:

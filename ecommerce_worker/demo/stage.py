@@ -39,7 +39,7 @@ from ecommerce_worker.demo.files import Mover, settle
 from ecommerce_worker.demo.orders import CAMPUS, LETTERS, REFUSALS, VINTAGE, Letter, Shape, Story
 from ecommerce_worker.operations.parked import looked_through
 from ecommerce_worker.settings import mask
-from ecommerce_worker.settings.schema import PREFIX
+from ecommerce_worker.settings.names import PREFIX
 from ecommerce_worker.testing.mail import API_KEY, MailService
 from ecommerce_worker.testing.rabbitmq import PrivateNode, free_port
 from ecommerce_worker.testing.shop import CLIENT_ID, CLIENT_SECRET, JWT_ISSUER, JWT_SECRET, ShopProcess

@@ -183,10 +183,7 @@ def resolve(task: str, args: Sequence[Any], kwargs: Mapping[str, Any], sites: Co
     ``task`` is a full name in :data:`SHAPES`, ``sites`` are the codes of the sites that have settings of their own.
     Raises :class:`~ecommerce_worker.errors.WrongArguments`.
     """
-    shape, *others = SHAPES[task]
-    for other in others:
-        if other.head.split()[0] in kwargs or (args and isinstance(args[0], Mapping)):
-            shape = other
+    shape = _shape(task, args, kwargs)
     given, remarks = _named(shape, args, kwargs, sites)
     missing = [name for name in shape.head.split() if name not in given]
     if missing:
@@ -199,8 +196,18 @@ def resolve(task: str, args: Sequence[Any], kwargs: Mapping[str, Any], sites: Co
     return Resolved(email_of(shape.purpose, values), tuple(remarks))
 
 
-def checked(email: Email) -> tuple[Email, tuple[str, ...]]:
+def site_of(task: str, args: Sequence[Any], kwargs: Mapping[str, Any], sites: Container[str] = ()) -> Any:
+    """What :func:`resolve` takes for the code of the site, as it was given; None if there is none, or no telling."""
+    try:
+        return _named(_shape(task, args, kwargs), args, kwargs, sites)[0].get('site_code')
+    except WrongArguments:
+        return None
+
+
+def checked(email: Email, hosts: Container[str] = ()) -> tuple[Email, tuple[str, ...]]:
     """The mail for those of its recipients whose address is one, and the others, whom it must not sink with them.
+
+    Links to attachments must lead to a host of the Internet, or to one of ``hosts`` (in lower case).
 
     Raises :class:`~ecommerce_worker.errors.WrongArguments` for a mail that nobody could be sent.
     """
@@ -214,7 +221,7 @@ def checked(email: Email) -> tuple[Email, tuple[str, ...]]:
     if not (email.body.strip() or email.variables):
         raise WrongArguments('the mail is empty: it has neither a body nor variables')
     for number, attachment in enumerate(email.attachments, 1):
-        check_link(attachment.url, f'the link of attachment {number}')
+        check_link(attachment.url, f'the link of attachment {number}', hosts)
     return _only(email, good), tuple(address for address in email.to if not is_address(address))
 
 
@@ -233,6 +240,15 @@ def for_others(email: Email, task: str, to: tuple[str, ...]) -> dict[str, Any]:
     }
     shape = SHAPES[task][-1 if email.variables else 0]
     return {name: values[name] for name in shape.newest if values[name] or name in shape.head.split()}
+
+
+def _shape(task: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Shape:
+    """The shape that a call has of those of its task."""
+    shape, *others = SHAPES[task]
+    for other in others:
+        if other.head.split()[0] in kwargs or (args and isinstance(args[0], Mapping)):
+            shape = other
+    return shape
 
 
 def _named(shape: Shape, args: Sequence[Any], kwargs: Mapping[str, Any],

@@ -16,6 +16,8 @@ from dataclasses import replace
 from typing import Any, Final
 
 from ecommerce_worker import runtime
+from ecommerce_worker.broker.wire import Call
+from ecommerce_worker.email import calls
 from ecommerce_worker.email.calls import checked, for_others, resolve
 from ecommerce_worker.email.message import Email, Purpose
 from ecommerce_worker.email.rendering import rendered
@@ -35,6 +37,11 @@ def patience(site: Site) -> Patience:
     return site.mail_policy
 
 
+def site_of(call: Call) -> Any:
+    """The site code of a call of a mail task, wherever it stands among its arguments."""
+    return calls.site_of(call.task, call.args, call.kwargs, runtime.current().settings.site_codes)
+
+
 def deliver(task: Task, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[Then]:
     """Send the mail that this call asks for; yields what follows from it.
 
@@ -45,7 +52,7 @@ def deliver(task: Task, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Ite
     for remark in found.remarks:
         logger.warning('%s: task=%s id=%s', remark, task.name, task.request.id)
     site = runtime.site(found.email.site_code)
-    email, bad = checked(replace(found.email, id=task.request.id or ''))
+    email, bad = checked(replace(found.email, id=task.request.id or ''), site.settings.ATTACHMENT_HOSTS)
     receipt = site.mailer.send(rendered(email, site.settings.EMAIL_TEMPLATES))
     for others in filter(None, (receipt.left, bad)):
         logger.warning('not all were mailed, the others are tried apart: task=%s id=%s others=%d', task.name,

@@ -6,6 +6,8 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from celery import current_app
+
 from ecommerce_worker.broker import publishing
 from ecommerce_worker.broker.notes import NOTES, Notes
 from ecommerce_worker.broker.wire import Call, Raw, read
@@ -28,10 +30,16 @@ def key_of(app: Celery, call: Call) -> str:
     return given if isinstance(given, str) and ORDER_NUMBER.fullmatch(given) else ''
 
 
-def site_of(raw: Raw) -> str:
-    """The site that the message names; '' if it names none or cannot be read."""
+def site_of(app: Celery, call: Call) -> str:
+    """The site that the call is for: as its task has it; for a task that is not there, a code given by name."""
+    task = app.tasks.get(call.task)
+    return task.site_of(call) if isinstance(task, Task) else site_code(call)
+
+
+def site_of_message(raw: Raw) -> str:
+    """The site that the message is for; '' if it names none or cannot be read."""
     try:
-        return site_code(read(raw))
+        return site_of(current_app, read(raw))
     except Undecodable:
         return ''
 

@@ -16,17 +16,26 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, cast
 
 import celery
 from celery import shared_task
-from celery.exceptions import Ignore, Reject
+from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 
 from ecommerce_worker import runtime
 from ecommerce_worker.broker import publishing
 from ecommerce_worker.broker.notes import Notes
 from ecommerce_worker.broker.wire import Call
-from ecommerce_worker.errors import ApiError, Held, Misconfigured, NotPublished, Skip, WrongArguments
+from ecommerce_worker.errors import (
+    ApiError,
+    Held,
+    Misconfigured,
+    NotPublished,
+    Skip,
+    Transient,
+    WrongArguments,
+    local_failure,
+)
 from ecommerce_worker.execution.delivery import DELIVERY, Delivery
 from ecommerce_worker.execution.outcomes import Done, Outcome, Parked, Retrying, Skipped, Then
 from ecommerce_worker.retry import Patience
@@ -41,6 +50,9 @@ GIVE_BACK_SECONDS: Final = 2.0
 
 #: How often the publishing of a task that follows from one that is done is tried before that one is given back.
 FOLLOW_ATTEMPTS: Final = 10
+
+#: How often a task that is called in eager mode is tried again at once, where a service is unreachable or busy.
+EAGER_OUTAGES: Final = 2
 
 
 class Task(celery.Task):
@@ -61,12 +73,15 @@ class Task(celery.Task):
     #: Where that argument stands among the positional ones; None: where the signature of the body has it.
     position: ClassVar[int | None]
 
+    #: Gives what a call names as its site, for a body that sorts its arguments out itself; None: ``site_code`` says.
+    site: ClassVar[Callable[[Call], Any] | None]
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the body; called directly or eagerly, as any function, its errors included."""
         delivery: Delivery | None = self.request.get(DELIVERY)
         if delivery is None:
             try:
-                then = super().__call__(*args, **kwargs)
+                then = self._called(*args, **kwargs)
             except Skip:
                 return None
             for following in then or ():
@@ -83,11 +98,26 @@ class Task(celery.Task):
             self.settle(delivery, run)
         return None
 
+    def _called(self, *args: Any, **kwargs: Any) -> Iterable[Then] | None:
+        """The body in the process of its caller; in eager mode tried again at once, for nothing else would.
+
+        What is refused is tried as often as an order, what is unreachable :data:`EAGER_OUTAGES` times more.
+        """
+        refusals = runtime.current().settings.MAX_FULFILLMENT_RETRIES if self.request.is_eager else 0
+        while True:
+            try:
+                return cast('Iterable[Then] | None', super().__call__(*args, **kwargs))
+            except ApiError as error:
+                most = refusals if not isinstance(error, Transient) else min(refusals, EAGER_OUTAGES)
+                if self.request.retries >= most:
+                    raise
+                self.request.retries += 1
+
     @property
     def repeated(self) -> bool:
         """Whether to ask before doing: another run may have been here before this one."""
         delivery: Delivery | None = self.request.get(DELIVERY)
-        return delivery is not None and delivery.repeated
+        return delivery.repeated if delivery else bool(self.request.is_eager and self.request.retries)
 
     @property
     def unsure(self) -> bool:
@@ -103,13 +133,23 @@ class Task(celery.Task):
             return Parked(str(error), _noted(delivery, str(error), attempt=1))
         except MemoryError:
             return self._interrupted(delivery, 'the run was interrupted (MemoryError)')
+        except (OSError, SoftTimeLimitExceeded) as error:
+            return self._hindered(delivery, error)
         except Exception as error:  # noqa: BLE001 - whatever it is, the message must be settled
             logger.error('a task has a programming error: task=%s id=%s error=%s\n%s', self.name, delivery.call.id,
                          type(error).__name__, ''.join(traceback.format_tb(error.__traceback__)))
             reason = f'a programming error in the worker: {type(error).__name__} at {_where(error)}'
             return Parked(reason, _noted(delivery, reason, attempt=1))
         except BaseException as error:  # noqa: BLE001 - SystemExit and the like say nothing about the message
-            return self._interrupted(delivery, f'the run was interrupted ({type(error).__name__})')
+            return self._hindered(delivery, error)
+
+    def _hindered(self, delivery: Delivery, error: BaseException) -> Outcome:
+        """Something of this process or machine ended the run; as with any outage, the message waits for it to pass."""
+        failure = local_failure(error)
+        try:
+            return self._after(delivery, failure)
+        except Exception:  # noqa: BLE001 - its site cannot be built either
+            return self._interrupted(delivery, str(failure))
 
     def announce(self, delivery: Delivery, outcome: Outcome, seconds: float) -> Told:
         """Tell every listener how the run ended; what they were told."""
@@ -121,7 +161,7 @@ class Task(celery.Task):
               status: int | None = None) -> Told:
         call = delivery.call
         told = Told(
-            outcome=outcome, task=self.name, id=call.id, key=self.key_of(call), site=site_code(call),
+            outcome=outcome, task=self.name, id=call.id, key=self.key_of(call), site=self.site_of(call),
             attempt=delivery.earlier + 1, seconds=seconds, reason=reason, next_try=next_try, status=status,
             queue=delivery.queue, root_id=call.root_id or call.id, started=time.time() - seconds,
             worker=self.request.hostname or '')
@@ -180,11 +220,13 @@ class Task(celery.Task):
 
     def key_of(self, call: Call) -> str:
         """What people know this call by: the argument named in :attr:`key`, shortened, if it is a word or a number."""
-        value = call.kwargs.get(self.key)
         position = self._positions.get(self.key) if self.position is None else self.position
-        if value is None and position is not None and position < len(call.args):
-            value = call.args[position]
-        return _word(value)
+        return _word(_argument(call, self.key, position))
+
+    def site_of(self, call: Call) -> str:
+        """The code of the site that this call is for, the one that the body takes; '' if it names none."""
+        find = type(self).site
+        return _word(find(call) if find else _argument(call, 'site_code', self._positions.get('site_code')))
 
     def _done(self, delivery: Delivery) -> Outcome:
         """Run the body."""
@@ -235,7 +277,7 @@ class Task(celery.Task):
 
     def _after(self, delivery: Delivery, error: ApiError) -> Outcome:
         """Try again or give up, as the policy of the site has it."""
-        policy = type(self).policy(self._site_of(delivery.call))
+        policy = type(self).policy(runtime.site(self.site_of(delivery.call)))
         notes, reason = delivery.notes, str(error)
         counted = policy.counts(error)
         tries = (notes.refusals + delivery.inherited if counted else notes.outages) + 1
@@ -250,10 +292,6 @@ class Task(celery.Task):
             tried = delivery.earlier + 1
             return Parked(reason if tried == 1 else f'{reason}; given up after {tried} tries', noted, error.status)
         return Retrying(reason, delay, noted, error.status)
-
-    def _site_of(self, call: Call) -> Site:
-        code = call.kwargs.get('site_code')
-        return runtime.site(code if isinstance(code, str) else None)
 
     @cached_property
     def _signature(self) -> inspect.Signature:
@@ -273,25 +311,35 @@ class Task(celery.Task):
         return {name: position for position, name in enumerate(self._parameters)}
 
 
-def task(*, policy: Callable[[Site], Patience], key: str = '',
-         position: int | None = None) -> Callable[[Callable[..., Iterable[Then] | None]], Task]:
+def task(*, policy: Callable[[Site], Patience], key: str = '', position: int | None = None,
+         site: Callable[[Call], Any] | None = None) -> Callable[[Callable[..., Iterable[Then] | None]], Task]:
     """Make a task of a function whose first parameter is the task itself; what it returns follows from it.
 
-    ``policy`` gives the patience at a site, ``key`` names the argument that people know the task by, and ``position``
-    tells where it stands among the positional ones, for a body that sorts them out itself.
+    ``policy`` gives the patience at a site, ``key`` names the argument that people know the task by.  For a body that
+    sorts its arguments out itself, ``position`` tells where that one stands among the positional ones, and ``site``
+    gives what a call names as its site.
     """
     def register(body: Callable[..., Iterable[Then] | None]) -> Task:
         if key and position is None and key not in inspect.signature(body).parameters:
             raise TypeError(f'{body.__name__} has no argument {key!r} to be known by')
         return shared_task(  # type: ignore[no-any-return]
-            bind=True, base=Task, policy=staticmethod(policy), key=key, position=position)(body)
+            bind=True, base=Task, policy=staticmethod(policy), key=key, position=position,
+            site=staticmethod(site) if site else None)(body)
 
     return register
 
 
 def site_code(call: Call) -> str:
-    """The site that the call names; '' if it names none."""
+    """The site that a call of a task that is not there gives by name; '' if it names none.  See ``Task.site_of``."""
     return _word(call.kwargs.get('site_code'))
+
+
+def _argument(call: Call, name: str, position: int | None) -> Any:
+    """An argument by its name or, failing that, by its position; None where the call has neither."""
+    value = call.kwargs.get(name)
+    if value is None and position is not None and position < len(call.args):
+        value = call.args[position]
+    return value
 
 
 def _word(value: Any) -> str:

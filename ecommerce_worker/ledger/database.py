@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from ecommerce_worker.errors import Misconfigured
+from ecommerce_worker.settings import in_home
+
 if TYPE_CHECKING:
     from ecommerce_worker.settings import Settings
 
@@ -17,11 +20,14 @@ LOCK_SECONDS: Final = 20
 
 
 def path_of(database: Mapping[str, Any]) -> Path | None:
-    """The file of a SQLite database; None for others, and for one in memory."""
+    """The file of a SQLite database; None for others, and for one in memory.
+
+    Raises :class:`~ecommerce_worker.errors.Misconfigured` for one in a home directory that there is not.
+    """
     name = str(database['NAME'])
     if database['ENGINE'] != SQLITE or name.startswith((':memory:', 'file:')):
         return None
-    return Path(name).expanduser().absolute()
+    return in_home(name, 'DATABASES').absolute()
 
 
 def database(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,5 +49,8 @@ def database(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def is_kept(settings: Settings) -> bool:
     """Whether there may be a ledger: anything but a file that was never made."""
-    path = path_of(settings.DATABASES['default'])
+    try:
+        path = path_of(settings.DATABASES['default'])
+    except Misconfigured:
+        return False  # in no home directory there is no ledger
     return path is None or path.exists()

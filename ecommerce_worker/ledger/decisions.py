@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from django.db import transaction
+from django.db.models import Q
 
+from ecommerce_worker import runtime
 from ecommerce_worker.broker import publishing
 from ecommerce_worker.broker.wire import Raw
 from ecommerce_worker.errors import WorkerError
@@ -21,23 +23,18 @@ class AlreadySettled(WorkerError):
     """Somebody else was faster: look at the message again."""
 
 
-class NoQueue(WorkerError):
-    """The message does not say which queue it came from: it stays; publish the order anew instead."""
-
-
 def resend(app: Celery, number: int, *, who: str, reason: str = '') -> str:
     """Send the parked message to the queue that it came from, and erase it here; returns the queue.
 
-    ``number`` is that of the ledger.  Raises :class:`AlreadySettled`, :class:`NoQueue`, or
-    :class:`~ecommerce_worker.errors.NotPublished`, after which it is parked as before.
+    ``number`` is that of the ledger.  Raises :class:`AlreadySettled`, or
+    :class:`~ecommerce_worker.broker.publishing.UnknownQueue` or :class:`~ecommerce_worker.errors.NotPublished`, after
+    which it is parked as before.
     """
     with transaction.atomic():
         parked = _locked(number)
-        if not parked.queue:
-            raise NoQueue(f'{parked.message_id[:8]} does not say which queue it came from; it stays')
         # The time from before it is published: the run that follows may be over before this is written.
         now = datetime.now(UTC)
-        publishing.unpark(app, raw_of(parked))
+        publishing.unpark(app, raw_of(parked), runtime.current().settings.known_queues)
         _settle(parked, now, 'resent', State.TRYING, who, reason)
     return str(parked.queue)
 
@@ -65,7 +62,9 @@ def _locked(number: int) -> ParkedMessage:
 def _settle(parked: ParkedMessage, now: datetime, action: str, state: State, who: str, reason: str) -> None:
     ParkedMessage.objects.filter(pk=parked.pk).update(
         body=None, headers='', correlation_id='', settled=action, settled_at=now)
-    Order.objects.filter(pk=parked.order_id, last_seen__lte=now).update(
+    # What a worker has run since has the say; a time to come is nothing but a wrong clock.
+    heard_of = Q(last_seen__lte=now) | Q(last_seen__gt=datetime.now(UTC))
+    Order.objects.filter(heard_of, pk=parked.order_id).update(
         state=state, reason=f'{action} by {who}'[:1000], next_try=None, last_seen=now)
     write_down(who, action, reason, message_id=parked.message_id, key=parked.key, task=parked.task, at=now)
 

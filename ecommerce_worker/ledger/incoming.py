@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ecommerce_worker.broker.notes import NOTES, Notes
 from ecommerce_worker.broker.wire import Raw
-from ecommerce_worker.execution.parking import fact_of, site_of
-from ecommerce_worker.telemetry.facts import LAST_SECOND, LENGTHS, Fact, shortened
+from ecommerce_worker.execution.parking import fact_of, site_of_message
+from ecommerce_worker.telemetry.facts import LAST_SECOND, LENGTHS, Fact, plausible, shortened
 
 
 @dataclass(frozen=True)
@@ -52,16 +52,22 @@ class Parcel:
             return None
         if not isinstance(parked_at, int | float) or not 0 <= parked_at <= LAST_SECOND:
             return None
-        notes = Notes.of(raw.headers)
+        notes, fact = Notes.of(raw.headers), fact_of(raw)
 
         def text(name: str, value: Any) -> str:
             return shortened(value, LENGTHS[name])
 
         return cls(
             identity=uuid.uuid5(uuid.NAMESPACE_OID, f'{parked_at!r} {id_}'), id=text('id', id_),
-            task=text('task', header.get('task')), key=text('key', header.get('key')), site=site_of(raw),
+            task=text('task', header.get('task')), key=text('key', header.get('key')),
+            # As its facts have it: they are of one order.
+            site=fact.site if fact else site_of_message(raw),
             queue=text('queue', notes.queue), reason=text('reason', header.get('reason')), parked_at=parked_at,
-            tries=notes.attempt, history=tuple(map(_entry, notes.history)), raw=raw, fact=fact_of(raw))
+            tries=notes.attempt, history=tuple(map(_entry, notes.history)), raw=raw, fact=fact)
+
+    def in_time(self, now: float) -> Parcel:
+        """The same, parked at a time that can be; ``now`` is when it came."""
+        return replace(self, parked_at=plausible(self.parked_at, now))
 
 
 def _entry(entry: Mapping[str, Any]) -> Mapping[str, Any]:

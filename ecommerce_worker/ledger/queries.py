@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from django.db.models import Count, Min, Q, QuerySet
+from django.db.models import Q, QuerySet
 
 from ecommerce_worker.ledger.models import Attempt, Audit, Order, ParkedMessage, State
 
@@ -123,18 +123,6 @@ class Parked:
                    parked.content_type, parked.settled)
 
 
-@dataclass(frozen=True)
-class Summary:
-    """How things stand: orders by state; parked messages, by task and reason; facts of the last hour by outcome."""
-
-    orders: Mapping[str, int]
-    parked: int
-    parked_by_reason: tuple[tuple[str, str, int], ...]
-    oldest_parked: datetime | None
-    oldest_waiting: datetime | None
-    last_hour: Mapping[str, int]
-
-
 def search(text: str) -> list[Entry]:
     """The orders of that key; if there is none, those that begin so, and those of a message of that id."""
     found = list(Order.objects.filter(key=text).order_by('-last_seen')[:MOST])
@@ -228,16 +216,3 @@ def _parked(key: str | None, task: str | None, ids: Iterable[str]) -> QuerySet[A
 
 def _of_task(task: str) -> Q:
     return Q(task=task) | Q(task__endswith=f'.{task}')
-
-
-def summary() -> Summary:
-    """How things stand."""
-    parked_ = ParkedMessage.objects.filter(settled='')
-    reasons = parked_.values_list('task', 'reason').annotate(count=Count('pk')).order_by('-count')
-    hour = Attempt.objects.filter(started__gte=datetime.now(UTC) - timedelta(hours=1))
-    return Summary(
-        orders=dict(Order.objects.values_list('state').annotate(count=Count('pk')).order_by()),
-        parked=parked_.count(), parked_by_reason=tuple(reasons[:10]),
-        oldest_parked=parked_.aggregate(oldest=Min('parked_at'))['oldest'],
-        oldest_waiting=Order.objects.filter(state=State.WAITING).aggregate(oldest=Min('last_seen'))['oldest'],
-        last_hour=dict(hour.values_list('outcome').annotate(count=Count('pk')).order_by()))

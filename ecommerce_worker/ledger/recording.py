@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -57,14 +58,16 @@ def record(told: Sequence[Fact] = (), parcels: Sequence[Parcel] = (), aside: Seq
     Raises Django's ``Error``; an ``IntegrityError`` if another recorder writes the same at this moment.  At most some
     900 of each: a database limits the values of a statement.
     """
+    now = time.time()
     with transaction.atomic():
-        told = _unknown([*told, *(parcel.fact for parcel in parcels if parcel.fact)])
-        parcels = _unknown_parcels(parcels)
+        told = [fact.in_time(now) for fact in
+                _unknown([*told, *(parcel.fact for parcel in parcels if parcel.fact)])]
+        parcels = [parcel.in_time(now) for parcel in _unknown_parcels(parcels)]
         orders = _orders([*told, *parcels])
         for fact in sorted(told, key=lambda fact: fact.ended):
-            _apply(orders[Promise.of(fact).identity], fact)
+            _apply(orders[Promise.of(fact).identity], fact, now)
         for parcel in parcels:
-            _apply_parcel(orders[Promise.of(parcel).identity], parcel)
+            _apply_parcel(orders[Promise.of(parcel).identity], parcel, now)
         _save(orders)
         Attempt.objects.bulk_create([_attempt(fact, orders[Promise.of(fact).identity]) for fact in told])
         # Each by itself: they may have megabytes, and MySQL limits a statement.
@@ -119,21 +122,27 @@ def _new(promise: Promise, found: Fact | Parcel) -> Order:
                  first_seen=begun, last_seen=begun)
 
 
-def _apply(order: Order, fact: Fact) -> None:
+def _last_seen(order: Order, now: float) -> datetime:
+    """When something was heard of the order; what a wrong clock had put into the future does not keep out the truth."""
+    seen: datetime = order.last_seen
+    return seen if seen <= time_of(now) else time_of(0)
+
+
+def _apply(order: Order, fact: Fact, now: float) -> None:
     """What the fact says of the order; of two the later one has the say, whichever comes first."""
     ended = time_of(fact.ended)
     order.first_seen = min(order.first_seen, time_of(fact.started))
     if fact.attempt and fact.outcome in ('done', 'skipped', 'retrying', 'parked'):
         order.attempts += 1
-    if ended >= order.last_seen:
+    if ended >= _last_seen(order, now):
         order.last_seen, order.state, order.reason = ended, STATES[fact.outcome], fact.reason
         order.status = fact.status
         order.next_try = None if fact.next_try is None else time_of(fact.next_try)
 
 
-def _apply_parcel(order: Order, parcel: Parcel) -> None:
+def _apply_parcel(order: Order, parcel: Parcel, now: float) -> None:
     parked_at = time_of(parcel.parked_at)
-    if parked_at >= order.last_seen:
+    if parked_at >= _last_seen(order, now):
         order.last_seen, order.state, order.reason, order.next_try = parked_at, State.PARKED, parcel.reason, None
 
 

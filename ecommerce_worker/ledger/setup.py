@@ -24,8 +24,6 @@ _MODULE: Final = 'ecommerce_worker.ledger.settings'
 class LedgerUnusable(WorkerError):
     """The ledger cannot be used: the text says why and what to do."""
 
-    status = 1
-
 
 class LedgerAway(LedgerUnusable):
     """The database cannot be reached, or fails: it may be back soon."""
@@ -49,7 +47,7 @@ def open_ledger(module: str = _MODULE) -> None:
         # Its driver is imported here.
         _ = connection.vendor
     except (ImproperlyConfigured, ImportError) as error:
-        raise LedgerUnusable(f'DATABASES cannot be used: {said(error)}') from None
+        raise LedgerUnusable(f'DATABASES cannot be used: {said(error)}{_driver()}') from None
 
 
 def migrate(module: str = _MODULE, *, target: str = '') -> None:
@@ -101,6 +99,13 @@ def said(error: BaseException) -> str:
         return type(error).__name__
     # Of others the first line: the rest may quote the row.
     return str(error).partition('\n')[0][:200] or type(error).__name__
+
+
+def _driver() -> str:
+    """Which extra holds the driver of the database, if it is one that comes with none."""
+    engine = str(django_settings.DATABASES['default']['ENGINE'])
+    extra = next((extra for extra in ('postgresql', 'mysql') if extra in engine), '')
+    return f"; `pip install 'edx-ecommerce-worker[{extra}]'` brings its driver" if extra else ''
 
 
 def _place() -> str:

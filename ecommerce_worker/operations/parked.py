@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from kombu import Queue
 from kombu.exceptions import KombuError
 
+from ecommerce_worker import runtime
 from ecommerce_worker.broker import publishing, topology
 from ecommerce_worker.broker.notes import NOTES, Notes
 from ecommerce_worker.broker.wire import Raw
-from ecommerce_worker.execution.parking import fact_of, site_of
+from ecommerce_worker.execution.parking import fact_of, site_of_message
 from ecommerce_worker.telemetry.facts import Fact
 from ecommerce_worker.telemetry.log import word
 
@@ -81,17 +82,19 @@ class ParkedMessage:
 @contextmanager
 def looked_through(connection: Connection) -> Iterator[Iterator[ParkedMessage]]:
     """The parked messages, oldest first; what is not acknowledged in between goes back to its place afterwards."""
+    topology.declare_parked(connection)
+    # As many as there are now: what is parked again meanwhile is not looked at twice.
+    found = topology.depth(connection, topology.PARKED)
     channel = connection.channel()
     try:
-        yield _all(channel)
+        yield _first(channel, found.messages if found else 0)
     finally:
         channel.close()
 
 
-def _all(channel: Any) -> Iterator[ParkedMessage]:
+def _first(channel: Any, count: int) -> Iterator[ParkedMessage]:
     queue = Queue(topology.PARKED).bind(channel)
-    # As many as there are now: what is parked again meanwhile is not looked at twice.
-    for _ in range(queue.declare() and queue.queue_declare(passive=True).message_count):
+    for _ in range(count):
         message = queue.get(no_ack=False)
         if message is None:
             return
@@ -105,7 +108,7 @@ def resend(app: Celery, parked: ParkedMessage) -> None:
     """
     # The time from before it is published: the run that follows may be over before this is told.
     now = time.time()
-    publishing.unpark(app, parked.raw)
+    publishing.unpark(app, parked.raw, runtime.current().settings.known_queues)
     parked.message.ack()
     _tell(parked, 'resent', now)
 
@@ -120,11 +123,11 @@ def _tell(parked: ParkedMessage, outcome: str, at: float) -> None:
     """Tell the ledger that a person took it out, and of the run before, which the message carried; what hinders that
     does not undo it.
     """
-    fact = Fact(outcome, at, task=parked.task, id=parked.id, key=parked.key, site=site_of(parked.raw),
+    fact = Fact(outcome, at, task=parked.task, id=parked.id, key=parked.key, site=site_of_message(parked.raw),
                 queue=parked.queue, reason=f'{outcome} by hand')
     connection = parked.message.channel.connection.client
     try:
-        if topology.has_waiting_room(connection):
+        if runtime.current().settings.PUBLISH_FACTS and topology.has_waiting_room(connection):
             for each in filter(None, (fact_of(parked.raw), fact)):
                 publishing.tell(connection, each.as_body(), each.routing_key)
     except (OSError, KombuError, *connection.connection_errors, *connection.channel_errors) as error:

@@ -17,8 +17,7 @@ from ecommerce_worker.broker.notes import Notes
 from ecommerce_worker.broker.topology import Depth
 from ecommerce_worker.broker.wire import Raw, read
 from ecommerce_worker.errors import Undecodable, WorkerError
-from ecommerce_worker.execution.parking import key_of, park_one
-from ecommerce_worker.execution.task import site_code
+from ecommerce_worker.execution.parking import key_of, park_one, site_of
 from ecommerce_worker.operations.parked import ParkedMessage, discard
 from ecommerce_worker.telemetry.run import Told
 
@@ -76,7 +75,7 @@ def waiting_room(connection: Connection) -> list[str]:
 
 def purge(app: Celery, connection: Connection, names: Iterable[str]) -> Iterator[str]:
     """Destroy the messages of these queues, one by one, and tell the ledger; yields the queue of each."""
-    teller = Teller(app)
+    teller = Teller(app, queue_type=runtime.current().settings.QUEUE_TYPE)
     is_told = runtime.current().settings.PUBLISH_FACTS and topology.has_waiting_room(connection)
     try:
         for name, message in _messages(connection, names):
@@ -100,7 +99,7 @@ def _discarded(app: Celery, message: Any, queue: str) -> Told | None:
     except Undecodable:
         return None
     return Told(
-        'discarded', call.task, call.id, key_of(app, call), site_code(call), attempt=0, seconds=0.0,
+        'discarded', call.task, call.id, key_of(app, call), site_of(app, call), attempt=0, seconds=0.0,
         reason='discarded by hand, with its queue', queue=Notes.of(raw.headers).queue or queue,
         root_id=call.root_id or call.id, started=time.time())
 

@@ -14,11 +14,11 @@ from ecommerce_worker import runtime
 from ecommerce_worker.broker import topology
 from ecommerce_worker.broker.wire import Raw, read
 from ecommerce_worker.errors import Undecodable
-from ecommerce_worker.execution.parking import key_of
-from ecommerce_worker.execution.task import site_code
+from ecommerce_worker.execution.parking import key_of, site_of
 from ecommerce_worker.operations import queues
 from ecommerce_worker.operations.parked import looked_through
-from ecommerce_worker.resubmit.names import FULFILL, IN_HAND, Found, Key, Memory, NotNow, Report, Row, Tell, Wanted
+from ecommerce_worker.resubmit.names import FULFILL, IN_HAND, Found, Key, Memory, NotNow, Tell, Wanted
+from ecommerce_worker.resubmit.report import Report, Row
 from ecommerce_worker.resubmit.shops import root_of
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ def _order_in(app: Celery, raw: Raw) -> Key | None:
         call = read(raw)
     except Undecodable:
         return None
-    return (root_of(site_code(call)), key_of(app, call)) if call.task == FULFILL else None
+    return (root_of(site_of(app, call)), key_of(app, call)) if call.task == FULFILL else None
 
 
 def in_hand(app: Celery, connection: Connection, names: Iterable[str], workers: set[str]) -> dict[Key, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -27,13 +27,13 @@ Key = tuple[str, str]
 class NotNow(WorkerError):
     """It cannot be known now what is here already, so nothing is published; do what the text says, or try again."""
 
-    status = EX_TEMPFAIL
+    exit_status = EX_TEMPFAIL
 
 
 class NoSuchSite(WorkerError):
     """A site that the configuration does not name."""
 
-    status = 2
+    exit_status = 2
 
 
 @dataclass(frozen=True)
@@ -88,31 +88,3 @@ class Known:
 #: What keeps orders besides RabbitMQ: told some numbers, it tells which of these orders it knows, of whatever site.
 #: Raises :class:`NotNow`.
 Memory = Callable[[Collection[str]], Iterable[Known]]
-
-
-@dataclass(frozen=True)
-class Row:
-    """What became of one order."""
-
-    found: Found
-    result: str
-    published: bool = False
-
-    @property
-    def cells(self) -> tuple[str, ...]:
-        """The row as people read it; see :data:`HEAD`."""
-        found = self.found
-        placed = f'{found.placed:%Y-%m-%d %H:%M}' if found.placed else '-'
-        return found.number, found.site or '-', found.status, placed, self.result
-
-
-HEAD: Final = ('ORDER', 'SITE', 'STATUS', 'PLACED (UTC)', 'RESULT')
-
-
-@dataclass
-class Report:
-    """What became of each order, what stood in the way, and how many were published, or would have been."""
-
-    rows: list[Row] = field(default_factory=list)
-    troubles: list[str] = field(default_factory=list)
-    published: int = 0

@@ -32,8 +32,9 @@ from ecommerce_worker.broker.wire import Call
 from ecommerce_worker.clients.ecommerce import FULFILLABLE
 from ecommerce_worker.errors import ApiError, NotPublished
 from ecommerce_worker.resubmit.messages import refuse_unrecorded, without_known
-from ecommerce_worker.resubmit.names import FULFILL, Found, Memory, NotNow, Report, Row, Tell, Wanted
-from ecommerce_worker.resubmit.shops import advised, by_age, by_number, patiently, shop_of, sites_of
+from ecommerce_worker.resubmit.names import FULFILL, Found, Memory, NotNow, Tell, Wanted
+from ecommerce_worker.resubmit.report import Report, Row, advised
+from ecommerce_worker.resubmit.shops import by_age, by_number, patiently, shop_of, sites_of
 
 if TYPE_CHECKING:
     from celery import Celery

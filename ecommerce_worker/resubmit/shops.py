@@ -8,11 +8,11 @@ from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from ecommerce_worker import runtime
+from ecommerce_worker import durations, runtime
 from ecommerce_worker.clients.ecommerce import FULFILLABLE, Ecommerce, Order, Page
-from ecommerce_worker.durations import duration
-from ecommerce_worker.errors import ApiError, NotFound, PeerFailure, Unauthorized
-from ecommerce_worker.resubmit.names import Found, NoSuchSite, Report, Row, Tell, Wanted
+from ecommerce_worker.errors import ApiError, NotFound, PeerFailure
+from ecommerce_worker.resubmit.names import Found, NoSuchSite, Tell, Wanted
+from ecommerce_worker.resubmit.report import Report, Row, advised
 from ecommerce_worker.retry import Policy
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def by_age(wanted: Wanted, sites: Mapping[str, str], report: Report, tell: Tell,
         old = [order for order in orders.values() if not is_young(order, wanted, now)]
         young = len(orders) - len(old)
         tell(f'{_name(code)}: {looked_at} orders looked at, {len(old)} unfulfilled'
-             + (f'; {young} younger than {duration(wanted.grace)}, left to the shop' if young else ''))
+             + (f'; {young} younger than {durations.text(wanted.grace)}, left to the shop' if young else ''))
         for order in old:
             yield Found(code, root, order.number, order.status, order.placed)
 
@@ -158,15 +158,6 @@ def patiently(ask: Callable[[], Answer], patience: Policy = PATIENCE) -> Answer:
                 raise
         time.sleep(delay)
     raise AssertionError('not reached')
-
-
-def advised(error: ApiError) -> str:
-    """The error, and what may be wrong with the configuration if it is one of access."""
-    if isinstance(error, Unauthorized):
-        return f'{error}: are the credentials right (AUTHENTICATION), and is their user staff there?'
-    if isinstance(error, NotFound):
-        return f'{error}: is ECOMMERCE_API_ROOT right?'
-    return str(error)
 
 
 def _name(code: str) -> str:

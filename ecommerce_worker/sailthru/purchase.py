@@ -24,7 +24,6 @@ from urllib.parse import unquote, urlsplit
 
 from ecommerce_worker.email.message import is_address
 from ecommerce_worker.errors import Rejected, Skip, Unauthorized, WrongArguments
-from ecommerce_worker.retry import Regular
 from ecommerce_worker.sailthru.client import Sailthru, is_unknown
 
 logger = logging.getLogger(__name__)
@@ -91,7 +90,6 @@ class Enrolment:
     currency: str | None = None
     #: The mail that led to the purchase: Sailthru's cookie ``sailthru_bid``.
     message_id: str | None = None
-    site_code: str | None = None
     sku: str | None = None
 
     def __post_init__(self) -> None:
@@ -102,7 +100,7 @@ class Enrolment:
             raise WrongArguments('the course has no http(s) URL')
         if not isinstance(self.purchase_incomplete, bool):
             raise WrongArguments('purchase_incomplete is neither true nor false')
-        for name in ('course_id', 'currency', 'message_id', 'site_code', 'sku'):
+        for name in ('course_id', 'currency', 'message_id', 'sku'):
             if not isinstance(getattr(self, name), str | None):
                 raise WrongArguments(f'{name} is no text')
         if not isinstance(self.mode, str) or not self.mode.strip():
@@ -232,8 +230,6 @@ class Purchases:
         self._ask_shop = course
         self._courses = Courses(options['SAILTHRU_CACHE_TTL_SECONDS'], clock)
         self._locks = [threading.Lock() for _ in range(_LOCKS)]
-        #: How patiently a report is tried.
-        self.policy = Regular(options['SAILTHRU_RETRY_SECONDS'], options['SAILTHRU_RETRY_ATTEMPTS'])
 
     def report(self, enrolment: Enrolment, extid: str = '', *, repeated: bool = False) -> None:
         """Tell Sailthru of it.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from ecommerce_worker.errors import Misconfigured, WrongArguments
@@ -28,9 +28,12 @@ ALIVE_SECONDS: Final = 90.0
 LATE_SECONDS: Final = 60.0
 
 
-def check(app: Celery, settings: Settings) -> None:
-    """Make sure that the schedule can be kept; raises ``Misconfigured`` with all that is wrong with it."""
-    problems = schedule_problems(settings, app.tasks)
+def check(app: Celery, settings: Settings, spoiled: Container[str] = ()) -> None:
+    """Make sure that the schedule can be kept; raises ``Misconfigured`` with all that is wrong with it.
+
+    Entries that are ``spoiled`` are not looked at: it was said already what is wrong with them.
+    """
+    problems = schedule_problems(settings, app.tasks, spoiled)
     try:
         zone_of(app)
     except Misconfigured as error:
@@ -54,15 +57,17 @@ def overdue(timing: Timing, last: float | None, now: float) -> float | None:
     return timing.coming(last) if last is not None and due is not None and last < due else None
 
 
-def schedule_problems(settings: Settings, tasks: Mapping[str, Any]) -> list[str]:
+def schedule_problems(settings: Settings, tasks: Mapping[str, Any], spoiled: Container[str] = ()) -> list[str]:
     """All that is wrong with ``SCHEDULE`` and ``WAKE_UP``, each with the name of its entry."""
     found = []
     for entry in entries(settings):
-        if is_shipped(settings, entry.name):
+        if is_shipped(settings, entry.name) or entry.name in spoiled:
             continue
         found += [f'{_place(settings, "SCHEDULE", entry.name)} {problem}'
                   for problem in _problems(entry, settings, tasks)]
     for name, wake in settings.WAKE_UP.items():
+        if name in spoiled:
+            continue
         place = _place(settings, 'WAKE_UP', name)
         if name not in settings.SCHEDULE:
             found.append(f'{place} wakes an entry that SCHEDULE does not have{_did_you_mean(name, settings.SCHEDULE)}')

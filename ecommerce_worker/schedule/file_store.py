@@ -9,6 +9,7 @@ from typing import Any
 
 from ecommerce_worker.errors import WorkerError
 from ecommerce_worker.schedule.claims import CLAIM_SECONDS
+from ecommerce_worker.settings import in_home
 
 
 class StateUnusable(WorkerError):
@@ -16,10 +17,13 @@ class StateUnusable(WorkerError):
 
 
 class FileFirings:
-    """The firings in a SQLite file, for beats of one machine; whatever is done raises :class:`StateUnusable`."""
+    """The firings in a SQLite file, for beats of one machine; whatever is done raises :class:`StateUnusable`.
+
+    Making one raises ``Misconfigured`` for a file in a home directory that there is not.
+    """
 
     def __init__(self, path: str | Path) -> None:
-        self._path = Path(path).expanduser()
+        self._path = in_home(path, 'SCHEDULE_STATE')
 
     def last(self, entry: str) -> float | None:
         """See :class:`Firings`."""

@@ -52,7 +52,10 @@ class Every:
 class Crontab:
     """Due at these minutes of these hours of the days that match all the rest; Sunday is 0.
 
-    An hour that the clock repeats in autumn counts once, and a time that it leaves out in spring comes an hour later.
+    Where the clock is changed it is as in cron.  What is due at a certain time of the day comes once: in autumn the
+    first time that the clock shows it, in spring an hour later where the clock leaves it out.  What is due every so
+    often (``by_the_clock``: its minute or its hour is ``*`` or ``*/n``) goes on at its pace: in autumn in both of the
+    hours, in spring not in the one that there is not.
     """
 
     minutes: AbstractSet[int]
@@ -61,6 +64,7 @@ class Crontab:
     months: AbstractSet[int]
     weekdays: AbstractSet[int]
     zone: tzinfo
+    by_the_clock: bool = False
 
     def latest(self, now: float) -> float | None:
         """See :class:`Timing`."""
@@ -89,6 +93,15 @@ class Crontab:
     def _matches(self, day: date) -> bool:
         return day.day in self.days and day.month in self.months and day.isoweekday() % 7 in self.weekdays
 
+    def _is_changed(self, day: date) -> bool:
+        """Whether the clock is changed on that day."""
+        midnights = (datetime.combine(day + timedelta(number), time(), self.zone) for number in (0, 1))
+        return len({midnight.utcoffset() for midnight in midnights}) > 1
+
     def _times(self, day: date) -> list[float]:
-        return [datetime.combine(day, time(hour, minute), self.zone).timestamp()
-                for hour in self.hours for minute in self.minutes]
+        shown = [datetime.combine(day, time(hour, minute), self.zone) for hour in self.hours for minute in self.minutes]
+        if not (self.by_the_clock and self._is_changed(day)):
+            return [moment.timestamp() for moment in shown]
+        both = ((moment, moment.replace(fold=fold).timestamp()) for moment in shown for fold in (0, 1))
+        # A set: most are the same twice.  What the clock leaves out stands for another time than it says.
+        return [*{due for moment, due in both if datetime.fromtimestamp(due, self.zone).replace(fold=0) == moment}]

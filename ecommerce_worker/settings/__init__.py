@@ -9,9 +9,12 @@
 What each setting means is told in ``configuration.base``; ``settings.schema`` tells what it may be.
 """
 
+from ecommerce_worker.settings.checks import queue_remarks
+from ecommerce_worker.settings.files import certificate_problems, in_home
 from ecommerce_worker.settings.masking import environment_for_others, mask
-from ecommerce_worker.settings.merging import load
+from ecommerce_worker.settings.merging import Examined, examine, load
 from ecommerce_worker.settings.schema import DEFAULTS, SETTINGS
-from ecommerce_worker.settings.values import Settings
+from ecommerce_worker.settings.values import Settings, broker_urls
 
-__all__ = ['DEFAULTS', 'SETTINGS', 'Settings', 'environment_for_others', 'load', 'mask']
+__all__ = ['DEFAULTS', 'SETTINGS', 'Examined', 'Settings', 'broker_urls', 'certificate_problems',
+           'environment_for_others', 'examine', 'in_home', 'load', 'mask', 'queue_remarks']

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterable, Iterator
 from urllib.parse import urlsplit
 
 from ecommerce_worker.settings.kinds import Secrecy
 from ecommerce_worker.settings.masking import mask
 from ecommerce_worker.settings.schema import SETTINGS
-from ecommerce_worker.settings.values import SHIPPED, Settings
+from ecommerce_worker.settings.values import SHIPPED, Settings, broker_urls
 
 _OAUTH2 = ('BACKEND_SERVICE_EDX_OAUTH2_KEY', 'BACKEND_SERVICE_EDX_OAUTH2_SECRET')
 CREDENTIALS = {'AUTHENTICATION', 'JWT_SECRET_KEY', 'ALLOW_INSECURE_SECRETS', *_OAUTH2}
 DELAYS = {'RETRY_DELAY_MIN', 'RETRY_DELAY_MAX'}
 MAIL = {'EMAIL_VENDOR', 'EMAIL_WITHOUT_VENDOR', 'BRAZE', 'SAILTHRU'}
+BROKER_TLS = {'BROKER_URL', 'BROKER_USE_SSL'}
 _GOOD_KEY = 32  # bytes, as many as an HS256 signature
 
 
@@ -45,9 +47,53 @@ def mail_problems(settings: Settings) -> Iterator[tuple[str, str]]:
                                'it (smtp, say), or EMAIL_WITHOUT_VENDOR: park')
 
 
+def tls_problems(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Settings and what is wrong with them: TLS options that the broker does not have."""
+    tls = settings.BROKER_USE_SSL
+    if isinstance(tls, dict) and 'server_hostname' in tls and broker_urls(settings)[0].startswith('redis'):
+        yield 'BROKER_USE_SSL', '[server_hostname] is for RabbitMQ; with Redis, name that host in BROKER_URL'
+
+
+def _tls_remarks(settings: Settings) -> Iterator[tuple[str, str]]:
+    tls, urls = settings.BROKER_USE_SSL, broker_urls(settings)
+    said = tls if isinstance(tls, dict) else {}
+    if said.get('cert_reqs') == 'none':
+        yield 'BROKER_USE_SSL', 'trusts whoever answers: cert_reqs is none'
+    elif tls and len(urls) > 1 and 'server_hostname' not in said and said.get('check_hostname', True):
+        yield 'BROKER_USE_SSL', ('does not compare host names, for BROKER_URL names several brokers; server_hostname '
+                                 'would')
+    elif not tls and urls[0].startswith('rediss:') and 'ssl_cert_reqs' not in urls[0]:
+        yield 'BROKER_USE_SSL', 'is not set, so the certificate of Redis is not looked at; true would'
+    elif not tls and urls[0].startswith('amqps:'):
+        yield 'BROKER_USE_SSL', ('is not set, so the certificate of RabbitMQ may be of any host; true would look whose '
+                                 'it is')
+
+
+# Where shops publish: since June 2019, until then, and before that or by default.
+PUBLISHED_TO = ('ecommerce.fulfillment', 'ecommerce.email_marketing', 'ecommerce.default')
+_ONCE_PUBLISHED_TO = ('fulfillment', 'email_marketing', 'celery', 'ecommerce')
+
+
+def queue_remarks(consumed: Iterable[str]) -> Iterator[str]:
+    """What to say of the queues that a worker consumes: who publishes to none of them, and which ones are missing."""
+    consumed = list(consumed)
+    if missing := [name for name in PUBLISHED_TO if name not in consumed]:
+        yield f'does not consume {", ".join(missing)}, to which shops publish: another worker must'
+    for name in consumed:
+        close = difflib.get_close_matches(name, PUBLISHED_TO, 1, 0.75)
+        if name not in (*PUBLISHED_TO, *_ONCE_PUBLISHED_TO):
+            yield (f'consumes {name}, to which no shop publishes of itself'
+                   + (f'; did you mean {close[0]}?' if close else ''))
+
+
 def remarks_on(settings: Settings, given: set[str]) -> Iterator[tuple[str, str]]:
     """Settings and what is no mistake in them but should be known."""
     way = settings.authentication
+    if 'QUEUES' in given:
+        for remark in queue_remarks(settings.QUEUES):
+            yield 'QUEUES', remark
+    if 'BROKER_URL' in given:
+        yield from _tls_remarks(settings)
     if 'JWT_SECRET_KEY' in given and settings.JWT_SECRET_KEY:
         if way == 'jwt' and len(settings.JWT_SECRET_KEY.encode()) < _GOOD_KEY:
             yield 'JWT_SECRET_KEY', f'is shorter than {_GOOD_KEY} bytes, which makes it easier to guess'

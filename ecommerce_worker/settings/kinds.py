@@ -7,12 +7,15 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
 
+from ecommerce_worker import durations
 from ecommerce_worker.configuration.logger import without_missing_handlers
+from ecommerce_worker.settings.pitfalls import pitfalls_in
 
 
 class Secrecy(Enum):
@@ -73,6 +76,19 @@ def _text(given: Any) -> str:
     return given
 
 
+def seconds_of(low: float, high: float, *, whole: bool = False) -> Kind:
+    """Seconds within bounds, or a duration such as 15m."""
+    def read(given: Any) -> int | float:
+        found = durations.seconds(given) if isinstance(given, str) else given
+        if isinstance(found, bool) or not isinstance(found, (int, float)) or not low <= found <= high:
+            raise ValueError
+        if whole and found != int(found):
+            raise ValueError
+        return int(found) if whole else found
+
+    return Kind(f'{durations.FORM}, from {durations.text(low)} to {durations.text(high)}', read)
+
+
 def text(secrecy: Secrecy = Secrecy.NONE, *, takes_none: bool = False) -> Kind:
     """Any text."""
     return Kind('a text (in YAML, put it in quotes)', _text, secrecy=secrecy, takes_none=takes_none, takes_blank=True)
@@ -111,12 +127,25 @@ def words(*choices: str) -> Kind:
 def literal(given: str) -> Any:
     """What Python or, failing that, YAML reads from a text: templates write both."""
     try:
-        return ast.literal_eval(given.strip())
+        found = ast.literal_eval(given.strip())
     except (ValueError, SyntaxError):
-        try:
-            return yaml.safe_load(given)
-        except yaml.YAMLError:
-            raise ValueError from None
+        return _yaml_literal(given)
+    for node in ast.walk(ast.parse(given.strip(), mode='eval')):
+        keys = [ast.unparse(key) for key in node.keys if key] if isinstance(node, ast.Dict) else []
+        if twice := next((key for key in keys if keys.count(key) > 1), ''):
+            raise Unusable(f'has the key {twice} twice')
+    return found
+
+
+def _yaml_literal(given: str) -> Any:
+    try:
+        loader = yaml.SafeLoader(given)
+        node = loader.get_single_node()
+        for _, _, problem in pitfalls_in(node):
+            raise Unusable(f'cannot be used: {problem}')
+        return None if node is None else loader.construct_document(node)
+    except yaml.YAMLError:
+        raise ValueError from None
 
 
 def read_mapping(given: Any) -> dict[str, Any]:
@@ -124,7 +153,10 @@ def read_mapping(given: Any) -> dict[str, Any]:
     found = literal(given) if isinstance(given, str) else given
     if not isinstance(found, Mapping):
         raise ValueError
-    return {str(name): copied(value) for name, value in found.items()}
+    for name in found:
+        if not isinstance(name, str):
+            raise Unusable(f'has the key {name!r}, which is not a text: put it in quotes')
+    return {name: copied(value) for name, value in found.items()}
 
 
 def copied(value: Any) -> Any:
@@ -216,17 +248,53 @@ def read_names(given: Any) -> list[str]:
     return [_text(name).strip() for name in found]
 
 
-_UNITS = {'s': 1, 'm': 60, 'h': 3600, 'd': 86_400}
+_VERIFYING = ('none', 'optional', 'required')
 
 
-def _duration(given: Any) -> float:
-    found = given
-    if isinstance(given, str):
-        amount, unit = (given.strip()[:-1], given.strip()[-1:]) if given.strip()[-1:] in _UNITS else (given, 's')
-        found = float(amount) * _UNITS[unit]
-    if isinstance(found, bool) or not isinstance(found, (int, float)) or not 1 <= found <= 31_622_400:
+def _cert_reqs(given: Any) -> str:
+    """How Celery, kombu and redis spell it: 'required', CERT_REQUIRED, 'ssl.CERT_REQUIRED', ssl.CERT_REQUIRED, 2."""
+    if isinstance(given, int) and not isinstance(given, bool):
+        return _VERIFYING[given] if 0 <= given < len(_VERIFYING) else one_of(*_VERIFYING).read(given)
+    word = str(given).rpartition('.')[2].lower().removeprefix('cert_')
+    return str(one_of(*_VERIFYING).read(word))
+
+
+def _readable(given: Any) -> str:
+    try:
+        with Path(_text(given)).open('rb'):
+            return str(given)
+    except OSError as error:
+        raise Unusable(f'{given} cannot be read: {error.strerror}') from None
+
+
+def read_hosts(given: Any) -> tuple[str, ...]:
+    """Names of hosts, in lower case."""
+    found = tuple(name.lower().removesuffix('.') for name in read_names(given))
+    if not all(re.fullmatch(r'[\w.-]+|[0-9a-f:.]+', name) for name in found):
         raise ValueError
-    return float(found)
+    return found
+
+
+def read_tls(given: Any) -> bool | dict[str, Any]:
+    """Whether TLS is used, or with which options."""
+    if isinstance(given, bool) or (isinstance(given, str) and given.strip().lower() in _TRUTH):
+        return _flag(given)
+    found: dict[str, Any] = {}
+    for name, value in read_mapping(given).items():
+        option = name.removeprefix('ssl_')
+        if option not in _TLS:
+            raise Unusable(f'has no option {name}; there are {", ".join(sorted(_TLS))}')
+        if value in (None, ''):
+            continue
+        try:
+            found[option] = _TLS[option].read(value)
+        except Unusable as error:
+            raise Unusable(f'[{name}] {error}') from None
+        except (ValueError, TypeError):
+            raise Unusable(f'[{name}] must be {_TLS[option].wants}; this is {cut(repr(value), 60)}') from None
+    if 'keyfile' in found and 'certfile' not in found:
+        raise Unusable('names a keyfile without its certfile')
+    return found
 
 
 def read_redis(given: Any) -> str:
@@ -252,6 +320,18 @@ BROKER = Kind(
     " or a list of them, or several joined by ';'",
     _broker, secrecy=Secrecy.PASSWORD,
 )
-SECONDS = number(0, 2_592_000)  # up to 30 days; RabbitMQ can hold a message back for eight years
-PATIENCE = number(0.01, 3600)  # with another service, in seconds
-DURATION = Kind('seconds, or a text such as 45s, 10m, 6h, 7d, from 1 second to 366 days', _duration)
+_TLS = {
+    **dict.fromkeys(('ca_certs', 'certfile', 'keyfile'), Kind('the path of a file', _readable)),
+    'cert_reqs': Kind('one of required, optional, none', _cert_reqs),
+    'check_hostname': FLAG,
+    'server_hostname': TEXT,
+    'ciphers': TEXT,
+}
+SECONDS = seconds_of(0, 2_592_000)  # up to 30 days; RabbitMQ can hold a message back for eight years
+PATIENCE = seconds_of(0.01, 3600)  # with another service
+DURATION = seconds_of(1, 31_622_400)
+
+
+def cut(shown: str, length: int) -> str:
+    """The text, no longer than that."""
+    return shown if len(shown) <= length else shown[:length - 1] + '…'

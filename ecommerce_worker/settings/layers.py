@@ -15,15 +15,20 @@ from typing import Any
 import yaml
 
 from ecommerce_worker.configuration import CONFIGURATION_MODULE
-from ecommerce_worker.settings.kinds import copied, literal
-from ecommerce_worker.settings.schema import CELERY_STYLE, DEFAULTS, PREFIX, SETTINGS, Names, did_you_mean, setting_of
+from ecommerce_worker.settings.kinds import literal
+from ecommerce_worker.settings.names import CELERY_STYLE, PREFIX, Names, did_you_mean, setting_of
+from ecommerce_worker.settings.pitfalls import pitfalls_in
+from ecommerce_worker.settings.schema import DEFAULTS, SETTINGS
 
 DEFAULT_MODULE = 'ecommerce_worker.configuration.local'
 OWN_MODULES = tuple(f'ecommerce_worker.configuration.{name}' for name in ('devstack', 'local', 'production', 'test'))
 YAML_FILE = 'ECOMMERCE_WORKER_CFG'
 
-# Kubernetes describes a service named "ecommerce-worker" in variables like these; they are not meant for us.
-_KUBERNETES = re.compile(PREFIX + r'(SERVICE_HOST|SERVICE_PORT|PORT)(_\w+)?')
+# Kubernetes describes services named "ecommerce-worker" and "ecommerce-worker-<anything>" in variables like these;
+# they are not meant for us.
+_KUBERNETES = re.compile(
+    PREFIX + r'(\w+_)?(SERVICE_HOST=.*|SERVICE_PORT(_\w+)?=\d*|PORT(_\d+_(TCP|UDP|SCTP))?=(tcp|udp|sctp)://.*'
+             r'|PORT_\d+_(TCP|UDP|SCTP)_(PROTO|PORT|ADDR)=.*)', re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,8 @@ class Layer:
     where: Callable[[Names], str]
     #: Everything in it is meant for us, so a name we do not know is a mistake.
     ours: bool = True
+    #: What reads as something else than it looks like: whose value it is, and what is wrong, its place included.
+    problems: tuple[tuple[Names, str], ...] = ()
 
 
 class Unreadable(Exception):
@@ -96,7 +103,8 @@ def yaml_layer(path: str) -> Layer:
     try:
         loader = yaml.SafeLoader(Path(path).read_text(encoding='utf-8'))
         node = loader.get_single_node()
-        values = {} if node is None else copied(loader.construct_document(node))
+        silent = list(pitfalls_in(node))
+        values = {} if node is None else _with_text_keys(loader.construct_document(node))
     except OSError as error:
         raise Unreadable(f'{path}: {error.strerror} ({YAML_FILE} names this file)') from error
     except yaml.MarkedYAMLError as error:
@@ -111,7 +119,16 @@ def yaml_layer(path: str) -> Layer:
         raise Unreadable(f'{path}: a part of it contains itself') from error
     if not isinstance(values, dict):
         raise Unreadable(f'{path}: this must be a mapping of settings, not a {type(values).__name__}')
-    return Layer({setting_of(str(name)): value for name, value in values.items()}, _in_file(path, dict(_lines(node))))
+    problems = tuple((names, f'{path}:{line}: {problem}') for names, line, problem in silent)
+    return Layer({setting_of(name): value for name, value in values.items()}, _in_file(path, dict(_lines(node))),
+                 problems=problems)
+
+
+def _with_text_keys(value: Any) -> Any:
+    """The same containers anew, without the keys that are not texts; those are problems of their own."""
+    if isinstance(value, dict):
+        return {name: _with_text_keys(item) for name, item in value.items() if isinstance(name, str)}
+    return [_with_text_keys(item) for item in value] if isinstance(value, list) else value
 
 
 def _lines(node: yaml.Node | None, names: Names = ()) -> Iterator[tuple[Names, int]]:
@@ -132,13 +149,21 @@ def _plain(given: str) -> Any:
 
 def environment_layer(environ: Mapping[str, str]) -> Layer:
     """What variables ``ECOMMERCE_WORKER_<SETTING>`` say."""
-    variables = {
-        setting_of(variable.removeprefix(PREFIX)): variable for variable in environ
-        if variable.startswith(PREFIX) and variable != YAML_FILE and not _KUBERNETES.fullmatch(variable)
-    }
+    variables: dict[str, str] = {}
+    problems: list[tuple[Names, str]] = []
+    for variable in environ:
+        name = setting_of(variable.removeprefix(PREFIX))
+        if not variable.startswith(PREFIX) or variable == YAML_FILE:
+            continue
+        if name not in SETTINGS and _KUBERNETES.fullmatch(f'{variable}={environ[variable]}'):
+            continue
+        if name in variables:
+            twice = f'{name} is there already, as {variables[name]}: only one of the two would count'
+            problems.append(((name,), f'environment {variable}: {twice}'))
+        variables[name] = variable
     values = {name: environ[variable] if name in SETTINGS else _plain(environ[variable])
               for name, variable in variables.items()}
-    return Layer(values, lambda names: f'environment {variables[names[0]]}')
+    return Layer(values, lambda names: f'environment {variables[names[0]]}', problems=tuple(problems))
 
 
 def yaml_file(environ: Mapping[str, str], module: ModuleType) -> str:

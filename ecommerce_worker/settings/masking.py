@@ -36,11 +36,6 @@ def masked(name: str, value: object) -> object:
     return value
 
 
-def cut(shown: str, length: int) -> str:
-    """The text, no longer than that."""
-    return shown if len(shown) <= length else shown[:length - 1] + '…'
-
-
 _HANDED_ON = re.compile(r'PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|LC_\w+|TZ|TMPDIR|LD_LIBRARY_PATH')
 
 

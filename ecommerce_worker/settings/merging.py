@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from ecommerce_worker.configuration import CONFIGURATION_MODULE, base
 from ecommerce_worker.errors import Misconfigured
 from ecommerce_worker.settings.checks import (
+    BROKER_TLS,
     CREDENTIALS,
     DELAYS,
     MAIL,
@@ -20,8 +22,10 @@ from ecommerce_worker.settings.checks import (
     delay_problems,
     mail_problems,
     remarks_on,
+    tls_problems,
 )
-from ecommerce_worker.settings.kinds import Kind, Secrecy, Unusable, copied, members
+from ecommerce_worker.settings.files import unreadable_certificates
+from ecommerce_worker.settings.kinds import Kind, Secrecy, Unusable, copied, cut, members
 from ecommerce_worker.settings.layers import (
     DEFAULT_MODULE,
     Layer,
@@ -32,17 +36,9 @@ from ecommerce_worker.settings.layers import (
     yaml_file,
     yaml_layer,
 )
-from ecommerce_worker.settings.masking import cut, masked
-from ecommerce_worker.settings.schema import (
-    CELERY_STYLE,
-    DEFAULTS,
-    SETTINGS,
-    SITE_SETTINGS,
-    Names,
-    did_you_mean,
-    label_of,
-    setting_of,
-)
+from ecommerce_worker.settings.masking import masked
+from ecommerce_worker.settings.names import CELERY_STYLE, Names, did_you_mean, label_of, setting_of
+from ecommerce_worker.settings.schema import DEFAULTS, SETTINGS, SITE_SETTINGS
 from ecommerce_worker.settings.values import Settings, frozen, laid_over
 
 _REFERENCE = re.compile(r'(\$?)\$\{(\w+)\}')
@@ -60,6 +56,7 @@ class _Draft:
         self.remarks: list[str] = []
         self.complete = True  # every layer could be read
         self.spoiled: set[str] = set()  # names of settings whose value in force is not what somebody meant
+        self.places: set[Names] = set()  # where exactly those stand
 
     @contextlib.contextmanager
     def noting(self) -> Iterator[None]:
@@ -72,6 +69,8 @@ class _Draft:
 
     def lay(self, layer: Layer) -> None:
         """Let one layer have its say over those laid before."""
+        for names, problem in layer.problems:
+            self._refuse(names, problem)
         for name, given in layer.values.items():
             if kind := SETTINGS.get(name):
                 self._put(self.values, kind, given, (name,), layer.where)
@@ -157,7 +156,8 @@ class _Draft:
 
     def _refuse(self, names: Names, problem: str) -> None:
         self.problems.append(problem)
-        self.spoiled.add(names[-1])
+        self.spoiled |= {names[-1], names[0]}
+        self.places.add(names)
 
     def narrow(self) -> None:
         """Take out what older workers could do and this one does not."""
@@ -191,7 +191,7 @@ class _Draft:
             return f'{"" if source == "default" else f"{source}: "}{site}{name} {text}'
 
         for names, complaints in ((CREDENTIALS, credential_problems), (DELAYS, delay_problems),
-                                  (MAIL, mail_problems)):
+                                  (MAIL, mail_problems), (BROKER_TLS, tls_problems)):
             if names & given and not names & self.spoiled:
                 self.problems += [line(*complaint) for complaint in complaints(settings)]
         if not self.spoiled:
@@ -211,11 +211,31 @@ class _Draft:
         return settings
 
 
+@dataclass(frozen=True)
+class Examined:
+    """A configuration with all that is wrong with it; its settings are good to look at, not to work with."""
+
+    settings: Settings
+    problems: tuple[str, ...]
+    #: Where values stand that are not what somebody meant: ``('SCHEDULE', 'my-job', 'interval')``.
+    spoiled: frozenset[Names]
+    #: Every layer could be read: what is missing is missing.
+    complete: bool
+
+
 def load(environ: Mapping[str, str] | None = None) -> Settings:
     """The settings in force, read anew; raises Misconfigured with everything that is wrong with them.
 
     ``environ`` stands in for the process's environment.
     """
+    found = examine(environ)
+    if found.problems:
+        raise Misconfigured(found.problems)
+    return found.settings
+
+
+def examine(environ: Mapping[str, str] | None = None) -> Examined:
+    """The settings and what is wrong with them, for who wants to look further; raises nothing."""
     environ = os.environ if environ is None else environ
     draft = _Draft(environ)
     draft.lay(Layer(DEFAULTS, lambda _: 'default'))
@@ -228,7 +248,8 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
             draft.lay(yaml_layer(path))
     draft.lay(environment_layer(environ))
     draft.narrow()
+    # Mail by SMTP and attachments go by OpenSSL's own certificates.
+    draft.remarks += [remark for name in ('SSL_CERT_FILE', 'SSL_CERT_DIR')
+                      for remark in unreadable_certificates(environ, name)]
     draft.check()
-    if draft.problems:
-        raise Misconfigured(draft.problems)
-    return draft.settings()
+    return Examined(draft.settings(), tuple(draft.problems), frozenset(draft.places), draft.complete)

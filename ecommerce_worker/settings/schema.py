@@ -1,10 +1,8 @@
-"""Which settings there are, of which kind each is, and how its name is spelled."""
+"""Which settings there are, and of which kind each is."""
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ecommerce_worker.configuration import base
@@ -27,20 +25,19 @@ from ecommerce_worker.settings.kinds import (
     one_of,
     optional,
     read_address,
+    read_hosts,
     read_logging,
     read_mapping,
     read_names,
     read_origin,
     read_redis,
     read_sequence,
+    read_tls,
+    seconds_of,
     text,
     whole,
     words,
 )
-
-PREFIX = 'ECOMMERCE_WORKER_'
-
-Names = tuple[str, ...]  # where a value stands: ('SITE_OVERRIDES', 'edx', 'BRAZE', 'FROM_EMAIL')
 
 # Settings that SITE_OVERRIDES may change: whatever is said to the services of one shop, and how patiently.
 SITE_SETTINGS: Mapping[str, Kind] = {
@@ -63,6 +60,7 @@ SITE_SETTINGS: Mapping[str, Kind] = {
     'EMAIL_OPTIONS': each(Kind('a value', as_it_is, secrecy=Secrecy.PASSWORD, takes_none=True, takes_blank=True)),
     'EMAIL_WITHOUT_VENDOR': one_of('refuse', 'park', 'outbox'),
     'EMAIL_GIVE_UP_AFTER': SECONDS,
+    'ATTACHMENT_HOSTS': Kind('a list of host names', read_hosts),
     'EMAIL_TEMPLATES': TEXT,
     'BRAZE': members({
         'BRAZE_ENABLE': FLAG,
@@ -95,8 +93,9 @@ SETTINGS: Mapping[str, Kind] = {
     'BROKER_URL': BROKER,
     'BROKER_POOL_LIMIT': optional(whole(0, 10_000)),
     'BROKER_CONNECTION_TIMEOUT': PATIENCE,
-    'BROKER_HEARTBEAT': number(0, 3600),
+    'BROKER_HEARTBEAT': seconds_of(0, 3600),
     'BROKER_HEARTBEAT_CHECKRATE': number(1, 100),
+    'BROKER_USE_SSL': Kind('true, false, or a mapping such as {ca_certs: /etc/ssl/rabbitmq.pem}', read_tls),
     'BROKER_TRANSPORT_OPTIONS': Kind('a mapping', read_mapping, secrecy=Secrecy.PASSWORD),
     'ALLOW_UNSAFE_BROKER': FLAG,
     'QUEUES': words(),
@@ -107,7 +106,7 @@ SETTINGS: Mapping[str, Kind] = {
     'CELERY_DEFAULT_ROUTING_KEY': TEXT,
     'WORKER_POOL': one_of('threads', 'prefork', 'solo'),
     'WORKER_CONCURRENCY': whole(1, 10_000),
-    'SHUTDOWN_SECONDS': number(0, 86_400),
+    'SHUTDOWN_SECONDS': seconds_of(0, 86_400),
     'PUBLISH_FACTS': FLAG,
     'DATABASES': members({'default': each(Kind('a value', as_it_is, secrecy=Secrecy.PASSWORD, takes_none=True,
                                                takes_blank=True))}),
@@ -116,7 +115,7 @@ SETTINGS: Mapping[str, Kind] = {
     'CONSOLE_ADDRESS': Kind('a host and a port such as 127.0.0.1:8130', read_address),
     'CONSOLE_URL': Kind('a URL without a path, such as https://orders.example.com', read_origin, takes_blank=True),
     'CONSOLE_SECRET_KEY': SECRET,
-    'CONSOLE_SESSION_SECONDS': whole(60, 2_592_000),
+    'CONSOLE_SESSION_SECONDS': seconds_of(60, 2_592_000, whole=True),
     'CONSOLE_RESENDS_PER_HOUR': whole(0, 1000),
     **dict.fromkeys(('CELERY_TASK_SERIALIZER', 'CELERY_RESULT_SERIALIZER', 'CELERY_EVENT_SERIALIZER'),
                     one_of('json', 'pickle', 'yaml')),
@@ -141,7 +140,7 @@ SETTINGS: Mapping[str, Kind] = {
     'DJANGO_PROJECT_PYTHON': TEXT,
     'DJANGO_PROJECT_ENVIRONMENT': each(TEXT),
     'MANAGEMENT_COMMANDS': Kind('a list of names', read_names),
-    'MANAGEMENT_COMMAND_TIMEOUT': number(0.1, 86_400),
+    'MANAGEMENT_COMMAND_TIMEOUT': seconds_of(0.1, 86_400),
     'WAKE_UP_URL': Kind('a URL such as redis://:password@host:6379/0', read_redis, secrecy=Secrecy.PASSWORD,
                         takes_blank=True),
     'WAKE_UP': each(members({'channel': TEXT, 'message': TEXT})),
@@ -157,39 +156,3 @@ SETTINGS: Mapping[str, Kind] = {
 
 # A copy, taken before any settings module could write into the mappings that it got from base.
 DEFAULTS: Mapping[str, Any] = {name: copied(value) for name, value in vars(base).items() if name in SETTINGS}
-
-
-# Celery's newer spellings of settings listed here: broker_url, task_serializer, CELERY_BROKER_URL …
-_SPELLINGS = {
-    spelling: name
-    for name in SETTINGS if name.startswith(('BROKER_', 'CELERY_', 'CELERYD_'))
-    for area, _, rest in [name.lower().partition('_')]
-    for lower in ([f'broker_{rest}'] if area == 'broker' else
-                  [f'worker_{rest}'] if area == 'celeryd' else [rest, f'task_{rest}'])
-    for spelling in (lower, f'CELERY_{lower.upper()}') if spelling != name
-}
-
-# Settings of Celery that are not listed here, in its old names and its new ones.
-CELERY_STYLE = re.compile(
-    r'(CELERY|CELERYD|CELERYBEAT|BROKER)_[A-Z0-9_]+|include|timezone|enable_utc'
-    r'|(beat|broker|cache|control|database|event|mongodb|redis|result|security|task|worker)_[a-z0-9_]+',
-)
-
-
-def setting_of(name: str) -> str:
-    """The setting that a name stands for: Celery has several spellings of some."""
-    return _SPELLINGS.get(name, name)
-
-
-def label_of(names: Names) -> str:
-    """A place as people read it: ``SITE_OVERRIDES[edx].BRAZE[FROM_EMAIL]``."""
-    if names[0] == 'SITE_OVERRIDES' and len(names) > 2:  # a setting of a site, not a site
-        return f'SITE_OVERRIDES[{names[1]}].{label_of(names[2:])}'
-    return names[0] + ''.join(f'[{name}]' for name in names[1:])
-
-
-def did_you_mean(name: str, names: Iterable[str], likeness: float = 0.6) -> str:
-    """A hint at the name that comes closest; empty if none does."""
-    by_spelling = {known.casefold(): known for known in names}
-    close = difflib.get_close_matches(name.casefold(), by_spelling, 1, likeness)
-    return f'; did you mean {by_spelling[close[0]]}?' if close else ''

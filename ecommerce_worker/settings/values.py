@@ -9,9 +9,10 @@ from types import MappingProxyType
 from typing import Any
 
 from ecommerce_worker.configuration import base
-from ecommerce_worker.settings.kinds import Kind
-from ecommerce_worker.settings.masking import cut, mask
-from ecommerce_worker.settings.schema import DEFAULTS, SETTINGS, Names, did_you_mean, label_of
+from ecommerce_worker.settings.kinds import Kind, cut
+from ecommerce_worker.settings.masking import mask
+from ecommerce_worker.settings.names import Names, did_you_mean, label_of
+from ecommerce_worker.settings.schema import DEFAULTS, SETTINGS
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +66,12 @@ class Settings:
             return 'sailthru'
         return 'outbox' if self.EMAIL_WITHOUT_VENDOR == 'outbox' else ''
 
+    @property
+    def known_queues(self) -> frozenset[str]:
+        """The queues that this configuration names: those consumed, and those that tasks are published to."""
+        return frozenset(filter(None, (*self.QUEUES, self.DEFAULT_PRIORITY_QUEUE, self.CELERY_DEFAULT_QUEUE,
+                                       *(entry.get('queue') for entry in self.SCHEDULE.values()))))
+
     def for_site(self, code: str | None) -> Settings:
         """The settings for one site's messages; these here for no site, and for one without settings of its own."""
         if not code:
@@ -113,3 +120,9 @@ def laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> Mapping[str
         name: laid_over(below.get(name, {}), value) if isinstance(value, MappingProxyType) else value
         for name, value in above.items()
     }})
+
+
+def broker_urls(settings: Settings) -> list[str]:
+    """The URLs of the broker: one, or several to fall back on."""
+    given = settings.BROKER_URL
+    return given.split(';') if isinstance(given, str) else [*given]

@@ -6,7 +6,7 @@ import json
 import math
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from ecommerce_worker.errors import Undecodable
@@ -26,6 +26,18 @@ LENGTHS: Final[Mapping[str, int]] = {
 
 #: The end of the year 9999, the last that databases know, in epoch seconds.
 LAST_SECOND: Final = 253_402_300_799
+
+
+#: When this worker was first released (2015-09-22), in epoch seconds: no run is older.
+FIRST_SECOND: Final = 1_442_880_000
+
+#: The longest that RabbitMQ holds a message back for its next try, in seconds.
+LONGEST_WAIT: Final = 2 ** 28
+
+
+def plausible(seconds: float, now: float) -> float:
+    """The time, if something can have happened then that is known ``now``; else ``now``: the clock there was wrong."""
+    return seconds if FIRST_SECOND <= seconds <= now else now
 
 
 def new_id() -> str:
@@ -66,6 +78,16 @@ class Fact:
     def ended(self) -> float:
         """When the run ended, in epoch seconds."""
         return min(self.started + self.seconds, LAST_SECOND)
+
+    def in_time(self, now: float) -> Fact:
+        """The fact with times that can be, where a wrong clock or a forger wrote others; ``now`` is when it came.
+
+        A run that would end later than that ended then, and took as long as it says.
+        """
+        ended = plausible(self.ended, now)
+        started = plausible(ended - self.seconds, ended)
+        next_try = None if self.next_try is None else min(max(self.next_try, started), now + LONGEST_WAIT)
+        return replace(self, started=started, seconds=min(self.seconds, ended - started), next_try=next_try)
 
     def as_body(self) -> bytes:
         """The fact in JSON, without what is not there."""

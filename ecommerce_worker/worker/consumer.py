@@ -24,16 +24,13 @@ from ecommerce_worker.broker.notes import Notes
 from ecommerce_worker.broker.wire import CONTENT_TYPES, Call, Raw, read
 from ecommerce_worker.errors import NotPublished, Undecodable
 from ecommerce_worker.execution.delivery import DELIVERY, Delivery
-from ecommerce_worker.execution.parking import key_of
-from ecommerce_worker.execution.task import site_code
+from ecommerce_worker.execution.parking import key_of, site_of
+from ecommerce_worker.execution.task import GIVE_BACK_SECONDS
 from ecommerce_worker.telemetry.log import quoted, word
 from ecommerce_worker.telemetry.run import Told
 from ecommerce_worker.worker import inspect  # noqa: F401 - tells what is in hand
 
 logger = logging.getLogger(__name__)
-
-#: Seconds to hold a message that could not be parked before it is given back.
-GIVE_BACK_SECONDS = 5.0
 
 
 class Topology(bootsteps.StartStopStep):
@@ -94,6 +91,7 @@ class Consumer(consumer.Consumer):
     def __init__(self, *args: Any, worker_options: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         self._accept = [CONTENT_TYPES[name] for name in runtime.current().settings.CELERY_ACCEPT_CONTENT
                         if name in CONTENT_TYPES]
+        self._known = runtime.current().settings.known_queues
         # Two broadcast to every worker of the virtual host, other services' included, and cost more than they give.
         # The third publishes every two seconds for who watches events (-E), and on the thread that heartbeats are sent
         # from: a broker that takes no messages for a while would have them late, and the connection cut.
@@ -111,9 +109,9 @@ class Consumer(consumer.Consumer):
         try:
             with preflight.permitted():
                 super().start()
-        except preflight.BrokerUnusable as error:
+        except (preflight.BrokerUnusable, topology.KombuTooOld) as error:
             logger.critical('%s', error)
-            raise WorkerShutdown(error.status) from None
+            raise WorkerShutdown(error.exit_status) from None
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
         """What is called with each message."""
@@ -170,7 +168,9 @@ class Consumer(consumer.Consumer):
     def _notes(self, message: Any, raw: Raw) -> Notes:
         notes = Notes.of(raw.headers)
         info = message.delivery_info
-        queue = (self._consumed(info.get('consumer_tag')) or notes.queue
+        # What a message says of itself anybody may have written: from a queue of ours it came, or it did not.
+        noted = notes.queue if notes.queue in (self.app.amqp.queues.keys() | self._known) else ''
+        queue = (self._consumed(info.get('consumer_tag')) or noted
                  or topology.queue_of(info.get('exchange', ''), info.get('routing_key', '')))
         return replace(notes, queue=queue, since=notes.since or time.time())
 
@@ -192,7 +192,7 @@ class Consumer(consumer.Consumer):
         notes = self._notes(message, raw).having({'at': time.time(), 'reason': reason})
         task, id_, key = (call.task[:255], call.id, key_of(self.app, call)) if call else ('', str(uuid.uuid4()), '')
         told = Told(
-            outcome='parked', task=task, id=id_, key=key, site=site_code(call) if call else '', attempt=0,
+            outcome='parked', task=task, id=id_, key=key, site=site_of(self.app, call) if call else '', attempt=0,
             seconds=0.0, reason=reason, queue=notes.queue, root_id=call.root_id or id_ if call else '',
             started=time.time(), worker=self.hostname)
         try:

@@ -8,8 +8,7 @@ from celery.worker import state
 from celery.worker.control import inspect_command
 
 from ecommerce_worker.execution.delivery import DELIVERY, Delivery
-from ecommerce_worker.execution.parking import key_of
-from ecommerce_worker.execution.task import site_code
+from ecommerce_worker.execution.parking import key_of, site_of
 from ecommerce_worker.resubmit.names import FULFILL, IN_HAND
 
 
@@ -19,5 +18,5 @@ def orders_in_hand(panel: Any) -> list[tuple[str, str]]:
     # A list of references first, which takes no turn of another thread.
     requests = [reference() for reference in list(state.reserved_requests.data)]
     deliveries = [request.message.headers.get(DELIVERY) for request in requests if request is not None]
-    return [(site_code(delivery.call), key_of(panel.app, delivery.call)) for delivery in deliveries
+    return [(site_of(panel.app, delivery.call), key_of(panel.app, delivery.call)) for delivery in deliveries
             if isinstance(delivery, Delivery) and delivery.call.task == FULFILL]

@@ -80,7 +80,7 @@ class Vendor:
     def send(self, email: Email) -> Receipt:
         """Mail the first 50 recipients that Braze accepts; the others are left for further messages.
 
-        See :meth:`~ecommerce_worker.email.message.Mailer.send`.
+        See :meth:`~ecommerce_worker.email.mailer.Mailer.send`.
         """
         mail = self._way_of(email)
         now = email.to[:BATCH]

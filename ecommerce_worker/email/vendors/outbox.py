@@ -12,6 +12,7 @@ from ecommerce_worker.email.mailer import Connect, read_options
 from ecommerce_worker.email.message import Email, Receipt
 from ecommerce_worker.email.mime import ADDRESS, composed, safe_id
 from ecommerce_worker.errors import Transient
+from ecommerce_worker.settings import in_home
 from ecommerce_worker.settings.kinds import TEXT
 
 OPTIONS = {'directory': TEXT, 'from_email': ADDRESS}
@@ -28,7 +29,7 @@ class Vendor:
 
     def __init__(self, options: Mapping[str, Any], connect: Connect) -> None:  # noqa: ARG002 - nobody is connected to
         found = read_options(options, OPTIONS, DEFAULTS)
-        self._directory = Path(found['directory']).expanduser()
+        self._directory = in_home(found['directory'], 'EMAIL_OPTIONS[directory]')
         self._from_email = found['from_email']
 
     def send(self, email: Email) -> Receipt:

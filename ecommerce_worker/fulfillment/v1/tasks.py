@@ -21,8 +21,6 @@ def fulfill_order(self: Task, order_number: str, site_code: str | None = None, e
     receipt again.  So every run but the first asks how the order stands before it does anything, and two runs of one
     order, of which there may be two messages, take turns.
     """
-    if not (site_code is None or isinstance(site_code, str)):
-        raise WrongArguments('the site code is no text')
     if not (email_opt_in is None or isinstance(email_opt_in, bool)):
         raise WrongArguments('email_opt_in is neither true nor false')
     site = runtime.site(site_code)

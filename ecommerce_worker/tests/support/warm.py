@@ -42,7 +42,7 @@ IMPORTED = (
     'celery.bin.worker', 'celery.concurrency.prefork', 'celery.concurrency.thread', 'celery.events.state',
     'celery.worker.autoscale', 'celery.worker.components', 'celery.worker.consumer', 'celery.worker.strategy',
     'django.contrib.sessions.serializers', 'django.core.management.commands.migrate', 'django.db.backends.sqlite3.base',
-    'django.db.models', 'edx_rest_api_client.client', 'jwt', 'kombu.transport.native_delayed_delivery',
+    'django.db.models', 'jwt', 'kombu.transport.native_delayed_delivery',
     'kombu.transport.pyamqp', 'requests', 'yaml',
     'ecommerce_worker.cli', 'ecommerce_worker.worker.consumer', 'ecommerce_worker.broker.facts',
     'ecommerce_worker.worker.wakeup',

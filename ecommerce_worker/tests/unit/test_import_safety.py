@@ -12,12 +12,14 @@ import ecommerce_worker
 ROOT = Path(ecommerce_worker.__file__).parent
 
 #: What runs in the worker's processes only: rows below those that a shop imports.
-OF_THE_WORKER = ('broker.app', 'broker.facts', 'broker.preflight', 'celery_app', 'cli', 'console', 'demo', 'ledger',
-                 'operations', 'resubmit', 'schedule.beat', 'testing', 'worker', '__main__', 'tests')
+OF_THE_WORKER = ('broker.app', 'broker.consuming', 'broker.facts', 'broker.mailbox', 'broker.preflight', 'celery_app',
+                 'cli', 'console', 'demo', 'ledger', 'operations', 'resubmit', 'schedule.beat', 'testing', 'worker',
+                 '__main__', 'tests')
 
 #: The modules that shops import by name.
 SURFACE = ['ecommerce_worker.fulfillment.v1.tasks', 'ecommerce_worker.email.v1.api',
-           'ecommerce_worker.sailthru.v1.tasks']
+           'ecommerce_worker.sailthru.v1.tasks', 'ecommerce_worker.email.v1.utils',
+           'ecommerce_worker.braze.v1.client']
 
 MODULES = sorted('.'.join(['ecommerce_worker', *path.relative_to(ROOT).with_suffix('').parts]).removesuffix('.__init__')
                  for path in ROOT.rglob('*.py'))

@@ -15,14 +15,16 @@ ROOT = Path(ecommerce_worker.__file__).parent
 #: Folders, and modules of the top level.  From the top: what nothing else is needed for, to what is only ever started
 #: by people.
 ROWS = [
-    'configuration errors durations',
-    'retry settings telemetry',
+    'configuration errors durations process',
+    'bounds retry settings web',
+    'telemetry',
     'clients broker',
     'email sailthru locks',
     'site',
     'runtime',
     'execution',
     'fulfillment',
+    'braze',
     'schedule',
     'ledger',
     'operations',
@@ -50,17 +52,18 @@ ENTRIES = {'cli': '__main__ cli', 'demo': 'cli demo', 'cli.up': 'cli', '__main__
 
 #: What is imported in these places only; demo plays the shop, which has Celery.
 ONLY_HERE = {
-    'requests': 'clients.http clients.auth',
-    'urllib3': 'clients.http clients.links',
-    'edx_rest_api_client': 'clients.auth',
+    'requests': 'clients.http clients.auth clients.transport',
+    'urllib3': 'clients.http clients.transport',
     'jwt': 'clients.auth',
-    'celery': 'broker.app execution.task schedule.beat schedule.entries worker celery_app cli demo',
-    'kombu': 'broker operations resubmit worker celery_app ledger.recorder ledger.headers cli demo',
+    'celery': 'broker.app broker.consuming broker.mailbox execution schedule.beat schedule.entries worker celery_app '
+              'cli demo',
+    'kombu': 'broker locks operations resubmit worker celery_app ledger.recorder ledger.headers cli demo',
     'yaml': 'settings',
-    'pickle': 'broker.wire',
+    'pickle': '',
     'django': 'ledger console resubmit.known',
     'pymysql': 'ledger.mysql.base',
-    'click': 'cli',
+    'click': 'cli worker.command_line',
+    'waitress': 'web',
     'circus': 'cli.up',
     'tornado': 'cli.up',
 }
@@ -152,7 +155,9 @@ def test_no_module_imports_itself_by_way_of_others():
 
 
 def test_a_package_that_only_holds_others_imports_nothing():
-    assert not [f'{holder} imports {name}' for holder in sorted(HOLDERS) for name in imported(holder, TREES[holder])]
+    assert not [f'{holder} imports {name}' for holder in sorted(HOLDERS) for name in imported(holder, TREES[holder])
+                # `celery -A ecommerce_worker` finds the application in the package, which makes it when asked for it.
+                if (holder, name) != ('', '.celery_app')]
 
 
 def test_every_row_names_what_there_is():
@@ -161,9 +166,9 @@ def test_every_row_names_what_there_is():
     assert not [name for name in named if not any(within(module, name) for module in TREES)]
 
 
-def test_nothing_but_the_worker_imports_the_worker():
+def test_nothing_but_the_worker_and_what_starts_it_imports_the_worker():
     assert not [f'{module} imports {other}' for module, other in ARROWS
-                if within(other, 'worker') and not within(module, 'worker celery_app')]
+                if within(other, 'worker') and not within(module, 'worker celery_app cli.processes')]
 
 
 def test_an_entry_point_is_started_from_where_it_is_meant_to_be_only():

@@ -153,7 +153,7 @@ def test_a_parked_message_that_is_sent_again_is_the_one_that_came(app, channel, 
     notes = Notes(queue='fulfillment', attempt=12, refusals=12, outages=3, redelivered=4, since=1.0,
                   history=({'reason': 'why'},))
     publishing.park(app, raw, notes, task='t', id='id-1', key='EDX-1', reason='why')
-    publishing.unpark(app, Raw.of(taken(channel, topology.PARKED)))
+    publishing.unpark(app, Raw.of(taken(channel, topology.PARKED)), TASK_QUEUES)
     message = taken(channel, 'fulfillment')
     assert message.body == RAW.body
     assert message.content_type == (content_type or 'application/octet-stream')
@@ -161,6 +161,15 @@ def test_a_parked_message_that_is_sent_again_is_the_one_that_came(app, channel, 
     assert 'x-death' not in message.headers
     # Its patience is renewed, but it is known to have been tried.
     assert Notes.of(message.headers) == Notes(queue='fulfillment', resent=True, history=notes.history)
+
+
+@pytest.mark.parametrize('queue, said', [('evil.queue', 'names the queue evil.queue'), ('', 'does not say which'),
+                                         ('evil\nqueue', r'evil\?queue')])
+def test_a_parked_message_is_sent_to_no_queue_but_ours(app, channel, queue, said):
+    publishing.park(app, RAW, Notes(queue=queue), task='t', id='id-1', key='EDX-1', reason='why')
+    with pytest.raises(publishing.UnknownQueue, match=said):
+        publishing.unpark(app, Raw.of(taken(channel, topology.PARKED)), TASK_QUEUES)
+    assert taken(channel, queue or 'celery') is None
 
 
 def test_a_broker_that_is_gone_is_told_as_not_published(monkeypatch):

@@ -72,3 +72,114 @@ def test_a_call_is_known_by_its_order_number(task, kwargs, key):
     with Celery('worker', set_as_current=False) as app:
         app.finalize()
         assert key_of(app, Call(task, 'id-1', (), kwargs)) == key
+
+
+def command(*arguments, **environment):
+    """A run of the command in an environment of its own."""
+    return subprocess.run([sys.executable, '-m', 'ecommerce_worker', *arguments], capture_output=True, text=True,
+                          check=False, cwd=ROOT, env={'PATH': '/usr/bin:/bin', 'HOME': '/nowhere', **environment})
+
+
+def test_all_problems_are_told_at_once_those_of_the_schedule_and_of_mail_too(tmp_path):
+    path = tmp_path / 'worker.yml'
+    path.write_text("""
+WORKER_CONCURRENCY: many
+XYZZY: 1
+WORKER_POOL: threads
+WORKER_POOL: solo
+SITE_OVERRIDES: {no: {}}
+EMAIL_VENDOR: smpt
+SCHEDULE:
+  one: {crontab: '0 0 0', task: x}
+  two: {intervall: 1h}
+  three: {task: x, interval: 5}
+WAKE_UP: {four: {channel: c}}
+CELERY_TIMEZONE: Mars/Olympus
+""")
+    ended = command('check', ECOMMERCE_WORKER_CFG=str(path), REQUESTS_CA_BUNDLE='/nowhere/ca.pem')
+    assert ended.returncode == 1
+    assert 'Traceback' not in ended.stderr
+    for words in ('worker.yml:2: WORKER_CONCURRENCY must be', 'worker.yml:3: there is no setting XYZZY',
+                  'worker.yml:5: WORKER_POOL is there already', 'worker.yml:6: SITE_OVERRIDES[no]: YAML reads',
+                  'worker.yml:10: there is no setting SCHEDULE[two][intervall]', 'has a crontab',
+                  'SCHEDULE[three] names the task x', 'WAKE_UP[four] wakes an entry', 'Mars/Olympus',
+                  'EMAIL_VENDOR names smpt', 'environment REQUESTS_CA_BUNDLE: /nowhere/ca.pem cannot be read'):
+        assert words in ended.stdout, words
+    # Of an entry that could not be read nothing else is said.
+    assert ended.stdout.count('[two]') == 1
+    assert 'a worker would not start' in ended.stdout
+
+
+def test_what_is_built_from_a_setting_that_is_wrong_is_not_wrong_twice(tmp_path):
+    path = tmp_path / 'worker.yml'
+    path.write_text('EMAIL_VENDOR: smtp\nEMAIL_OPTIONS: [host]\n')
+    ended = command('check', ECOMMERCE_WORKER_CFG=str(path))
+    assert ended.stdout.startswith(f'problem: {path}:2: EMAIL_OPTIONS must be a mapping')
+    assert '1 problem found' in ended.stdout
+
+
+HOMELESS = """
+import pwd, runpy, sys
+
+def nobody(number):
+    raise KeyError(f'getpwuid(): uid not found: {number}')
+
+pwd.getpwuid = nobody
+sys.argv[0] = 'ecommerce-worker'
+runpy.run_module('ecommerce_worker', run_name='__main__')
+"""
+
+
+@pytest.mark.parametrize('arguments, status, words', [
+    (['check'], 0, 'no problem found'),
+    (['status', '--timeout', '0.1s'], 69, 'cannot be reached'),
+    (['parked', 'list'], 69, 'cannot be reached'),
+    (['beat'], 1, 'SCHEDULE_STATE ~/.local/state/ecommerce-worker/schedule.sqlite3 is in the home directory'),
+    (['migrate'], 1, 'DATABASES ~/.local/state/ecommerce-worker/ledger.sqlite3 is in the home directory, and there'),
+    (['recorder'], 1, 'DATABASES ~/.local/state/ecommerce-worker/ledger.sqlite3 is in the home directory, and there'),
+    (['orders', 'list'], 1, 'DATABASES ~/.local/state/ecommerce-worker/ledger.sqlite3 is in the home directory'),
+    (['console'], 1, 'is in the home directory'),
+    (['up'], 1, 'is in the home directory'),
+], ids=lambda it: ' '.join(it) if isinstance(it, list) else '')
+def test_a_user_without_a_name_and_a_home_is_borne_or_told_in_one_line(arguments, status, words):
+    ended = subprocess.run(
+        [sys.executable, '-c', HOMELESS, *arguments], capture_output=True, text=True, check=False, cwd=ROOT,
+        env={'PATH': '/usr/bin:/bin', 'ECOMMERCE_WORKER_EMAIL_WITHOUT_VENDOR': 'park',
+             'ECOMMERCE_WORKER_BROKER_URL': 'amqp://127.0.0.1:1//'})
+    assert 'Traceback' not in ended.stderr, ended.stderr
+    assert ended.returncode == status, ended.stderr
+    assert words in ended.stdout + ended.stderr
+
+
+WITHOUT = """
+import runpy, sys
+
+for name in sys.argv.pop(1).split(','):
+    sys.modules[name] = None
+sys.argv[0] = 'ecommerce-worker'
+runpy.run_module('ecommerce_worker', run_name='__main__')
+"""
+
+
+@pytest.mark.parametrize('missing, arguments, extra', [
+    ('axes,gunicorn', ['console'], 'console'), ('whitenoise', ['console-user', 'ann'], 'console'),
+    ('circus', ['up'], 'up'), ('flower', ['flower'], 'flower'), ('django', ['migrate'], 'ledger'),
+    ('django', ['recorder'], 'ledger'), ('django', ['orders', 'list'], 'ledger'),
+    ('django', ['orders', 'show', 'EDX-1'], 'ledger'),
+])
+def test_a_command_whose_extra_is_missing_ends_with_one_line_that_names_it(missing, arguments, extra):
+    ended = subprocess.run([sys.executable, '-c', WITHOUT, missing, *arguments], capture_output=True, text=True,
+                           check=False, cwd=ROOT, env={'PATH': '/usr/bin:/bin', 'HOME': '/nowhere'})
+    assert (ended.returncode, ended.stdout) == (1, '')
+    assert ended.stderr == (f'ecommerce-worker: this needs {missing.replace(",", ", ")}, which is not installed here: '
+                            f"pip install 'edx-ecommerce-worker[{extra}]'\n")
+
+
+def test_a_ledger_whose_driver_is_missing_names_the_extra():
+    ended = subprocess.run(
+        [sys.executable, '-c', WITHOUT, 'psycopg,psycopg2', 'migrate'], capture_output=True, text=True, check=False,
+        cwd=ROOT, env={'PATH': '/usr/bin:/bin', 'HOME': '/nowhere', 'ECOMMERCE_WORKER_DATABASES': str(
+            {'default': {'ENGINE': 'django.db.backends.postgresql', 'NAME': 'ledger'}})})
+    assert ended.returncode == 1
+    assert "pip install 'edx-ecommerce-worker[postgresql]'" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1

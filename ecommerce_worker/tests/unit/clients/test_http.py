@@ -4,9 +4,12 @@ import contextlib
 import gzip
 import json
 import socket
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import requests
@@ -117,6 +120,16 @@ def test_a_redirect_to_nowhere_is_a_refusal_like_any_other(location):
     assert type(error_for(response(302, Location=location))) is Rejected
 
 
+@pytest.mark.parametrize('body, kind', [
+    (b'', NotFound), (b'{"detail": "Not found."}', NotFound), (b'[]', NotFound), (b'<html>', PeerFailure),
+    (b'404 page not found', PeerFailure), (b'\xff\xfe', PeerFailure)])
+def test_a_refusal_is_the_services_own_if_it_is_in_json_or_says_nothing(peer, api, body, kind):
+    with pytest.raises(ApiError) as caught:
+        api(peer(reply(404, body)).url).request('GET', 'orders/')
+    assert type(caught.value) is kind
+    assert caught.value.status == 404
+
+
 # -- what no answer means ---------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('error, maybe_done', [
@@ -134,6 +147,51 @@ def test_an_error_without_an_answer_tells_whether_the_request_may_have_had_its_e
     assert type(found) is Unreachable
     assert (found.status, found.retry_after, found.maybe_done) == (None, None, maybe_done)
     assert str(found).startswith('the shop')
+
+
+LACKING = """
+import resource, sys
+from ecommerce_worker.errors import ApiError
+from ecommerce_worker.clients.circuit import Hold
+from ecommerce_worker.clients.http import Api
+
+hold = Hold('shop')
+client = Api(sys.argv[1], peer='the shop', hold=hold)
+_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (40, hard))
+kept = []
+for _ in range(20 if 'files' in sys.argv else 0):
+    try:
+        while True:
+            kept.append(open('/dev/null'))
+    except OSError:
+        pass
+for _ in range(10):
+    try:
+        client.request('GET', 'orders/')
+    except ApiError as error:
+        said = f'{type(error).__name__}: {error}'
+kept.clear()
+print(said)
+"""
+
+
+def lacking(*arguments, **environment):
+    ran = subprocess.run([sys.executable, '-c', LACKING, *arguments], capture_output=True, text=True, check=False,
+                         env={'PATH': '/usr/bin:/bin', **environment}, cwd=Path(http.__file__).parents[2])
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout.strip()
+
+
+def test_a_process_without_files_says_so_and_does_not_take_the_host_for_down(peer):
+    assert lacking(peer(reply()).url, 'files') == (
+        'LocalFailure: the shop could not be asked: this process may open no more files (ulimit -n) (EMFILE)')
+
+
+@pytest.mark.parametrize('name', ['REQUESTS_CA_BUNDLE', 'CURL_CA_BUNDLE'])
+def test_certificates_that_are_missing_are_a_fault_of_this_machine(tmp_path, name):
+    said = lacking('https://127.0.0.1:1/', **{name: str(tmp_path / 'ca.pem')})
+    assert said.startswith('LocalFailure: the shop could not be asked: its certificates cannot be read')
 
 
 def every_subclass(kind):

@@ -10,10 +10,11 @@ import pytest
 from celery.exceptions import Ignore
 
 from ecommerce_worker import runtime
+from ecommerce_worker.braze.v1.client import get_braze_client
 from ecommerce_worker.broker import topology
 from ecommerce_worker.broker.notes import NOTES, Notes
 from ecommerce_worker.broker.wire import Call, Raw, read
-from ecommerce_worker.email.v1 import api
+from ecommerce_worker.email.v1 import api, utils
 from ecommerce_worker.email.v1.tasks import report_assignment_email
 from ecommerce_worker.errors import Misconfigured
 from ecommerce_worker.execution.delivery import DELIVERY, Delivery
@@ -233,6 +234,17 @@ def test_a_bounce_is_asked_of_the_vendor(in_force, peer):
                                'REST_API_URL': braze.url}))
     assert api.did_email_bounce('ann@example.com') is True
     assert api.did_email_bounce('bob@example.com', site_code='edx') is False
+    # As shops asked from February to May 2021.
+    assert get_braze_client(site_code='edx', endpoint='/email/hard_bounces').did_email_bounce('ann@example.com') is True
+    assert get_braze_client(site_code='edx').did_email_bounce('bob@example.com') is False
+
+
+@pytest.mark.parametrize('answer, noted', [(b'{"status": "updated"}', True), (b'{"status": "failed"}', False)])
+def test_the_historic_function_reports_an_assignment_to_the_shop(in_force, peer, answer, noted):
+    in_force(ECOMMERCE_API_ROOT=peer(reply(body=answer)).url)
+    assert utils.update_assignment_email_status(7, 'send-1', 'success') is noted
+    assert utils.update_assignment_email_status(7, 'send-1', 'failure') is False
+    assert utils.remove_special_characters_from_string("O'Reilly, Inc.") == 'OReilly Inc'
 
 
 def test_a_bounce_cannot_be_known_where_nobody_sends_mail(in_force):

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import json
 import logging
 import pickle
@@ -12,19 +13,21 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from celery.exceptions import Ignore, Reject
+from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from kombu.exceptions import OperationalError
 
 from ecommerce_worker import errors, runtime
 from ecommerce_worker.broker import publishing, topology
 from ecommerce_worker.broker.notes import NOTES, Notes
 from ecommerce_worker.broker.wire import Call, Raw, read
+from ecommerce_worker.email.v1.tasks import send_offer_update_email
 from ecommerce_worker.errors import NotFound, NotPublished, Skip, Unreachable, WrongArguments
 from ecommerce_worker.execution import task as module
 from ecommerce_worker.execution.delivery import DELIVERY, Delivery
 from ecommerce_worker.execution.outcomes import Done, Parked, Retrying, Skipped, Then
 from ecommerce_worker.execution.task import task
 from ecommerce_worker.fulfillment.v1.tasks import fulfill_order
+from ecommerce_worker.sailthru.v1.tasks import update_course_enrollment
 from ecommerce_worker.telemetry.run import Told
 from ecommerce_worker.tests.support.memory import taken
 from ecommerce_worker.tests.support.peer import reply
@@ -138,7 +141,30 @@ def test_a_programming_error_is_parked_with_its_place_and_not_its_text(error, ca
     assert 'ann@example.com' not in caplog.text
 
 
-@pytest.mark.parametrize('error', [MemoryError(), SystemExit(1), KeyboardInterrupt(), GeneratorExit()], ids=repr)
+@pytest.mark.parametrize('error', [
+    SystemExit(1), KeyboardInterrupt(), GeneratorExit(), SoftTimeLimitExceeded(), OSError('invalid path: /ca.pem'),
+    FileNotFoundError(2, 'No such file or directory', '/ca.pem'), PermissionError(13, 'Permission denied'),
+    OSError(errno.EMFILE, 'Too many open files'), OSError(errno.ENOSPC, 'No space left on device'),
+], ids=repr)
+def test_a_fault_of_the_workers_own_machine_is_an_outage_and_no_defect_of_the_message(error, caplog):
+    for notes in (Notes(queue=QUEUE), Notes(queue=QUEUE, attempt=50, outages=50, refusals=11, since=time.time())):
+        outcome = performed(body, delivery(act=error, notes=notes))
+        assert isinstance(outcome, Retrying)
+        assert outcome.notes.outages == notes.outages + 1
+        assert outcome.notes.unsure
+        assert outcome.notes.refusals == notes.refusals
+        assert 'on its own machine' in outcome.reason
+        assert '/ca.pem' not in outcome.reason
+    assert 'programming error' not in caplog.text
+
+
+def test_a_fault_of_the_workers_own_machine_is_borne_as_long_as_an_outage(in_force):
+    in_force(FULFILLMENT_GIVE_UP_AFTER=60)
+    notes = Notes(queue=QUEUE, attempt=1, since=time.time() - 61)
+    assert isinstance(performed(body, delivery(act=OSError(errno.EMFILE, 'x'), notes=notes)), Parked)
+
+
+@pytest.mark.parametrize('error', [MemoryError()], ids=repr)
 def test_a_run_that_is_interrupted_says_nothing_about_its_message_and_is_begun_again(error):
     outcome = performed(body, delivery(act=error))
     assert isinstance(outcome, Retrying)
@@ -146,8 +172,8 @@ def test_a_run_that_is_interrupted_says_nothing_about_its_message_and_is_begun_a
     assert outcome.notes.redelivered == 1
 
 
-@pytest.mark.parametrize('error', [MemoryError(), SystemExit(1)], ids=repr)
-def test_a_run_that_is_interrupted_again_and_again_is_parked(error):
+def test_a_run_that_runs_out_of_memory_again_and_again_is_parked():
+    error = MemoryError()
     message, outcomes = delivery(act=error), []
     for _ in range(4):
         outcomes.append(performed(body, message))
@@ -309,7 +335,7 @@ def test_an_order_that_cannot_be_asked_about_is_not_fulfilled_again(peer, in_for
 @pytest.mark.parametrize('answer, outcome', [
     (reply(406, b''), Skipped), (reply(404), Retrying), (reply(500), Retrying), (reply(200, b'<html>'), Retrying)])
 def test_an_answer_of_the_shop_decides_the_outcome(peer, in_force, answer, outcome):
-    in_force(ECOMMERCE_API_ROOT=peer(answer).url)
+    in_force(ECOMMERCE_API_ROOT=peer(answer, reply(body=COMPLETE)).url)
     assert isinstance(performed(fulfill_order, delivery()), outcome)
 
 
@@ -322,6 +348,33 @@ def test_arguments_of_a_wrong_kind_are_parked_and_nobody_is_asked(peer, in_force
     in_force(ECOMMERCE_API_ROOT=shop.url)
     assert isinstance(performed(fulfill_order, delivery(*args, **kwargs)), Parked)
     assert not shop.requests
+
+
+@pytest.mark.parametrize('task, args, kwargs, code', [
+    (fulfill_order, ('EDX-1', 'edx', True), {}, 'edx'),
+    (fulfill_order, ('EDX-1',), {'site_code': 'edx'}, 'edx'),
+    (fulfill_order, ('EDX-1', None), {}, ''),
+    (fulfill_order, ('EDX-1', ['edx']), {}, ''),
+    (update_course_enrollment, ('a@b.c', 'https://x', True, 'audit', None, None, None, None, 'edx'), {}, 'edx'),
+    (send_offer_update_email, ('a@b.c', 'Subject', 'Body', 'edX', '', [], 'edx'), {}, 'edx'),
+    (send_offer_update_email, ('a@b.c', 'Subject', 'Body', 'edX', 'edx'), {}, 'edx'),
+    (send_offer_update_email, ('a@b.c', 'Subject', 'Body', 'edX', 'me@b.c'), {}, ''),
+    (send_offer_update_email, ('a@b.c', 'Subject', 'Body', 'edX'), {'site_code': 'edx'}, 'edx'),
+    (send_offer_update_email, (), {}, ''),
+])
+def test_the_site_is_seen_wherever_it_stands_among_the_arguments(in_force, task, args, kwargs, code):
+    in_force(SITE_OVERRIDES={'edx': {'JWT_ISSUER': 'edx'}})
+    assert task.site_of(Call(task.name, 'id-1', args, kwargs)) == code
+
+
+def test_a_site_given_by_position_has_its_own_patience_and_is_told(in_force):
+    current = in_force(SITE_OVERRIDES={'edx': {'MAX_FULFILLMENT_RETRIES': 0}})
+    told: list[Told] = []
+    current.listeners.append(told.append)
+    message = delivery('EDX-1', 'edx', act=NotFound('where', status=404))
+    assert isinstance(performed(body, message), Parked)
+    settled(body, message)
+    assert [it.site for it in told] == ['edx']
 
 
 def test_each_site_is_asked_at_its_own_address(peer, in_force):
@@ -497,13 +550,29 @@ def test_a_call_is_known_by_its_order_number(args, kwargs, key):
 
 
 def test_a_task_called_as_a_function_is_one(peer, in_force):
-    shop = peer(reply(body=COMPLETE), reply(406, b''), reply(404))
+    shop = peer(reply(body=COMPLETE), reply(406, b''), reply(body=COMPLETE), reply(404))
     in_force(ECOMMERCE_API_ROOT=shop.url)
     assert fulfill_order('EDX-1', email_opt_in=True) is None
     assert fulfill_order('EDX-1') is None
     with pytest.raises(NotFound):
         fulfill_order('EDX-1')
-    assert requests_of(shop) == [PUT + 'True', PUT + 'False', PUT + 'False']
+    assert requests_of(shop) == [PUT + 'True', PUT + 'False', GET, PUT + 'False']
+
+
+@pytest.mark.parametrize('answers, state, methods', [
+    ([reply(404), reply(body=OPEN), reply(body=COMPLETE)], 'SUCCESS', ['PUT', 'GET', 'PUT']),
+    ([reply(503), reply(body=COMPLETE)], 'SUCCESS', ['PUT', 'GET']),
+    ([reply(404)], 'FAILURE', ['PUT'] + ['GET'] * 11),
+    ([reply(503)], 'FAILURE', ['PUT', 'GET', 'GET']),
+    ([reply(body=COMPLETE)], 'SUCCESS', ['PUT']),
+])
+def test_a_task_in_eager_mode_is_tried_again_at_once_a_bounded_number_of_times(peer, in_force, app, answers, state,
+                                                                               methods):
+    shop = peer(*answers)
+    in_force(ECOMMERCE_API_ROOT=shop.url)
+    app.conf.task_always_eager = True
+    assert fulfill_order.delay('EDX-1').state == state
+    assert [request.method for request in shop.requests] == methods
 
 
 def test_a_task_needs_an_argument_to_be_known_by():

@@ -19,7 +19,8 @@ from ecommerce_worker.telemetry.facts import Fact
 from ecommerce_worker.tests.support.ledger import Ledger, Refused, environment_of
 
 TASK = 'ecommerce_worker.fulfillment.v1.tasks.fulfill_order'
-NOW = datetime.now(UTC).timestamp()
+#: A little ago: nothing is of the future.
+NOW = datetime.now(UTC).timestamp() - 120
 
 
 @pytest.fixture(scope='session', params=['sqlite', 'postgresql', 'mysql'])
@@ -93,6 +94,34 @@ def test_of_two_facts_the_later_one_has_the_say_whichever_comes_first(ledger):
     ledger('recording.record', [fact('retrying', NOW)])
     assert states(ledger) == [('EDX-1', 'fulfilled', 2)]
     assert ledger('rows', 'Order', 'first_seen')[0].timestamp() == pytest.approx(NOW)
+
+
+YEAR_9022 = 222_529_000_000.0
+
+
+def test_a_fact_of_the_future_shows_as_what_it_came_at_and_does_not_keep_out_the_truth(ledger):
+    ledger('recording.record', [fact('retrying', YEAR_9022, next_try=YEAR_9022)], [parcel(parked_at=YEAR_9022)])
+    [found] = ledger('queries.search', 'EDX-1')
+    now = datetime.now(UTC)
+    assert NOW < found['first_seen'].timestamp() <= found['last_seen'].timestamp() <= now.timestamp()
+    times = [*ledger('rows', 'Attempt', 'started'), *ledger('rows', 'ParkedMessage', 'parked_at')]
+    assert len(times) == 2
+    assert max(times) <= now
+    ledger('recording.record', [fact('done', now.timestamp())])
+    assert states(ledger) == [('EDX-1', 'fulfilled', 2)]
+
+
+def test_a_fact_of_before_there_was_a_worker_does_not_make_an_order_old(ledger):
+    ledger('recording.record', [fact('retrying', 0.0)])
+    assert ledger('rows', 'Order', 'first_seen')[0].timestamp() > NOW
+
+
+def test_an_order_that_an_older_version_saw_in_the_future_hears_true_facts(ledger):
+    ledger('recording.record', [fact('retrying', NOW)])
+    ledger('execute', "UPDATE ledger_order SET last_seen = '9022-04-05 00:00:00'")
+    ledger('recording.record', [fact('done', datetime.now(UTC).timestamp())])
+    assert states(ledger) == [('EDX-1', 'fulfilled', 2)]
+    assert ledger('rows', 'Order', 'last_seen')[0] <= datetime.now(UTC)
 
 
 def test_orders_of_one_number_at_two_sites_are_two(ledger):
@@ -261,16 +290,6 @@ def test_orders_are_listed_by_state_and_by_how_long_nothing_was_heard_of_them(le
         (['EDX-3'], {'task': 'fulfill_order', 'site': 'edx', 'limit': 1})]
     for keys, chosen in cases:
         assert [each['key'] for each in ledger('queries.orders', **chosen)] == keys
-
-
-def test_the_summary_counts_what_there_is(ledger):
-    ledger('recording.record', [fact(), fact('retrying', key='EDX-2'), fact('done', NOW - 7200, key='EDX-3')],
-           [parcel(key='EDX-4'), parcel('id-5', key='EDX-5')])
-    found = ledger('queries.summary')
-    assert found['orders'] == {'fulfilled': 2, 'waiting': 1, 'parked': 2}
-    assert (found['parked'], found['parked_by_reason']) == (2, ((TASK, 'the shop failed (500)', 2),))
-    assert found['last_hour'] == {'done': 1, 'retrying': 1}
-    assert found['oldest_parked'].timestamp() == pytest.approx(NOW)
 
 
 # -- what is over -----------------------------------------------------------------------------------------------------

@@ -8,10 +8,10 @@ import pytest
 
 from ecommerce_worker import runtime
 from ecommerce_worker.clients.ecommerce import Ecommerce, Order, Page
-from ecommerce_worker.durations import duration, seconds
 from ecommerce_worker.errors import NotFound, PeerFailure, Unauthorized
 from ecommerce_worker.resubmit.messages import remembered
-from ecommerce_worker.resubmit.names import Found, Known, NoSuchSite, Row, Wanted
+from ecommerce_worker.resubmit.names import Found, Known, NoSuchSite, Wanted
+from ecommerce_worker.resubmit.report import Row
 from ecommerce_worker.resubmit.shops import is_young, pages, root_of, sites_of, unfulfilled
 from ecommerce_worker.retry import Policy
 from ecommerce_worker.runtime import Runtime
@@ -246,23 +246,6 @@ def test_an_order_of_a_site_without_a_root_of_its_own_is_one_of_the_default_site
 
 
 # -- words ------------------------------------------------------------------------------------------------------------
-
-@pytest.mark.parametrize('given, meant', [
-    ('90s', 90), ('15m', 900), ('1.5h', 5400), ('2d', 172_800), ('30', 30), (' 0 ', 0)])
-def test_durations_are_written_with_their_unit(given, meant):
-    assert seconds(given) == meant
-
-
-@pytest.mark.parametrize('written', ['90s', '15m', '90m', '1h', '36h', '2d', '0s', '0.5s'])
-def test_durations_are_told_as_they_are_written(written):
-    assert duration(seconds(written)) == written
-
-
-@pytest.mark.parametrize('given', ['', 'm', '2w', '-1d', '1 d', '2d3h', '1e9', 'inf', '٣d' * 2])
-def test_what_is_no_duration_is_refused(given):
-    with pytest.raises(ValueError, match='such as 15m or 2d'):
-        seconds(given)
-
 
 def test_a_row_has_a_dash_for_what_is_not_known():
     found = Found('', 'https://shop.test', 'EDX-1', 'Open')

@@ -22,7 +22,6 @@ from ecommerce_worker.errors import (
     Unauthorized,
     WrongArguments,
 )
-from ecommerce_worker.retry import Regular
 from ecommerce_worker.sailthru.client import Sailthru
 from ecommerce_worker.sailthru.purchase import Course, Courses, Enrolment, Purchases, cents, course_in
 from ecommerce_worker.tests.support.clock import Clock
@@ -35,7 +34,7 @@ PAGE = f'http://lms.example.com/courses/{RUN}/info'
 OTHER = 'http://lms.example.com/courses/course-v1:edX+U+1/info'
 
 CART = Enrolment(ANN, PAGE, True, 'verified', unit_cost=Decimal('49.00'), course_id=RUN, currency='USD',
-                 site_code='edX', message_id='bid-1')
+                 message_id='bid-1')
 BOUGHT = Enrolment(ANN, PAGE, False, 'professional', unit_cost='49.00', course_id=RUN, currency='USD', sku='8CF08E5')
 UPGRADED = replace(BOUGHT, mode='verified')
 AUDITING = replace(BOUGHT, mode='audit', unit_cost=Decimal('0.00'))
@@ -391,10 +390,6 @@ def test_courses_are_bounded_whatever_threads_do(clock):
     assert len(courses._kept) == 16
 
 
-def test_patience_is_that_of_the_setting(purchases):
-    assert purchases(SAILTHRU_RETRY_SECONDS=5, SAILTHRU_RETRY_ATTEMPTS=24).policy == Regular(5, 24)
-
-
 # --- What the shop says ---------------------------------------------------------------------------------------------
 
 
@@ -454,7 +449,7 @@ WRONG = [
     {'course_url': 'http://'}, {'course_url': 'http://[::1/'}, {'course_url': 'http://lms.test/a b'},
     {'course_url': '/courses/x/info'}, {'mode': ''}, {'mode': ' '}, {'mode': None}, {'mode': 1},
     {'purchase_incomplete': 'False'}, {'purchase_incomplete': None}, {'purchase_incomplete': 1}, {'course_id': 7},
-    {'currency': 7}, {'message_id': 1.5}, {'site_code': ['edX']}, {'sku': b'8CF08E5'}, {'unit_cost': 'secret'},
+    {'currency': 7}, {'message_id': 1.5}, {'sku': b'8CF08E5'}, {'unit_cost': 'secret'},
     {'unit_cost': -1}, {'course_id': None, 'course_url': 'http://lms.test/'}]
 
 
@@ -464,13 +459,6 @@ def test_what_cannot_be_reported_is_refused_with_a_reason_that_holds_no_contents
         replace(BOUGHT, **given)
     assert not [value for value in given.values() if isinstance(value, str) and len(value) > 3
                 and value in str(caught.value)]
-
-
-def test_the_fields_are_in_the_order_of_the_historic_call():
-    enrolment = Enrolment(ANN, PAGE, False, 'audit', '1', RUN, 'USD', 'bid', 'edX', 'SKU')
-    assert vars(enrolment) == {
-        'email': ANN, 'course_url': PAGE, 'purchase_incomplete': False, 'mode': 'audit', 'unit_cost': '1',
-        'course_id': RUN, 'currency': 'USD', 'message_id': 'bid', 'site_code': 'edX', 'sku': 'SKU'}
 
 
 def test_an_enrolment_does_not_show_whose_it_is():

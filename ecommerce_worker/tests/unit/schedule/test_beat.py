@@ -118,8 +118,8 @@ def test_a_right_entry_has_no_problem(app, entry):
 
 
 @pytest.mark.parametrize('given, words', [
-    ({'interval': '10 parsecs'}, 'SCHEDULE[mail][interval] must be seconds, or a text such as 45s, 10m'),
-    ({'interval': '0.5s'}, 'from 1 second'),
+    ({'interval': '10 parsecs'}, 'SCHEDULE[mail][interval] must be seconds, or a duration such as 45s, 15m, 1h30m, 3d'),
+    ({'interval': '0.5s'}, 'from 1s to 366d'),
     ({'crontap': '* * * * *'}, 'there is no setting SCHEDULE[mail][crontap]; did you mean crontab?'),
     ({'args': 'send'}, 'SCHEDULE[mail][args] must be a list'),
 ])

@@ -52,6 +52,32 @@ def test_a_time_that_the_clock_repeats_or_leaves_out_comes_once():
     assert spring.coming(at('2026-03-29T01:30')) == at('2026-03-30T00:30')
 
 
+@pytest.mark.parametrize('text, day, due', [
+    # In autumn 02:00 to 02:59 is shown twice (00:00 and 01:00 UTC), in spring not at all.
+    ('*/15 * * * *', '2026-10-25', [f'{hour:02}:{minute:02}' for hour in range(4) for minute in (0, 15, 30, 45)]),
+    ('0 * * * *', '2026-10-25', ['00:00', '01:00', '02:00', '03:00']),
+    ('*/30 2 * * *', '2026-10-25', ['00:00', '00:30', '01:00', '01:30']),
+    ('30 2 * * *', '2026-10-25', ['00:30']),
+    ('0 2,3 * * *', '2026-10-25', ['00:00', '02:00']),
+    ('*/15 * * * *', '2026-03-29', [f'{hour:02}:{minute:02}' for hour in range(4) for minute in (0, 15, 30, 45)]),
+    ('*/30 2 * * *', '2026-03-29', []),
+    ('30 2 * * *', '2026-03-29', ['01:30']),
+])
+def test_where_the_clock_is_changed_it_is_as_in_cron(text, day, due):
+    timing, first, last = cron(text, BERLIN), at(f'{day}T00:00') - 1, at(f'{day}T03:59')
+    assert list(steps(timing, first, last)) == [at(f'{day}T{moment}') for moment in due]
+    for moment in due:
+        assert timing.latest(at(f'{day}T{moment}') + 59) == at(f'{day}T{moment}')
+
+
+@pytest.mark.parametrize('day', ['2026-03-29', '2026-10-25'])
+def test_what_is_due_every_quarter_of_an_hour_is_never_silent_for_longer(day):
+    timing, moment = cron('*/15 * * * *', BERLIN), at(f'{day}T00:00') - 7200
+    while moment < at(f'{day}T00:00') + 86_400:
+        assert timing.coming(moment) - moment == 900
+        moment += 900
+
+
 @pytest.mark.parametrize('now, latest, coming', [(0, 0, 600), (599.9, 0, 600), (600, 600, 1200)])
 def test_an_interval_is_counted_from_1970(now, latest, coming):
     assert (Every(600).latest(now), Every(600).coming(now)) == (latest, coming)

@@ -4,10 +4,11 @@ import logging
 import sys
 import textwrap
 
+import certifi
 import pytest
 
 from ecommerce_worker.errors import Misconfigured
-from ecommerce_worker.settings import DEFAULTS, SETTINGS, load, mask
+from ecommerce_worker.settings import DEFAULTS, SETTINGS, certificate_problems, load, mask
 from ecommerce_worker.settings.kinds import Secrecy
 
 PRODUCTION = 'ecommerce_worker.configuration.production'
@@ -148,6 +149,14 @@ def test_the_process_environment_is_used_unless_another_is_given(monkeypatch):
 @pytest.mark.parametrize('name, given, read', [
     ('MAX_FULFILLMENT_RETRIES', '11', 11),
     ('HTTP_CONNECT_TIMEOUT', '0.5', 0.5),
+    ('HTTP_CONNECT_TIMEOUT', '0.5s', 0.5),
+    ('FULFILLMENT_GIVE_UP_AFTER', '3d', 259_200),
+    ('RETRY_DELAY_MAX', '15m', 900),
+    ('SHUTDOWN_SECONDS', '1m30s', 90),
+    ('CONSOLE_SESSION_SECONDS', '8h', 28_800),
+    ('MANAGEMENT_COMMAND_TIMEOUT', '1h30m', 5400),
+    ('BROKER_HEARTBEAT', '10s', 10),
+    ('BRAZE', "{'BRAZE_RETRY_SECONDS': '1h'}", {**DEFAULTS['BRAZE'], 'BRAZE_RETRY_SECONDS': 3600}),
     ('BROKER_POOL_LIMIT', '0', 0),
     ('CELERY_ALWAYS_EAGER', 'Yes', True),
     ('ALLOW_UNSAFE_BROKER', '1', True),
@@ -167,6 +176,55 @@ def test_texts_of_templates_become_what_is_meant(with_yaml, name, given, read):
     assert getattr(with_yaml(f"{name}: '{quoted}'"), name) == read
 
 
+@pytest.mark.parametrize('spelling', [
+    'required', 'CERT_REQUIRED', 'ssl.CERT_REQUIRED', 'Required', '2'])
+@pytest.mark.parametrize('name', ['cert_reqs', 'ssl_cert_reqs'])
+def test_how_certificates_are_verified_is_read_in_each_of_its_spellings(with_yaml, name, spelling):
+    assert with_yaml(f'BROKER_USE_SSL: {{{name}: {spelling}}}').BROKER_USE_SSL == {'cert_reqs': 'required'}
+
+
+@pytest.mark.parametrize('given, read', [
+    ('true', True), ('false', False), ("'True'", True), ("'{}'", {}),
+    ('{check_hostname: no}', {'check_hostname': False}),
+    ("{'ca_certs': '%s', 'certfile': null}", {'ca_certs': certifi.where()}),
+    ("{server_hostname: rabbit, ciphers: 'HIGH'}", {'server_hostname': 'rabbit', 'ciphers': 'HIGH'}),
+])
+def test_tls_to_the_broker_is_read_as_templates_write_it(with_yaml, given, read):
+    found = with_yaml(f'BROKER_USE_SSL: {given.replace("%s", certifi.where())}').BROKER_USE_SSL
+    assert found == read
+
+
+def test_a_settings_module_may_use_the_constants_of_ssl(with_module):
+    module = with_module('import ssl\nBROKER_USE_SSL = {"cert_reqs": ssl.CERT_NONE}')
+    assert load(module).BROKER_USE_SSL == {'cert_reqs': 'none'}
+
+
+@pytest.mark.parametrize('given, problem', [
+    ('{cert_reqs: always}', "[cert_reqs] must be one of required, optional, none; this is 'always'"),
+    ('{ca_certs: /nowhere}', '[ca_certs] /nowhere cannot be read: No such file or directory'),
+    ('{ca_cert: /nowhere}', 'has no option ca_cert; there are ca_certs, cert'),
+    ('{keyfile: /dev/null}', 'names a keyfile without its certfile'),
+    ('maybe', 'must be true, false, or a mapping such as {ca_certs: '),
+])
+def test_what_is_wrong_with_tls_is_one_line(with_yaml, given, problem):
+    assert the_problem(with_yaml, f'BROKER_USE_SSL: {given}').partition('BROKER_USE_SSL ')[2].startswith(problem)
+
+
+@pytest.mark.parametrize('text, words', [
+    ('BROKER_URL: amqps://rabbit//', 'may be of any host'),
+    ('BROKER_URL: rediss://redis/0', 'is not looked at'),
+    ('BROKER_URL: rediss://redis/0?ssl_cert_reqs=required', ''),
+    ('{BROKER_URL: "amqps://rabbit//", BROKER_USE_SSL: true}', ''),
+    ('{BROKER_URL: "amqps://one//;amqps://two//", BROKER_USE_SSL: true}', 'does not compare host names'),
+    ('{BROKER_URL: "amqps://rabbit//", BROKER_USE_SSL: {cert_reqs: none}}', 'trusts whoever answers'),
+    ('{BROKER_URL: "amqp://rabbit//"}', ''),
+])
+def test_a_connection_that_is_less_safe_than_it_looks_is_remarked(with_yaml, text, words):
+    remarks = [remark for remark in with_yaml(text).remarks if 'BROKER_USE_SSL' in remark]
+    assert len(remarks) == bool(words)
+    assert words in ''.join(remarks)
+
+
 @pytest.mark.parametrize('name, given', [
     ('MAX_FULFILLMENT_RETRIES', 'eleven'),
     ('MAX_FULFILLMENT_RETRIES', '1.5'),
@@ -178,6 +236,9 @@ def test_texts_of_templates_become_what_is_meant(with_yaml, name, given, read):
     ('HTTP_READ_TIMEOUT', '.nan'),
     ('HTTP_READ_TIMEOUT', '.inf'),
     ('CELERY_ALWAYS_EAGER', 'maybe'),
+    ('FULFILLMENT_GIVE_UP_AFTER', '3 days'),
+    ('FULFILLMENT_GIVE_UP_AFTER', '31d'),
+    ('CONSOLE_SESSION_SECONDS', '1m0.5s'),
     ('AUTHENTICATION', 'basic'),
     ('QUEUE_TYPE', 'stream'),
     ('ECOMMERCE_API_ROOT', 'shop.example.com/api'),
@@ -212,6 +273,12 @@ def test_a_refusal_says_what_is_wanted_and_what_was_given():
     assert the_problem(load, env(WORKER_CONCURRENCY='many')) == (
         'environment ECOMMERCE_WORKER_WORKER_CONCURRENCY: '
         "WORKER_CONCURRENCY must be a whole number from 1 to 10,000; this is 'many'")
+
+
+def test_a_refusal_of_a_duration_says_its_unit():
+    assert the_problem(load, env(FULFILLMENT_GIVE_UP_AFTER='3 days')).endswith(
+        "FULFILLMENT_GIVE_UP_AFTER must be seconds, or a duration such as 45s, 15m, 1h30m, 3d, from 0s to 30d; "
+        "this is '3 days'")
 
 
 def test_references_to_the_environment_are_followed(with_yaml):
@@ -295,15 +362,28 @@ def test_what_kubernetes_says_of_a_service_of_our_name_is_not_for_us():
              PORT_80_TCP_ADDR='10.0.0.1'))
 
 
+@pytest.mark.parametrize('service', ['CONSOLE_', 'WORKER_', 'A_B_C_', 'RECORDER2_'])
+def test_what_kubernetes_says_of_any_service_of_ours_is_not_for_us(service):
+    load({f'ECOMMERCE_WORKER_{service}{name}': value for name, value in {
+        'SERVICE_HOST': '10.0.0.1', 'SERVICE_PORT': '8130', 'SERVICE_PORT_HTTP': '8130', 'PORT': 'tcp://10.0.0.1:8130',
+        'PORT_8130_TCP': 'tcp://10.0.0.1:8130', 'PORT_8130_TCP_PROTO': 'tcp', 'PORT_8130_TCP_PORT': '8130',
+        'PORT_8130_TCP_ADDR': '10.0.0.1', 'PORT_53_UDP': 'udp://10.0.0.1:53', 'PORT_53_UDP_ADDR': 'fd00::1'}.items()})
+
+
+def test_a_variable_that_only_ends_like_one_of_kubernetes_is_a_problem():
+    assert the_problem(load, env(CONSOLE_PORT='8130')).startswith(
+        'environment ECOMMERCE_WORKER_CONSOLE_PORT: there is no setting CONSOLE_PORT')
+
+
 def test_other_settings_of_celery_are_handed_on(with_yaml):
     found = with_yaml("""
         CELERYD_MAX_TASKS_PER_CHILD: 100
         worker_send_task_events: true
         task_routes: {a: {queue: b}}
-    """, **env(BROKER_USE_SSL='true', worker_max_memory_per_child='200000', CELERY_TIMEZONE='Europe/Rome'))
+    """, **env(BROKER_LOGIN_METHOD='PLAIN', worker_max_memory_per_child='200000', CELERY_TIMEZONE='Europe/Rome'))
     assert dict(found.extra) == {
         'CELERYD_MAX_TASKS_PER_CHILD': 100, 'worker_send_task_events': True, 'task_routes': {'a': {'queue': 'b'}},
-        'BROKER_USE_SSL': True, 'worker_max_memory_per_child': 200000, 'CELERY_TIMEZONE': 'Europe/Rome',
+        'BROKER_LOGIN_METHOD': 'PLAIN', 'worker_max_memory_per_child': 200000, 'CELERY_TIMEZONE': 'Europe/Rome',
     }
     assert found.sources['CELERY_TIMEZONE'] == 'environment ECOMMERCE_WORKER_CELERY_TIMEZONE'
 
@@ -345,6 +425,69 @@ def test_what_older_workers_could_read_or_write_is_remarked_and_left_out(with_ya
 
 
 # --- The YAML file
+
+
+OTHER_BASE = 'is a number to another base in YAML: write it in decimal digits, or in quotes if it is a text'
+
+
+@pytest.mark.parametrize('text, problems_', [
+    ('BRAZE: {}\nSITE_OVERRIDES: {a: {}}\n\nSITE_OVERRIDES: {b: {}}',
+     ['4: SITE_OVERRIDES is there already, in line 2: only one of the two would count']),
+    ('SITE_OVERRIDES:\n  a: {}\n  a: {}',
+     ['3: SITE_OVERRIDES[a] is there already, in line 2: only one of the two would count']),
+    ('SITE_OVERRIDES:\n  a:\n    JWT_ISSUER: x\n    BRAZE: {}\n    JWT_ISSUER: y',
+     ['5: SITE_OVERRIDES[a].JWT_ISSUER is there already, in line 3: only one of the two would count']),
+    ('BROKER_URL: amqp://x\nbroker_url: amqp://y',
+     ['2: BROKER_URL is there already, in line 1: only one of the two would count']),
+    ('SITE_OVERRIDES:\n  no: {}', ["2: SITE_OVERRIDES[no]: YAML reads no as true or false: put it in quotes: 'no'"]),
+    ('SITE_OVERRIDES:\n  2024: {}', ["2: SITE_OVERRIDES[2024]: YAML reads 2024 as a number: put it in quotes: '2024'"]),
+    ('SITE_OVERRIDES:\n  null: {}', ["2: SITE_OVERRIDES[null]: YAML reads null as nothing: put it in quotes: 'null'"]),
+    ('on: 1', ["1: on: YAML reads on as true or false: put it in quotes: 'on'"]),
+    ('LOGGING: {version: 1, handlers: {a: {class: logging.NullHandler, class: b}}}',
+     ['1: LOGGING[handlers][a][class] is there already, in line 1: only one of the two would count']),
+    ('MAX_FULFILLMENT_RETRIES: 010', [f'1: MAX_FULFILLMENT_RETRIES 010 {OTHER_BASE}']),
+    ('RETRY_DELAY_MAX: 1:30', [f'1: RETRY_DELAY_MAX 1:30 {OTHER_BASE}']),
+])
+def test_what_yaml_misreads_without_a_word_is_refused_with_its_lines(with_yaml, tmp_path, text, problems_):
+    assert list(problems(with_yaml, text)) == [f'{tmp_path}/worker.yml:{problem}' for problem in problems_]
+
+
+def test_all_of_what_yaml_misreads_is_told_at_once_with_what_else_is_wrong(with_yaml):
+    assert len(problems(with_yaml, """
+        SITE_OVERRIDES: {no: {}, a: {JWT_ISUER: x}}
+        WORKER_CONCURRENCY: many
+        WORKER_CONCURRENCY: 4
+        XYZZY: 1
+        SCHEDULE: {job: {intervall: 5}}
+    """)) == 5
+
+
+def test_an_anchor_may_be_used_again_and_laid_over(with_yaml):
+    found = with_yaml("""
+        SITE_OVERRIDES:
+          a: &shop {JWT_ISSUER: x, ECOMMERCE_SERVICE_USERNAME: y}
+          b: {<<: *shop, JWT_ISSUER: z}
+          c: *shop
+    """)
+    assert (found.for_site('b').JWT_ISSUER, found.for_site('b').ECOMMERCE_SERVICE_USERNAME) == ('z', 'y')
+    assert found.for_site('c').JWT_ISSUER == 'x'
+
+
+@pytest.mark.parametrize('given, problem', [
+    ("{'a': {}, 'a': {}}", "SITE_OVERRIDES has the key 'a' twice"),
+    ('{"a": {}, "b": {"JWT_ISSUER": null, "JWT_ISSUER": "x"}}',
+     'SITE_OVERRIDES cannot be used: b[JWT_ISSUER] is there already, in line 1: only one of the two would count'),
+    ('{False: {}}', 'SITE_OVERRIDES has the key False, which is not a text: put it in quotes'),
+    ('{no: {}}', "SITE_OVERRIDES cannot be used: no: YAML reads no as true or false: put it in quotes: 'no'"),
+])
+def test_a_mapping_in_a_text_is_read_as_strictly(given, problem):
+    assert the_problem(load, env(SITE_OVERRIDES=given)) == f'environment ECOMMERCE_WORKER_SITE_OVERRIDES: {problem}'
+
+
+def test_two_variables_for_one_setting_are_a_problem():
+    assert the_problem(load, env(BROKER_URL='amqp://x', broker_url='amqp://y')) == (
+        'environment ECOMMERCE_WORKER_broker_url: BROKER_URL is there already, as ECOMMERCE_WORKER_BROKER_URL: '
+        'only one of the two would count')
 
 
 def test_production_cannot_do_without_the_yaml_file():
@@ -722,3 +865,33 @@ def test_rows_follow_the_reference_page_and_end_with_what_is_handed_on(with_yaml
     assert source.endswith('worker.yml:8')
     assert by_name['REDELIVERY_DELAY'] == ('30', 'default')
     assert by_name['SITE_OVERRIDES[mit].JWT_SECRET_KEY'][0] == '***'
+
+
+# --- Certificates
+
+
+@pytest.mark.parametrize('name', ['REQUESTS_CA_BUNDLE', 'CURL_CA_BUNDLE'])
+def test_certificates_of_the_environment_that_cannot_be_used_are_problems(tmp_path, name):
+    assert certificate_problems({name: f'{tmp_path}/ca.pem'}) == [
+        f'environment {name}: {tmp_path}/ca.pem cannot be read: No such file or directory']
+    (tmp_path / 'ca.pem').write_text('nonsense')
+    assert certificate_problems({name: f'{tmp_path}/ca.pem'}) == [
+        f'environment {name}: {tmp_path}/ca.pem holds no certificates in PEM format']
+    assert certificate_problems({name: str(tmp_path)}) == []
+    assert certificate_problems({name: certifi.where()}) == []
+
+
+def test_only_the_certificates_that_would_be_used_are_looked_at():
+    assert certificate_problems({}) == []
+    assert certificate_problems({'REQUESTS_CA_BUNDLE': certifi.where(), 'CURL_CA_BUNDLE': '/nowhere'}) == []
+
+
+def test_certificates_that_only_mail_would_use_are_remarked():
+    assert load({'SSL_CERT_FILE': '/nowhere'}).remarks == (
+        'environment SSL_CERT_FILE: /nowhere cannot be read: No such file or directory',)
+
+
+def test_the_queues_of_a_configuration_are_those_consumed_and_those_published_to():
+    found = load(env(QUEUES='one,two', DEFAULT_PRIORITY_QUEUE='three', CELERY_DEFAULT_QUEUE='four',
+                     SCHEDULE="{'job': {'queue': 'five', 'task': 'x', 'interval': 5}}"))
+    assert found.known_queues == {'one', 'two', 'three', 'four', 'five'}

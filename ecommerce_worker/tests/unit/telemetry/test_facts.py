@@ -94,3 +94,27 @@ def test_the_next_try_is_told_as_a_delay_and_published_as_a_time():
     assert (fact.started, fact.seconds, fact.ended, fact.next_try) == (1000.0, 0.5, 1000.5, 1030.5)
     assert (fact.status, fact.queue, fact.root_id, fact.worker) == (503, 'q', 'root', 'w@h')
     assert facts.read(fact.as_body()) == fact == told.as_fact()
+
+
+NOW = 1_795_000_000.0  # in November 2026
+
+
+@pytest.mark.parametrize('started, seconds, read', [
+    (NOW - 10, 2.0, (NOW - 10, 2.0)),
+    (NOW - 1, 5.0, (NOW - 5, 5.0)),  # a clock that is ahead: it ended by now, and took as long as it says
+    (NOW + 86_400, 2.0, (NOW - 2, 2.0)),
+    (222_529_000_000.0, 0.0, (NOW, 0.0)),  # the year 9022
+    (0.0, 2.0, (NOW - 2, 2.0)),
+    (0.0, NOW + 5, (NOW, 0.0)),
+    (NOW - 10, 1e11, (NOW, 0.0)),
+])
+def test_a_time_that_cannot_be_is_the_time_at_which_the_fact_came(started, seconds, read):
+    found = facts.Fact('done', started, seconds).in_time(NOW)
+    assert (found.started, found.seconds) == pytest.approx(read)
+    assert found.ended <= NOW
+
+
+@pytest.mark.parametrize('next_try, read', [
+    (None, None), (NOW + 900, NOW + 900), (9e11, NOW + facts.LONGEST_WAIT), (5.0, NOW - 10)])
+def test_a_next_try_is_after_the_run_and_no_later_than_rabbitmq_can_wait(next_try, read):
+    assert facts.Fact('retrying', NOW - 10, 2.0, next_try=next_try).in_time(NOW).next_try == read

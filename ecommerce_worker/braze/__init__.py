@@ -1,0 +1,1 @@
+"""What shops once imported from here; mail through Braze is ``email.vendors.braze`` now."""

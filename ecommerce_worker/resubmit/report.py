@@ -1,0 +1,46 @@
+"""What became of each order, and what stood in the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from ecommerce_worker.errors import ApiError, NotFound, Unauthorized
+from ecommerce_worker.resubmit.names import Found
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of one order."""
+
+    found: Found
+    result: str
+    published: bool = False
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """The row as people read it; see :data:`HEAD`."""
+        found = self.found
+        placed = f'{found.placed:%Y-%m-%d %H:%M}' if found.placed else '-'
+        return found.number, found.site or '-', found.status, placed, self.result
+
+
+HEAD: Final = ('ORDER', 'SITE', 'STATUS', 'PLACED (UTC)', 'RESULT')
+
+
+@dataclass
+class Report:
+    """What became of each order, what stood in the way, and how many were published, or would have been."""
+
+    rows: list[Row] = field(default_factory=list)
+    troubles: list[str] = field(default_factory=list)
+    published: int = 0
+
+
+def advised(error: ApiError) -> str:
+    """The error, and what may be wrong with the configuration if it is one of access."""
+    if isinstance(error, Unauthorized):
+        return f'{error}: are the credentials right (AUTHENTICATION), and is their user staff there?'
+    if isinstance(error, NotFound):
+        return f'{error}: is ECOMMERCE_API_ROOT right?'
+    return str(error)

@@ -1,0 +1,38 @@
+"""Command lines of older deployments: what Celery 3 and 4 took after ``celery worker`` starts this worker too."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+DETACHED = ('-D', '--detach')
+
+
+def admit(app: Celery) -> None:
+    """Have ``celery worker`` take ``--queue`` for ``--queues``, and an ``--app`` that only says again what ``-A`` said.
+
+    Does nothing in a process that Celery's command did not start.
+    """
+    module: Any = sys.modules.get('celery.bin.worker')
+    if module is None:
+        return
+    queues = next(option for option in module.worker.params if option.name == 'queues')
+    if '--queue' not in queues.opts:
+        queues.opts.append('--queue')
+    app.user_options['worker'].add(click.Option(['--app'], expose_value=False, hidden=True, help='As `celery --app`.'))
+
+
+def warn(arguments: Sequence[str]) -> None:
+    """Say so to who starts ``celery worker`` with these arguments and would see none of its log."""
+    names = {argument.partition('=')[0] for argument in arguments}
+    files = {'-f', '--logfile'}
+    if 'worker' in names and names & {*DETACHED} and not names & files and not any(
+            argument.startswith('-f') for argument in arguments):
+        click.echo('ecommerce-worker: -D without --logfile FILE: a worker in the background has nowhere to log to',
+                   err=True)
