@@ -23,6 +23,7 @@ from ecommerce_worker import runtime
 from ecommerce_worker.broker import topology
 from ecommerce_worker.broker.app import Application, celery_settings
 from ecommerce_worker.broker.facts import Teller
+from ecommerce_worker.process import output
 from ecommerce_worker.settings import Settings, queue_remarks
 from ecommerce_worker.worker import (
     command_line,
@@ -36,6 +37,11 @@ logger = logging.getLogger(__name__)
 #: sixth of a worker's CPU, and a stack for each message that is given back.
 TOO_TALKATIVE = {'celery.app.trace': logging.ERROR, 'celery.worker.strategy': logging.WARNING,
                  'kombu': logging.WARNING, 'amqp': logging.WARNING, 'urllib3': logging.WARNING}
+
+#: Libraries through whose hands messages, requests and rows go: at DEBUG they show what is in them, whatever the level
+#: that we are asked for.
+SEE_CONTENTS = ('amqp', 'axes', 'billiard', 'celery', 'django', 'http', 'kombu', 'redis', 'requests', 'smtplib',
+                'tornado', 'urllib3', 'vine', 'waitress')
 
 
 def create_app(settings: Settings) -> Application:
@@ -57,8 +63,15 @@ def configure_logging(loglevel: int | str | None = None, logfile: str | None = N
         logging.config.dictConfig(settings.LOGGING)
     if logfile:
         _log_to(logfile)
+    for name in {*SEE_CONTENTS, *logging.getLogger().manager.loggerDict}:
+        if name.partition('.')[0] in SEE_CONTENTS and 0 < logging.getLogger(name).level < logging.INFO:
+            logging.getLogger(name).setLevel(logging.INFO)
+    for name in SEE_CONTENTS:
+        if not logging.getLogger(name).level:
+            logging.getLogger(name).setLevel(logging.INFO)
     for name, level in TOO_TALKATIVE.items():
         logging.getLogger(name).setLevel(level)
+    output.open_log()
     # A number is what Celery says where nobody said anything.
     given = loglevel if loglevel not in (None, logging.WARNING) else settings.LOG_LEVEL
     logging.getLogger().setLevel(given)
@@ -111,6 +124,12 @@ def tell_the_last(**_: Any) -> None:
     """Publish what is left before the process ends."""
     for teller in _tellers():
         teller.end()
+
+
+@worker_process_shutdown.connect
+def say_the_last(**_: Any) -> None:
+    """A child of a prefork pool ends without looking back."""
+    output.outlet.flush()
 
 
 app = create_app(runtime.current().settings)

@@ -58,7 +58,9 @@ class Site:
             return SelfSigned(settings.JWT_SECRET_KEY, settings.JWT_ISSUER, settings.ECOMMERCE_SERVICE_USERNAME)
         provider = settings.BACKEND_SERVICE_EDX_OAUTH2_PROVIDER_URL
         return ClientCredentials(provider, settings.BACKEND_SERVICE_EDX_OAUTH2_KEY,
-                                 settings.BACKEND_SERVICE_EDX_OAUTH2_SECRET, hold=self._hold(provider))
+                                 settings.BACKEND_SERVICE_EDX_OAUTH2_SECRET, hold=self._hold(provider),
+                                 connect_timeout=settings.HTTP_CONNECT_TIMEOUT,
+                                 read_timeout=settings.HTTP_READ_TIMEOUT)
 
     @once
     def fulfillment_policy(self) -> Policy:

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import click
 
-from ecommerce_worker.cli.output import needs, plainly
+from ecommerce_worker.cli.output import needs, plainly, running
 from ecommerce_worker.cli.root import main
 
 
-@main.command(context_settings={'ignore_unknown_options': True, 'help_option_names': ['--help']})
+@main.command()
 @click.option('--debug', is_flag=True, help='Log everything.')
-@click.argument('options', nargs=-1, type=click.UNPROCESSED, metavar='[GUNICORN OPTIONS]...')
-@needs('console', 'django', 'axes', 'gunicorn', 'whitenoise')
-@plainly
-def console(debug: bool, options: tuple[str, ...]) -> None:
-    """Serve the pages for support staff and operators, until told to stop.
-
-    Options that are not listed below go to gunicorn, the server, and overrule ours, such as `--threads 16` or
-    `--access-logfile -` (see `gunicorn --help`).
-    """
+@click.option('--threads', type=click.IntRange(1), help='Make so many pages at once; 8 if not given.')
+@click.option('--access-logfile', metavar='FILE', help='Write a line for each request there; - is standard output.')
+@needs('console', 'django', 'axes', 'waitress', 'whitenoise')
+@running
+def console(debug: bool, threads: int | None, access_logfile: str | None) -> None:
+    """Serve the pages for support staff and operators, until told to stop."""
     from ecommerce_worker.console import server
 
+    options = [f'--threads={threads}'] * bool(threads) + [f'--access-logfile={access_logfile}'] * bool(access_logfile)
     server.run(lambda line: click.echo(f'ecommerce-worker: {line}', err=True), options, debug=debug)
 
 

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import click
 
+from ecommerce_worker import runtime
 from ecommerce_worker.errors import Misconfigured, WorkerError
 
 
@@ -57,6 +58,31 @@ def _is_installed(module: str) -> bool:
         return find_spec(module) is not None
     except ValueError:  # in sys.modules, but nothing that was imported
         return False
+
+
+def running(command: Callable[..., Any]) -> Callable[..., Any]:
+    """A process that runs until it is told to stop: it waits for no output, and ends in time."""
+    from ecommerce_worker.process import ending, output
+
+    @plainly
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        ending.within(runtime.current().settings.SHUTDOWN_SECONDS)
+        return command(*args, **kwargs)
+
+    @wraps(command)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        output.open_standard()
+        ending.at_once()
+        try:
+            return guarded(*args, **kwargs)
+        except SystemExit as error:
+            output.ends_with(error.code if isinstance(error.code, int) else int(error.code is not None))
+            raise
+        except Exception:
+            output.ends_with(1)
+            raise
+
+    return run
 
 
 @contextmanager

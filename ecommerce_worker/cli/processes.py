@@ -11,7 +11,7 @@ import click
 
 from ecommerce_worker import runtime, settings
 from ecommerce_worker.cli.options import DURATION, leveled
-from ecommerce_worker.cli.output import fail, needs, plainly
+from ecommerce_worker.cli.output import fail, needs, running
 from ecommerce_worker.cli.resources import application
 from ecommerce_worker.cli.root import main
 
@@ -21,7 +21,7 @@ from ecommerce_worker.cli.root import main
 @click.option('--debug', is_flag=True, help='Log everything.')
 @click.option('--wait', default='0s', type=DURATION, help='Wait so long for a broker that is still booting.')
 @click.argument('celery_options', nargs=-1, type=click.UNPROCESSED, metavar='[CELERY OPTIONS]...')
-@plainly
+@running
 def worker(debug: bool, wait: float, celery_options: tuple[str, ...]) -> None:
     """Run a worker until it is told to stop.
 
@@ -86,7 +86,7 @@ def _said(options: tuple[str, ...], short: str, long: str) -> str | None:
 @main.command()
 @leveled
 @needs('ledger', 'django')
-@plainly
+@running
 def recorder(level: str | None) -> None:
     """Write facts and parked messages into the ledger, until told to stop."""
     from ecommerce_worker import celery_app
@@ -102,7 +102,7 @@ def recorder(level: str | None) -> None:
 
 @main.command()
 @leveled
-@plainly
+@running
 def beat(level: str | None) -> None:
     """Publish the jobs of SCHEDULE when they are due, until told to stop; several may run."""
     from ecommerce_worker import celery_app
@@ -117,8 +117,8 @@ def beat(level: str | None) -> None:
 
 @main.command()
 @click.option('--debug', is_flag=True, help='Log everything.')
-@needs('up', 'circus', 'django', 'axes', 'gunicorn', 'whitenoise')
-@plainly
+@needs('up', 'circus', 'django', 'axes', 'waitress', 'whitenoise')
+@running
 def up(debug: bool) -> None:
     """Run recorder, worker, console and beat of a small site together, until told to stop.
 

@@ -36,7 +36,8 @@ def resubmit(numbers: tuple[str, ...], sites: tuple[str, ...], since: float, gra
     Nothing is published twice, however often and by however many this is run.  Where a ledger is kept, orders that
     are parked in it are left, and so are those that a person has discarded, unless --order names them.
 
-    Exit status: 1 if something could not be asked or published, 75 if it cannot be done at this moment, or not here.
+    Exit status: 1 if something could not be asked or published, 75 if it cannot be done at this moment, or not here: a
+    shop or its LMS that does not answer is waited for for half a minute.
     """
     from ecommerce_worker.resubmit import run as resubmitting
     from ecommerce_worker.resubmit.known import memory_of
@@ -51,4 +52,4 @@ def resubmit(numbers: tuple[str, ...], sites: tuple[str, ...], since: float, gra
     for trouble in report.troubles:
         click.echo(f'trouble: {trouble}')
     click.echo(f'{counted(report.published, "order")} {"would be " if dry_run else ""}published')
-    sys.exit(1 if report.troubles else 0)
+    sys.exit(report.status)

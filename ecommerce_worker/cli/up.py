@@ -1,7 +1,7 @@
-"""All of one small site under one parent: recorder, worker, console, beat; started in this order, ended in the other.
+"""All of one small site under one parent: recorder, worker, console, beat, started in this order; the first ends last.
 
     started ──ends by itself──► waits 1, 2, 4 … 60 s ──► started again …
-        └─────SIGTERM──────► what runs is finished ──► gone          (the next one's turn only then)
+        └─────SIGTERM──────► what runs is finished ──► gone          (the recorder's turn only then)
 
 Each child is an ordinary command of ours, in a session of its own, so that Ctrl-C comes to it by us alone.
 """
@@ -22,6 +22,7 @@ from circus.exc import ConflictError  # type: ignore[import-untyped]
 from circus.watcher import Watcher  # type: ignore[import-untyped]
 from tornado.ioloop import IOLoop
 
+from ecommerce_worker.process import ending
 from ecommerce_worker.settings import Settings
 
 #: The commands, each after those that take what it makes.
@@ -31,8 +32,14 @@ CHILDREN: Final = ('recorder', 'worker', 'console', 'beat')
 SHORTEST: Final = 1.0
 LONGEST: Final = 60.0
 
-#: Seconds for a child to end in; the worker has ``SHUTDOWN_SECONDS`` besides.
-GRACE: Final = 15
+#: Seconds beyond ``SHUTDOWN_SECONDS`` after which a child that still runs is killed: each leaves by itself before.
+GRACE: Final = 3.0
+
+#: Seconds that the recorder has at least, which ends when the others have.
+LAST: Final = 1.0
+
+#: Seconds between two looks after the children.
+CHECK_SECONDS: Final = 0.5
 
 #: Who listens inside of this process only: nobody else can command its children.
 INSIDE: Final = ('inproc://up-commands', 'inproc://up-events')
@@ -85,7 +92,7 @@ class Child(Watcher):
         options = ['--debug'] if debug else []
         super().__init__(
             name, shlex.quote(sys.executable), args=['-m', 'ecommerce_worker', name, *options],
-            graceful_timeout=GRACE + (settings.SHUTDOWN_SECONDS if name == 'worker' else 0),
+            graceful_timeout=settings.SHUTDOWN_SECONDS + GRACE,
             copy_env=True, env={'PYTHONUNBUFFERED': '1'},
             stdout_stream={'stream': lines}, stderr_stream={'stream': lines},
             hooks={'after_spawn': (self._began, False), 'before_reap': (self._let_go, False),
@@ -127,10 +134,21 @@ class Child(Watcher):
         self._tell(f'up       | {self.name} {how}; it is started again in {self._pause:g} s')
 
 
+class Keeper(Arbiter):
+    """Circus's arbiter, which complains of two acts at once; looking after children can wait for the other act."""
+
+    def manage_watchers(self) -> Any:
+        """Reap and start children, unless something else is done just now; it is looked again soon."""
+        try:
+            return super().manage_watchers()
+        except ConflictError:
+            return None
+
+
 async def _run(settings: Settings, say: Callable[[str], None], *, debug: bool) -> None:
     # Not sooner: each takes the loop that it is made in.
     found = [Child(name, settings, say, debug=debug) for name in CHILDREN]
-    arbiter = Arbiter(_in_order(found), *INSIDE, loop=IOLoop.current(), check_delay=0.5)
+    arbiter = Keeper(_in_order(found), *INSIDE, loop=IOLoop.current(), check_delay=CHECK_SECONDS)
     told = asyncio.Event()
     for number in ENDS:
         # After the arbiter's own, which would end all children at once, and start all anew on SIGHUP.
@@ -139,6 +157,12 @@ async def _run(settings: Settings, say: Callable[[str], None], *, debug: bool) -
     await told.wait()
     # It would go on looking for children to start, and complain that it may not.
     arbiter.ctrl.caller.stop()
+    seconds = settings.SHUTDOWN_SECONDS + GRACE
+    ending.countdown(seconds + 2 * LAST)
+    over = time.monotonic() + seconds
+    recorder, *others = found
+    await asyncio.gather(*(child.kill_processes() for child in others))
+    recorder.graceful_timeout = max(LAST, over - time.monotonic())
     for child in reversed(found):
         await _in_turn(child.stop)
     await _in_turn(arbiter.stop)

@@ -8,22 +8,39 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jwt
 import requests
 from requests.auth import AuthBase
 
 from ecommerce_worker.clients.circuit import Hold
-from ecommerce_worker.clients.http import error_for, error_without_answer
+from ecommerce_worker.clients.http import Api, error_for
 from ecommerce_worker.errors import ApiError, PeerFailure, Throttled, Unauthorized, Unreachable
 
 #: A self-signed token is valid for this many seconds, as it always was.
 SELF_SIGNED_SECONDS = 30
 
+#: How long a token is taken to be valid whose answer does not say it (RFC 6749, 5.1, lets it), in seconds.
+SHORT_LIFE = 60.0
+
+#: The longest that is believed, in seconds; keys are changed now and then.
+LONG_LIFE = 86_400.0
 
 _PEER = 'the token endpoint of the LMS'
 _UNUSABLE = f'{_PEER} did not answer with a token'
+
+
+class Jwt(AuthBase):
+    """A token, in the header that the shop looks into."""
+
+    def __init__(self, token: str) -> None:
+        self.token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Sign one request."""
+        request.headers['Authorization'] = f'JWT {self.token}'
+        return request
 
 
 class Token(NamedTuple):
@@ -40,17 +57,16 @@ class ClientCredentials:
     """
 
     def __init__(self, provider_url: str, client_id: str, client_secret: str, *, hold: Hold | None = None,
+                 connect_timeout: float = 3.05, read_timeout: float = 5.0,
                  clock: Callable[[], float] = time.monotonic) -> None:
         root = provider_url.rstrip('/')
-        self._url = (root if root.endswith('/access_token') else root + '/access_token') + '/'
+        self._api = Api(root if root.endswith('/access_token') else root + '/access_token', peer=_PEER, hold=hold,
+                        connect_timeout=connect_timeout, read_timeout=read_timeout, refusal=token_error)
         self._client_id = client_id
         self._client_secret = client_secret
-        self._hold = hold or Hold(_PEER)
         self._clock = clock
         self._lock = threading.Lock()
         self._token: Future[Token] | None = None
-        # Its datetime.utcnow().
-        warnings.filterwarnings('ignore', category=DeprecationWarning, module='edx_rest_api_client')
 
     def credentials(self) -> AuthBase:
         """The token in force, fetched if need be; raises an :class:`~ecommerce_worker.errors.ApiError`."""
@@ -60,8 +76,7 @@ class ClientCredentials:
                 token = mine = self._token = Future()
         if mine:
             try:
-                with self._hold.call():
-                    mine.set_result(self._fetch())
+                mine.set_result(self._fetch())
             except BaseException as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
                 mine.set_exception(error)
         return token.result().auth
@@ -78,41 +93,49 @@ class ClientCredentials:
         return token.exception() is not None or self._clock() >= token.result().renew_at
 
     def _fetch(self) -> Token:
-        # The import takes a quarter of a second (it brings Django modules along), so not before it is needed.
-        from edx_rest_api_client.auth import SuppliedJwtAuth
-        from edx_rest_api_client.client import get_oauth_access_token
-
         asked_at = self._clock()
         try:
-            token, expires_at = get_oauth_access_token(self._url, self._client_id, self._client_secret)
-        except requests.RequestException as error:
-            raise token_error(error) from None
-        except (TypeError, ValueError, OverflowError, RecursionError):
-            raise PeerFailure(_UNUSABLE) from None
+            answer = self._api.request('POST', '', form={
+                'grant_type': 'client_credentials', 'client_id': self._client_id,
+                'client_secret': self._client_secret, 'token_type': 'jwt'})
+        except ApiError as error:
+            error.maybe_done = False  # what the token is for was not asked for
+            if error.status is not None and error.status < 300:
+                raise PeerFailure(_UNUSABLE) from None
+            raise
+        token = answer.get('access_token') if isinstance(answer, dict) else None
         if not (isinstance(token, str) and token and token.isascii() and token.isprintable()):
             raise PeerFailure(_UNUSABLE)
-        lifetime = (expires_at.replace(tzinfo=UTC) - datetime.now(UTC)).total_seconds()
-        return Token(SuppliedJwtAuth(token), asked_at + lifetime - min(60.0, lifetime / 5))
+        lifetime = lifetime_of(answer.get('expires_in'))
+        return Token(Jwt(token), asked_at + lifetime - min(60.0, lifetime / 5))
+
+    def close(self) -> None:
+        """Close the connection that is kept; the next fetch opens another."""
+        self._api.close()
 
 
-def token_error(error: requests.RequestException) -> ApiError:
+def lifetime_of(given: Any) -> float:
+    """The seconds of ``expires_in``, which may come as a text; a short time if it does not say."""
+    try:
+        seconds = SHORT_LIFE if isinstance(given, bool) else float(given)
+    except (TypeError, ValueError, OverflowError):
+        return SHORT_LIFE
+    return min(seconds, LONG_LIFE) if seconds >= 0 else SHORT_LIFE
+
+
+def token_error(response: requests.Response, peer: str = _PEER) -> ApiError:
     """What a token that did not come stands for.
 
     A failing endpoint, a 500 too, is an outage of the LMS and no answer about any order.  403 is how its rate
     limit refuses.
     """
-    response = error.response
-    if response is None:
-        return error_without_answer(error, _PEER)
-    if response.status_code < 300:
-        return PeerFailure(f'{_PEER} did not answer with a token', status=response.status_code)
-    answer = error_for(response, _PEER)
+    answer = error_for(response, peer)
     if response.status_code == 403:
-        return Throttled(f'{_PEER} asks us to slow down (403)', status=403, retry_after=answer.retry_after)
+        return Throttled(f'{peer} asks us to slow down (403)', status=403, retry_after=answer.retry_after)
     if response.status_code >= 500:
         return Unreachable(str(answer), status=None, retry_after=answer.retry_after)
     if response.status_code == 400:
-        return Unauthorized(f'{_PEER} does not accept our credentials (400)', status=400)
+        return Unauthorized(f'{peer} does not accept our credentials (400)', status=400)
     return answer
 
 
@@ -127,12 +150,9 @@ class SelfSigned:
 
     def credentials(self) -> AuthBase:
         """A fresh token: it is cheaper to sign one than to keep track of it."""
-        from edx_rest_api_client.auth import SuppliedJwtAuth
-
         now = datetime.now(UTC)
         claims = {**self._claims, 'iat': now, 'exp': now + timedelta(seconds=SELF_SIGNED_SECONDS)}
-        auth: AuthBase = SuppliedJwtAuth(jwt.encode(claims, self._secret, algorithm='HS256'))
-        return auth
+        return Jwt(jwt.encode(claims, self._secret, algorithm='HS256'))
 
     def refused(self, credentials: AuthBase) -> bool:  # noqa: ARG002 - signing the same again changes nothing
         """A secret that is refused once is refused always."""

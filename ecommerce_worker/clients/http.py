@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import socket
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import requests
-from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
-from urllib3.exceptions import HTTPError, NewConnectionError
+from urllib3.exceptions import HTTPError, NewConnectionError, ReadTimeoutError
 
 from ecommerce_worker import __version__
 from ecommerce_worker.clients.circuit import Hold
+from ecommerce_worker.clients.exchange import TooMuch, exchange, whole
+from ecommerce_worker.clients.transport import NameNotResolved, Transport
 from ecommerce_worker.errors import (
     ApiError,
     LocalFailure,
@@ -34,6 +35,14 @@ from ecommerce_worker.errors import (
 LARGEST_ANSWER = 4 * 1024 * 1024
 
 _NO_CERTIFICATES = 'its certificates cannot be read (REQUESTS_CA_BUNDLE; `ecommerce-worker check`)'
+#: The most that is read before the answer itself, in bytes: its head, and interim answers (100 Continue).
+LARGEST_HEAD = 256 * 1024
+
+#: Clocks that differ by more seconds than this are worth a hint where credentials are refused.
+CLOCKS_AGREE = 10.0
+
+#: How a peer says that the time in a token does not fit its clock.
+_ABOUT_TIME = re.compile(r'not yet valid|\biat\b|\bnbf\b|immature|expired', re.IGNORECASE)
 
 
 class Signer(Protocol):
@@ -88,26 +97,28 @@ def error_for(response: requests.Response, peer: str = 'the service') -> ApiErro
     if status == 429:
         wait = max(wait or 0.0, seconds_to_reset(response.headers) or 0.0) or wait
     kind: type[ApiError]
+    hint = ''
     match status:
         case 401:
             kind, meaning = Unauthorized, 'does not accept our credentials'
+            hint = _clock_hint(response)
         case 403:
             kind, meaning = Unauthorized, 'does not permit it'
         case 404:
             kind, meaning = NotFound, 'does not know it'
         case 429:
             kind, meaning = Throttled, 'asks us to slow down'
-        case _ if status >= 500:
+        case _ if status >= 500 or status < 200:
             kind, meaning = PeerFailure, 'failed'
         case _ if 300 <= status < 400:
-            host = _host(response.headers.get('Location', '')) or 'another address'
-            kind, meaning = Rejected, f'redirects to {host}; the configured address is not the right one'
+            place = _place(response.headers.get('Location', '')) or 'another address'
+            kind, meaning = Rejected, f'redirects to {place}; the configured address is not the right one'
         case _:
             kind, meaning = Rejected, 'refuses it'
     answer = _json(response)
     if issubclass(kind, Rejected) and status >= 400 and answer is None and response.content:
         return _of_another(response, peer, wait)
-    return kind(f'{peer} {meaning} ({status})', status=status, retry_after=wait, answer=answer)
+    return kind(f'{peer} {meaning} ({status}){hint}', status=status, retry_after=wait, answer=answer)
 
 
 def _of_another(response: requests.Response, peer: str, wait: float | None = None) -> PeerFailure:
@@ -121,12 +132,26 @@ def _of_another(response: requests.Response, peer: str, wait: float | None = Non
         'in between?', status=response.status_code, retry_after=wait, maybe_done=True)
 
 
-def _host(url: str) -> str:
-    """Host and port of a URL, without the credentials that may stand before them; empty if there is none."""
+def _place(url: str) -> str:
+    """Scheme, host and port of a URL, without the credentials that may stand before them; empty if it has no host."""
     try:
-        return urlsplit(url).netloc.rpartition('@')[2]
+        parts = urlsplit(url)
     except ValueError:
         return ''
+    host = parts.netloc.rpartition('@')[2]
+    return f'{parts.scheme}://{host}' if parts.scheme and host else host
+
+
+def _clock_hint(response: requests.Response) -> str:
+    """What the clocks have to do with it that credentials were refused; empty if nothing."""
+    theirs = _date(response.headers.get('Date', ''))
+    apart = (datetime.now(UTC) - theirs).total_seconds() if theirs else 0.0
+    if abs(apart) > CLOCKS_AGREE:
+        return f'; our clock is {abs(apart):.0f} s {"ahead of" if apart > 0 else "behind"} its clock: set both by NTP'
+    said = f'{_json(response) or ""} {response.headers.get("WWW-Authenticate", "")}'
+    if _ABOUT_TIME.search(said[:4096]):
+        return '; it minds the time in the token: compare the clocks of both machines'
+    return ''
 
 
 def _json(response: requests.Response) -> Any:
@@ -138,23 +163,29 @@ def _json(response: requests.Response) -> Any:
 
 def error_without_answer(error: requests.RequestException, peer: str = 'the service') -> Transient:
     """The error that a request without a (whole) answer stands for; its text names no URL, which may hold secrets."""
-    cause = getattr(error.args[0] if error.args else None, 'reason', None)
     if lack := lack_behind(error):
         return LocalFailure(f'{peer} could not be asked: {lack}')
+    causes = tuple(_causes(error))
+
+    def is_due_to(*kinds: type[BaseException]) -> bool:
+        return any(isinstance(cause, kinds) for cause in causes)
+
     if isinstance(error, requests.ConnectTimeout):
         return Unreachable(f'{peer} could not be connected to in time')
-    if isinstance(error, requests.Timeout):
-        return Unreachable(f'{peer} did not answer in time', maybe_done=True)
-    if isinstance(error, requests.exceptions.SSLError):
+    if is_due_to(TooMuch):
+        return Unreachable(f'{peer} sent more than {LARGEST_HEAD} bytes and no answer', maybe_done=True)
+    if isinstance(error, requests.exceptions.SSLError) and not is_due_to(TimeoutError):
         if isinstance(_origin(error), FileNotFoundError | PermissionError | IsADirectoryError):
             return LocalFailure(f'{peer} could not be asked: {_NO_CERTIFICATES}')
         return Unreachable(f'{peer}: no TLS connection, look at its certificate')
-    if isinstance(cause, NewConnectionError) and isinstance(_origin(cause), socket.gaierror):
+    if is_due_to(NameNotResolved):
         return Unreachable(f'{peer}: its host name could not be resolved')
-    if isinstance(cause, NewConnectionError):
+    if is_due_to(NewConnectionError):
         return Unreachable(f'{peer} refused the connection')
     if isinstance(error, requests.exceptions.ProxyError):
         return Unreachable(f'{peer}: the proxy on the way there failed')
+    if is_due_to(requests.Timeout, ReadTimeoutError, TimeoutError):
+        return Unreachable(f'{peer} did not answer in time', maybe_done=True)
     return Unreachable(f'{peer} broke off the connection', maybe_done=True)
 
 
@@ -165,6 +196,18 @@ def _origin(error: BaseException) -> BaseException:
     return error
 
 
+def _causes(error: BaseException, depth: int = 5) -> Iterator[BaseException]:
+    """An error and what it wraps, as requests and urllib3 do it: among its arguments, or as its reason."""
+    yield error
+    for inner in (*error.args, getattr(error, 'reason', None)):
+        if depth and isinstance(inner, BaseException):
+            yield from _causes(inner, depth - 1)
+
+
+#: The error that an answer other than 2xx stands for, and the peer's name in its text.
+Refusal = Callable[[requests.Response, str], ApiError]
+
+
 class Api:
     """One service at one root URL, over kept-alive connections, safe for as many threads as ``connections``.
 
@@ -173,14 +216,16 @@ class Api:
     """
 
     def __init__(self, root: str, *, peer: str, signer: Signer | None = None, hold: Hold | None = None,
-                 connections: int = 1, connect_timeout: float = 3.05, read_timeout: float = 10.0) -> None:
+                 connections: int = 1, connect_timeout: float = 3.05, read_timeout: float = 10.0,
+                 refusal: Refusal = error_for) -> None:
         self.root = root.rstrip('/') + '/'
         self.peer = peer
         self._signer = signer
         self._hold = hold or Hold(peer, connections)
         self._connect_timeout = connect_timeout
         self._read_timeout = read_timeout
-        self._adapter = HTTPAdapter(pool_connections=1, pool_maxsize=connections)
+        self._refusal = refusal
+        self._adapter = Transport(pool_connections=1, pool_maxsize=connections)
         self._session = requests.Session()
         # Proxies and the CA bundle of the environment are looked up once here: on each call they cost measurable
         # time.
@@ -194,7 +239,8 @@ class Api:
         """The JSON value of a 2xx answer; None for one that has nothing to say (202 or 204 without a body).
 
         ``json`` or ``form`` is sent as the body.  ``read_timeout`` bounds, in seconds, the silence before and
-        within the answer; twice that bounds the whole of it.  Raises :class:`~ecommerce_worker.errors.ApiError`.
+        within the answer; twice that bounds the whole, from connecting to the last byte.
+        Raises :class:`~ecommerce_worker.errors.ApiError`.
         """
         request = requests.Request(method, self.root + path.lstrip('/'), params=params, json=json, data=form)
         response = self._signed(request, read_timeout or self._read_timeout)
@@ -226,17 +272,23 @@ class Api:
         with self._hold.call():
             response = self._answer(request, read_timeout)
             if not 200 <= response.status_code < 300:
-                raise error_for(response, self.peer)
+                raise self._refusal(response, self.peer)
             return response
 
     def _answer(self, request: requests.Request, read_timeout: float) -> requests.Response:
-        deadline = time.monotonic() + 2 * read_timeout
+        status = None
         try:
-            # By way of the adapter, not of the session, which would read and parse redirects before we see them.
-            response = self._adapter.send(self._session.prepare_request(request), stream=True,
-                                          timeout=(self._connect_timeout, read_timeout), **self._transport)
-            with response:
-                _read(response, deadline, self.peer)
+            with exchange(2 * read_timeout, LARGEST_HEAD) as bounds:
+                # By way of the adapter, not of the session, which would read and parse redirects before we see them.
+                response = self._adapter.send(self._session.prepare_request(request), stream=True,
+                                              timeout=(self._connect_timeout, read_timeout), **self._transport)
+                status = response.status_code
+                bounds.left = LARGEST_ANSWER + LARGEST_HEAD  # the lengths of chunks come along
+                with response:
+                    _read(response)
+        except TooMuch:
+            raise PeerFailure(f'{self.peer} answers with more than {LARGEST_ANSWER} bytes, or in too many pieces',
+                              status=status, maybe_done=True) from None
         except requests.RequestException as error:
             raise error_without_answer(error, self.peer) from None
         except HTTPError as error:
@@ -248,17 +300,12 @@ class Api:
         return response
 
 
-def _read(response: requests.Response, deadline: float, peer: str) -> None:
-    """Read the body, bounded in size and time; a peer that sends a byte now and then never times out by itself."""
-    # What has come, not what was asked for; urllib3 before 2 has no such reading.
-    read = getattr(response.raw, 'read1', response.raw.read)
-    parts, size = [], 0
-    while part := read(65536, decode_content=True):
-        parts.append(part)
-        size += len(part)
-        if size > LARGEST_ANSWER:
-            raise PeerFailure(f'{peer} answers with more than {LARGEST_ANSWER} bytes', maybe_done=True,
-                              status=response.status_code)
-        if time.monotonic() > deadline:
-            raise Unreachable(f'{peer} did not end its answer in time', maybe_done=True)
-    response._content = b''.join(parts)  # noqa: SLF001 - where requests itself keeps what it has read
+def _read(response: requests.Response) -> None:
+    """Read the body, bounded in size."""
+
+    def read1(size: int) -> bytes:
+        # What has come, not what was asked for; urllib3 before 2 has no such reading.
+        found: bytes = getattr(response.raw, 'read1', response.raw.read)(size, decode_content=True)
+        return found
+
+    response._content = whole(read1, LARGEST_ANSWER)  # noqa: SLF001 - where requests itself keeps what it has read

@@ -5,15 +5,24 @@ from __future__ import annotations
 import http.client
 import ipaddress
 import re
-import socket
 import ssl
 import time
 from collections.abc import Callable, Container, Iterable
 from contextlib import closing
-from typing import Any
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from ecommerce_worker import __version__
+from ecommerce_worker.clients.exchange import (
+    Plain,
+    Response,
+    Secure,
+    TooMuch,
+    connected,
+    exchange,
+    resolved,
+    securing,
+    whole,
+)
 from ecommerce_worker.errors import ApiError, PeerFailure, Rejected, Unreachable, WrongArguments
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -22,6 +31,9 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Allowed = Callable[[Address], bool]
 
 REDIRECTS = 3
+
+#: The most that a server may send besides the file, in bytes: heads, lengths of chunks.
+OVERHEAD = 256 * 1024
 
 #: IPv4 addresses as seen from networks that have IPv6 only (RFC 6052).
 _NAT64 = ipaddress.IPv6Network('64:ff9b::/96')
@@ -51,12 +63,15 @@ def fetch(url: str, *, limit: int, timeout: float, allowed: Allowed = is_global)
     Raises :class:`~ecommerce_worker.errors.WrongArguments` for a URL that must not be fetched, and
     :class:`~ecommerce_worker.errors.ApiError` for what cannot be had.  Neither names the URL: it may hold a signature.
     """
-    deadline = time.monotonic() + timeout
-    for _ in range(REDIRECTS + 1):
-        found = _get(_parts(url), limit, deadline, allowed)
-        if isinstance(found, bytes):
-            return found
-        url = urljoin(url, found)
+    with exchange(timeout, limit + OVERHEAD):
+        for _ in range(REDIRECTS + 1):
+            found = _get(_parts(url), limit, allowed)
+            if isinstance(found, bytes):
+                return found
+            try:
+                url = urljoin(url, found)
+            except ValueError:
+                raise Rejected('the server of an attachment redirects to what is no address') from None
     raise Rejected(f'the server of an attachment redirects more than {REDIRECTS} times')
 
 
@@ -89,14 +104,15 @@ def _parts(url: str) -> SplitResult:
     return parts
 
 
-def _get(parts: SplitResult, limit: int, deadline: float, allowed: Allowed) -> bytes | str:
+def _get(parts: SplitResult, limit: int, allowed: Allowed) -> bytes | str:
     """What there is, or where else to look for it."""
     target = quote(parts.path or '/', safe=_KEPT) + ('?' + quote(parts.query, safe=_KEPT) if parts.query else '')
     host, port = parts.hostname or '', 443 if parts.scheme == 'https' else 80
     try:
         with closing(http.client.HTTPConnection(host, parts.port or port)) as link:
+            link.response_class = Response
             link.default_port = port  # the one that `Host` does not name
-            link.sock = _connected(parts.scheme, host, link.port, deadline, allowed)
+            link.sock = _connected(parts.scheme, host, link.port, allowed)
             link.request('GET', target, headers={'User-Agent': f'ecommerce-worker/{__version__}',
                                                  'Accept-Encoding': 'identity', 'Connection': 'close'})
             with link.getresponse() as response:
@@ -105,9 +121,12 @@ def _get(parts: SplitResult, limit: int, deadline: float, allowed: Allowed) -> b
         raise Unreachable('the server of an attachment did not answer in time') from None
     except ssl.SSLError:
         raise Unreachable('the server of an attachment: no TLS connection, look at its certificate') from None
-    except (OSError, UnicodeError):
+    except TooMuch:
+        raise Rejected(f'an attachment is larger than the {limit} bytes that are left for it') from None
+    except OSError:
         raise Unreachable('the server of an attachment could not be connected to') from None
-    except http.client.HTTPException:
+    # ValueError: a length of a chunk that is none.
+    except (http.client.HTTPException, ValueError):
         raise Unreachable('the server of an attachment broke off its answer') from None
 
 
@@ -121,74 +140,25 @@ def _read(response: http.client.HTTPResponse, limit: int) -> bytes | str:
     if response.headers.get('Content-Encoding', 'identity') != 'identity':
         raise Rejected('the server of an attachment answers with an encoding that was not asked for')
     if (response.length or 0) <= limit:
-        found = response.read(limit + 1)
-        if len(found) <= limit:
-            if response.length:
-                raise http.client.IncompleteRead(found, response.length)
-            return found
-    raise Rejected(f'an attachment is larger than the {limit} bytes that are left for it')
+        found = whole(response.read1, limit)
+        if response.length:
+            raise http.client.IncompleteRead(found, response.length)
+        return found
+    raise TooMuch
 
 
-class _Impatient:
-    """A socket that reads until a deadline, on the clock of ``time.monotonic``, however slowly the bytes come in."""
-
-    deadline: float
-
-    def recv_into(self, *given: Any) -> int:
-        self.settimeout(_seconds_until(self.deadline))  # type: ignore[attr-defined]
-        return super().recv_into(*given)  # type: ignore[misc,no-any-return]
-
-
-class _Plain(_Impatient, socket.socket):
-    pass
-
-
-class _Secure(_Impatient, ssl.SSLSocket):
-    pass
-
-
-def _seconds_until(deadline: float) -> float:
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return left
-
-
-def _connected(scheme: str, host: str, port: int, deadline: float, allowed: Allowed) -> _Plain | _Secure:
-    _seconds_until(deadline)
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    for *_, address in found:
+def _connected(scheme: str, host: str, port: int, allowed: Allowed) -> Plain | Secure:
+    places = resolved(host, port)
+    for _, address in places:
         if not allowed(ipaddress.ip_address(address[0])):
             raise WrongArguments('the URL of an attachment leads into the local network')
-    link = _first([(family, address) for family, *_, address in found], deadline)
+    link = connected(places, None)
     if scheme == 'http':
         return link
     with link:  # what is not handed over is closed
-        context = ssl.create_default_context()
-        context.sslsocket_class = _Secure
-        link.settimeout(_seconds_until(deadline))
-        secure = context.wrap_socket(link, server_hostname=host)
-    assert isinstance(secure, _Secure)  # noqa: S101 - for the type checker
-    secure.deadline = deadline
+        secure = securing(ssl.create_default_context()).wrap_socket(link, server_hostname=host)
+    assert isinstance(secure, Secure)  # noqa: S101 - for the type checker
     return secure
-
-
-def _first(places: list[tuple[int, Any]], deadline: float) -> _Plain:
-    """A connection to the first of several addresses that takes one."""
-    for family, address in places:
-        link = _Plain(family, socket.SOCK_STREAM)
-        link.deadline = deadline
-        try:
-            link.settimeout(_seconds_until(deadline))
-            link.connect(address)
-        except TimeoutError:
-            link.close()
-            raise
-        except OSError:
-            link.close()
-        else:
-            return link
-    raise OSError
 
 
 def check_link(url: str, what: str, hosts: Container[str]) -> None:

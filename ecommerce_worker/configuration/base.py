@@ -124,6 +124,10 @@ CONSOLE_ADDRESS = '127.0.0.1:8130'
 # http://CONSOLE_ADDRESS. Without https it must be on this machine, for passwords would travel readable.
 CONSOLE_URL = ''
 
+# The address of a proxy before the console whose X-Forwarded-For is believed (it must set or extend that header), such
+# as 127.0.0.1. Empty: nobody's is, and all who come through a proxy count as one address where logins are locked.
+CONSOLE_PROXY = ''
+
 # Signs sessions and links; at least 32 random bytes. Not set: one is made and kept beside the ledger's file, or in
 # ~/.local/state/ecommerce-worker. Consoles that share a ledger must share it.
 CONSOLE_SECRET_KEY: str | None = None
@@ -176,7 +180,7 @@ RETRY_DELAY_MIN: float = 1
 RETRY_DELAY_MAX: float = 900
 
 # Patience for the answer to one fulfilment: the shop may spend 7 s on each line of the order, and an impatient second
-# try would overlap the first.
+# try would overlap the first. As with every request, this bounds each silence; twice that bounds the whole of it.
 FULFILLMENT_READ_TIMEOUT: float = 30
 
 # Patience with every other request: for the connection (just over 3 s, the time after which TCP sends its first

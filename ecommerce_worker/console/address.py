@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
+from typing import Any
 from urllib.parse import urlsplit
 
 from ecommerce_worker.errors import Misconfigured
@@ -19,6 +20,11 @@ def url_of(settings: Settings) -> str:
         raise Misconfigured([(f'the console would be at {url}, where passwords travel readable: put a proxy with TLS '
                               'before it and set CONSOLE_URL to its https address')])
     return url
+
+
+def client_of(request: Any) -> str:
+    """The address of whoever sent a request."""
+    return str(request.META.get('REMOTE_ADDR', ''))
 
 
 def _on_this_machine(host: str) -> bool:

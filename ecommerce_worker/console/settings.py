@@ -84,9 +84,12 @@ LOGIN_URL = 'admin:login'
 # For how long a one-time link is good, in seconds.
 PASSWORD_RESET_TIMEOUT = 86_400
 
-# Five wrong passwords lock the name, wherever they came from: behind a proxy all addresses are the proxy's.
+# Five wrong passwords lock a name for the address that they came from, so that nobody can lock out others; behind a
+# proxy that is not named in CONSOLE_PROXY all come from one.
 AXES_FAILURE_LIMIT = 5
-AXES_LOCKOUT_PARAMETERS = ['username']
+AXES_LOCKOUT_PARAMETERS = [['username', 'ip_address']]
+# As the server has it: headers are believed there, or nowhere.
+AXES_CLIENT_IP_CALLABLE = 'ecommerce_worker.console.address.client_of'
 AXES_COOLOFF_TIME = timedelta(minutes=15)
 AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
 AXES_RESET_ON_SUCCESS = True

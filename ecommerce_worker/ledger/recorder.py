@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +34,7 @@ from ecommerce_worker.ledger import recording
 from ecommerce_worker.ledger.incoming import Aside, Parcel
 from ecommerce_worker.ledger.maintenance import Chores
 from ecommerce_worker.ledger.setup import LedgerAway, LedgerUnusable, require_schema, said
+from ecommerce_worker.process.ending import Stop
 from ecommerce_worker.schedule.entries import zone_of
 from ecommerce_worker.telemetry import facts
 
@@ -65,9 +65,7 @@ def keep(app: Celery, settings: Settings) -> None:
     """Record until SIGTERM or SIGINT; raises :class:`LedgerUnusable` for a ledger that waiting does not mend."""
     with contextlib.suppress(LedgerAway):
         require_schema()
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+    stopping = Stop.on(signal.SIGTERM, signal.SIGINT)
     logger.info('recording')
     Recorder(app, settings).run(stopping)
 
@@ -81,7 +79,7 @@ class Recorder:
         self._troubled: str | None = None
         self._chores = Chores(settings, zone_of(app))
 
-    def run(self, stopping: threading.Event) -> None:
+    def run(self, stopping: Stop) -> None:
         """Record until told to stop; what is away is waited for."""
         delay = SHORTEST
         while not stopping.is_set():
@@ -111,7 +109,7 @@ class Recorder:
         except (OSError, KombuError, NotPublished, *_broker_errors(self._app)) as error:
             raise _Trouble('the broker', type(error.__cause__ or error).__name__) from None
 
-    def _consume(self, connection: Any, stopping: threading.Event) -> None:
+    def _consume(self, connection: Any, stopping: Stop) -> None:
         topology.declare_parked(connection)
         topology.declare_facts(connection)
         told, parked = _Inbox(connection, topology.LEDGER, FACTS), _Inbox(connection, topology.PARKED, PARKED)
@@ -128,7 +126,7 @@ class Recorder:
                 self._write(told, parked)
                 self._chores.step()
 
-    def _gather(self, connection: Any, told: _Inbox, parked: _Inbox, stopping: threading.Event) -> None:
+    def _gather(self, connection: Any, told: _Inbox, parked: _Inbox, stopping: Stop) -> None:
         """Return when there is a batch, or nothing to do for a while."""
         until = time.monotonic() + GATHER_SECONDS
         while not (stopping.is_set() or told.full or parked.full) and (rest := until - time.monotonic()) > 0:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from ecommerce_worker.errors import ApiError, NotFound, Unauthorized
-from ecommerce_worker.resubmit.names import Found
+from ecommerce_worker.errors import ApiError, NotFound, Transient, Unauthorized
+from ecommerce_worker.resubmit.names import EX_TEMPFAIL, Found
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,20 @@ class Report:
     rows: list[Row] = field(default_factory=list)
     troubles: list[str] = field(default_factory=list)
     published: int = 0
+    #: How many of the troubles pass by themselves: a service that does not answer now.
+    passing: int = 0
+
+    @property
+    def status(self) -> int:
+        """The exit status: 75 if nothing is wrong that does not pass."""
+        if not self.troubles:
+            return 0
+        return EX_TEMPFAIL if self.passing == len(self.troubles) else 1
+
+    def blame(self, place: str, error: ApiError) -> None:
+        """Note what could not be asked."""
+        self.troubles.append(f'{place}: {advised(error)}')
+        self.passing += isinstance(error, Transient)
 
 
 def advised(error: ApiError) -> str:

@@ -33,7 +33,7 @@ from ecommerce_worker.clients.ecommerce import FULFILLABLE
 from ecommerce_worker.errors import ApiError, NotPublished
 from ecommerce_worker.resubmit.messages import refuse_unrecorded, without_known
 from ecommerce_worker.resubmit.names import FULFILL, Found, Memory, NotNow, Tell, Wanted
-from ecommerce_worker.resubmit.report import Report, Row, advised
+from ecommerce_worker.resubmit.report import Report, Row
 from ecommerce_worker.resubmit.shops import by_age, by_number, patiently, shop_of, sites_of
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def resubmit(app: Celery, wanted: Wanted, memory: Memory | None,
     report = Report()
     with _connected(app, settings) as connection, _alone(connection) as still_alone:
         refuse_unrecorded(connection, memory)
-        found = list(by_number(wanted, sites, report) if wanted.numbers else
+        found = list(by_number(wanted, sites, report, tell) if wanted.numbers else
                      by_age(wanted, sites, report, tell, still_alone))
         # Those that wait longest first.
         found.sort(key=lambda order: order.placed or datetime.min.replace(tzinfo=UTC))
@@ -93,7 +93,7 @@ def _handled(app: Celery, settings: Settings, wanted: Wanted, order: Found, repo
         # It may have been fulfilled since the shop listed it: then its message was here, and is gone.
         status = patiently(partial(shop_of(order.site).status, order.number))
     except ApiError as error:
-        report.troubles.append(f'{order.number}: {advised(error)}')
+        report.blame(order.number, error)
         return Row(order, f'left: {error}')
     if status not in FULFILLABLE:
         return Row(order, f'left: it is {status} by now')

@@ -12,7 +12,7 @@ from ecommerce_worker import durations, runtime
 from ecommerce_worker.clients.ecommerce import FULFILLABLE, Ecommerce, Order, Page
 from ecommerce_worker.errors import ApiError, NotFound, PeerFailure
 from ecommerce_worker.resubmit.names import Found, NoSuchSite, Tell, Wanted
-from ecommerce_worker.resubmit.report import Report, Row, advised
+from ecommerce_worker.resubmit.report import Report, Row
 from ecommerce_worker.retry import Policy
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MOST_PAGES: Final = 10_000
 
 #: With a shop that is busy or away for a moment.
-PATIENCE: Final = Policy(refusals=0, give_up_after=60, shortest=1, longest=15)
+PATIENCE: Final = Policy(refusals=0, give_up_after=30, shortest=1, longest=10)
 
 Answer = TypeVar('Answer')
 
@@ -64,14 +64,14 @@ def by_age(wanted: Wanted, sites: Mapping[str, str], report: Report, tell: Tell,
     for code, root in sites.items():
         looked_at, orders, now = 0, dict[str, Order](), time.time()
         try:
-            for number, page in enumerate(pages(shop_of(code), since=now - wanted.since), 1):
+            for number, page in enumerate(pages(shop_of(code), since=now - wanted.since, tell=tell), 1):
                 still_alone()
                 looked_at += len(page.orders)
                 orders.update((order.number, order) for order in unfulfilled(page, wanted, now))
                 if number % 10 == 0:
                     tell(f'{_name(code)}: {looked_at} of {page.count} orders looked at, {len(orders)} unfulfilled')
         except ApiError as error:
-            report.troubles.append(f'{_name(code)}: {advised(error)}')
+            report.blame(_name(code), error)
         else:
             if not looked_at:
                 report.troubles.append(f'{_name(code)}: the shop shows no order at all; so it does to a user who is '
@@ -84,17 +84,17 @@ def by_age(wanted: Wanted, sites: Mapping[str, str], report: Report, tell: Tell,
             yield Found(code, root, order.number, order.status, order.placed)
 
 
-def by_number(wanted: Wanted, sites: Mapping[str, str], report: Report) -> Iterator[Found]:
+def by_number(wanted: Wanted, sites: Mapping[str, str], report: Report, tell: Tell) -> Iterator[Found]:
     """Those of the wanted numbers that some shop knows and lets be fulfilled."""
     for number in dict.fromkeys(wanted.numbers):
-        troubles = []
+        troubles = list[tuple[str, ApiError]]()
         for code, root in sites.items():
             try:
-                status = patiently(partial(shop_of(code).status, number))
+                status = patiently(partial(shop_of(code).status, number), tell=tell)
             except NotFound:
                 continue
             except ApiError as error:
-                troubles.append(f'{number}: {_name(code)}: {advised(error)}')
+                troubles.append((f'{number}: {_name(code)}', error))
                 continue
             found = Found(code, root, number, status)
             if status in FULFILLABLE:
@@ -103,10 +103,14 @@ def by_number(wanted: Wanted, sites: Mapping[str, str], report: Report) -> Itera
                 report.rows.append(Row(found, f'left: it is {status}'))
             break
         else:
-            report.troubles += troubles or [f'{number}: no shop knows it (404)']
+            for place, trouble in troubles:
+                report.blame(place, trouble)
+            if not troubles:
+                report.troubles.append(f'{number}: no shop knows it (404)')
 
 
-def pages(shop: Ecommerce, *, since: float, patience: Policy = PATIENCE) -> Iterator[Page]:
+def pages(shop: Ecommerce, *, since: float, patience: Policy = PATIENCE,
+          tell: Tell = lambda line: None) -> Iterator[Page]:  # noqa: ARG005
     """The pages of a shop's orders, until one is all older than ``since`` (epoch seconds) if the newest come first.
 
     Raises :class:`~ecommerce_worker.errors.ApiError`.
@@ -116,7 +120,7 @@ def pages(shop: Ecommerce, *, since: float, patience: Policy = PATIENCE) -> Iter
     first: Order | None = None
     while True:
         try:
-            page = patiently(partial(shop.orders, following), patience)
+            page = patiently(partial(shop.orders, following), patience, tell)
         except NotFound:
             if following is None:
                 raise
@@ -146,16 +150,20 @@ def is_young(order: Order, wanted: Wanted, now: float) -> bool:
     return now - order.placed.timestamp() < wanted.grace
 
 
-def patiently(ask: Callable[[], Answer], patience: Policy = PATIENCE) -> Answer:
-    """What ``ask`` answers; a shop that is away for a moment is asked again."""
+def patiently(ask: Callable[[], Answer], patience: Policy = PATIENCE,
+              tell: Tell = lambda line: None) -> Answer:  # noqa: ARG005
+    """What ``ask`` answers; a shop that does not for a moment is asked again, and ``tell`` hears what is waited for."""
     began = time.monotonic()
     for attempt in count(1):
         try:
             return ask()
         except ApiError as error:
-            delay = patience.next_delay(error, attempt, time.monotonic() - began)
-            if delay is None or delay > patience.give_up_after:
+            age = time.monotonic() - began
+            delay = patience.next_delay(error, attempt, age)
+            if delay is None or age + delay > patience.give_up_after:
                 raise
+            if attempt == 1:
+                tell(f'waiting up to {patience.give_up_after - age:.0f} s: {error}')
         time.sleep(delay)
     raise AssertionError('not reached')
 

@@ -35,11 +35,12 @@ def resubmit_orders(self: Task, *, not_after: float | None = None) -> None:  # n
         logger.error('orders cannot be resubmitted: error=%s', type(error).__name__)
         raise Skip(f'resubmit cannot be started ({type(error).__name__})') from None
     last = ended.tail.rpartition('\n')[2].removeprefix('ecommerce-worker: ')
-    if ended.status == EX_TEMPFAIL:
-        raise Skip(last)
     if found := _PUBLISHED.fullmatch(last):
         # Each of them was lost on its way here: worth a look.
         logger.warning('orders were resubmitted of which nothing was here: count=%s', found[1])
+    if ended.status == EX_TEMPFAIL:
+        troubles = [line.removeprefix('trouble: ') for line in ended.tail.splitlines() if line.startswith('trouble: ')]
+        raise Skip(troubles[-1] if troubles else last)
     if ended.status != 0:
         logger.error('orders could not all be resubmitted: how=%s output=%s', quoted(ended.how), quoted(ended.tail))
         raise Skip(f'resubmit failed: {ended.how}; it comes again by itself')

@@ -29,6 +29,7 @@ from celery import beat as celery_beat
 from ecommerce_worker import runtime
 from ecommerce_worker.broker import preflight, topology
 from ecommerce_worker.errors import NotPublished
+from ecommerce_worker.process.ending import Stop
 from ecommerce_worker.schedule.checks import LATE_SECONDS, timings
 from ecommerce_worker.schedule.claims import CLAIM_SECONDS, Firing, Firings, claimed, id_of
 from ecommerce_worker.schedule.entries import Entry, can_expire, publish
@@ -153,14 +154,12 @@ def run(app: Celery, settings: Settings, firings: Firings) -> None:
     scheduler = Scheduler(app, firings=firings)
     preflight.check(app, settings)
     scheduler.live()
-    # Held back while something is fired, and looked for in between.
-    ends = {signal.SIGTERM, signal.SIGINT}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+    # What is being fired is fired; it is looked for in between.
+    stopping = Stop.on(signal.SIGTERM, signal.SIGINT)
     try:
         logger.info('beat is ready: entries=%d', len(scheduler.timings))
-        while signal.sigtimedwait(ends, scheduler.tick()) is None:
+        while not stopping.wait(scheduler.tick()):
             pass
         logger.info('beat ends')
     finally:
         scheduler.close()
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

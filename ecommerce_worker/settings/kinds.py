@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -198,6 +199,11 @@ def read_origin(given: Any) -> str:
     if _text(given) and urlsplit(_url(given))[2:] not in (('', '', ''), ('/', '', '')):
         raise ValueError
     return str(given).rstrip('/')
+
+
+def read_ip_address(given: Any) -> str:
+    """An IP address, or nothing."""
+    return str(ip_address(given)) if _text(given) else ''
 
 
 def read_address(given: Any) -> str:

@@ -6,6 +6,8 @@
                                    │ SHUTDOWN_SECONDS are over                    ▲
                                    ▼                                              │
     SIGQUIT, or twice ──► what still runs is left: the broker delivers it again ──┘
+
+The clock is that of :mod:`ecommerce_worker.process.ending`, which needs no thread of ours to come back.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ import logging
 import os
 import signal
 import socket
-import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -22,6 +23,7 @@ from typing import Any
 from billiard import active_children
 
 from ecommerce_worker import runtime
+from ecommerce_worker.process import ending, output
 
 logger = logging.getLogger(__name__)
 
@@ -68,10 +70,6 @@ class Ending:
         if self._begun:
             self._hurry()
         self._begun = True
-        seconds = runtime.current().settings.SHUTDOWN_SECONDS
-        timer = threading.Timer(seconds, _leave, (f'after {seconds:g} s',))
-        timer.daemon = True
-        timer.start()
         try:
             celerys(number, frame)
         finally:
@@ -82,9 +80,14 @@ class Ending:
         _leave('at once')
 
 
+def in_time(**_: Any) -> None:
+    """See to it that the worker ends within ``SHUTDOWN_SECONDS``, from before it has connected to anything."""
+    ending.within(runtime.current().settings.SHUTDOWN_SECONDS, _leave)
+
+
 def _leave(when: str) -> None:
     logger.warning('stopped %s; what was still running is delivered again', when)
-    logging.shutdown()
+    output.outlet.flush()
     # What runs in a child would go on, and overlap its next try.
     for child in active_children():
         os.kill(child.pid, signal.SIGKILL)

@@ -11,7 +11,7 @@ from celery.signals import celeryd_after_setup, worker_ready
 
 from ecommerce_worker import runtime
 from ecommerce_worker.telemetry.log import word
-from ecommerce_worker.worker.shutdown import Ending
+from ecommerce_worker.worker.shutdown import Ending, in_time
 
 logger = logging.getLogger(__name__)
 
@@ -33,4 +33,5 @@ def silence_advice(**_: Any) -> None:
     warnings.filterwarnings('ignore', ADVICE, CPendingDeprecationWarning)
 
 
+celeryd_after_setup.connect(in_time, weak=False)
 worker_ready.connect(Ending().install, weak=False)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from ecommerce_worker.clients.exchange import connected, exchange, resolved, securing
 from ecommerce_worker.clients.links import Address, fetch_all, is_global
 from ecommerce_worker.email.mailer import Connect, read_options
 from ecommerce_worker.email.message import Email, Receipt, without_addresses
@@ -67,6 +68,19 @@ _PORTS = {'starttls': 587, 'tls': 465, 'none': 25}
 #: Idle connections are kept for so many seconds; servers hang up after 300 and more (RFC 5321, 4.5.3.2.7).
 KEPT_IDLE = 60.0
 
+#: A whole mail, from connecting to the last answer, may take so many times ``EMAIL_OPTIONS[timeout]``.
+TIMES = 4
+
+#: The most that a server may say in the course of one mail, in bytes.
+TALKATIVE = 256 * 1024
+
+#: How servers refuse for good, by 5xx, what is only too much for today (RFC 3463; Gmail's 5.4.5 is its daily limit).
+_LIMIT = re.compile(r'\b5\.4\.5\b|try (it )?(again )?later|\brate\b.{0,20}\blimit|too (many|fast)|throttl|greylist'
+                    r'|(daily|hourly|sending|message|user|relay)\b.{0,20}\b(limit|quota)\b|temporar', re.IGNORECASE)
+
+#: What is too large for a mailbox or a server stays too large.
+_SIZE = re.compile(r'\b5\.(2\.[23]|3\.4)\b|\bsize\b|too (large|big)', re.IGNORECASE)
+
 
 class Vendor:
     """Any mail server; what it accepts, it delivers, or returns to ``from_email``.
@@ -90,7 +104,7 @@ class Vendor:
                           timeout=options['attachment_timeout'],
                           allowed=_anywhere if options['allow_local_attachments'] else is_global)
         message = composed(email, from_email, files)
-        with self._server.connection() as connection:
+        with exchange(TIMES * options['timeout'], TALKATIVE), self._server.connection() as connection:
             answers = _transaction(connection, from_email, email.to, message)
         left = tuple(address for address, answer in answers.items() if answer.code // 100 != 2)
         return Receipt(safe_id(email.id), left)
@@ -122,7 +136,7 @@ def _context(found: Mapping[str, Any]) -> ssl.SSLContext | None:
     if found['security'] == 'none':
         return None
     try:
-        return ssl.create_default_context(cafile=found['ca_file'] or None)
+        return securing(ssl.create_default_context(cafile=found['ca_file'] or None))
     except OSError as error:
         raise Misconfigured([f'EMAIL_OPTIONS[ca_file] holds no certificates: {error.strerror}']) from None
 
@@ -173,8 +187,9 @@ def _insist(answer: Answer, code: int | None = None) -> None:
 
 
 def error_for(answer: Answer) -> ApiError:
-    """The error that a refusal stands for; codes of 4xx are for now, those of 5xx for good."""
-    said = f'({answer.code}): {without_addresses(answer.text.decode("utf-8", "replace"))}'
+    """The error that a refusal stands for; codes of 4xx are for now, those of 5xx for good, unless they say else."""
+    text = without_addresses(answer.text.decode('utf-8', 'replace'))
+    said = f'({answer.code}): {text}'
     match answer.code:
         case 421:
             return Unreachable(f'the mail server is closing {said}')
@@ -182,6 +197,8 @@ def error_for(answer: Answer) -> ApiError:
             return Throttled(f'the mail server asks us to slow down {said}')
         case 530 | 534 | 535 | 538:
             return Unauthorized(f'the mail server does not accept our credentials {said}')
+        case code if 500 <= code < 600 and _LIMIT.search(text) and not _SIZE.search(text):
+            return Throttled(f'the mail server asks us to slow down {said}')
         case code if 500 <= code < 600:
             return Rejected(f'the mail server refuses it {said}')
         case _:
@@ -192,6 +209,10 @@ def error_without_answer(error: BaseException, *, maybe_done: bool = False) -> A
     """The error that an exception of smtplib's or of a socket stands for."""
     if isinstance(error, smtplib.SMTPResponseException):
         text = error.smtp_error if isinstance(error.smtp_error, bytes) else str(error.smtp_error).encode()
+        if isinstance(error, smtplib.SMTPConnectError | smtplib.SMTPHeloError):
+            # It refuses the connection, whatever it would say of a mail.
+            said = f'({error.smtp_code}): {without_addresses(text.decode("utf-8", "replace"))}'
+            return Unreachable(f'the mail server takes no connection of ours {said}')
         if isinstance(error, smtplib.SMTPAuthenticationError) and error.smtp_code >= 500:
             return error_for(Answer(535, text))
         return error_for(Answer(error.smtp_code, text))
@@ -210,6 +231,17 @@ def error_without_answer(error: BaseException, *, maybe_done: bool = False) -> A
 
 
 # --- Connections ----------------------------------------------------------------------------------------------------
+
+
+class _Connecting(smtplib.SMTP):
+    """A connection that keeps within the exchange in which it is used."""
+
+    def _get_socket(self, host: str, port: int, timeout: float | None) -> socket.socket:
+        return connected(resolved(host, port), timeout)
+
+
+class _ConnectingByTls(smtplib.SMTP_SSL, _Connecting):
+    """The same, with TLS from the first byte."""
 
 
 class _Server:
@@ -269,10 +301,10 @@ class _Server:
         options, name = self._options, self._options['local_hostname'] or None
         where = (options['host'], options['port'] or _PORTS[options['security']])
         if options['security'] == 'tls':
-            connection: smtplib.SMTP = smtplib.SMTP_SSL(*where, name, timeout=options['timeout'],
+            connection: smtplib.SMTP = _ConnectingByTls(*where, name, timeout=options['timeout'],
                                                         context=self._context)
         else:
-            connection = smtplib.SMTP(*where, name, timeout=options['timeout'])
+            connection = _Connecting(*where, name, timeout=options['timeout'])
         try:
             if options['security'] == 'starttls':
                 connection.starttls(context=self._context)

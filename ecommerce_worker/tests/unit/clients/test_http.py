@@ -360,7 +360,7 @@ def test_a_200_that_is_not_json_is_a_failure_of_the_peer(api, peer, body):
 def test_a_redirect_is_not_followed_and_its_host_is_told(api, peer):
     elsewhere = peer(reply())
     shop = peer(reply(302, b'', [f'Location: {elsewhere.url}?next=s3cret']))
-    with pytest.raises(Rejected, match=f'redirects to 127.0.0.1:{elsewhere.port}') as caught:
+    with pytest.raises(Rejected, match=f'redirects to http://127.0.0.1:{elsewhere.port}') as caught:
         api(shop.url).request('PUT', 'x')
     assert 's3cret' not in str(caught.value)
     assert not elsewhere.requests

@@ -94,6 +94,13 @@ def test_a_redirect_must_be_a_plain_web_address_too(peer, location):
         got(peer(moved(location)).url)
 
 
+def test_a_redirect_that_cannot_be_read_leaves_the_file_out(peer):
+    there = peer(moved('//[x]y'))
+    with pytest.raises(Rejected, match='redirects to what is no address'):
+        got(there.url)
+    assert fetch_all([there.url], limit=1000, timeout=5, allowed=here) == {}
+
+
 def test_redirects_end(peer):
     there = peer(moved('/again'))
     with pytest.raises(Rejected, match='more than 3 times'):
@@ -128,7 +135,9 @@ def test_what_is_larger_is_not(peer, answer):
 @pytest.mark.parametrize('answer', [
     reply(200, b'cont', length=7), chunked(b'cont', end=b'7\r\nent'), Reply([b'HTTP/1.1 2'], close=True),
     Reply([b'nonsense\r\n\r\n'], close=True), Reply([b''], close=True),
-], ids=['short', 'chunk', 'head', 'nonsense', 'nothing'])
+    Reply([b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nconte\r\n'], close=True),
+    Reply([b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nconte\r\n'], close=True),
+], ids=['short', 'chunk', 'head', 'nonsense', 'nothing', 'negative', 'no number'])
 def test_an_answer_that_breaks_off_is_no_file(peer, answer):
     with pytest.raises(Unreachable):
         got(peer(answer).url)

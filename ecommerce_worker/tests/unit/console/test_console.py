@@ -221,23 +221,25 @@ def test_a_ledger_of_another_version_is_left_alone(tmp_path):
     (['--threads', 'nine'], "argument --threads: invalid int value: 'nine'"),
     (['--nonsense'], 'unrecognized arguments: --nonsense'),
     (['app:app'], 'unrecognized arguments: app:app'),
-    (['-b', '0.0.0.0:80'], 'where it listens is set by CONSOLE_ADDRESS'),
-    (['-c', 'gunicorn.conf.py'], 'no file is read here: give its settings as options'),
+    (['-b', '0.0.0.0:80'], 'unrecognized arguments: -b 0.0.0.0:80'),
 ])
-def test_options_that_gunicorn_does_not_take_end_it_before_it_begins(tmp_path, options, why):
+def test_options_that_are_unknown_end_it_before_it_begins(tmp_path, options, why):
     done = process(RUN.format(before=MIGRATE, run=f'serve.run(options={options})'),
                    **environment_of({'NAME': str(tmp_path / 'x')}))
     assert (done.returncode, done.stderr.splitlines()[-1]) == (2, f'ecommerce-worker console: error: {why}')
 
 
-def test_options_of_gunicorns_overrule_ours(tmp_path):
+def test_requests_are_logged_where_it_is_asked_for_and_no_invitation_is(tmp_path):
     log = tmp_path / 'access.log'
     environment = {**environment_of({'NAME': str(tmp_path / 'ledger.sqlite3')}),
                    'ECOMMERCE_WORKER_CONSOLE_ADDRESS': f'127.0.0.1:{free_port()}',
                    'ECOMMERCE_WORKER_BROKER_URL': 'amqp://127.0.0.1:1//'}
     with served(tmp_path, environment, '--access-logfile', str(log)) as console:
         urllib.request.urlopen(f'{console.url}/login/', timeout=10).close()
-        eventually(lambda: 'GET /login/' in log.read_text())
+        urllib.request.urlopen(console.invitation, timeout=10).close()
+        eventually(lambda: 'GET /invitation/...' in log.read_text())
+        assert '127.0.0.1 "GET /login/" 200 ' in log.read_text()
+        assert console.invitation.split('/')[-2] not in log.read_text()
 
 
 def test_who_is_invited_gets_a_whole_address(tmp_path):

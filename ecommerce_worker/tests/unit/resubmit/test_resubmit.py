@@ -8,10 +8,10 @@ import pytest
 
 from ecommerce_worker import runtime
 from ecommerce_worker.clients.ecommerce import Ecommerce, Order, Page
-from ecommerce_worker.errors import NotFound, PeerFailure, Unauthorized
+from ecommerce_worker.errors import Held, NotFound, PeerFailure, Transient, Unauthorized, Unreachable
 from ecommerce_worker.resubmit.messages import remembered
 from ecommerce_worker.resubmit.names import Found, Known, NoSuchSite, Wanted
-from ecommerce_worker.resubmit.report import Row
+from ecommerce_worker.resubmit.report import Report, Row
 from ecommerce_worker.resubmit.shops import is_young, pages, root_of, sites_of, unfulfilled
 from ecommerce_worker.retry import Policy
 from ecommerce_worker.runtime import Runtime
@@ -146,6 +146,28 @@ def test_a_page_is_asked_for_again_when_the_shop_is_busy_for_a_moment(peer, shop
     server = peer(reply(503), reply(429), listing(order('EDX-1')))
     patient = Policy(refusals=0, give_up_after=60, shortest=0, longest=0)
     assert numbers(pages(shop(server), since=0, patience=patient)) == ['EDX-1']
+
+
+def test_what_is_waited_for_is_said_once_and_not_for_longer_than_patience_lasts(peer, shop):
+    server, said = peer(reply(503, b'')), list[str]()
+    patient = Policy(refusals=0, give_up_after=0.3, shortest=0.05, longest=0.05)
+    with pytest.raises(Transient):
+        numbers(pages(shop(server), since=0, patience=patient, tell=said.append))
+    assert len(server.requests) > 2
+    assert said == ['waiting up to 0 s: the shop failed (503)']
+
+
+@pytest.mark.parametrize('errors, status', [
+    ([], 0), ([Held('left alone')], 75), ([Unreachable('gone'), PeerFailure('failed')], 75),
+    ([Unreachable('gone'), Unauthorized('no')], 1),
+])
+def test_what_passes_by_itself_is_no_failure_but_for_now(errors, status):
+    report = Report()
+    for error in errors:
+        report.blame('EDX-1', error)
+    assert report.status == status
+    report.troubles.append('EDX-2: no shop knows it (404)')
+    assert report.status == 1
 
 
 def test_a_shop_that_asks_for_an_hour_is_not_waited_for(peer, shop):

@@ -316,12 +316,61 @@ def test_a_server_that_is_not_there_is_unreachable(server, vendor):
 
 
 @pytest.mark.parametrize('greeting, kind, said', [
-    (b'', Unreachable, 'broke off'), (b'554 go away\r\n', Rejected, 'go away'), (b'421 busy\r\n', Unreachable, 'busy'),
+    (b'', Unreachable, 'broke off'), (b'554 try later\r\n', Unreachable, 'try later'),
+    (b'421 busy\r\n', Unreachable, 'busy'),
     (b'HTTP/1.1 400 Bad Request\r\n\r\n', Transient, 'mail server'),
 ])
 def test_a_server_that_does_not_greet_is_an_outage(vendor, greeting, kind, said):
     with answering(greeting) as server, pytest.raises(kind, match=said):
         vendor(server).send(mail())
+
+
+@pytest.mark.parametrize('line', [b'2', b'220-more\r\n'], ids=['a byte', 'a line'])
+def test_a_server_that_greets_without_end_is_given_up(vendor, line):
+    def endless(connection, stop):
+        while not stop.wait(0.02):
+            connection.sendall(line)
+
+    with answering(endless) as server, pytest.raises(Unreachable, match='in time'):
+        vendor(server, timeout=0.1).send(mail())
+
+
+def test_a_server_that_says_too_much_is_given_up(vendor):
+    def flood(connection, stop):
+        while not stop.is_set():
+            connection.sendall(b'220-more\r\n' * 1000)
+
+    with answering(flood) as server, pytest.raises(Unreachable, match='broke off'):
+        vendor(server, timeout=60).send(mail())
+
+
+def test_a_server_that_stops_reading_within_a_mail_is_given_up(vendor):
+    def deaf(connection, stop):
+        stream = connection.makefile('rb')
+        connection.sendall(b'220 hello\r\n')
+        while line := stream.readline():
+            connection.sendall(b'354 go on\r\n' if line.startswith(b'DATA') else b'250 ok\r\n')
+            if line.startswith(b'DATA'):
+                stop.wait(30)
+                return
+
+    with answering(deaf) as server, pytest.raises(Unreachable) as caught:
+        vendor(server, timeout=0.2).send(mail(body='x' * 20_000_000))
+    assert not caught.value.maybe_done
+
+
+def test_a_handshake_that_stands_still_is_given_up(vendor):
+    with answering(None) as server, pytest.raises(Unreachable, match='in time'):
+        vendor(server, timeout=0.2, security='tls').send(mail())
+
+
+def test_the_next_mail_has_its_own_time(server, vendor):
+    there = vendor(server, timeout=5)
+    there.send(mail())
+    (_, connection), = there._server._idle
+    assert connection.sock.gettimeout() == 5
+    there.send(mail())
+    assert server.connections == 1
 
 
 def test_a_server_that_says_nothing_is_unreachable(vendor):
@@ -331,14 +380,16 @@ def test_a_server_that_says_nothing_is_unreachable(vendor):
 
 @contextlib.contextmanager
 def answering(greeting):
-    """A server that says one thing and hangs up, or says nothing."""
+    """A server that says one thing and hangs up, or says nothing, or does as it is given."""
     stop = threading.Event()
 
     def serve():
         connection, _ = listener.accept()
-        with connection:
+        with connection, contextlib.suppress(OSError):
             if greeting is None:
                 stop.wait(10)
+            elif callable(greeting):
+                greeting(connection, stop)
             else:
                 connection.sendall(greeting)
 
@@ -347,9 +398,11 @@ def answering(greeting):
         thread.start()
         server = MailServer.__new__(MailServer)
         server.host, server.port = listener.getsockname()
-        yield server
-        stop.set()
-        thread.join()
+        try:
+            yield server
+        finally:
+            stop.set()
+            thread.join()
 
 
 @pytest.mark.parametrize('error, kind, said', [
@@ -359,8 +412,8 @@ def answering(greeting):
     (TimeoutError(), Unreachable, 'in time'),
     (ConnectionResetError(), Unreachable, 'broke off'),
     (smtplib.SMTPServerDisconnected('ann@example.com'), Unreachable, 'broke off'),
-    (smtplib.SMTPConnectError(554, 'no'), Rejected, 'no'),
-    (smtplib.SMTPHeloError(451, b'later'), PeerFailure, 'later'),
+    (smtplib.SMTPConnectError(554, 'no'), Unreachable, 'no'),
+    (smtplib.SMTPHeloError(451, b'later'), Unreachable, 'later'),
     (smtplib.SMTPAuthenticationError(534, b'use another'), Unauthorized, 'use another'),
 ])
 def test_no_exception_of_smtplib_gets_out(error, kind, said):
@@ -368,6 +421,22 @@ def test_no_exception_of_smtplib_gets_out(error, kind, said):
     assert type(found) is kind
     assert said in str(found)
     assert '@' not in str(found)
+
+
+@pytest.mark.parametrize('code, text, kind', [
+    (550, b'5.4.5 Daily user sending limit exceeded. For more information on Gmail', Throttled),
+    (550, b'5.7.1 The user or domain that you are sending to (or from) has a policy that prohibited it', Rejected),
+    (554, b'5.7.1 Message rate limit exceeded', Throttled),
+    (550, b'5.7.0 Too many emails per hour, try again later', Throttled),
+    (554, b'5.7.1 <ann@example.com>: temporarily blocked, see https://example.com', Throttled),
+    (550, b'5.7.1 Greylisted', Throttled),
+    (552, b'5.3.4 Message size exceeds fixed limit', Rejected),
+    (552, b'5.2.3 Message too large for this recipient, limit 20 MB', Rejected),
+    (552, b'5.2.2 The quota of this mailbox is used up', Rejected),
+    (550, b'5.1.1 no such user', Rejected),
+])
+def test_a_limit_is_temporary_whatever_the_code_says(code, text, kind):
+    assert type(error_for(Answer(code, text))) is kind
 
 
 @pytest.mark.parametrize('code', [-1, 0, 199, 250, 354, 400, 421, 450, 500, 535, 554, 599, 999])

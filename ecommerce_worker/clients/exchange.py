@@ -1,0 +1,204 @@
+"""One deadline, and one allowance of bytes, over a whole exchange with another service.
+
+A time-out of a socket bounds one silence: a peer that sends a byte now and then never meets it.  Sockets made here look
+at the :func:`exchange` in which they are used each time before they wait, whichever library uses them: from connecting
+and shaking hands to the last byte of the answer.  Outside of an exchange they are ordinary sockets.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
+from typing import Any
+
+#: What a socket connects to: the family and the address, as ``socket.getaddrinfo`` has them.
+Place = tuple[int, Any]
+
+
+#: An answer may come in so many pieces: those of one byte each cost the more, the more there are.
+PIECES = 16_384
+
+
+class TooMuch(OSError):
+    """The peer sends more than the exchange allows for."""
+
+
+class Exchange:
+    """The bounds of one exchange; they may be moved while it goes on."""
+
+    __slots__ = ('left', 'until')
+
+    def __init__(self, until: float, left: int | None) -> None:
+        #: When it must be over, on the clock of ``time.monotonic``.
+        self.until = until
+        #: How many bytes may still come; None for any number.
+        self.left = left
+
+    def seconds(self) -> float:
+        """The seconds that are left; raises ``TimeoutError`` if none are."""
+        left = self.until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError('the exchange has taken its time')
+        return left
+
+    def take(self, size: int) -> None:
+        """Count what has come; raises :class:`TooMuch`."""
+        if self.left is not None:
+            self.left -= size
+            if self.left < 0:
+                raise TooMuch('the peer sends more than is taken')
+
+
+_current: ContextVar[Exchange | None] = ContextVar('exchange', default=None)
+
+
+@contextlib.contextmanager
+def exchange(seconds: float, most: int | None = None) -> Iterator[Exchange]:
+    """Bound all that this thread sends and receives in between, by sockets of ours, to so many seconds and bytes.
+
+    An exchange within another ends with that at the latest.  What is over time raises ``TimeoutError``, what is too
+    much :class:`TooMuch`; both are ``OSError``.
+    """
+    until, outer = time.monotonic() + seconds, _current.get()
+    made = Exchange(until if outer is None else min(until, outer.until), most)
+    token = _current.set(made)
+    try:
+        yield made
+    finally:
+        _current.reset(token)
+
+
+class _Bounded:
+    """What is common to both kinds of sockets; mixed in before the socket's own class."""
+
+    #: The longest single wait, in seconds, as whoever uses the socket has set it; None for any.
+    _silence: float | None = None
+
+    def settimeout(self, value: float | None) -> None:
+        self._silence = value
+        super().settimeout(value)  # type: ignore[misc]
+
+    def gettimeout(self) -> float | None:
+        return self._silence
+
+    def _begin(self) -> Exchange | None:
+        """Make sure that the next wait ends with the exchange; the exchange, if there is one."""
+        bounds, wait = _current.get(), self._silence
+        if bounds is not None:
+            left = bounds.seconds()
+            wait = left if wait is None else min(wait, left)
+        if super().gettimeout() != wait:  # type: ignore[misc]
+            super().settimeout(wait)  # type: ignore[misc]
+        return bounds
+
+    def connect(self, *given: Any) -> None:
+        self._begin()
+        super().connect(*given)  # type: ignore[misc]
+
+    def send(self, *given: Any) -> int:
+        self._begin()
+        return super().send(*given)  # type: ignore[misc,no-any-return]
+
+    def sendall(self, *given: Any) -> None:
+        self._begin()
+        super().sendall(*given)  # type: ignore[misc]
+
+    def recv(self, *given: Any) -> bytes:
+        bounds = self._begin()
+        found: bytes = super().recv(*given)  # type: ignore[misc]
+        if bounds is not None:
+            bounds.take(len(found))
+        return found
+
+    def recv_into(self, *given: Any) -> int:
+        bounds = self._begin()
+        size: int = super().recv_into(*given)  # type: ignore[misc]
+        if bounds is not None:
+            bounds.take(size)
+        return size
+
+
+class Plain(_Bounded, socket.socket):
+    """A TCP socket."""
+
+
+class Secure(_Bounded, ssl.SSLSocket):
+    """The same with TLS; what is counted is what was encrypted."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        """Shake hands, within the exchange."""
+        self._begin()
+        super().do_handshake(block)
+
+
+def securing(context: ssl.SSLContext) -> ssl.SSLContext:
+    """The same context, whose sockets keep within exchanges from now on."""
+    context.sslsocket_class = Secure
+    return context
+
+
+def resolved(host: str, port: int) -> list[Place]:
+    """The places of that name; raises ``socket.gaierror`` if there are none.
+
+    How long this takes is up to the system's resolver (``/etc/resolv.conf``), which cannot be interrupted.
+    """
+    try:
+        found = socket.getaddrinfo(host.strip('[]'), port, type=socket.SOCK_STREAM)
+    except UnicodeError:
+        raise socket.gaierror(socket.EAI_NONAME, 'the name cannot be one') from None
+    return [(family, address) for family, *_, address in found]
+
+
+def connected(places: Iterable[Place], timeout: float | None, options: Iterable[tuple[Any, ...]] = ()) -> Plain:
+    """A connection to the first of the places that takes one; ``timeout`` is the patience with each.
+
+    Raises ``OSError``, that of the last one.
+    """
+    failure = OSError('there is nothing to connect to')
+    for family, address in places:
+        link = Plain(family, socket.SOCK_STREAM)
+        try:
+            link.settimeout(timeout)
+            for option in options:
+                link.setsockopt(*option)
+            link.connect(address)
+        except OSError as error:
+            link.close()
+            failure = error
+        except BaseException:
+            link.close()
+            raise
+        else:
+            return link
+    raise failure
+
+
+class Response(http.client.HTTPResponse):
+    """An answer of HTTP/1.1, without the interim ones that may come before it (RFC 9110, 15.2).
+
+    The standard library knows 100 only; it takes 103 for the answer, and the true answer for that to the next request.
+    """
+
+    def _read_status(self) -> tuple[str, int, str]:
+        while True:
+            found: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
+            if not 101 < found[1] < 200:
+                return found
+            while self.fp.readline(65_537).strip():
+                pass
+
+
+def whole(read1: Callable[[int], bytes], most: int) -> bytes:
+    """All that ``read1`` gives, piece by piece; raises :class:`TooMuch` for more than ``most`` bytes."""
+    pieces, size = [], 0
+    while piece := read1(65_536):
+        pieces.append(piece)
+        size += len(piece)
+        if size > most or len(pieces) > PIECES:
+            raise TooMuch('the peer sends more than is taken')
+    return b''.join(pieces)

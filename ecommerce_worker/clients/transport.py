@@ -1,0 +1,79 @@
+"""How requests reach another service: connections of urllib3 whose sockets keep within an exchange."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from typing import Any, Final
+
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+from urllib3.util.ssl_ import create_urllib3_context, resolve_cert_reqs
+
+from ecommerce_worker.clients.exchange import Plain, Response, connected, resolved, securing
+
+
+class NameNotResolved(NewConnectionError):
+    """The host's name means nothing here; urllib3 has such an error of its own only since version 2."""
+
+
+class _Connecting:
+    """What both kinds of connections do before anything is sent."""
+
+    def _new_conn(self) -> Plain:
+        host, port, timeout, options = (getattr(self, name) for name in (
+            '_dns_host', 'port', 'timeout', 'socket_options'))
+        try:
+            return connected(resolved(host, port), timeout, options or ())
+        except socket.gaierror:
+            raise NameNotResolved(self, 'the host name could not be resolved') from None  # type: ignore[arg-type]
+        except TimeoutError:
+            raise ConnectTimeoutError(self, 'connecting took too long') from None
+        except OSError:
+            raise NewConnectionError(self, 'nobody takes a connection there') from None  # type: ignore[arg-type]
+
+
+class _Connection(_Connecting, HTTPConnection):
+    response_class = Response
+
+
+class _SecureConnection(_Connecting, HTTPSConnection):
+    response_class = Response
+
+    def connect(self) -> None:
+        # One for each connection, as urllib3 has it: it adds the CA bundle to whichever it is given.
+        self.ssl_context = securing(create_urllib3_context(cert_reqs=resolve_cert_reqs(self.cert_reqs)))
+        super().connect()
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _SecurePool(HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
+
+
+_POOLS: Final = {'http': _Pool, 'https': _SecurePool}
+
+
+class Transport(HTTPAdapter):
+    """An adapter of requests that keeps within the exchange in which it is used, by whichever proxy but SOCKS."""
+
+    def init_poolmanager(self, *given: Any, **named: Any) -> None:
+        """As the adapter has it, with our connections."""
+        super().init_poolmanager(*given, **named)
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, proxy: str, **named: Any) -> Any:
+        """As the adapter has it, with our connections."""
+        if proxy.lower().startswith('https:'):
+            context: ssl.SSLContext = securing(create_urllib3_context())
+            context.load_default_certs()
+            named['proxy_ssl_context'] = context
+        manager = super().proxy_manager_for(proxy, **named)
+        if not proxy.lower().startswith('socks'):
+            manager.pool_classes_by_scheme = _POOLS
+        return manager

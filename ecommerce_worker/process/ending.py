@@ -1,0 +1,132 @@
+"""Ending in time, whatever hangs.
+
+::
+
+    SIGTERM, SIGINT, SIGHUP, SIGQUIT ──► the handler of the process ──► it ends in good order
+                  │
+                  └──► a thread that waits for nothing but the clock ──► the process is left, in the end
+
+Python calls a handler when its main thread comes back from wherever it is; the thread here hears of a signal at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from ecommerce_worker.process import output
+
+logger = logging.getLogger(__name__)
+
+#: The signals by which a process is told to end.
+ENDS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+
+
+class Stop:
+    """Whether it is time to end, set by a signal handler; without a lock, which the handler could find held."""
+
+    def __init__(self) -> None:
+        self._set = False
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._writer, False)
+        self._poll = select.poll()
+        self._poll.register(self._reader, select.POLLIN)
+
+    @classmethod
+    def on(cls, *numbers: int) -> Stop:
+        """One that these signals set; to be made in the main thread."""
+        stop = cls()
+        for number in numbers:
+            signal.signal(number, stop.set)
+        return stop
+
+    def set(self, *_: Any) -> None:
+        """It is time."""
+        self._set = True
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._writer, b'.')
+
+    def is_set(self) -> bool:
+        """Whether it is time."""
+        return self._set
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until it is time, for so long at most; whether it is."""
+        if not self._set:
+            self._poll.poll(max(0.0, seconds) * 1000)
+        return self._set
+
+
+def leave(when: str) -> None:
+    """End the process now."""
+    logger.warning('stopped %s, though something still ran', when)
+    output.outlet.flush()
+    os._exit(0)
+
+
+class Guard:
+    """The thread that sees to the end; there is one in a process."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+        self._leave: Callable[[str], None] = leave
+        self._pipe: socket.socket | None = None
+
+    def begin(self, seconds: float, leave: Callable[[str], None]) -> None:
+        """Call ``leave(when)`` so many seconds after the first signal to end; the last call of this counts.
+
+        To be called in the main thread.
+        """
+        self._seconds, self._leave = seconds, leave
+        if self._pipe is None:
+            self._pipe, writer = socket.socketpair()
+            writer.setblocking(False)
+            # What Python does at once, in whichever thread, before any handler.
+            signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
+            os.register_at_fork(after_in_child=self.forget)
+            threading.Thread(target=self._run, args=(self._pipe,), name='ending', daemon=True).start()
+
+    def forget(self) -> None:
+        """In a process that was forked: its parent sees to its end, and its signals are none of the parent's."""
+        if self._pipe is not None:
+            self._pipe = None
+            signal.set_wakeup_fd(-1)
+
+    def _run(self, pipe: socket.socket) -> None:
+        while not set(pipe.recv(64)) & set(ENDS):
+            pass
+        time.sleep(self._seconds)
+        self._leave(f'after {self._seconds:g} s')
+
+
+def countdown(seconds: float) -> None:
+    """Leave the process so many seconds from now, for who has an event loop that hears of signals in our stead."""
+    timer = threading.Timer(seconds, leave, (f'after {seconds:g} s',))
+    timer.daemon = True
+    timer.start()
+
+
+_guard: Final = Guard()
+
+
+def within(seconds: float, leave: Callable[[str], None] = leave) -> None:
+    """From now on the process ends that long after it is told to, whatever hangs; see :meth:`Guard.begin`."""
+    _guard.begin(seconds, leave)
+
+
+def at_once() -> None:
+    """Until somebody knows better, SIGTERM ends the process where it is; the first of a container ignores it else."""
+    signal.signal(signal.SIGTERM, _exit)
+
+
+def _exit(*_: Any) -> None:
+    sys.exit(0)

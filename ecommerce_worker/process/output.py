@@ -1,0 +1,255 @@
+"""What a process says: log lines, and whatever is printed, without anybody ever waiting for a pipe, a disk or a lock.
+
+::
+
+    a log line, a print ──► queue, bounded ──► one thread ──► handlers of LOGGING, standard output, standard error
+                              │ full
+                              ▼
+              dropped and counted; the count is logged when it flows again
+
+Whoever reads our output may stop reading, a disk may stand still: the thread waits for them, nobody else does.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import copy
+import io
+import logging
+import os
+import select
+import sys
+import threading
+import time
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any, Final
+
+#: Lines that wait to be written, at most: some megabytes.
+BOUND: Final = 10_000
+
+#: Seconds for the last lines when the process ends.
+FLUSH_SECONDS: Final = 1.0
+
+#: Seconds for which lines gather before they are written together: a thread that wakes for each takes turns with those
+#: who run.
+GATHER_SECONDS: Final = 0.01
+
+_logger = logging.getLogger(__name__)
+
+
+class Outlet:
+    """A thread that does what is put, in order; safe in signal handlers and in processes that are forked."""
+
+    def __init__(self, bound: int = BOUND) -> None:
+        self._bound = bound
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin anew, in a process that was forked: what the parent has to say, the parent says."""
+        # Such a queue may be put to by a signal handler that interrupts another put.
+        self._queue: SimpleQueue[tuple[Callable[..., Any], tuple[Any, ...]]] = SimpleQueue()
+        self._dropped = 0
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+
+    def put(self, act: Callable[..., Any], *given: Any) -> None:
+        """Have ``act(*given)`` done soon; it is dropped, and counted, if too much waits already."""
+        if self._queue.qsize() >= self._bound:
+            self._dropped += 1
+            return
+        self._queue.put((act, given))
+        if self._thread is None:
+            self._start()
+
+    def flush(self, seconds: float = FLUSH_SECONDS) -> bool:
+        """Wait until all is done that was put so far, for so long at most; whether it is."""
+        if self._thread is None:
+            return True
+        done = threading.Event()
+        self._queue.put((done.set, ()))
+        return done.wait(seconds)
+
+    def _start(self) -> None:
+        # Whoever comes second need not wait.
+        if self._starting.acquire(blocking=False) and self._thread is None:
+            self._thread = threading.Thread(target=self._run, name='output', daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            act, given = self._queue.get()
+            with contextlib.suppress(Exception):
+                act(*given)
+            if self._dropped:
+                dropped, self._dropped = self._dropped, 0
+                # Behind those that were put before it.
+                self._queue.put((_logger.warning, ('nobody took our output, lines were dropped: dropped=%d', dropped)))
+            if not self._queue.qsize():
+                time.sleep(GATHER_SECONDS)
+
+
+#: The one of this process.
+outlet: Final = Outlet()
+
+
+class _Standard(io.TextIOBase):
+    """Standard output or error: whole lines are handed to the outlet."""
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__()
+        self._fd: int = stream.fileno()
+        self._encoding = stream.encoding or 'utf-8'
+        self._isatty: bool = stream.isatty()
+        self._begun = threading.local()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._encoding
+
+    def write(self, text: str) -> int:
+        if not isinstance(text, str):
+            raise TypeError('only text is written here')
+        begun = getattr(self._begun, 'text', '') + text
+        lines, end, self._begun.text = begun.rpartition('\n')
+        if end:
+            outlet.put(_written, self._fd, (lines + end).encode(self._encoding, 'backslashreplace'))
+        return len(text)
+
+    def flush(self) -> None:
+        if begun := getattr(self._begun, 'text', ''):
+            self._begun.text = ''
+            outlet.put(_written, self._fd, begun.encode(self._encoding, 'backslashreplace'))
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def isatty(self) -> bool:
+        return self._isatty
+
+
+class _Direct(io.TextIOBase):
+    """The same for who is in the outlet's thread already; it holds no lock while it waits."""
+
+    def __init__(self, standard: _Standard) -> None:
+        super().__init__()
+        self._standard = standard
+
+    def write(self, text: str) -> int:
+        _written(self._standard.fileno(), text.encode(self._standard.encoding, 'backslashreplace'))
+        return len(text)
+
+
+def _written(fd: int, data: bytes) -> None:
+    """Write all of it, however long that takes; a reader that has gone gets nothing."""
+    while data:
+        try:
+            data = data[os.write(fd, data):]
+        except BlockingIOError:  # somebody made it so
+            select.select([], [fd], [])
+        except OSError:
+            return
+
+
+class Queued(logging.Handler):
+    """Stands before other handlers of a logger; what they do is done by the outlet."""
+
+    def __init__(self, targets: list[logging.Handler]) -> None:
+        super().__init__()
+        self.targets = targets
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Hand it over, without the lock that handlers have."""
+        if self.filter(record):
+            self.emit(record)
+        return True
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Fix what it says, for what it says it of may change, and hand it over."""
+        if all(record.levelno < target.level for target in self.targets):
+            return
+        try:
+            fixed = copy.copy(record)
+            fixed.msg, fixed.args = record.getMessage(), None
+            if record.exc_info:
+                fixed.exc_text = record.exc_text or logging.Formatter().formatException(record.exc_info)
+                fixed.exc_info = None
+        except Exception:  # noqa: BLE001 - as every handler does it
+            self.handleError(record)
+            return
+        outlet.put(_handled, self.targets, fixed)
+
+
+def _handled(targets: list[logging.Handler], record: logging.LogRecord) -> None:
+    for target in targets:
+        if record.levelno >= target.level:
+            target.handle(record)
+
+
+_standard: dict[int, _Standard] = {}
+
+
+def open_standard() -> None:
+    """From now on nothing that is printed waits; harmless to repeat."""
+    if _standard:
+        return
+    for name in ('stdout', 'stderr'):
+        stream = getattr(sys, name)
+        try:
+            made = _Standard(stream)
+        except (AttributeError, OSError, ValueError):
+            continue  # a process without one, or a test's
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+        _standard[id(stream)] = made
+        _originals.append(stream)
+        setattr(sys, name, made)
+        setattr(sys, f'__{name}__', made)
+    os.register_at_fork(after_in_child=outlet.begin)
+    # It would wait for handlers' locks, which who is stuck may hold.
+    atexit.unregister(logging.shutdown)
+    atexit.register(_at_exit)
+
+
+#: Kept, for who has taken hold of them already.
+_originals: list[Any] = []
+
+
+def open_log() -> None:
+    """From now on no log line waits: the outlet does what the handlers did that loggers have now."""
+    open_standard()
+    loggers = [logging.getLogger(), *logging.getLogger().manager.loggerDict.values()]
+    for logger in loggers:
+        found = logger.handlers if isinstance(logger, logging.Logger) else []
+        targets = [each for each in found if not isinstance(each, Queued | logging.NullHandler)]
+        for target in targets:
+            if isinstance(target, logging.StreamHandler) and (standard := _of(target.stream)):
+                target.setStream(_Direct(standard))
+        if targets and isinstance(logger, logging.Logger):
+            logger.handlers = [Queued(targets), *(each for each in found if each not in targets)]
+
+
+def _of(stream: Any) -> _Standard | None:
+    return stream if isinstance(stream, _Standard) else _standard.get(id(stream))
+
+
+#: What the process ends with, as far as is known.
+_status = 0
+
+
+def ends_with(status: int) -> None:
+    """Note the exit status, for the case that the end has to be cut short."""
+    global _status  # noqa: PLW0603 - a process has one
+    _status = status
+
+
+def _at_exit() -> None:
+    if outlet.flush():
+        logging.shutdown()
+    else:
+        # Python would wait for what the stuck thread holds.
+        os._exit(_status)
