@@ -28,7 +28,7 @@ PYTHON ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help requirements production-requirements upgrade worker console recorder beat check status up flower demo rabbitmq rabbitmq-stop \
-	test test-unit test-broker test-system test-browser coverage quality validate benchmark chaos clean programs
+	test test-unit test-broker test-rabbitmq test-system test-browser coverage quality validate benchmark chaos clean programs
 
 help: ## List the targets
 	@echo 'Usage: make <target> [ARGS="..."] [PYTHON=python3.12]'
@@ -101,6 +101,13 @@ coverage: $(VENV)/.installed-test programs ## Run `test` and list the lines that
 	$(BIN)/coverage combine --quiet --rcfile tox.ini
 	$(BIN)/coverage report --rcfile tox.ini | tee .coverage-report | tail -n 1
 
+# 4.0 and newest, in the words of .ci/rabbitmq-version.sh, which keeps what it gets in .cache.
+VERSION ?= newest
+
+test-rabbitmq: $(VENV)/.installed-test programs ## Run the same against another version (VERSION=4.0, VERSION=newest)
+	@programs=$$(.ci/rabbitmq-version.sh $(VERSION)) && export RABBITMQ_PROGRAMS="$$programs" REQUIRE_BROKER=1 && \
+		$(BIN)/python -m pytest $(AT_ONCE) $(TESTS)/broker $(ARGS)
+
 # The broker tests start services of their own from these. Without them they say so and are skipped (under CI=true or
 # REQUIRE_BROKER=1 they fail), so a failure to install them does not keep the other tests from running.
 programs:
@@ -128,7 +135,7 @@ chaos: $(VENV)/.installed-test programs ## Break everything while orders go thro
 	@exec $(BIN)/python -m ecommerce_worker.tests.chaos $(ARGS)
 
 clean: ## Remove .venv and everything else that can be made again
-	rm -rf $(VENV) .tox build dist ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage-report htmlcov
+	rm -rf $(VENV) .cache .tox build dist ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage-report htmlcov
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ---------------------------------------------------------------------------------------------------------------------

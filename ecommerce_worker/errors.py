@@ -110,6 +110,7 @@ _LACKING: Final = {
     errno.EIO: 'the disk fails',
     errno.ENOMEM: 'memory is used up',
     errno.ENOBUFS: 'memory for sockets is used up',
+    errno.EADDRNOTAVAIL: 'this machine has no ports left for connections',
 }
 
 

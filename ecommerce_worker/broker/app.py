@@ -22,6 +22,9 @@ class Application(Celery):
     Celery would let ``CELERY_BROKER_URL`` and the like of the environment overrule them, without a word.
     """
 
+    amqp_cls = 'ecommerce_worker.broker.consuming:AMQP'
+    control_cls = 'ecommerce_worker.broker.mailbox:Control'
+
     def connection_for_read(self, url: Any = None, **options: Any) -> Connection:
         """A connection to consume by, not open yet."""
         return super().connection_for_read(url or self._configured('broker_read_url'), **options)

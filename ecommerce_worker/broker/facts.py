@@ -92,7 +92,7 @@ class Publisher:
         # batch, not each one by itself.
         self._connection = self._app.connection_for_write(heartbeat=0, transport_options={'confirm_publish': False})
         self._connection.ensure_connection(max_retries=1, interval_start=0, timeout=CONFIRM_SECONDS)
-        topology.declare_facts(self._connection)
+        topology.require_facts(self._connection, self._queue_type)
         self._channel = self._connection.channel()
         self._tag, self._unconfirmed = 0, set()
         self._channel.confirm_select()

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 #: Exit statuses of sysexits.h: the broker is not to be had, or it does not let us in.
 EX_UNAVAILABLE, EX_NOPERM, EX_CONFIG = 69, 77, 78
 
+#: The policies that this worker needs on some versions of RabbitMQ.
+POLICIES = 'the policies of deploy/rabbitmq/policies.sh'
+
 #: Brokers that keep a message until it is acknowledged.
 KEEPS_MESSAGES = ('amqp', 'redis')
 
@@ -142,6 +145,28 @@ def limits(connection: Connection) -> list[str]:
     ]
 
 
+def remarks(connection: Connection, declared: topology.Declared, settings: Settings) -> Iterator[str]:
+    """What is not as it should be in this RabbitMQ, and what to do about it; for the log of a worker."""
+    if not topology.has_waiting_room(connection):
+        return
+    for name in declared.unavailable:
+        yield f'{name} cannot be had, for the node of RabbitMQ that it lies on is down; the worker goes on without it'
+    if topology.PARKED in declared.kept:
+        yield (f'{topology.PARKED} is not of the type that QUEUE_TYPE asks for ({settings.QUEUE_TYPE}), and is used as '
+               'it is; `ecommerce-worker queues reset` moves it and its messages')
+    version = topology.version(connection)
+    if version < topology.LIMITS_DELIVERIES:
+        return
+    shown = '.'.join(map(str, version))
+    if any(name != topology.PARKED for name in declared.kept):
+        yield (f'the waiting room is from an earlier version, and RabbitMQ {shown} counts each look into it: after 20 '
+               f'of them a message is sent on before its time; set {POLICIES}, or `ecommerce-worker queues reset`')
+    if quorum := [name for name in settings.QUEUES
+                  if name not in declared.unavailable and topology.is_quorum(connection, name)]:
+        yield (f'RabbitMQ {shown} drops a message of a quorum queue ({", ".join(quorum)}) that came back 20 times, '
+               f'unless a policy parks it: set {POLICIES}')
+
+
 def check(app: Celery, settings: Settings) -> None:
     """Make sure that a worker can start and keep its promise; declares what it needs.
 
@@ -149,9 +174,10 @@ def check(app: Celery, settings: Settings) -> None:
     """
     with connect(app, settings) as connection:
         refuse_unsafe(connection, settings)
+    with topology.asking(app) as connection:
         try:
             with permitted():
-                topology.declare(connection, app.amqp.queues.consume_from.values())
+                topology.declare(connection, app.amqp.queues.consume_from.values(), settings.QUEUE_TYPE)
         except PreconditionFailed as error:
             raise BrokerUnusable(
                 f'a queue exists in another shape: {error.message}; see QUEUE_TYPE, or remove the arguments and use a '

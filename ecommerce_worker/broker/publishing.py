@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 import uuid
 from collections.abc import Callable, Container, Mapping
@@ -10,13 +11,13 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from amqp.exceptions import MessageNacked
+from amqp.exceptions import MessageNacked, NotFound
 from kombu import Connection
 from kombu.exceptions import KombuError
 from kombu.utils.json import dumps
 
 from ecommerce_worker.broker.notes import NOTES, Notes
-from ecommerce_worker.broker.topology import BITS, FACTS, PARKED, declare_facts, has_waiting_room, level
+from ecommerce_worker.broker.topology import BITS, FACTS, PARKED, has_waiting_room, level, require_facts
 from ecommerce_worker.broker.wire import Call, Raw
 from ecommerce_worker.errors import NotPublished, WorkerError, WrongArguments
 from ecommerce_worker.telemetry.facts import Fact, shortened
@@ -38,9 +39,16 @@ class UnknownQueue(WorkerError):
     """A parked message names no queue of ours to send it to: add that queue to QUEUES, or publish the order anew."""
 
 
-def tell(connection: Connection, fact: bytes, routing_key: str) -> None:
+#: What RabbitMQ answers for a message that no queue takes.
+NO_ROUTE: Final = 312
+
+#: Set by who finds that a queue or an exchange is gone, for who declares it anew.
+missed: Final = threading.Event()
+
+
+def tell(connection: Connection, fact: bytes, routing_key: str, queue_type: str = 'classic') -> None:
     """Publish one fact; raises whatever is wrong.  Workers have a cheaper way for theirs."""
-    declare_facts(connection)
+    require_facts(connection, queue_type)
     with connection.channel() as channel:
         message = channel.prepare_message(fact, content_type='application/json', content_encoding='utf-8',
                                           properties={'delivery_mode': 2})
@@ -150,6 +158,8 @@ def publish(app: Celery, raw: Raw, where: Callable[[Connection], tuple[str, str]
                 connection.collect()
                 raise
     except (KombuError, MessageNacked, OSError, *_broker_errors(app)) as error:
+        if isinstance(error, NotFound) or getattr(error, 'reply_code', None) == NO_ROUTE:
+            missed.set()
         # Not its text: some quote headers.
         raise NotPublished(f'the broker did not confirm a message ({type(error).__name__})') from None
 

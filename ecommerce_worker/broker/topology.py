@@ -13,18 +13,25 @@
     worker ──► ecommerce.facts ──► ecommerce.ledger ──► recorder, who takes the parked messages too
 
 A message is moved by publishing it where it goes, confirmed by the broker, before the original is acknowledged.
+
+A queue of ours that exists in another shape is used as it is, since RabbitMQ changes no queue.  Only a task queue must
+have the shape that shops declare it in.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final
 
-import kombu
+from amqp.exceptions import NotFound, PreconditionFailed
 from kombu import Connection, Exchange, Queue
 
-from ecommerce_worker.errors import WorkerError
+from ecommerce_worker.errors import NotPublished
+
+if TYPE_CHECKING:
+    from celery import Celery
 
 #: The queue of messages that wait for a person.
 PARKED: Final = 'ecommerce.parked'
@@ -33,11 +40,19 @@ PARKED: Final = 'ecommerce.parked'
 FACTS: Final = 'ecommerce.facts'
 LEDGER: Final = 'ecommerce.ledger'
 
-#: Facts are history, not orders: they may pile up for as long as nobody records them, but not for ever.  On disk, for
-#: a broker whose memory is full takes no orders.  Never to be changed: RabbitMQ refuses whoever declares it otherwise.
-_LEDGER_ARGUMENTS: Final[Mapping[str, Any]] = {
-    'x-queue-type': 'classic', 'x-queue-mode': 'lazy', 'x-overflow': 'drop-head',
-    'x-max-length': 500_000, 'x-message-ttl': 14 * 24 * 60 * 60 * 1000}
+#: Facts are history, not orders: they may pile up for as long as nobody records them, but not for ever.
+_BOUNDED: Final[Mapping[str, Any]] = {
+    'x-overflow': 'drop-head', 'x-max-length': 500_000, 'x-message-ttl': 14 * 24 * 60 * 60 * 1000}
+
+#: On disk, for a broker whose memory is full takes no orders; versions to come know no other classic queues.
+_LAZY: Final[Mapping[str, Any]] = {'x-queue-mode': 'lazy'}
+
+#: How often RabbitMQ delivers a message of our own queues at most.  Since 4.0 it drops one that came back 20 times, and
+#: each look into a queue counts.  There -1 means without limit, but 3.10 drops at the second time then; this is taken
+#: by all alike.
+DELIVERY_LIMIT: Final = 1_000_000_000
+
+_QUORUM: Final[Mapping[str, Any]] = {'x-queue-type': 'quorum', 'x-delivery-limit': DELIVERY_LIMIT}
 
 #: Keeps the waiting room apart from that of another service on the same virtual host.
 PREFIX: Final = 'ecommerce'
@@ -50,9 +65,11 @@ _DELIVERY = f'{PREFIX}_celery_delayed_delivery'
 #: The queue of the messages without a route, and the exchange and key under which Celery 3.1 publishes them.
 _DEFAULT_QUEUE, _DEFAULT_EXCHANGE = 'ecommerce.default', 'ecommerce'
 
+#: The version of RabbitMQ from which on a message of a quorum queue comes back a limited number of times.
+LIMITS_DELIVERIES: Final = (4, 0)
 
-class KombuTooOld(WorkerError):
-    """The kombu installed here can publish, as a shop does, but not make the waiting room: install a newer one."""
+#: Seconds in which a broker answers that has all its nodes; the others it may not answer for at all.
+ANSWER_SECONDS: Final = 5
 
 
 def level(number: int) -> str:
@@ -69,6 +86,17 @@ def task_queue(name: str, queue_type: str = 'classic') -> Queue:
                  queue_arguments={'x-queue-type': 'quorum'} if queue_type == 'quorum' else None)
 
 
+def parked_queue(queue_type: str = 'classic') -> Queue:
+    """The queue of parked messages on a new installation."""
+    return Queue(PARKED, queue_arguments=dict(_QUORUM) if queue_type == 'quorum' else None)
+
+
+def ledger_queue(queue_type: str = 'classic') -> Queue:
+    """The queue of facts on a new installation."""
+    kind = _QUORUM if queue_type == 'quorum' else {'x-queue-type': 'classic', **_LAZY}
+    return Queue(LEDGER, queue_arguments={**kind, **_BOUNDED})
+
+
 def queue_of(exchange: str, routing_key: str) -> str:
     """The queue that a producer meant by where it published; a delayed message says so in its notes instead."""
     if (exchange, routing_key) == (_DEFAULT_EXCHANGE, _DEFAULT_EXCHANGE):
@@ -81,52 +109,178 @@ def has_waiting_room(connection: Connection) -> bool:
     return bool(connection.transport.driver_type == 'amqp')
 
 
-def declare_parked(connection: Connection) -> None:
-    """Declare the queue of parked messages; harmless to repeat."""
+class Shape(Enum):
+    """How a queue of ours is that was to be declared."""
+
+    AS_DECLARED = 'as it was declared'
+    ANOTHER = 'of another type or with other arguments, from an earlier day'
+    UNAVAILABLE = 'on a node that is down'
+
+
+def version(connection: Connection) -> tuple[int, ...]:
+    """The version of the RabbitMQ at the other end; empty if it does not tell."""
+    given = connection.connection.server_properties.get('version', '')
+    found = given.decode() if isinstance(given, bytes) else str(given)
+    return tuple(int(part) for part in found.partition('-')[0].split('.') if part.isdigit())
+
+
+def is_quorum(connection: Connection, name: str) -> bool:
+    """Whether an existing task queue is a quorum queue, by a type of its own or by that of its virtual host.
+
+    It has no other arguments: of several that differ, RabbitMQ names but one.
+    """
     channel = connection.channel()
     try:
-        Queue(PARKED).bind(channel).declare()
-    finally:
-        channel.close()
+        channel.queue_declare(queue=name, durable=True, auto_delete=False, arguments={'x-queue-type': 'classic'})
+    except PreconditionFailed as error:
+        return "'quorum'" in str(error)
+    channel.close()
+    return False
 
 
-def declare_facts(connection: Connection) -> None:
-    """Declare the exchange of facts and the queue in which they wait for the ledger; harmless to repeat."""
-    channel = connection.channel()
-    try:
-        exchange = Exchange(FACTS, 'topic')
-        Queue(LEDGER, exchange, routing_key='#', queue_arguments=dict(_LEDGER_ARGUMENTS)).bind(channel).declare()
-    finally:
-        channel.close()
+def asking(app: Celery) -> Connection:
+    """A connection to declare by, which waits for :data:`ANSWER_SECONDS` only for what a node that is down keeps."""
+    connection = app.connection_for_write()
+    if not has_waiting_room(connection):
+        return connection
+    connection.release()
+    return app.connection_for_write(transport_options={'read_timeout': ANSWER_SECONDS})
 
 
-def declare(connection: Connection, queues: Iterable[Queue]) -> None:
-    """Declare the task queues, the parked queue, the waiting room and the ways between them; harmless to repeat."""
-    queues = list(queues)
-    declare_parked(connection)
-    channel = connection.channel()
-    try:
-        for queue in queues:
-            queue.bind(channel).declare()
-            if queue.name == _DEFAULT_QUEUE:
-                Exchange(_DEFAULT_EXCHANGE).bind(channel).declare()
-                queue.bind(channel).bind_to(_DEFAULT_EXCHANGE, routing_key=_DEFAULT_EXCHANGE)
-        if not has_waiting_room(connection):
-            return
+def declare_queue(connection: Connection, queue: Queue) -> Shape:
+    """Declare a queue that may be of another shape; harmless to repeat.
+
+    RabbitMQ before 4.3 says that the only node of a classic queue is down; from 4.3 on it says nothing at all, and the
+    connection's ``read_timeout`` passes.  The connection is then closed, and opens again when it is next used.
+    """
+    shapes = [queue]
+    if 'x-queue-mode' in (queue.queue_arguments or {}):
+        without = {name: value for name, value in queue.queue_arguments.items() if name not in _LAZY}
+        shapes.append(Queue(queue.name, queue_arguments=without))
+    for shape in shapes:
+        channel = connection.channel()
         try:
-            from kombu.transport.native_delayed_delivery import (  # since kombu 5.5, which the shop need not have
-                declare_native_delayed_delivery_exchanges_and_queues,
-            )
-        except ImportError:
-            raise KombuTooOld(f'the worker needs kombu 5.7 or newer, and {kombu.__version__} is installed here: '
-                              "pip install 'edx-ecommerce-worker[worker]'") from None
-        declare_native_delayed_delivery_exchanges_and_queues(connection, 'quorum', prefix=PREFIX)
-        for queue in queues:
-            # Exactly as many words as there are bits: '#.fulfillment' would catch 'ecommerce.fulfillment' too.
-            key = '.'.join(('*',) * BITS + (queue.name,))
-            queue.bind(channel).bind_to(_DELIVERY, routing_key=key)
-    finally:
-        channel.close()
+            shape.bind(channel).declare()
+        except NotFound:
+            return Shape.UNAVAILABLE
+        except TimeoutError:
+            connection.collect(socket_timeout=0.1)
+            return Shape.UNAVAILABLE
+        except PreconditionFailed as error:
+            if 'inequivalent' in str(error):
+                return Shape.ANOTHER
+            if shape is shapes[-1]:
+                raise
+        else:
+            channel.close()
+            return Shape.AS_DECLARED
+    raise AssertionError('not reached')
+
+
+def declare_parked(connection: Connection, queue_type: str = 'classic') -> Shape:
+    """Declare the queue of parked messages; harmless to repeat."""
+    return declare_queue(connection, parked_queue(queue_type))
+
+
+def declare_facts(connection: Connection, queue_type: str = 'classic') -> Shape:
+    """Declare the exchange of facts and the queue in which they wait for the ledger; harmless to repeat."""
+    found = declare_queue(connection, ledger_queue(queue_type))
+    if found is not Shape.UNAVAILABLE:
+        with connection.channel() as channel:
+            Exchange(FACTS, 'topic').bind(channel).declare()
+            Queue(LEDGER).bind(channel).bind_to(FACTS, routing_key='#')
+    return found
+
+
+def require_facts(connection: Connection, queue_type: str = 'classic') -> None:
+    """The same for who publishes: raises ``NotPublished`` where RabbitMQ would confirm a fact and drop it."""
+    if declare_facts(connection, queue_type) is Shape.UNAVAILABLE:
+        raise NotPublished(f'the node of {LEDGER} is down')
+
+
+def declare_waiting_room(connection: Connection) -> list[str]:
+    """Declare the waiting room, as kombu does but for the delivery limit; the queues that have another shape.
+
+    Each level keeps the messages whose delay has its bit, and passes all of them on to the next.
+    """
+    channel, kept = connection.channel(), []
+    for number in reversed(range(BITS)):
+        name, following = level(number), level(number - 1) if number else _DELIVERY
+        for exchange in (name, following):
+            Exchange(exchange, 'topic').bind(channel).declare()
+        queue = Queue(name, queue_arguments={
+            **_QUORUM, 'x-overflow': 'reject-publish', 'x-message-ttl': 2 ** number * 1000,
+            'x-dead-letter-exchange': following, 'x-dead-letter-strategy': 'at-least-once'})
+        try:
+            queue.bind(channel).declare()
+        except PreconditionFailed:
+            kept.append(name)
+            channel = connection.channel()
+        before = '*.' * (BITS - 1 - number)
+        queue.bind(channel).bind_to(name, routing_key=f'{before}1.#')
+        Exchange(following).bind(channel).bind_to(name, routing_key=f'{before}0.#')
+    channel.close()
+    return kept
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What is not as it was to be declared, and yet is no reason to stand still."""
+
+    #: Queues whose only node is down: nothing can be put there or taken from there until it is back.
+    unavailable: tuple[str, ...] = ()
+    #: Queues of ours that exist in another shape, and are used as they are.
+    kept: tuple[str, ...] = ()
+
+
+def declare(connection: Connection, queues: Iterable[Queue], queue_type: str = 'classic') -> Declared:
+    """Declare the task queues, the parked queue, the waiting room and the ways between them; harmless to repeat.
+
+    Raises ``PreconditionFailed`` for a task queue of another shape.
+    """
+    queues = list(queues)
+    shapes = {PARKED: declare_parked(connection, queue_type)}
+    for queue in queues:
+        shapes[queue.name] = declare_task_queue(connection, queue)
+    unavailable = tuple(name for name, shape in shapes.items() if shape is Shape.UNAVAILABLE)
+    kept = [name for name, shape in shapes.items() if shape is Shape.ANOTHER]
+    if has_waiting_room(connection):
+        kept += declare_waiting_room(connection)
+        with connection.channel() as channel:
+            for queue in queues:
+                if queue.name not in unavailable:
+                    # Exactly as many words as there are bits: '#.fulfillment' would catch 'ecommerce.fulfillment' too.
+                    key = '.'.join(('*',) * BITS + (queue.name,))
+                    queue.bind(channel).bind_to(_DELIVERY, routing_key=key)
+    return Declared(unavailable, tuple(kept))
+
+
+def declare_task_queue(connection: Connection, queue: Queue) -> Shape:
+    """Declare a task queue, and all ways by which shops reach it.
+
+    Raises ``PreconditionFailed`` if it exists in another shape: its shop would be refused.
+    """
+    channel = connection.channel()
+    try:
+        queue.bind(channel).declare()
+        if queue.name == _DEFAULT_QUEUE:
+            Exchange(_DEFAULT_EXCHANGE).bind(channel).declare()
+            queue.bind(channel).bind_to(_DEFAULT_EXCHANGE, routing_key=_DEFAULT_EXCHANGE)
+    except NotFound:
+        return Shape.UNAVAILABLE
+    except TimeoutError:
+        connection.collect(socket_timeout=0.1)
+        return Shape.UNAVAILABLE
+    channel.close()
+    return Shape.AS_DECLARED
+
+
+def missing(connection: Connection, task_queues: Iterable[str]) -> list[str]:
+    """The queues that a worker of these task queues has, and that are not there, or not to be had."""
+    if not has_waiting_room(connection):
+        return []
+    names = (*task_queues, PARKED, *(level(number) for number in reversed(range(BITS))))
+    return [name for name in names if depth(connection, name) is None]
 
 
 @dataclass(frozen=True)
@@ -139,15 +293,19 @@ class Depth:
 
 
 def depth(connection: Connection, name: str) -> Depth | None:
-    """How full the queue is, or None if there is none of that name."""
+    """How full the queue is, or None if there is none of that name, or none to be had; see :func:`declare_queue`."""
     channel = connection.channel()
     try:
         # Redis knows no empty queue: what is not there has no messages.
         found = channel.queue_declare(queue=name, passive=has_waiting_room(connection))
+    except TimeoutError:
+        connection.collect(socket_timeout=0.1)
+        return None
     except connection.channel_errors:
         return None
     finally:
-        channel.close()
+        if connection.connected:
+            channel.close()
     return Depth(name, found.message_count, found.consumer_count if has_waiting_room(connection) else None)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import secrets
+import signal
 import socket
 import sys
 from itertools import zip_longest
@@ -48,6 +50,8 @@ def worker(debug: bool, wait: float, celery_options: tuple[str, ...]) -> None:
     if any(option in celery_options for option in command_line.DETACHED):
         fail('-D: leave the background to systemd, supervisor or a container; `celery -A ecommerce_worker worker -D '
              '--logfile FILE` goes there by itself', 2)
+    # Until Celery has its own: the first process of a container is deaf to signals that it has no handler for.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     conf = runtime.current().settings
     runtime.current().check()
     app = application()
@@ -64,8 +68,8 @@ def worker(debug: bool, wait: float, celery_options: tuple[str, ...]) -> None:
         click.echo(f'ecommerce-worker: note: {remark}', err=True)
     ours = ['worker', f'--loglevel={"DEBUG" if debug else conf.LOG_LEVEL}']
     if _said(celery_options, '-n', '--hostname') is None:
-        # Two workers of one name: the second could not start.
-        ours.append(f'--hostname=ecommerce-{os.getpid()}@{socket.gethostname()}')
+        # In containers of one host name all have the same process id; who asks workers tells them apart by name.
+        ours.append(f'--hostname=ecommerce-{os.getpid()}-{secrets.token_hex(3)}@{socket.gethostname()}')
     # Not app.worker_main(), which keeps the exit status to itself.
     sys.exit(celery.main(['-A', 'ecommerce_worker.celery_app:app', *ours, *celery_options], standalone_mode=False))
 

@@ -64,14 +64,18 @@ def reset(yes: bool, park: bool, force: bool) -> None:
     """Delete the task queues and the waiting room and declare them anew; parked messages stay.
 
     For a queue that was once declared in another shape.  Stop the workers first.  What is published meanwhile is
-    treated as what is there.
+    treated as what is there.  The queues of parked messages and of facts get the type that QUEUE_TYPE asks for, and
+    keep their messages; stop the recorder, too.
     """
     from ecommerce_worker.broker import topology
     from ecommerce_worker.operations import queues as queue_room
 
+    conf = runtime.current().settings
     with connected() as (app, connection):
         names = _all_queues(connection)
-        consumed = [depth.name for depth in queue_room.depths(connection, names) if depth.consumers]
+        ours = [topology.parked_queue(conf.QUEUE_TYPE), topology.ledger_queue(conf.QUEUE_TYPE)]
+        consumed = [depth.name for depth in queue_room.depths(connection, [*names, *(queue.name for queue in ours)])
+                    if depth.consumers]
         if consumed and not force:
             fail(f'workers consume {", ".join(consumed)}: stop them first, or say --force')
         park = _empty(app, connection, names, yes=yes, park=park)
@@ -80,7 +84,10 @@ def reset(yes: bool, park: bool, force: bool) -> None:
                 _clear(app, connection, [name], park=park)
             if name in app.amqp.queues.consume_from:  # without delay: shops publish to it
                 app.amqp.queues[name].bind(connection.default_channel).declare()
-        topology.declare(connection, app.amqp.queues.consume_from.values())
+        for queue in ours if topology.has_waiting_room(connection) else ():
+            if (moved := queue_room.reshaped(app, connection, queue)) is not None:
+                click.echo(f'{queue.name} is of the type {conf.QUEUE_TYPE} now; {counted(moved, "message")} kept')
+        topology.declare(connection, app.amqp.queues.consume_from.values(), conf.QUEUE_TYPE)
     click.echo(f'{counted(len(names), "queue")} declared anew')
 
 

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 def status(timeout: float, fail_on_parked: bool) -> None:
     """Show workers, queues, and how many orders wait or are parked.
 
-    Exit status: 1 if a queue holds messages that nobody consumes, no worker answers, the broker takes no messages,
-    there is a ledger without a recorder, a schedule of yours without a beat, or an entry of it that is overdue; with
-    --fail-on-parked, also if messages are parked.
+    Exit status: 1 if a queue holds messages that nobody consumes, or is gone, no worker answers, the broker takes no
+    messages, there is a ledger without a recorder, a schedule of yours without a beat, or an entry of it that is
+    overdue; with --fail-on-parked, also if messages are parked.
     """
     from ecommerce_worker.broker import topology
     from ecommerce_worker.operations import queues
@@ -45,6 +45,8 @@ def status(timeout: float, fail_on_parked: bool) -> None:
         waiting = topology.waiting(connection)
         parked = depth.messages if (depth := topology.depth(connection, topology.PARKED)) else 0
         facts = topology.depth(connection, topology.LEDGER)
+        missing = topology.missing(connection, conf.QUEUES)
+        begun = bool(workers or topology.depth(connection, topology.PARKED))
     rows, troubles = [], list[str]()
     kept, of_ledger = _ledger_state(conf)
     parked += kept
@@ -61,6 +63,9 @@ def status(timeout: float, fail_on_parked: bool) -> None:
                             f'worker with it in QUEUES (or -Q {depth.name})')
         rows.append((depth.name, depth.messages, '?' if depth.consumers is None else depth.consumers,
                      '<- nobody consumes it' if alone else ''))
+    if missing and begun:
+        troubles.append(f'{", ".join(missing)} should be there and cannot be had: a worker declares what is missing '
+                        'within a minute; is a node of RabbitMQ down (rabbitmq-diagnostics cluster_status)?')
     if not sound:
         troubles.append('the broker takes no messages, so workers cannot be asked: its memory or its disk is short '
                         '(rabbitmq-diagnostics alarms)')

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from ecommerce_worker.errors import Held, Transient, Unreachable
+from ecommerce_worker.errors import Held, LocalFailure, Transient, Unreachable
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,10 @@ class Hold:
             error = raised
             raise
         finally:
-            self._leave(error if error is not None and counts(error) else None)
+            if isinstance(error, Held | LocalFailure):
+                self._leave_unasked()
+            else:
+                self._leave(error if error is not None and counts(error) else None)
 
     def _enter(self) -> None:
         with self._lock:
@@ -84,6 +87,11 @@ class Hold:
                     raise Held(f'{self._host} is coming back; it is not its turn yet',
                                retry_after=TURN * (1 + self._jitter()))
             self._calls += 1
+
+    def _leave_unasked(self) -> None:
+        """A call that came to nothing before the host could have heard of it says nothing about the host."""
+        with self._lock:
+            self._calls -= 1
 
     def _leave(self, failure: BaseException | None) -> None:
         with self._lock:

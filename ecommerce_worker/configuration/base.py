@@ -71,7 +71,8 @@ QUEUES = [
 ]
 
 # 'classic' declares the queues exactly as shops do, else RabbitMQ refuses whoever comes second; 'quorum' is for sites
-# that control both sides, or whose virtual host makes every queue a quorum queue.
+# that control both sides, or whose virtual host makes every queue a quorum queue.  The queues of parked messages and of
+# facts have the same type, unless they exist already.
 QUEUE_TYPE = 'classic'
 
 # Where the worker publishes a task without a queue of its own.

@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -77,6 +78,10 @@ class Recorder:
         self._app = app
         self._settings = settings
         self._troubled: str | None = None
+        #: Queues that were found to be of another shape, and those whose node is down; when to look for these again.
+        self._said: set[str] = set()
+        self._missing: set[str] = set()
+        self._look_again = math.inf
         self._chores = Chores(settings, zone_of(app))
 
     def run(self, stopping: Stop) -> None:
@@ -87,7 +92,6 @@ class Recorder:
                 with self._working(), self._app.connection_for_read(heartbeat=HEARTBEAT) as connection:
                     connection.ensure_connection(max_retries=1, interval_start=0)
                     self._consume(connection, stopping)
-                    return
             except _Trouble as trouble:
                 if self._troubled != trouble.what:
                     self._troubled = trouble.what
@@ -109,17 +113,42 @@ class Recorder:
         except (OSError, KombuError, NotPublished, *_broker_errors(self._app)) as error:
             raise _Trouble('the broker', type(error.__cause__ or error).__name__) from None
 
+    def _declare(self) -> None:
+        """Declare what is recorded, and say what is odd about it.
+
+        A queue whose node is down is not consumed: the other one is.  Raises :class:`_Trouble` if both are.
+        """
+        kind = self._settings.QUEUE_TYPE
+        with topology.asking(self._app) as connection:
+            shapes = {topology.PARKED: topology.declare_parked(connection, kind),
+                      topology.LEDGER: topology.declare_facts(connection, kind)}
+        for name, shape in shapes.items():
+            if shape is topology.Shape.ANOTHER and name not in self._said:
+                self._said.add(name)
+                logger.warning('%s is not of the type that QUEUE_TYPE asks for (%s), and is used as it is; '
+                               '`ecommerce-worker queues reset` moves it and its messages', name, kind)
+        missing = {name for name, shape in shapes.items() if shape is topology.Shape.UNAVAILABLE}
+        if missing == set(shapes):
+            raise _Trouble('the node of RabbitMQ that keeps the queues of the ledger', ', '.join(sorted(missing)))
+        if missing - self._missing:
+            logger.warning('%s cannot be had, for the node of RabbitMQ that it lies on is down; recording goes on '
+                           'without it', ', '.join(sorted(missing)))
+        if self._missing and not missing:
+            logger.warning('%s is to be had again', ', '.join(sorted(self._missing)))
+        self._missing = missing
+        self._look_again = time.monotonic() + LONGEST if missing else math.inf
+
     def _consume(self, connection: Any, stopping: Stop) -> None:
-        topology.declare_parked(connection)
-        topology.declare_facts(connection)
-        told, parked = _Inbox(connection, topology.LEDGER, FACTS), _Inbox(connection, topology.PARKED, PARKED)
+        self._declare()
+        told, parked = (_Inbox(connection, topology.LEDGER, FACTS, self._missing),
+                        _Inbox(connection, topology.PARKED, PARKED, self._missing))
         if read := recording.read_set_aside():
             logger.info('facts that were set aside are recorded: count=%d', read)
         with told.consumer, parked.consumer:
             if self._troubled:
                 logger.warning('%s is back, recording goes on', self._troubled)
                 self._troubled = None
-            while not stopping.is_set():
+            while not stopping.is_set() and time.monotonic() < self._look_again:
                 self._gather(connection, told, parked, stopping)
                 # A database hangs up on those who were silent for long; the next question opens another connection.
                 close_old_connections()
@@ -164,12 +193,13 @@ class _Trouble(Exception):
 class _Inbox:
     """Messages of one queue that came and are not acknowledged yet, on a channel of their own."""
 
-    def __init__(self, connection: Any, queue: str, size: int) -> None:
+    def __init__(self, connection: Any, queue: str, size: int, missing: Collection[str] = ()) -> None:
         self.messages: list[Any] = []
         self._size = size
         channel = connection.channel()
         channel.basic_qos(0, size, False)
-        self.consumer = Consumer(channel, [Queue(queue, no_declare=True)], on_message=self.messages.append,
+        queues = [] if queue in missing else [Queue(queue, no_declare=True)]
+        self.consumer = Consumer(channel, queues, on_message=self.messages.append,
                                  auto_declare=False)
 
     @property

@@ -17,6 +17,7 @@ from ecommerce_worker import runtime
 from ecommerce_worker.broker import publishing, topology
 from ecommerce_worker.broker.notes import NOTES, Notes
 from ecommerce_worker.broker.wire import Raw
+from ecommerce_worker.errors import NotPublished
 from ecommerce_worker.execution.parking import fact_of, site_of_message
 from ecommerce_worker.telemetry.facts import Fact
 from ecommerce_worker.telemetry.log import word
@@ -82,7 +83,7 @@ class ParkedMessage:
 @contextmanager
 def looked_through(connection: Connection) -> Iterator[Iterator[ParkedMessage]]:
     """The parked messages, oldest first; what is not acknowledged in between goes back to its place afterwards."""
-    topology.declare_parked(connection)
+    topology.declare_parked(connection, runtime.current().settings.QUEUE_TYPE)
     # As many as there are now: what is parked again meanwhile is not looked at twice.
     found = topology.depth(connection, topology.PARKED)
     channel = connection.channel()
@@ -129,6 +130,6 @@ def _tell(parked: ParkedMessage, outcome: str, at: float) -> None:
     try:
         if runtime.current().settings.PUBLISH_FACTS and topology.has_waiting_room(connection):
             for each in filter(None, (fact_of(parked.raw), fact)):
-                publishing.tell(connection, each.as_body(), each.routing_key)
-    except (OSError, KombuError, *connection.connection_errors, *connection.channel_errors) as error:
+                publishing.tell(connection, each.as_body(), each.routing_key, runtime.current().settings.QUEUE_TYPE)
+    except (NotPublished, OSError, KombuError, *connection.connection_errors, *connection.channel_errors) as error:
         logger.warning('the ledger was not told: id=%s error=%s', word(parked.id), type(error).__name__)

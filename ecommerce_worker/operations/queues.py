@@ -11,7 +11,7 @@ from amqp.exceptions import AMQPNotImplementedError, PreconditionFailed
 from kombu import Producer, Queue
 
 from ecommerce_worker import runtime
-from ecommerce_worker.broker import topology
+from ecommerce_worker.broker import publishing, topology
 from ecommerce_worker.broker.facts import CONFIRM_SECONDS, Teller
 from ecommerce_worker.broker.notes import Notes
 from ecommerce_worker.broker.topology import Depth
@@ -118,6 +118,40 @@ def deleted(connection: Connection, name: str) -> bool:
     return found is None or not found.messages
 
 
+def reshaped(app: Celery, connection: Connection, queue: Queue) -> int | None:
+    """Give a queue of ours the shape that it is to have; how many messages were moved, None if it had that shape.
+
+    They wait in another queue meanwhile.  Whoever is interrupted finds them there the next time.  Raises
+    :class:`~ecommerce_worker.errors.NotPublished`, and ``PreconditionFailed`` while somebody publishes to the queue.
+    """
+    aside = Queue(f'{queue.name}.moving', queue_arguments=queue.queue_arguments)
+    interrupted = topology.depth(connection, aside.name) is not None
+    if topology.declare_queue(connection, queue) is not topology.Shape.ANOTHER and not interrupted:
+        return None
+    with connection.channel() as channel:
+        aside.bind(channel).declare()
+    _move(app, connection, queue.name, aside.name)
+    while not deleted(connection, queue.name):
+        _move(app, connection, queue.name, aside.name)
+    topology.declare_queue(connection, queue)
+    if queue.name == topology.LEDGER:
+        topology.declare_facts(connection, runtime.current().settings.QUEUE_TYPE)
+    count = _move(app, connection, aside.name, queue.name)
+    while not deleted(connection, aside.name):
+        count += _move(app, connection, aside.name, queue.name)
+    return count
+
+
+def _move(app: Celery, connection: Connection, source: str, target: str) -> int:
+    """Move all messages, each confirmed in its new queue before it leaves the old one; how many there were."""
+    count = 0
+    for _, message in _messages(connection, [source]):
+        publishing.publish(app, Raw.of(message), lambda connection: ('', target))  # noqa: ARG005
+        message.ack()
+        count += 1
+    return count
+
+
 def _deleted_after_a_look(connection: Connection, name: str) -> bool:
     found = topology.depth(connection, name)
     if found and found.messages:
@@ -135,7 +169,7 @@ def park(app: Celery, connection: Connection, names: Iterable[str], reason: str)
 
     Raises :class:`~ecommerce_worker.errors.NotPublished`; what was not moved stays where it is.
     """
-    topology.declare_parked(connection)
+    topology.declare_parked(connection, runtime.current().settings.QUEUE_TYPE)
     for name, message in _messages(connection, names):
         park_one(app, message, name, reason)
         message.ack()

@@ -127,7 +127,8 @@ class Scheduler(celery_beat.Scheduler):
             return False
         if not self._declared:
             with self.app.connection_for_write() as connection:
-                topology.declare(connection, self.app.amqp.queues.consume_from.values())
+                topology.declare(connection, self.app.amqp.queues.consume_from.values(),
+                                 runtime.current().settings.QUEUE_TYPE)
             self._declared = True
         id_ = id_of(entry, due)
         publish(self.app, entry, id=id_, not_after=not_after, origin=f'beat {self._name}')

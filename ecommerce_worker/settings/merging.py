@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from collections import ChainMap
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,11 +203,14 @@ class _Draft:
         values, extra = frozen(self.values, members(SETTINGS)), MappingProxyType(self.extra)
         sites: dict[str, Settings] = {}
         settings = Settings(extra, MappingProxyType(self.sources), tuple(self.remarks), values, sites)
+        own: dict[str, dict[str, str]] = {}
+        for label, source in self.sources.items():
+            code, ends, name = label.removeprefix('SITE_OVERRIDES[').partition('].')
+            if ends and label.startswith('SITE_OVERRIDES['):
+                own.setdefault(code, {})[name] = source
         for code, overrides in settings.SITE_OVERRIDES.items():
-            prefix = f'SITE_OVERRIDES[{code}].'
-            own = {label.removeprefix(prefix): source for label, source in self.sources.items()
-                   if label.startswith(prefix)}
-            sources = MappingProxyType({**self.sources, **own})
+            # Not a copy of all for each: there may be thousands of sites.
+            sources = MappingProxyType(ChainMap(own.get(code, {}), self.sources))
             sites[code] = Settings(extra, sources, (), laid_over(values, overrides), sites)
         return settings
 

@@ -25,6 +25,9 @@ from typing import Self
 # Where RabbitMQ and Erlang may be found besides the PATH. Debian's comes first, even before the PATH: what it
 # puts on the PATH is a wrapper that changes to the user `rabbitmq`, who could not write to our directory.
 DEBIAN = '/usr/lib/rabbitmq/bin'
+
+# A folder in which they are looked for before anywhere else: rabbitmq-server, rabbitmqctl, erl and epmd of a version.
+PROGRAMS = 'RABBITMQ_PROGRAMS'
 USUAL_PLACES = (
     '/usr/local/sbin',
     '/usr/local/bin',
@@ -65,14 +68,24 @@ class PrivateNode:
         self._environment: dict[str, str] = {}
         self._remove_directory = weakref.finalize(self, _remove, None if directory else self.directory)
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of its programs, rabbitmqctl for one."""
+        return dict(self._environment)
+
+    @property
+    def runs(self) -> bool:
+        """Whether it was started, and has not ended by itself."""
+        return self._process is not None and self._process.poll() is None
+
     @staticmethod
     def program() -> str | None:
         """Path of the `rabbitmq-server` to start, or None where RabbitMQ or its Erlang is not installed."""
-        return _found('rabbitmq-server') if _found('erl') and _found('epmd') else None
+        return program_named('rabbitmq-server') if program_named('erl') and program_named('epmd') else None
 
     def start(self, timeout: float = 60) -> None:
         """Return as soon as AMQP answers; RuntimeError with the end of the node's log otherwise."""
-        program, mapper = self.program(), _found('epmd')
+        program, mapper = self.program(), program_named('epmd')
         if program is None or mapper is None:
             raise RuntimeError('RabbitMQ is not installed: there is no rabbitmq-server, or no Erlang for it')
         if self._process is not None:
@@ -237,9 +250,11 @@ def _can_be_listened_on(port: int) -> bool:
     return False
 
 
-def _found(program: str) -> str | None:
-    places = os.pathsep.join([DEBIAN, os.environ.get('PATH', os.defpath), *USUAL_PLACES])
-    return shutil.which(program, path=places)
+def program_named(program: str) -> str | None:
+    """Path of a program of RabbitMQ's or Erlang's; None if there is none."""
+    named = os.environ.get(PROGRAMS)
+    places = [*([named] if named else []), DEBIAN, os.environ.get('PATH', os.defpath), *USUAL_PLACES]
+    return shutil.which(program, path=os.pathsep.join(places))
 
 
 def _remove(directory: Path | None) -> None:

@@ -29,6 +29,7 @@ from ecommerce_worker.execution.task import GIVE_BACK_SECONDS
 from ecommerce_worker.telemetry.log import quoted, word
 from ecommerce_worker.telemetry.run import Told
 from ecommerce_worker.worker import inspect  # noqa: F401 - tells what is in hand
+from ecommerce_worker.worker.nodes import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -38,10 +39,13 @@ class Topology(bootsteps.StartStopStep):
 
     requires = (Tasks,)
 
+    def __init__(self, c: Consumer, **options: Any) -> None:
+        self._watch = Watch()
+        super().__init__(c, **options)
+
     def start(self, c: Consumer) -> None:
         """Declare on a connection of its own, before the first message comes."""
-        with c.app.connection_for_write() as connection:
-            topology.declare(connection, c.app.amqp.queues.consume_from.values())
+        self._watch.begin(c)
 
 
 class Heartbeat(bootsteps.StartStopStep):
@@ -109,7 +113,7 @@ class Consumer(consumer.Consumer):
         try:
             with preflight.permitted():
                 super().start()
-        except (preflight.BrokerUnusable, topology.KombuTooOld) as error:
+        except preflight.BrokerUnusable as error:
             logger.critical('%s', error)
             raise WorkerShutdown(error.exit_status) from None
 

@@ -109,21 +109,3 @@ def test_who_would_see_nothing_of_a_log_is_told(broker: Broker, environment, tmp
     number = int(pid.read_text())
     os.kill(number, signal.SIGTERM)
     eventually(lambda: not Path(f'/proc/{number}').exists())
-
-
-TOO_OLD = """
-import runpy, sys
-
-sys.modules['kombu.transport.native_delayed_delivery'] = None  # as in kombu before 5.5
-runpy.run_module('ecommerce_worker', run_name='__main__')
-"""
-
-
-def test_a_worker_beside_a_kombu_that_is_too_old_says_what_it_needs(broker: Broker, environment):
-    ran = subprocess.run([sys.executable, '-c', TOO_OLD, 'worker'], env=environment, capture_output=True, text=True,
-                         timeout=60, check=False)
-    assert ran.returncode == 1
-    said, = (line for line in ran.stderr.splitlines() if 'kombu' in line)
-    assert said.startswith('ecommerce-worker: the worker needs kombu 5.7 or newer, and ')
-    assert "pip install 'edx-ecommerce-worker[worker]'" in said
-    assert 'Traceback' not in ran.stderr

@@ -459,7 +459,9 @@ def test_a_worker_and_its_commands_need_no_more_permissions_than_are_documented(
     assert command('parked', 'discard', '--all', '--yes').returncode == 0
     assert worker.stop() == 0
     assert command('queues', 'reset', '--park').returncode == 0
-    assert "refused for user 'worker'" not in log.read_text()[before:]
+    # From 4.3 on, RabbitMQ lets nobody ask for a queue of others: `status` takes it for absent.
+    assert not [line for line in log.read_text()[before:].splitlines()
+                if "refused for user 'worker'" in line and "queue 'celery'" not in line]
 
 
 def test_a_worker_without_a_permission_that_it_needs_says_which_in_one_line(permit, start_worker):

@@ -23,7 +23,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ecommerce_worker.testing.rabbitmq import PrivateNode
-from ecommerce_worker.tests.chaos import outage
+from ecommerce_worker.tests.chaos import cluster, outage
 from ecommerce_worker.tests.chaos.faults import FAULTS
 from ecommerce_worker.tests.chaos.harness import OURS, STOCK, Count, run
 from ecommerce_worker.tests.support.harness import Broker
@@ -60,13 +60,16 @@ def main() -> int:
     parser.add_argument('--outage', type=int, default=0, metavar='ORDERS',
                         help='then have so many orders wait for a shop that is down for --down seconds')
     parser.add_argument('--down', type=float, default=60)
+    parser.add_argument('--cluster', type=int, default=0, metavar='ORDERS',
+                        help='then kill a node of three while so many orders go through, twice: on a new installation, '
+                             'and on one whose parked queue is a classic one on that node')
     parser.add_argument('--json', type=Path, help='file that gets the numbers')
     options = parser.parse_args()
     if unknown := [name for name in options.faults if name not in FAULTS]:
         parser.error(f'no such fault: {", ".join(unknown)}')
     kind = KINDS[options.worker]
-    if options.outage and not kind.promises:
-        parser.error('--outage is for our own worker')
+    if (options.outage or options.cluster) and not kind.promises:
+        parser.error('--outage and --cluster are for our own worker')
 
     good, found = True, []
     about = {'date': time.strftime('%Y-%m-%d', time.gmtime()), 'python': platform.python_version(),
@@ -90,8 +93,14 @@ def main() -> int:
                 story = outage.run(Broker(node), Path(directory), options.outage, options.down)
             good = good and story.kept
             print(story)
+    stories = []
+    for classic in (False, True) if options.cluster else ():
+        stories.append(cluster.run(options.cluster, classic=classic))
+        good = good and stories[-1].kept
+        print(stories[-1])
     if options.json:
-        result = {'about': about, 'runs': found, 'outage': story and story.as_json()}
+        result = {'about': about, 'runs': found, 'outage': story and story.as_json(),
+                  'cluster': [each.as_json() for each in stories]}
         options.json.write_text(json.dumps(result, indent=1) + '\n')
     return 0 if good else 1
 

@@ -220,6 +220,14 @@ def cut_the_network(scene: Scene) -> None:
     scene.wire.accept()
 
 
+@fault('network-failed-over', script=_refusing, publishing=20)
+def fail_over(scene: Scene) -> None:
+    """Connections end on the worker's side only: RabbitMQ takes them for alive until it misses their heartbeats."""
+    for _ in each(4.0, 3):
+        scene.wire.fail_over()
+        scene.await_consumer()
+
+
 # -- The shop ---------------------------------------------------------------------------------------------------------
 
 def _twice_500(position: int) -> list[Answer]:

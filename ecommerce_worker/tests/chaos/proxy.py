@@ -22,6 +22,8 @@ class Proxy:
         self._flows.set()
         self._refuses = False
         self._ends: set[socket.socket] = set()
+        self._orphans: list[socket.socket] = []
+        self._fars: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._listener = socket.create_server(('127.0.0.1', 0), backlog=128)
         self.port: int = self._listener.getsockname()[1]
@@ -41,10 +43,23 @@ class Proxy:
         """End all connections, in the middle of whatever passes."""
         with self._lock:
             ends, self._ends = self._ends, set()
+            self._fars = set()
         for end in ends:
             with contextlib.suppress(OSError):
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
                 end.shutdown(socket.SHUT_RDWR)
+
+    def fail_over(self) -> None:
+        """End all connections on the side of who connected; the other side hears nothing of it, and answers nobody."""
+        with self._lock:
+            nears, self._ends = self._ends - self._fars, set()
+            # Kept open by a second descriptor each, which nobody reads.
+            self._orphans += [far.dup() for far in self._fars]
+            self._fars = set()
+        for near in nears:
+            with contextlib.suppress(OSError):
+                near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                near.shutdown(socket.SHUT_RDWR)
 
     def refuse(self) -> None:
         """End all connections, and new ones at once."""
@@ -62,6 +77,8 @@ class Proxy:
         self._listener.close()
         self.refuse()
         self.thaw()
+        for orphan in self._orphans:
+            orphan.close()
 
     def __enter__(self) -> Self:
         return self
@@ -85,6 +102,7 @@ class Proxy:
         with near, contextlib.suppress(OSError), socket.create_connection(('127.0.0.1', self.target)) as far:
             with self._lock:
                 self._ends |= {near, far}
+                self._fars.add(far)
             if self._refuses:
                 return
             back = threading.Thread(target=self._pass, args=(far, near), daemon=True)
@@ -93,13 +111,16 @@ class Proxy:
             back.join()
             with self._lock:
                 self._ends -= {near, far}
+                self._fars.discard(far)
 
     def _pass(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65_536):
                 self._flows.wait()
                 sink.sendall(data)
-        # Whoever is at the other end is to know.
-        for end in (source, sink):
+        # Whoever is at the other end is to know, unless this is what nobody tells.
+        with self._lock:
+            ends = {source, sink} & self._ends
+        for end in ends:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)

@@ -24,13 +24,13 @@ RAW = Raw(b'\x80\x02anything', 'application/x-python-serialize', 'binary', {'id'
 @pytest.fixture
 def delaying(monkeypatch):
     """The broker delays messages itself, as far as the worker can see."""
-    def declare_delivery(connection, queue_type, prefix=None):
+    def declare_delivery(connection):
         Exchange(topology._DELIVERY, 'topic').bind(connection.default_channel).declare()
+        return []
 
     for module in (topology, publishing):
         monkeypatch.setattr(module, 'has_waiting_room', lambda connection: True)
-    monkeypatch.setattr(native_delayed_delivery, 'declare_native_delayed_delivery_exchanges_and_queues',
-                        declare_delivery)
+    monkeypatch.setattr(topology, 'declare_waiting_room', declare_delivery)
 
 
 # -- shapes -----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,50 @@
+"""Remote control over queues that no other connection can stand in the way of.
+
+::
+
+    who controls ──► celery.pidbox ──► ecommerce-7@host.0f3c….celery.pidbox ──► the worker, on this one connection
+                                 └───► ecommerce-7@host.91ad….celery.pidbox     one that the broker takes for alive yet
+
+Celery's queues of remote control are exclusive, as RabbitMQ wants such queues to be, and named after the worker.  A
+load balancer that fails over cuts the worker's side of a connection only: until RabbitMQ misses its heartbeats, the
+queue is locked, and the worker would end (``405 RESOURCE_LOCKED``).  So would the second of two workers of one name.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from celery.app import control
+from kombu import Connection, Queue, pidbox
+
+
+class Mailbox(pidbox.Mailbox):
+    """A mailbox whose exclusive queues have another name each time."""
+
+    _reply_id = ''
+
+    def __call__(self, connection: Connection) -> Mailbox:
+        """The mailbox on this connection, with a queue of its own for answers."""
+        bound: Mailbox = super().__call__(connection)
+        # A copy has what was cached in the original.
+        bound.__dict__.pop('reply_queue', None)
+        bound._reply_id = uuid.uuid4().hex
+        return bound
+
+    @property
+    def oid(self) -> str:
+        """What answers are addressed to."""
+        return self._reply_id if self.queue_exclusive and self._reply_id else str(super().oid)
+
+    def get_queue(self, hostname: str) -> Queue:
+        """The queue in which a worker gets commands, which the exchange of all workers copies them to."""
+        if self.queue_exclusive:
+            hostname = f'{hostname}.{uuid.uuid4().hex}'
+        return super().get_queue(hostname)
+
+
+class Control(control.Control):
+    """Celery's remote control, by way of such mailboxes."""
+
+    Mailbox: Any = Mailbox
