@@ -28,7 +28,8 @@ PYTHON ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help requirements production-requirements upgrade worker console recorder beat check status up flower demo rabbitmq rabbitmq-stop \
-	test test-unit test-broker test-rabbitmq test-system test-browser coverage quality validate benchmark chaos clean programs
+	test test-unit test-broker test-rabbitmq test-system test-browser coverage quality validate benchmark chaos fuzz clean \
+	programs
 
 help: ## List the targets
 	@echo 'Usage: make <target> [ARGS="..."] [PYTHON=python3.12]'
@@ -133,6 +134,10 @@ benchmark: $(VENV)/.installed-test ## Measure orders per second through a real R
 
 chaos: $(VENV)/.installed-test programs ## Break everything while orders go through, and count them (ARGS=--help)
 	@exec $(BIN)/python -m ecommerce_worker.tests.chaos $(ARGS)
+
+fuzz: $(VENV)/.installed-test ## Send 100,000 messages that nobody should send to a worker and a recorder (ARGS="--messages 5000 --seed 7")
+	@deploy/install.sh rabbitmq-server
+	@exec $(BIN)/python -m ecommerce_worker.tests.broker.fuzz $(ARGS)
 
 clean: ## Remove .venv and everything else that can be made again
 	rm -rf $(VENV) .cache .tox build dist ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage-report htmlcov

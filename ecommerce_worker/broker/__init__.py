@@ -1,1 +1,1 @@
-"""RabbitMQ: what travels through it, where it lies, and how it is published."""
+"""RabbitMQ: how what travels there is read."""

@@ -17,7 +17,7 @@ SOCKET_SECONDS = 15
 
 
 class Application(Celery):
-    """Celery's application, whose broker and result backend are those of the settings.
+    """Celery's application, whose broker and result backend are those of the settings, read by a reader of our own.
 
     Celery would let ``CELERY_BROKER_URL`` and the like of the environment overrule them, without a word.
     """

@@ -10,6 +10,7 @@ from celery.app import amqp
 from kombu import Queue
 
 from ecommerce_worker.broker import topology
+from ecommerce_worker.broker.transport import BrokerConnection
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -20,7 +21,9 @@ PAUSE_SECONDS: Final = 2.0
 
 
 class AMQP(amqp.AMQP):
-    """Celery's part for RabbitMQ, whose consumer does without queues that cannot be consumed at this moment."""
+    """Celery's part for RabbitMQ: a reader of our own, and consumers that do without queues that cannot be had now."""
+
+    Connection = BrokerConnection
 
     def TaskConsumer(self, channel: Any, queues: Iterable[Queue] | None = None, **options: Any) -> Consumer:  # noqa: N802
         """A consumer of these queues, or of those that a worker consumes.

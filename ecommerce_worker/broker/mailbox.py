@@ -12,11 +12,19 @@ queue is locked, and the worker would end (``405 RESOURCE_LOCKED``).  So would t
 
 from __future__ import annotations
 
+import logging
 import uuid
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from celery.app import control
 from kombu import Connection, Queue, pidbox
+from kombu.exceptions import KombuError
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+logger = logging.getLogger(__name__)
 
 
 class Mailbox(pidbox.Mailbox):
@@ -48,3 +56,13 @@ class Control(control.Control):
     """Celery's remote control, by way of such mailboxes."""
 
     Mailbox: Any = Mailbox
+
+
+def answers(app: Celery, command: str, **options: Any) -> dict[str, Any]:
+    """What each worker answers, by its name; whoever answers nonsense is left out, or has none left."""
+    try:
+        found = app.control.broadcast(command, reply=True, **options)
+    except (TypeError, ValueError, ArithmeticError, AttributeError, KombuError) as error:
+        logger.warning('the answers of workers cannot be read: error=%s', type(error).__name__)
+        return {}
+    return {name: said for answer in found or () if isinstance(answer, Mapping) for name, said in answer.items()}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 #: The header under which a message carries what this worker knows of it.
 NOTES: Final = 'ecommerce'
+
+#: Bytes for the history of a message, written as Python; in AMQP it may have twice as many.
+HISTORY_BYTES: Final = 16 * 1024
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Notes:
 
         history, queue = found.get('history'), found.get('queue')
         return cls(
-            queue=queue if isinstance(queue, str) else '',
+            queue=queue if isinstance(queue, str) and len(queue.encode(errors='replace')) <= 255 else '',
             attempt=number('attempt'), refusals=number('refusals'), outages=number('outages'),
             redelivered=number('redelivered'),
             since=time('since'), due=time('due'),
@@ -72,4 +75,16 @@ class Notes:
         return {'queue': self.queue, 'attempt': self.attempt, 'refusals': self.refusals, 'outages': self.outages,
                 'redelivered': self.redelivered, 'since': self.since, 'resent': self.resent, 'unsure': self.unsure,
                 'due': self.due,
-                'history': [dict(entry) for entry in self.history]}
+                'history': _fitting(self.history)}
+
+
+def _fitting(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The first entry and the newest ones, as far as there is room: somebody else may have written them."""
+    kept: list[dict[str, Any]] = []
+    left = HISTORY_BYTES
+    for entry in (*history[:1], *history[:0:-1]):
+        left -= len(repr(entry).encode(errors='replace'))
+        if left < 0:
+            break
+        kept.append(dict(entry))
+    return [*kept[:1], *kept[:0:-1]]

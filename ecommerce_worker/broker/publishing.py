@@ -12,10 +12,12 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from amqp.exceptions import MessageNacked, NotFound
+from amqp.serialization import dumps as amqp_dumps
 from kombu import Connection
 from kombu.exceptions import KombuError
 from kombu.utils.json import dumps
 
+from ecommerce_worker.bounds import LARGEST_BODY
 from ecommerce_worker.broker.notes import NOTES, Notes
 from ecommerce_worker.broker.topology import BITS, FACTS, PARKED, has_waiting_room, level, require_facts
 from ecommerce_worker.broker.wire import Call, Raw
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
 #: broker takes a worker for dead that has not acknowledged: longer than a wait and a run together.
 LONGEST_HELD: Final = 900
 VISIBILITY_TIMEOUT: Final = 3600
+
+#: Bytes of the headers of others that a message keeps when it is moved.  All headers must fit into one frame, in
+#: RabbitMQ of 128 KiB; ours have up to 70, with a history, a fact and what could not be read.
+HEADER_BYTES: Final = 40 * 1024
 
 #: How long a publish may take, in seconds, before its original is given back: a broker short of disk takes nothing
 #: until it has some again.  Less than the half hour after which RabbitMQ takes the original back itself.
@@ -66,6 +72,8 @@ def wait(app: Celery, call: Call, notes: Notes, delay: float) -> None:
         body = dumps([list(call.args), dict(call.kwargs), dict(call.embed)]).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise WrongArguments(f'its arguments cannot be written as JSON ({type(error).__name__})') from None
+    if len(body) > LARGEST_BODY:
+        raise WrongArguments(f'its arguments have {len(body)} bytes as JSON, more than are read')
     headers = {
         'lang': 'py', 'task': call.task, 'id': call.id, 'retries': call.retries,
         'eta': None, 'expires': None, 'group': None, 'timelimit': [None, None],
@@ -97,12 +105,16 @@ def park(app: Celery, raw: Raw, notes: Notes, *, task: str, id: str, key: str, r
     Raises :class:`~ecommerce_worker.errors.NotPublished`.
     """
     header = {**notes.as_header(), 'task': task, 'id': id or str(uuid.uuid4()), 'key': key, 'reason': reason,
-              'parked_at': time.time(), 'content_type': raw.content_type or ''}
+              'parked_at': time.time(), 'content_type': _if_text(raw.content_type) or ''}
     if fact:
         header['fact'] = fact.as_body().decode()
+    if raw.unreadable:
+        # Here, where no tool chokes on it.
+        header['unreadable'] = dict(raw.unreadable)
     kept = replace(raw, headers={**without_traces(raw.headers), NOTES: header},
-                   content_type=raw.content_type or 'application/octet-stream',
-                   content_encoding=raw.content_encoding or 'binary')
+                   content_type=_if_text(raw.content_type) or 'application/octet-stream',
+                   content_encoding=_if_text(raw.content_encoding) or 'binary',
+                   properties={'correlation_id': _if_text(raw.properties.get('correlation_id'))})
     publish(app, kept, lambda connection: ('', PARKED))  # noqa: ARG005
 
 
@@ -125,15 +137,49 @@ def unpark(app: Celery, raw: Raw, known: Container[str]) -> None:
             lambda connection: ('', notes.queue))  # noqa: ARG005
 
 
+def _if_text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
 def without_traces(headers: Mapping[str, Any]) -> dict[str, Any]:
-    """The headers without what must not travel on.
+    """The headers without what must not travel on, and without what a frame has no room for beside our own.
 
     ``argsrepr`` and ``kwargsrepr`` show addresses and mail texts to whoever lists a queue; the broker takes an
-    ``x-death`` from an earlier journey for a cycle and drops the message; the body is not compressed any more.
+    ``x-death`` from an earlier journey for a cycle and drops the message.
     """
-    gone = {'argsrepr', 'kwargsrepr', 'compression', 'x-death', NOTES}
-    return {name: value for name, value in headers.items()
-            if name not in gone and not name.startswith(('x-first-death', 'x-last-death'))}
+    gone = {'argsrepr', 'kwargsrepr', 'x-death', NOTES}
+    kept, left = {}, HEADER_BYTES
+    for name, value in headers.items():
+        if name in gone or name.startswith(('x-first-death', 'x-last-death')):
+            continue
+        size = _size(name, value)
+        if size <= left:
+            kept[name] = value
+            left -= size
+    return kept
+
+
+def _size(name: str, value: Any) -> int:
+    """The bytes that a header takes in a frame; more than there are for one that AMQP cannot carry."""
+    try:
+        return len(amqp_dumps('F', [_as_amqp({name: value})]))
+    except Exception:  # noqa: BLE001 - py-amqp raises whatever struct does, and more
+        return HEADER_BYTES + 1
+
+
+def _as_amqp(value: Any) -> Any:
+    """The value with the names of fields that are not UTF-8 as the bytes that they came as."""
+    if isinstance(value, Mapping):
+        return {_field_name(name): _as_amqp(member) for name, member in value.items()}
+    return [_as_amqp(member) for member in value] if isinstance(value, list | tuple) else value
+
+
+def _field_name(name: str) -> str | bytes:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return name.encode('utf-8', 'surrogateescape')
+    return name
 
 
 def publish(app: Celery, raw: Raw, where: Callable[[Connection], tuple[str, str]]) -> None:
@@ -148,7 +194,7 @@ def publish(app: Celery, raw: Raw, where: Callable[[Connection], tuple[str, str]
             options = {'mandatory': True, 'confirm_timeout': CONFIRM_SECONDS} if has_waiting_room(connection) else {}
             try:
                 producer.publish(
-                    raw.body, exchange=exchange, routing_key=routing_key, headers=dict(raw.headers),
+                    raw.body, exchange=exchange, routing_key=routing_key, headers=_as_amqp(raw.headers),
                     content_type=raw.content_type, content_encoding=raw.content_encoding, delivery_mode=2,
                     retry=True, retry_policy={'errback': _unless_late, 'max_retries': 3, 'interval_start': 0.2,
                                               'interval_step': 0.5},

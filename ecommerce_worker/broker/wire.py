@@ -1,54 +1,45 @@
-"""Messages as they are on the wire, read safely: protocols 1 and 2, JSON and pickle, any producer since 2015.
-
-The only place that touches pickle.  Celery 3.1, 4 and 5 shops still send it, and whoever may publish to the broker
-could run code through it; so it is read with an unpickler that admits three harmless names and nothing else.
-"""
+"""Messages as they are on the wire, read safely: protocols 1 and 2, JSON and pickle, any producer since 2015."""
 
 from __future__ import annotations
 
-import io
-import pickle
 import uuid
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from decimal import Decimal
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
-from kombu.utils.json import loads as load_json
-
+from ecommerce_worker.bounds import LARGEST_BODY
+from ecommerce_worker.broker.bodies import decompressed, load_json
+from ecommerce_worker.broker.pickles import load_pickle
 from ecommerce_worker.errors import Undecodable
-
-#: The largest body that is read, in bytes.  The largest genuine ones, mails with their text, have some hundred kB.
-LARGEST_BODY: Final = 8 * 1024 * 1024
-
-#: What pickles of the shop name (counted in genuine messages of Django 2.2 to 4.2), and what it is read as.
-ADMITTED: Final[Mapping[tuple[str, str], Any]] = {
-    ('decimal', 'Decimal'): Decimal,
-    ('django.utils.safestring', 'SafeString'): str,
-    ('django.utils.safestring', 'SafeText'): str,
-}
 
 
 @dataclass(frozen=True)
 class Raw:
-    """A message as the broker delivered it, so that it can be moved elsewhere unchanged."""
+    """A message as the broker delivered it, so that it can be moved elsewhere unchanged.
+
+    ``unreadable`` has the parts of its properties and headers that are not what AMQP has in their places, by name.
+    """
 
     body: bytes
     content_type: str | None
     content_encoding: str | None
     headers: Mapping[str, Any] = field(default_factory=dict)
     properties: Mapping[str, Any] = field(default_factory=dict)
+    unreadable: Mapping[str, bytes] = field(default_factory=dict)
 
     @classmethod
     def of(cls, message: Any) -> Raw:
         """What a kombu message was made of; of its properties, those that are worth keeping."""
-        body = message.body
+        body, unreadable = message.body, getattr(message, 'unreadable', None)
+        headers = message.headers if isinstance(message.headers, dict) else {}
+        if unreadable is None and 'compression' in headers and not message.errors:
+            # Not one of our own connection to RabbitMQ: kombu has decompressed it.
+            headers = {name: value for name, value in headers.items() if name != 'compression'}
         return cls(
             body.encode() if isinstance(body, str) else bytes(body or b''),
-            message.content_type, message.content_encoding,
-            message.headers if isinstance(message.headers, dict) else {},
-            {'correlation_id': message.properties.get('correlation_id')})
+            message.content_type, message.content_encoding, headers,
+            {'correlation_id': message.properties.get('correlation_id')}, unreadable or {})
 
 
 @dataclass(frozen=True)
@@ -67,27 +58,11 @@ class Call:
     parent_id: str | None = None
 
 
-class _Unpickler(pickle._Unpickler):  # noqa: SLF001
-    """The standard library's unpickler in Python: a few lines of hostile pickle make the one in C fill the memory
-    (its memo is an array, as long as the largest index that is named), and the difference is 20 µs a message.
-    """
-
-    # Without arrays of bytes: one is made as long as is announced, before it is seen how much there is.
-    dispatch: ClassVar[dict[int, Any]] = {
-        code: load for code, load in pickle._Unpickler.dispatch.items() if code != pickle.BYTEARRAY8[0]}  # noqa: SLF001
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return ADMITTED[module, name]
-        except KeyError:
-            raise Undecodable(
-                f'the pickle names {module[:80]}.{name[:80]}, which is never loaded from a message') from None
-
-
-def load_pickle(body: bytes) -> Any:
-    """The value of a pickle of plain values; raises :class:`~ecommerce_worker.errors.Undecodable`."""
-    # Text of a Python 2 producer comes as bytes, in UTF-8.
-    return _Unpickler(io.BytesIO(body), encoding='utf-8').load()
+def shortened(value: str, most: int) -> str:
+    """The text in at most so many bytes of UTF-8, which has no place for half a surrogate pair."""
+    if value.isascii():
+        return value[:most]
+    return value[:most].encode('utf-8', 'ignore')[:most].decode('utf-8', 'ignore')
 
 
 _JSON, _PICKLE = 'application/json', 'application/x-python-serialize'
@@ -106,7 +81,7 @@ def decode(raw: Raw, accept: Container[str] = _DECODERS) -> Any:
     if len(raw.body) > LARGEST_BODY:
         raise Undecodable(f'the body has {len(raw.body)} bytes, more than {LARGEST_BODY}')
     try:
-        return decoder(raw.body)
+        return decoder(decompressed(raw.body, raw.headers.get('compression')))
     except Undecodable:
         raise
     except (Exception, RecursionError, MemoryError) as error:  # noqa: BLE001 - decoders raise anything
@@ -153,7 +128,8 @@ def _call(fields: Mapping[str, Any], raw: Raw, args: Any, kwargs: Any, embed: An
 
 
 def _text(value: Any) -> str | None:
-    return value[:255] if isinstance(value, str) and value else None
+    # As a correlation id it must fit into AMQP's short text.
+    return shortened(value, 255) or None if isinstance(value, str) else None
 
 
 def _id(fields: Mapping[str, Any], raw: Raw) -> str:

@@ -144,7 +144,8 @@ def _overdue(app: Celery, conf: settings.Settings, firings: Firings) -> list[str
 
 def _workers(app: Celery, timeout: float) -> list[str]:
     """The workers that have tasks of ours; those of other services on the virtual host answer too."""
+    from ecommerce_worker.broker.mailbox import answers
+
     ours = {name for name in app.tasks if not name.startswith('celery.')}
-    answers = app.control.broadcast('registered', reply=True, timeout=timeout)
-    return sorted(name for answer in answers for name, tasks in answer.items()
+    return sorted(name for name, tasks in answers(app, 'registered', timeout=timeout).items()
                   if isinstance(tasks, list) and not ours.isdisjoint(str(task).partition(' ')[0] for task in tasks))

@@ -194,6 +194,10 @@ HTTP_READ_TIMEOUT: float = 10
 REDELIVERY_DELAY: float = 30
 REDELIVERY_LIMIT = 10
 
+# Commands of Celery's remote control that workers obey, such as [revoke, enable_events], or [all]. Anybody who may
+# publish on the virtual host can send them. Questions (celery inspect) are always answered.
+REMOTE_CONTROL: list[str] = []
+
 # --- Who the worker is to the shop ----------------------------------------------------------------------------------
 
 # 'oauth2': a token from the LMS (shops since 2022; the only way since Quince). 'jwt': a token signed by the worker

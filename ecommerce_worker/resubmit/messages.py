@@ -12,6 +12,7 @@ from kombu import Consumer, Queue
 
 from ecommerce_worker import runtime
 from ecommerce_worker.broker import topology
+from ecommerce_worker.broker.mailbox import answers
 from ecommerce_worker.broker.wire import Raw, read
 from ecommerce_worker.errors import Undecodable
 from ecommerce_worker.execution.parking import key_of, site_of
@@ -200,20 +201,24 @@ def in_hand(app: Celery, connection: Connection, names: Iterable[str], workers: 
     for _ in range(ANSWER_TRIES):
         if workers and len(workers) >= consumers:
             break
-        answers = app.control.broadcast('registered', reply=True, timeout=ANSWER_SECONDS,
-                                        connection=connection)
-        workers.update(name for answer in answers for name, tasks in answer.items() if isinstance(tasks, list)
+        said = answers(app, 'registered', timeout=ANSWER_SECONDS, connection=connection)
+        workers.update(name for name, tasks in said.items() if isinstance(tasks, list)
                        and any(str(task).partition(' ')[0] == FULFILL for task in tasks))
         if not consumers:
             break
     told: dict[str, Any] = {}
     for _ in range(ANSWER_TRIES):
         if silent := sorted(workers - set(told)):
-            for answer in app.control.broadcast(IN_HAND, destination=silent, reply=True, timeout=ANSWER_SECONDS,
-                                                limit=len(silent), connection=connection):
-                told.update(answer)
-    tellers = [orders for orders in told.values() if isinstance(orders, list)]
+            told.update(answers(app, IN_HAND, destination=silent, timeout=ANSWER_SECONDS, limit=len(silent),
+                                connection=connection))
+    tellers = [orders for orders in told.values() if _are_orders(orders)]
     if len(tellers) < max(consumers, len(workers)):
         raise NotNow(f'of {max(consumers, len(workers))} workers only {len(tellers)} told what they have in hand: try '
                      'again in a minute; workers of an older version, or of the pool solo while they run, do not tell')
     return {(root_of(code), number): 'a worker has it in hand' for orders in tellers for code, number in orders}
+
+
+def _are_orders(told: Any) -> bool:
+    """Whether it is what :func:`orders_in_hand` tells; anybody may answer."""
+    return isinstance(told, list) and all(
+        isinstance(order, list) and len(order) == 2 and all(isinstance(part, str) for part in order) for order in told)

@@ -148,6 +148,7 @@ SETTINGS: Mapping[str, Kind] = {
     'WAKE_UP': each(members({'channel': TEXT, 'message': TEXT})),
     'REDELIVERY_DELAY': SECONDS,
     'REDELIVERY_LIMIT': whole(1, 1000),
+    'REMOTE_CONTROL': Kind('a list of names', read_names),
     'ALLOW_INSECURE_SECRETS': FLAG,
     'LOG_LEVEL': one_of('DEBUG', 'INFO', 'WARNING', 'ERROR', 'CRITICAL'),
     'LOGGING': Kind('a mapping for logging.config.dictConfig, with version 1', read_logging, secrecy=Secrecy.PASSWORD,

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from ecommerce_worker.bounds import bounded_json
 from ecommerce_worker.errors import Undecodable
 
 #: The version of the form; who reads another one keeps it aside.
@@ -101,7 +102,7 @@ def read(body: bytes) -> Fact:
     Names that are not known are what a later worker adds; they are left out.
     """
     try:
-        found = json.loads(body)
+        found = json.loads(bounded_json(body))
     except (ValueError, RecursionError):
         raise Undecodable('it is no JSON') from None
     if not isinstance(found, dict):

@@ -21,7 +21,7 @@ from celery.worker.consumer.tasks import Tasks
 from ecommerce_worker import runtime
 from ecommerce_worker.broker import preflight, publishing, topology
 from ecommerce_worker.broker.notes import Notes
-from ecommerce_worker.broker.wire import CONTENT_TYPES, Call, Raw, read
+from ecommerce_worker.broker.wire import CONTENT_TYPES, Call, Raw, read, shortened
 from ecommerce_worker.errors import NotPublished, Undecodable
 from ecommerce_worker.execution.delivery import DELIVERY, Delivery
 from ecommerce_worker.execution.parking import key_of, site_of
@@ -29,6 +29,7 @@ from ecommerce_worker.execution.task import GIVE_BACK_SECONDS
 from ecommerce_worker.telemetry.log import quoted, word
 from ecommerce_worker.telemetry.run import Told
 from ecommerce_worker.worker import inspect  # noqa: F401 - tells what is in hand
+from ecommerce_worker.worker.control import Control
 from ecommerce_worker.worker.nodes import Watch
 
 logger = logging.getLogger(__name__)
@@ -87,10 +88,12 @@ class Consumer(consumer.Consumer):
     loop: Callable[..., None]
 
     class Blueprint(consumer.Consumer.Blueprint):
-        """Celery's steps and ours, but for a second waiting room that Celery would make beside quorum queues."""
+        """Celery's steps and ours, with our own remote control, and without a second waiting room that Celery would
+        make beside quorum queues.
+        """
 
         default_steps = (*(step for step in consumer.Consumer.Blueprint.default_steps
-                           if not step.endswith(':DelayedDelivery')), Topology, Heartbeat)
+                           if not step.endswith((':DelayedDelivery', ':Control'))), Control, Topology, Heartbeat)
 
     def __init__(self, *args: Any, worker_options: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         self._accept = [CONTENT_TYPES[name] for name in runtime.current().settings.CELERY_ACCEPT_CONTENT
@@ -126,9 +129,12 @@ class Consumer(consumer.Consumer):
             try:
                 delivery = self._delivery(message)
                 call = delivery.call
-                self._admit(call)
+                self._admit(delivery)
             except Undecodable as error:
                 self._park(message, str(error), call)
+                return
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is the message's and not the connection's
+                self._park(message, f'the message cannot be read ({type(error).__name__})', call)
                 return
             _present(message, delivery, keep_eta=self._holds(call))
             receive(message)
@@ -162,8 +168,11 @@ class Consumer(consumer.Consumer):
         redelivered = bool(message.delivery_info.get('redelivered'))
         return Delivery(read(raw, self._accept), raw, self._notes(message, raw), redelivered)
 
-    def _admit(self, call: Call) -> None:
+    def _admit(self, delivery: Delivery) -> None:
         """Refuse, with the reason for parking, what no task of this worker is to run."""
+        call = delivery.call
+        if delivery.raw.unreadable:
+            raise Undecodable(f'not all of it can be read: {", ".join(sorted(delivery.raw.unreadable))}')
         if call.task not in self.strategies:
             raise Undecodable(f'there is no task {call.task[:200]!r} in this version of the worker')
         if call.id in state.revoked:
@@ -194,7 +203,9 @@ class Consumer(consumer.Consumer):
     def _park_now(self, message: Any, reason: str, call: Call | None) -> None:
         raw = Raw.of(message)
         notes = self._notes(message, raw).having({'at': time.time(), 'reason': reason})
-        task, id_, key = (call.task[:255], call.id, key_of(self.app, call)) if call else ('', str(uuid.uuid4()), '')
+        task, id_, key = '', str(uuid.uuid4()), ''
+        if call:
+            task, id_, key = shortened(call.task, 255), call.id, key_of(self.app, call)
         told = Told(
             outcome='parked', task=task, id=id_, key=key, site=site_of(self.app, call) if call else '', attempt=0,
             seconds=0.0, reason=reason, queue=notes.queue, root_id=call.root_id or id_ if call else '',

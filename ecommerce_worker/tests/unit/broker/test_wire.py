@@ -20,8 +20,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from kombu import Message
 
+from ecommerce_worker.bounds import LARGEST_BODY
 from ecommerce_worker.broker.notes import NOTES, Notes
-from ecommerce_worker.broker.wire import LARGEST_BODY, Call, Raw, decode, read
+from ecommerce_worker.broker.wire import Call, Raw, decode, read
 from ecommerce_worker.errors import Undecodable
 from ecommerce_worker.tests.support.messages import MESSAGES
 
@@ -154,7 +155,7 @@ def test_only_json_and_pickle_are_accepted(content_type):
                                   b'\x00'],
                          ids=['nothing', 'open', 'cut', 'bytes', 'latin', 'deep', 'long number', 'zero'])
 def test_a_body_that_is_no_json_cannot_be_read(body):
-    with pytest.raises(Undecodable, match='no application/json'):
+    with pytest.raises(Undecodable, match=r'no application/json|too many parts'):
         decode(Raw(body, JSON, 'utf-8'))
 
 
@@ -163,7 +164,7 @@ def test_a_body_that_is_no_json_cannot_be_read(body):
     b'\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\x7f.', b'V\\ud800x\n', b'(' * 100_000,
 ], ids=lambda body: body[:20].hex() or 'nothing')
 def test_a_body_that_is_no_pickle_cannot_be_read(body):
-    with pytest.raises(Undecodable, match='no application/x-python-serialize'):
+    with pytest.raises(Undecodable, match=r'no application/x-python-serialize|too many parts'):
         decode(pickled(body))
 
 
@@ -185,7 +186,7 @@ def test_a_body_in_another_shape_cannot_be_read(body):
 
 @pytest.mark.parametrize('kwargs', [{1: 2}, {None: 1}, {('a',): 1}, {b'a': 1}], ids=str)
 def test_keyword_arguments_without_names_cannot_be_read(kwargs):
-    with pytest.raises(Undecodable, match='keyword arguments'):
+    with pytest.raises(Undecodable, match=r'keyword arguments|keys are neither'):
         read(pickled(pickle.dumps(([], kwargs, {}))))
 
 
