@@ -32,7 +32,7 @@ def long_description() -> str:
 
 # Beyond what a shop needs to publish: what each kind of process imports. The pins are in requirements/production.txt.
 LEDGER = ['Django>=5.2,<6']
-CONSOLE = [*LEDGER, 'django-axes>=8,<9', 'gunicorn>=27,<28', 'whitenoise>=6.7,<7']
+CONSOLE = [*LEDGER, 'django-axes>=8,<9', 'waitress>=3.0.2,<4', 'whitenoise>=6.7,<7']
 EXTRAS = {
     # The waiting room of RabbitMQ is made by what came with these.
     'worker': ['celery>=5.7', 'kombu>=5.7'],

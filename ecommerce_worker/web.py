@@ -144,8 +144,8 @@ class Server(TcpWSGIServer):
             self.task_dispatcher.shutdown(timeout=GRACE)
 
 
-def listener_at(address: str) -> socket.socket:
-    """A socket that listens at ``host:port``; raises :class:`AddressUnusable`."""
+def listener_at(address: str, who: str, setting: str) -> socket.socket:
+    """A socket that listens at ``host:port``; raises :class:`AddressUnusable`, which names who and the setting."""
     host, _, port = address.rpartition(':')
     host = host.strip('[]')
     try:
@@ -153,8 +153,7 @@ def listener_at(address: str) -> socket.socket:
                                     family=socket.AF_INET6 if ':' in host else socket.AF_INET)
     except (OSError, ValueError) as error:
         why = str(getattr(error, 'strerror', None) or error).partition(' (')[0]
-        raise AddressUnusable(f'the console cannot listen on {address} ({why}); CONSOLE_ADDRESS names another'
-                              ) from None
+        raise AddressUnusable(f'{who} cannot listen on {address} ({why}); {setting} names another') from None
 
 
 def serve(application: Application, listener: socket.socket, *, threads: int, https: bool, proxy: str = '',

@@ -163,6 +163,10 @@ class Channel(pyamqp.Channel):
 
     Message = Message
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.auto_decode = False  # a body is bytes until somebody reads it
+
 
 class Connection(pyamqp.Connection):
     """A connection whose frames are read ahead."""

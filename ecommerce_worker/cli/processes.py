@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import signal
 import socket
 import sys
 from itertools import zip_longest
@@ -50,8 +49,6 @@ def worker(debug: bool, wait: float, celery_options: tuple[str, ...]) -> None:
     if any(option in celery_options for option in command_line.DETACHED):
         fail('-D: leave the background to systemd, supervisor or a container; `celery -A ecommerce_worker worker -D '
              '--logfile FILE` goes there by itself', 2)
-    # Until Celery has its own: the first process of a container is deaf to signals that it has no handler for.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     conf = runtime.current().settings
     runtime.current().check()
     app = application()

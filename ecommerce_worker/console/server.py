@@ -11,6 +11,7 @@ from typing import Final
 from ecommerce_worker import runtime, web
 from ecommerce_worker.console.address import url_of
 from ecommerce_worker.console.setup import open_console
+from ecommerce_worker.errors import Misconfigured
 from ecommerce_worker.process import output
 
 #: As many pages as are made at once, unless the command line says otherwise.
@@ -35,8 +36,9 @@ def run(say: Callable[[str], None] = print, options: Sequence[str] = (), *, debu
     application = get_wsgi_application()
     if said.access_logfile:
         application = web.logged(application, _access_log(said.access_logfile))
-    web.serve(application, web.listener_at(settings.CONSOLE_ADDRESS), threads=said.threads,
-              https=url_of(settings).startswith('https:'), proxy=settings.CONSOLE_PROXY, begun=lambda: _greet(say))
+    listener = web.listener_at(settings.CONSOLE_ADDRESS, 'the console', 'CONSOLE_ADDRESS')
+    web.serve(application, listener, threads=said.threads, https=url_of(settings).startswith('https:'),
+              proxy=settings.CONSOLE_PROXY, begun=lambda: _greet(say))
 
 
 def _options(given: Sequence[str]) -> argparse.Namespace:
@@ -49,8 +51,10 @@ def _options(given: Sequence[str]) -> argparse.Namespace:
 def _access_log(name: str) -> logging.Logger:
     """Where a line for each request goes: a file, or standard output for ``-``."""
     log = logging.getLogger('ecommerce_worker.console.access')
-    handler = logging.StreamHandler(sys.stdout) if name == '-' else logging.FileHandler(
-        name, encoding='utf-8')
+    try:
+        handler = logging.StreamHandler(sys.stdout) if name == '-' else logging.FileHandler(name, encoding='utf-8')
+    except OSError as error:
+        raise Misconfigured([f'--access-logfile {name} cannot be written: {error.strerror}']) from None
     handler.setFormatter(logging.Formatter('%(asctime)s %(message)s'))
     log.handlers, log.propagate = [handler], False
     log.setLevel(logging.INFO)

@@ -80,6 +80,7 @@ class Guard:
         self._seconds = 0.0
         self._leave: Callable[[str], None] = leave
         self._pipe: socket.socket | None = None
+        self._told: list[socket.socket] = []
 
     def begin(self, seconds: float, leave: Callable[[str], None]) -> None:
         """Call ``leave(when)`` so many seconds after the first signal to end; the last call of this counts.
@@ -95,6 +96,14 @@ class Guard:
             os.register_at_fork(after_in_child=self.forget)
             threading.Thread(target=self._run, args=(self._pipe,), name='ending', daemon=True).start()
 
+    def hear(self) -> socket.socket:
+        """A socket that can be read from after each signal, for an event loop that waits for sockets."""
+        heard, told = socket.socketpair()
+        for end in (heard, told):
+            end.setblocking(False)
+        self._told.append(told)
+        return heard
+
     def forget(self) -> None:
         """In a process that was forked: its parent sees to its end, and its signals are none of the parent's."""
         if self._pipe is not None:
@@ -102,10 +111,19 @@ class Guard:
             signal.set_wakeup_fd(-1)
 
     def _run(self, pipe: socket.socket) -> None:
-        while not set(pipe.recv(64)) & set(ENDS):
+        while not set(self._next(pipe)) & set(ENDS):
             pass
         time.sleep(self._seconds)
         self._leave(f'after {self._seconds:g} s')
+
+
+    def _next(self, pipe: socket.socket) -> bytes:
+        """The numbers of the next signals; who hears of signals has heard of them."""
+        numbers = pipe.recv(64)
+        for told in self._told:
+            with contextlib.suppress(OSError):
+                told.send(numbers)
+        return numbers
 
 
 def countdown(seconds: float) -> None:
@@ -121,6 +139,11 @@ _guard: Final = Guard()
 def within(seconds: float, leave: Callable[[str], None] = leave) -> None:
     """From now on the process ends that long after it is told to, whatever hangs; see :meth:`Guard.begin`."""
     _guard.begin(seconds, leave)
+
+
+def hear() -> socket.socket:
+    """A socket that can be read from after each signal, once :func:`within` was called."""
+    return _guard.hear()
 
 
 def at_once() -> None:

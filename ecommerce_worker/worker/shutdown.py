@@ -60,10 +60,7 @@ class Ending:
         if not hub:
             return  # a pool without an event loop
         if self._signalled is None:
-            self._signalled, wakes = socket.socketpair()
-            for end in (self._signalled, wakes):
-                end.setblocking(False)
-            signal.set_wakeup_fd(wakes.detach(), warn_on_full_buffer=False)
+            self._signalled = ending.hear()
         hub.add_reader(self._signalled, self._signalled.recv, 4096)
 
     def _end(self, celerys: Callable[..., Any], number: int, frame: Any) -> None:

@@ -169,7 +169,7 @@ def test_status_is_well_when_a_worker_consumes(broker, start_worker, command):
     start_worker().ready()
     status = command('status', '--timeout', '3')
     assert status.returncode == 0, status.stdout
-    assert re.search(r'workers +ecommerce-\d+@', status.stdout)
+    assert re.search(r'workers +ecommerce-\d+-\w+@', status.stdout)
 
 
 def test_status_calls_out_a_queue_that_nobody_consumes(broker, start_worker, publish, command):

@@ -245,7 +245,9 @@ def test_with_the_policies_an_order_that_comes_back_for_ever_is_parked(broker, q
     with broker.connection() as connection:
         topology.declare(connection, [topology.task_queue(QUEUE, 'quorum')], 'quorum')
         channel = connection.channel()
-        channel.basic_publish(channel.prepare_message('x', properties={'delivery_mode': 2}), '', QUEUE)
+        message = channel.prepare_message(b'x', content_type='text/plain', content_encoding='binary',
+                                          properties={'delivery_mode': 2})
+        channel.basic_publish(message, '', QUEUE)
 
         def came_back():
             message = channel.basic_get(QUEUE)

@@ -73,7 +73,7 @@ STORIES = {
     '502 then fine': Story((Answer(status=502),), puts=2),
     '503 with a wait': Story((busy('1', 503),), puts=2),
     '504 then fine': Story((Answer(status=504),), puts=2),
-    'redirected': Story(always(302, Location='https://login.example.com/'), 'the shop redirects to login.example.com',
+    'redirected': Story(always(302, Location='https://login.example.com/'), 'the shop redirects to https://login.example.com',
                         puts=3),
     'refused': Story(end='the shop refused the connection', puts=0, site='refused'),
     'no such host': Story(end='the shop: its host name could not be resolved', puts=0, site='dns'),

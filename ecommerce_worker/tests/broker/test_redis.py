@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
+from ecommerce_worker.broker.notes import NOTES
 from ecommerce_worker.testing.rabbitmq import free_port
 from ecommerce_worker.testing.shop import Answer, ShopProcess
 from ecommerce_worker.tests.support.harness import (
+    FULFILL,
     QUEUE,
     Broker,
     Worker,
@@ -119,6 +121,20 @@ def test_the_worker_says_at_start_what_redis_cannot_promise(start_worker):
     log = ready(start_worker()).log
     assert 'Redis' in log
     assert 'visibility_timeout' in log
+
+
+def test_a_message_that_names_a_queue_of_its_own_comes_back_to_ours(shop, start_worker, broker):
+    shop.add_order('EDX-1', Answer(503))
+    broker.publish_raw(b'[["EDX-1"], {}, {}]', content_type='application/json', content_encoding='utf-8',
+                       headers={'task': FULFILL, 'id': 'id-1', NOTES: {'queue': 'evil.queue'}})
+    ready(start_worker())
+    eventually(lambda: fulfilled(shop, 'EDX-1'))
+    assert not broker.depth('evil.queue')
+
+
+def test_nothing_parked_is_listed_as_nothing(command):
+    ended = command('parked', 'list')
+    assert (ended.returncode, ended.stdout) == (0, '0 parked messages\n'), ended.stderr
 
 
 def test_an_order_that_cannot_be_fulfilled_is_parked_and_sent_again(shop, start_worker, publish, command, broker):

@@ -166,7 +166,8 @@ def test_without_flower_it_is_said_how_to_install_it(environment):
     done = subprocess.run([sys.executable, '-m', 'ecommerce_worker', 'flower'], env=environment, capture_output=True,
                           text=True, check=False)
     assert (done.returncode, done.stdout) == (1, '')
-    assert done.stderr == "ecommerce-worker: Flower is not installed here; pip install 'flower>=2.2' installs it\n"
+    assert done.stderr == ("ecommerce-worker: this needs flower, which is not installed here: "
+                           "pip install 'edx-ecommerce-worker[flower]'\n")
 
 
 def test_what_cannot_run_is_tried_less_and_less_often():

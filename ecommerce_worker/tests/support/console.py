@@ -63,7 +63,7 @@ class Served:
 
 @contextmanager
 def served(directory: Path, environment: Mapping[str, str], *options: str) -> Iterator[Served]:
-    """Make the ledger, and serve it at ``ECOMMERCE_WORKER_CONSOLE_ADDRESS`` until this ends; options go to gunicorn."""
+    """Make the ledger and serve it at ``ECOMMERCE_WORKER_CONSOLE_ADDRESS``; the options are those of `console`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith('ECOMMERCE_WORKER')}
     environ = {**kept, 'WORKER_CONFIGURATION_MODULE': 'ecommerce_worker.configuration.local', **environment}
     subprocess.run([sys.executable, '-m', 'ecommerce_worker', 'migrate'], env=environ, check=True, capture_output=True)

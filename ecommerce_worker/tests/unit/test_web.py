@@ -30,7 +30,7 @@ def application(environ, start_response):
     said = ' '.join((environ['REMOTE_ADDR'], environ['wsgi.url_scheme'], str(len(body)))).encode()
     start_response('200 OK', [('Content-Type', 'text/plain')])
     return [b'x' * 20_000_000 if path == '/large' else said]
-listener = web.listener_at('127.0.0.1:0')
+listener = web.listener_at('127.0.0.1:0', 'it', 'IT')
 web.serve(application, listener, threads=2, OPTIONS,
           begun=lambda: print(listener.getsockname()[1], flush=True))
 """
@@ -178,7 +178,7 @@ def test_only_a_proxy_that_is_named_says_where_a_client_comes_from(server, optio
 
 def test_an_address_that_is_taken_is_said_to_be():
     with socket.create_server(('127.0.0.1', 0)) as taken, pytest.raises(web.AddressUnusable, match='already in use'):
-        web.listener_at(f'127.0.0.1:{taken.getsockname()[1]}')
+        web.listener_at(f'127.0.0.1:{taken.getsockname()[1]}', 'the console', 'CONSOLE_ADDRESS')
 
 
 # -- the console ------------------------------------------------------------------------------------------------------

@@ -162,7 +162,7 @@ runpy.run_module('ecommerce_worker', run_name='__main__')
 
 
 @pytest.mark.parametrize('missing, arguments, extra', [
-    ('axes,gunicorn', ['console'], 'console'), ('whitenoise', ['console-user', 'ann'], 'console'),
+    ('axes,waitress', ['console'], 'console'), ('whitenoise', ['console-user', 'ann'], 'console'),
     ('circus', ['up'], 'up'), ('flower', ['flower'], 'flower'), ('django', ['migrate'], 'ledger'),
     ('django', ['recorder'], 'ledger'), ('django', ['orders', 'list'], 'ledger'),
     ('django', ['orders', 'show', 'EDX-1'], 'ledger'),

@@ -138,11 +138,12 @@ def test_that_we_have_no_files_is_said_as_such_and_held_against_no_host(port):
     files = [os.open(os.devnull, os.O_RDONLY)]
     resource.setrlimit(resource.RLIMIT_NOFILE, (files[0] + 20, before[1]))
     try:
-        with contextlib.suppress(OSError):
-            while True:
-                files.append(os.open(os.devnull, os.O_RDONLY))
         # As many as make a host count as down, and one more.
         for _ in range(PATIENCE + 1):
+            # Again each time: others of this process may have closed theirs.
+            with contextlib.suppress(OSError):
+                while True:
+                    files.append(os.open(os.devnull, os.O_RDONLY))
             with pytest.raises(LocalFailure, match='could not be asked: this process may open no more files') as raised:
                 api.request('GET', 'orders/')
             assert raised.value.retry_after

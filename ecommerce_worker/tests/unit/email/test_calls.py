@@ -650,12 +650,12 @@ def test_a_link_that_nobody_should_follow_is_parked(url, reason):
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
 
-@pytest.mark.parametrize('url', ['http://files.shop.lan/a', 'http://FILES.shop.lan./a', 'http://10.0.0.7/a'])
+@pytest.mark.parametrize('url', ['http://files.shop.internal/a', 'http://FILES.shop.internal./a', 'http://10.0.0.7/a'])
 def test_a_link_to_a_host_that_the_operator_names_is_fine(url):
     email = update(attachments=(Attachment('a', url),))
-    assert checked(email, ('files.shop.lan', '10.0.0.7'))[0] == email
+    assert checked(email, ('files.shop.internal', '10.0.0.7'))[0] == email
     with pytest.raises(WrongArguments):
-        checked(email, ('elsewhere.lan',))
+        checked(email, ('elsewhere.internal',))
 
 
 @given(st.text() | st.text().map('http://'.__add__) | st.text('0123456789abcdefx.:[]@/%-').map('https://'.__add__))

@@ -218,11 +218,12 @@ def test_sigterm_is_caught_from_the_beginning():
         assert process.wait(30) == 0
 
 
+# Each has a handler before it says that it is ready: that of the beginning would end it on its way to the hang.
 HANGS = {
-    'a lock': 'threading.Lock().acquire(); lock = threading.Lock(); lock.acquire(); os.write(READY, b"."); '
-              'signal.signal(signal.SIGTERM, lambda *_: lock.acquire()); lock.acquire()',
+    'a lock': 'lock = threading.Lock(); lock.acquire(); signal.signal(signal.SIGTERM, lambda *_: lock.acquire()); '
+              'os.write(READY, b"."); lock.acquire()',
     'C': 'import ctypes; c = ctypes.CDLL(None); mutex = ctypes.create_string_buffer(64); c.pthread_mutex_lock(mutex); '
-         'os.write(READY, b"."); c.pthread_mutex_lock(mutex)',
+         'signal.signal(signal.SIGTERM, lambda *_: None); os.write(READY, b"."); c.pthread_mutex_lock(mutex)',
     'another thread': 'threading.Thread(target=threading.Event().wait).start(); os.write(READY, b"."); time.sleep(60)',
     'what it does at the end': 'import atexit; atexit.register(time.sleep, 600); os.write(READY, b"."); '
                                'time.sleep(600)',

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 import requests
@@ -22,6 +23,7 @@ from ecommerce_worker.testing.shop import (
     ShopProcess,
     read_calls,
 )
+from ecommerce_worker.tests.support.harness import eventually
 
 
 class Client:
@@ -422,18 +424,16 @@ def test_a_stopped_shop_refuses_and_knows_its_orders_when_it_is_back(shop, clien
     assert client.fulfil().status_code == 200
 
 
-def test_stopping_cuts_a_call_that_hangs_and_leaves_no_thread(shop, client):
-    shop.add_order('EDX-1', Answer.hanging())
-    with ThreadPoolExecutor(1) as threads:
+def test_stopping_cuts_a_call_that_hangs_and_leaves_no_thread():
+    before = set(threading.enumerate())
+    with Shop() as shop, closing(Client(shop).sign_in()) as client, ThreadPoolExecutor(1) as threads:
+        shop.add_order('EDX-1', Answer.hanging())
         hanging = threads.submit(client.fulfil, timeout=30)
-        time.sleep(0.1)
+        eventually(lambda: any(call.is_put for call in shop.calls))
         shop.stop()
         with pytest.raises(requests.ConnectionError):
-            hanging.result(timeout=5)
-    deadline = time.monotonic() + 5
-    while any(thread.name == 'shop' or 'process_request' in thread.name for thread in threading.enumerate()):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+            hanging.result(timeout=30)
+    eventually(lambda: not set(threading.enumerate()) - before)
 
 
 def test_nonsense_is_hung_up_on(shop):
