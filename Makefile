@@ -28,7 +28,7 @@ PYTHON ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help requirements production-requirements upgrade worker console recorder beat check status up flower demo rabbitmq rabbitmq-stop \
-	test test-unit test-broker test-system test-browser coverage quality validate benchmark chaos clean programs
+	test test-unit test-broker test-system test-browser coverage quality docs validate benchmark chaos clean programs
 
 help: ## List the targets
 	@echo 'Usage: make <target> [ARGS="..."] [PYTHON=python3.12]'
@@ -114,6 +114,10 @@ quality: $(VENV)/.installed-quality ## Lint, check types, check the documents
 		echo "rst $$document"; \
 		$(BIN)/python -m docutils --report=info --exit-status=info "$$document" /dev/null || exit 1; \
 	done
+	@$(MAKE) --no-print-directory docs
+
+docs: $(VENV)/.installed-quality ## Build the pages into build/docs, and look at the links between them
+	$(BIN)/sphinx-build -q -E -W --keep-going -n -c docs . build/docs
 
 validate: ## All of it: test, test-system and quality
 	@$(MAKE) --no-print-directory test
