@@ -28,8 +28,8 @@ PYTHON ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help requirements production-requirements upgrade worker console recorder beat check status up flower demo rabbitmq rabbitmq-stop \
-	test test-unit test-broker test-rabbitmq test-system test-browser coverage quality validate benchmark chaos fuzz clean \
-	programs
+	test test-unit test-broker test-rabbitmq test-system test-browser coverage quality docs validate benchmark chaos fuzz \
+	clean programs
 
 help: ## List the targets
 	@echo 'Usage: make <target> [ARGS="..."] [PYTHON=python3.12]'
@@ -122,6 +122,10 @@ quality: $(VENV)/.installed-quality ## Lint, check types, check the documents
 		echo "rst $$document"; \
 		$(BIN)/python -m docutils --report=info --exit-status=info "$$document" /dev/null || exit 1; \
 	done
+	@$(MAKE) --no-print-directory docs
+
+docs: $(VENV)/.installed-quality ## Build the pages into build/docs, and look at the links between them
+	$(BIN)/sphinx-build -q -E -W --keep-going -n -c docs . build/docs
 
 validate: ## All of it: test, test-system and quality
 	@$(MAKE) --no-print-directory test
