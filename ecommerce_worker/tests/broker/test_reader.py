@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from functools import cache
 from typing import Any
 
 import amqp
@@ -35,29 +36,34 @@ from ecommerce_worker.tests.support.harness import FULFILL, QUEUE, eventually
 ORDER = json.dumps([['EDX-1'], {}, {}]).encode()
 TASK = headers_of_call()
 
-#: What is published among the orders, and the reason for which it is parked.
-HOSTILE = {
-    'a correlation id that is not UTF-8': (Forged(ORDER, properties(JSON.encode(), TASK, correlation_id=b'\xff\xfe')),
-                                           'not all of it can be read: correlation_id'),
-    'an array nested 3000 deep': (Forged(ORDER, properties(JSON.encode(), TASK + short(b'x') + nested(3000))),
-                                  'not all of it can be read: headers'),
-    'a pickle with a deep key': (Forged(fuzz.hostile_pickles()[0], properties(PICKLE.encode(), TASK)), 'nested deeper'),
-    'a pickle that shares': (Forged(fuzz.hostile_pickles()[1], properties(PICKLE.encode(), TASK)), 'too many parts'),
-    'a pickle of 100 MB': (Forged(fuzz.hostile_pickles()[3], properties(PICKLE.encode(), TASK)), 'other arguments'),
-    'a bomb': (Forged(bz2.compress(bytes(500_000_000)), properties(
-        JSON.encode(), headers_of_call(compression='application/x-bz2'))), 'decompress'),
-    'headers that fill a frame': (fuzz.full_headers(random.Random(1)), 'no application/json'),
-    'eight megabytes of objects': (Forged(b'[' + b'{},' * 2_700_000 + b'1]', properties(JSON.encode(), TASK)),
-                                   'the body has'),
-    'a hundred thousand objects': (Forged(b'[' + b'{},' * 100_000 + b'1]', properties(JSON.encode(), TASK)),
-                                   'too many parts'),
-    'a name that is not UTF-8': (Forged(b'[', properties(JSON.encode(), TASK + short(b'\xff\xfe') + b't\1')),
-                                 'no application/json'),
-    'a time beyond the calendar': (Forged(b'[', properties(JSON.encode(), TASK + short(b'x') + b'T' + b'\xff' * 8)),
-                                   'no application/json'),
-    'a table in a table': (Forged(b'[', properties(JSON.encode(), TASK + short(b'x') + b'F' + long(
-        short(b'\xff') + b'F' + long(b'')))), 'no application/json'),
-}
+
+@cache
+def hostile():
+    """What is published among the orders, and the reason for which it is parked."""
+    deep_key, shared, _, large = fuzz.hostile_pickles()[:4]
+    return {
+        'a correlation id that is not UTF-8': (
+            Forged(ORDER, properties(JSON.encode(), TASK, correlation_id=b'\xff\xfe')),
+            'not all of it can be read: correlation_id'),
+        'an array nested 3000 deep': (Forged(ORDER, properties(JSON.encode(), TASK + short(b'x') + nested(3000))),
+                                      'not all of it can be read: headers'),
+        'a pickle with a deep key': (Forged(deep_key, properties(PICKLE.encode(), TASK)), 'nested deeper'),
+        'a pickle that shares': (Forged(shared, properties(PICKLE.encode(), TASK)), 'too many parts'),
+        'a pickle of 100 MB': (Forged(large, properties(PICKLE.encode(), TASK)), 'other arguments'),
+        'a bomb': (Forged(bz2.compress(bytes(50_000_000)), properties(
+            JSON.encode(), headers_of_call(compression='application/x-bz2'))), 'decompress'),
+        'headers that fill a frame': (fuzz.full_headers(random.Random(1)), 'no application/json'),
+        'eight megabytes of objects': (Forged(b'[' + b'{},' * 2_700_000 + b'1]', properties(JSON.encode(), TASK)),
+                                       'the body has'),
+        'a hundred thousand objects': (Forged(b'[' + b'{},' * 100_000 + b'1]', properties(JSON.encode(), TASK)),
+                                       'too many parts'),
+        'a name that is not UTF-8': (Forged(b'[', properties(JSON.encode(), TASK + short(b'\xff\xfe') + b't\1')),
+                                     'no application/json'),
+        'a time beyond the calendar': (Forged(b'[', properties(JSON.encode(), TASK + short(b'x') + b'T' + b'\xff' * 8)),
+                                       'no application/json'),
+        'a table in a table': (Forged(b'[', properties(JSON.encode(), TASK + short(b'x') + b'F' + long(
+            short(b'\xff') + b'F' + long(b'')))), 'no application/json'),
+    }
 
 
 @pytest.fixture
@@ -77,15 +83,15 @@ def forge(broker):
 def test_what_nobody_should_send_is_parked_and_orders_behind_it_are_fulfilled(broker, shop, publish, forge,
                                                                               start_worker):
     worker = start_worker('--concurrency', '2').ready()
-    for number, (forged, _) in enumerate(HOSTILE.values()):
+    for number, (forged, _) in enumerate(hostile().values()):
         forge(forged)
         shop.tell('add', [{'number': f'EDX-{number}'}])
         publish(f'EDX-{number}')
-    eventually(lambda: len(broker.parked()) == len(HOSTILE))
-    for number in range(len(HOSTILE)):
+    eventually(lambda: len(broker.parked()) == len(hostile()))
+    for number in range(len(hostile())):
         eventually(lambda: worker.settled(f'EDX-{number}') == 'done')  # noqa: B023 - asked at once
     reasons = [message.headers[NOTES]['reason'] for message in broker.parked()]
-    for name, (_, expected) in HOSTILE.items():
+    for name, (_, expected) in hostile().items():
         assert any(expected in reason for reason in reasons), name
     assert worker.process.poll() is None
     assert worker.stop() == 0
@@ -135,7 +141,7 @@ def test_a_command_that_is_named_in_remote_control_is_obeyed(broker, start_worke
 def test_commands_survive_what_lies_in_the_queues(broker, forge, command):
     with broker.connection() as connection:
         topology.declare_parked(connection)
-    for forged, _ in HOSTILE.values():
+    for forged, _ in hostile().values():
         forge(forged)
         forge(Forged(forged.body, forged.properties, '', topology.PARKED))
     for words in (('parked', 'list'), ('queues', 'purge', '--yes', QUEUE), ('parked', 'discard', '--all', '--yes'),
@@ -174,7 +180,7 @@ def test_the_recorder_takes_what_lies_among_parked_messages_and_facts(broker, fo
         topology.declare_parked(connection)
         topology.declare_facts(connection)
         connection.default_channel.queue_purge(topology.LEDGER)
-    for forged, _ in HOSTILE.values():
+    for forged, _ in hostile().values():
         forge(Forged(forged.body, forged.properties, '', topology.PARKED))
         forge(Forged(forged.body, forged.properties, topology.FACTS, b'\xff\xfe'))
     recorder = subprocess.Popen([*run, 'recorder'], env=environment, stderr=subprocess.PIPE)
@@ -186,8 +192,8 @@ def test_the_recorder_takes_what_lies_among_parked_messages_and_facts(broker, fo
 
     try:
         # Two orders are the same body, which is set aside once.
-        bodies = len({forged.body for forged, _ in HOSTILE.values()})
-        eventually(lambda: recorder.poll() is not None or kept() == [len(HOSTILE), bodies], seconds=60)
+        bodies = len({forged.body for forged, _ in hostile().values()})
+        eventually(lambda: recorder.poll() is not None or kept() == [len(hostile()), bodies], seconds=60)
         assert recorder.poll() is None
     finally:
         recorder.terminate()

@@ -3,6 +3,7 @@
 import ast
 from collections.abc import Iterator
 from fnmatch import fnmatch
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -88,8 +89,11 @@ def name_of(path: Path) -> str:
     return '.'.join(path.relative_to(ROOT).with_suffix('').parts).removesuffix('__init__').removesuffix('.')
 
 
-TREES = {name_of(path): ast.parse(path.read_bytes()) for path in sorted(ROOT.rglob('*.py'))
-         if path.relative_to(ROOT).parts[0] != 'tests'}
+@cache
+def trees() -> dict[str, ast.Module]:
+    """The modules by their names; read when the first test asks."""
+    return {name_of(path): ast.parse(path.read_bytes()) for path in sorted(ROOT.rglob('*.py'))
+             if path.relative_to(ROOT).parts[0] != 'tests'}
 
 PACKAGES = {name_of(path) for path in ROOT.rglob('__init__.py') if path.relative_to(ROOT).parts[0] != 'tests'}
 
@@ -124,13 +128,13 @@ def imported(module: str, tree: ast.AST) -> Iterator[str]:
                 continue
             # `from ecommerce_worker.errors import Skip` names a class: the module is what there is a file of.
             ours = name.removeprefix('ecommerce_worker').removeprefix('.')
-            while ours not in TREES and ours:
+            while ours not in trees() and ours:
                 ours = ours.rpartition('.')[0]
             yield '.' + ours
 
 
 def ours(module: str) -> set[str]:
-    found = {name[1:] for name in imported(module, TREES[module]) if name.startswith('.')}
+    found = {name[1:] for name in imported(module, trees()[module]) if name.startswith('.')}
     return found - HOLDERS - {module}
 
 
@@ -140,22 +144,25 @@ def points_back(module: str, other: str) -> bool:
     return mine < yours or (mine == yours and folder != others and not {folder, others} <= TOGETHER)
 
 
-ARROWS = sorted((module, other) for module in TREES if module not in HOLDERS for other in ours(module))
+@cache
+def arrows() -> list[tuple[str, str]]:
+    """Who imports whom."""
+    return sorted((module, other) for module in trees() if module not in HOLDERS for other in ours(module))
 
 
 def test_a_module_imports_only_from_its_own_folder_and_rows_above_it():
-    assert not [f'{module} imports {other}' for module, other in ARROWS if points_back(module, other)]
+    assert not [f'{module} imports {other}' for module, other in arrows() if points_back(module, other)]
 
 
 def test_no_module_imports_itself_by_way_of_others():
     try:
-        TopologicalSorter({module: ours(module) for module in TREES}).prepare()
+        TopologicalSorter({module: ours(module) for module in trees()}).prepare()
     except CycleError as error:
         pytest.fail(' imports '.join(error.args[1]))
 
 
 def test_a_package_that_only_holds_others_imports_nothing():
-    assert not [f'{holder} imports {name}' for holder in sorted(HOLDERS) for name in imported(holder, TREES[holder])
+    assert not [f'{holder} imports {name}' for holder in sorted(HOLDERS) for name in imported(holder, trees()[holder])
                 # `celery -A ecommerce_worker` finds the application in the package, which makes it when asked for it.
                 if (holder, name) != ('', '.celery_app')]
 
@@ -163,22 +170,22 @@ def test_a_package_that_only_holds_others_imports_nothing():
 def test_every_row_names_what_there_is():
     named = [name for names in (*ROWS, *FIXED, *FIXED.values(), EXPORTING, ENVIRONMENT, *ENTRIES, *ENTRIES.values(),
                                 *ONLY_HERE.values()) for name in names.split()]
-    assert not [name for name in named if not any(within(module, name) for module in TREES)]
+    assert not [name for name in named if not any(within(module, name) for module in trees())]
 
 
 def test_nothing_but_the_worker_and_what_starts_it_imports_the_worker():
-    assert not [f'{module} imports {other}' for module, other in ARROWS
+    assert not [f'{module} imports {other}' for module, other in arrows()
                 if within(other, 'worker') and not within(module, 'worker celery_app cli.processes')]
 
 
 def test_an_entry_point_is_started_from_where_it_is_meant_to_be_only():
-    assert not [f'{module} imports {other}' for module, other in ARROWS for entry, starters in ENTRIES.items()
+    assert not [f'{module} imports {other}' for module, other in arrows() for entry, starters in ENTRIES.items()
                 if within(other, entry) and not within(module, starters)]
 
 
 def test_a_library_is_used_where_it_is_meant_to_be_only():
     assert not [f'{module} imports {name}, which is for {here} only'
-                for module, tree in TREES.items() for name in imported(module, tree)
+                for module, tree in trees().items() for name in imported(module, tree)
                 if not within(module, here := ONLY_HERE.get(name.partition('.')[0], '*'))]
 
 
@@ -190,15 +197,15 @@ def reads_environment(node: ast.AST) -> bool:
 
 
 def test_the_environment_is_read_by_the_settings_only():
-    assert not [f'{module} reads {ast.unparse(node)}' for module, tree in TREES.items()
+    assert not [f'{module} reads {ast.unparse(node)}' for module, tree in trees().items()
                 if not within(module, ENVIRONMENT) for node in nodes(tree) if reads_environment(node)]
 
 
 def test_in_the_configuration_only_the_historic_function_reads_the_environment():
     functions = {node.name: sum(map(reads_environment, ast.walk(node)))
-                 for node in ast.walk(TREES['configuration']) if isinstance(node, ast.FunctionDef)}
+                 for node in ast.walk(trees()['configuration']) if isinstance(node, ast.FunctionDef)}
     assert functions == {'get_overrides_filename': 1}
-    assert sum(map(reads_environment, ast.walk(TREES['configuration']))) == 1
+    assert sum(map(reads_environment, ast.walk(trees()['configuration']))) == 1
 
 
 def test_what_is_forbidden_would_be_seen():
