@@ -282,11 +282,12 @@ def test_the_story_of_an_order_is_told_in_its_order_and_nothing_twice(ledger):
 
 
 def test_orders_are_listed_by_state_and_by_how_long_nothing_was_heard_of_them(ledger):
-    ledger('recording.record', [fact('retrying', NOW - 600, key='EDX-1'), fact('retrying', NOW - 60, key='EDX-2'),
-                              fact('done', NOW - 900, key='EDX-3')])
+    now = datetime.now(UTC).timestamp()  # NOW was minutes ago, in a long run
+    ledger('recording.record', [fact('retrying', now - 900, key='EDX-1'), fact('retrying', now, key='EDX-2'),
+                                fact('done', now - 1200, key='EDX-3')])
     cases: list[tuple[list[str], dict[str, object]]] = [
         (['EDX-3', 'EDX-1', 'EDX-2'], {}), (['EDX-1', 'EDX-2'], {'state': 'waiting'}), ([], {'site': ''}),
-        (['EDX-1'], {'state': 'waiting', 'older_than': 300}), (['EDX-3'], {'older_than': 300, 'limit': 1}),
+        (['EDX-1'], {'state': 'waiting', 'older_than': 600}), (['EDX-3'], {'older_than': 600, 'limit': 1}),
         (['EDX-3'], {'task': 'fulfill_order', 'site': 'edx', 'limit': 1})]
     for keys, chosen in cases:
         assert [each['key'] for each in ledger('queries.orders', **chosen)] == keys
