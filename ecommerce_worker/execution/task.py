@@ -238,8 +238,8 @@ class Task(celery.Task):
     def lane_of(self, call: Call) -> str:
         """The lane of a run of this call; whatever the call holds, there is one."""
         try:
-            return str(type(self).lane(self._site_of(call)))
-        except Misconfigured:
+            return str(type(self).lane(runtime.site(self.site_of(call))))
+        except Exception:  # noqa: BLE001 - what is wrong with it its run will say; without a lane it would never run
             return str(self.name)
 
     def key_of(self, call: Call) -> str:

@@ -737,3 +737,16 @@ def test_a_lost_answer_leaves_a_task_unsure(channel):
     settled(body, delivery(act=lambda: seen.append(body.unsure), notes=Notes(queue=QUEUE, attempt=3)))
     settled(body, delivery(act=lambda: seen.append(body.unsure), notes=Notes(queue=QUEUE, redelivered=1)))
     assert seen == [True, False, True]
+
+
+def test_a_call_whose_lane_cannot_be_told_has_one_all_the_same(in_force):
+    in_force()
+
+    def broken(site):
+        raise AttributeError('lane')
+
+    @task(policy=lambda site: site.fulfillment_policy, lane=broken)
+    def strange(self):
+        """A task whose lane is a defect."""
+
+    assert strange.lane_of(Call(strange.name, 'id-1')) == strange.name
