@@ -73,7 +73,7 @@ def test_a_worker_whose_output_nobody_reads_fulfils_orders_and_ends(start, full_
     worker = start('worker', '--pool', pool, '--concurrency', '4', output=full_pipe, SHUTDOWN_SECONDS=8)
     eventually(lambda: all(shop.orders[number].status == 'Complete' for number in numbers))
     assert ends(worker) == 0
-    assert broker.depth(QUEUE) == 0
+    eventually(lambda: broker.depth(QUEUE) == 0)
 
 
 def answers(port):

@@ -87,7 +87,7 @@ def test_what_nobody_should_send_is_parked_and_orders_behind_it_are_fulfilled(br
         forge(forged)
         shop.tell('add', [{'number': f'EDX-{number}'}])
         publish(f'EDX-{number}')
-    eventually(lambda: len(broker.parked()) == len(hostile()))
+    eventually(lambda: broker.depth(topology.PARKED) == len(hostile()), seconds=60)
     for number in range(len(hostile())):
         eventually(lambda: worker.settled(f'EDX-{number}') == 'done')  # noqa: B023 - asked at once
     reasons = [message.headers[NOTES]['reason'] for message in broker.parked()]

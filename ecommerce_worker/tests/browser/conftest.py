@@ -60,7 +60,7 @@ class Browser:
     def says(self, *texts: str) -> None:
         """Return when all of it is on the page."""
         try:
-            eventually(lambda: all(text in self.text for text in texts), seconds=10)
+            eventually(lambda: all(text in self.text for text in texts))
         except AssertionError:
             raise AssertionError(f'{texts} not all in {self.text!r}') from None
 
