@@ -16,7 +16,7 @@ from urllib3.exceptions import HTTPError, NewConnectionError, ReadTimeoutError
 from ecommerce_worker import __version__
 from ecommerce_worker.clients.circuit import Hold
 from ecommerce_worker.clients.exchange import TooMuch, exchange, whole
-from ecommerce_worker.clients.kept import KEPT, has_files
+from ecommerce_worker.clients.kept import KEPT, lack_of_files
 from ecommerce_worker.clients.transport import NameNotResolved, Transport
 from ecommerce_worker.errors import (
     ApiError,
@@ -43,9 +43,6 @@ CLOCKS_AGREE = 10.0
 
 #: How a peer says that the time in a token does not fit its clock.
 _ABOUT_TIME = re.compile(r'not yet valid|\biat\b|\bnbf\b|immature|expired', re.IGNORECASE)
-#: What a process lacks that cannot open a file, whatever name resolution or TLS makes of it.
-NO_FILES = 'this process may open no more files (ulimit -n, LimitNOFILE)'
-
 #: Seconds after which a call is made again for which there was no file.
 LACK_SECONDS = 2.0
 
@@ -168,9 +165,9 @@ def _json(response: requests.Response) -> Any:
 
 def error_without_answer(error: requests.RequestException, peer: str = 'the service') -> Transient:
     """The error that a request without a (whole) answer stands for; its text names no URL, which may hold secrets."""
-    if (lack := lack_behind(error)) or not has_files():
+    if lack := lack_behind(error) or lack_of_files():
         KEPT.give_up()
-        return LocalFailure(f'{peer} could not be asked: {lack or NO_FILES}', retry_after=LACK_SECONDS)
+        return LocalFailure(f'{peer} could not be asked: {lack}', retry_after=LACK_SECONDS)
     causes = tuple(_causes(error))
 
     def is_due_to(*kinds: type[BaseException]) -> bool:

@@ -117,10 +117,10 @@ class Kept:
 KEPT: Final = Kept()
 
 
-def has_files() -> bool:
-    """Whether this process can open another file: name resolution and TLS do not say that it was that they lacked."""
+def lack_of_files() -> str:
+    """Why this process can open no other file, '' if it can: name resolution and TLS do not say what they lacked."""
     try:
         os.close(os.open(os.devnull, os.O_RDONLY))
     except OSError as error:
-        return not lack_behind(error)
-    return True
+        return lack_behind(error)
+    return ''

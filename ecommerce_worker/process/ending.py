@@ -116,7 +116,6 @@ class Guard:
         time.sleep(self._seconds)
         self._leave(f'after {self._seconds:g} s')
 
-
     def _next(self, pipe: socket.socket) -> bytes:
         """The numbers of the next signals; who hears of signals has heard of them."""
         numbers = pipe.recv(64)
