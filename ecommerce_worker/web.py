@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import resource
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterable
@@ -25,7 +26,6 @@ from waitress.parser import HTTPRequestParser  # type: ignore[import-untyped]
 from waitress.server import TcpWSGIServer  # type: ignore[import-untyped]
 
 from ecommerce_worker.errors import WorkerError
-from ecommerce_worker.process import ending
 
 #: Connections at once, at most; fewer where the process may not open twice as many files.
 CONNECTIONS: Final = 1000
@@ -94,9 +94,10 @@ class _Channel(HTTPChannel):
 
 
 class Server(TcpWSGIServer):
-    """The server; ``run`` serves until SIGTERM or SIGINT."""
+    """The server; ``run`` serves until ``end`` was called."""
 
     channel_class = _Channel
+    over = False
 
     def __init__(self, application: Application, listener: socket.socket, **options: Any) -> None:
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -136,12 +137,16 @@ class Server(TcpWSGIServer):
         for _, number in sorted(waiting, reverse=True)[:GIVE_WAY]:
             self.active_channels[number].handle_close()
 
+    def end(self, *_: Any) -> None:
+        """It is time to end; a signal handler."""
+        self.over = True
+        self.pull_trigger()
+
     def run(self) -> None:
         """Serve; what is under way at the end is finished, for a while."""
-        try:
-            self.asyncore.loop(timeout=1, map=self._map, use_poll=True)
-        except (SystemExit, KeyboardInterrupt):
-            self.task_dispatcher.shutdown(timeout=GRACE)
+        while not self.over:
+            self.asyncore.loop(timeout=1, map=self._map, use_poll=True, count=1)
+        self.task_dispatcher.shutdown(timeout=GRACE)
 
 
 def listener_at(address: str, who: str, setting: str) -> socket.socket:
@@ -167,8 +172,9 @@ def serve(application: Application, listener: socket.socket, *, threads: int, ht
     for name, level in (('waitress', logging.WARNING), ('waitress.queue', logging.ERROR)):
         logging.getLogger(name).setLevel(level)
     believed = {'trusted_proxy': proxy, 'trusted_proxy_headers': {'x-forwarded-for'}} if proxy else {}
-    ending.at_once()
     server = Server(application, listener, threads=threads, url_scheme='https' if https else 'http', **believed)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, server.end)
     begun()
     server.run()
 

@@ -59,8 +59,19 @@ class Browser:
 
     def says(self, *texts: str) -> None:
         """Return when all of it is on the page."""
+        self._wait_for(texts, lambda: None)
+
+    def will_say(self, path: str, *texts: str) -> None:
+        """Return when all of it is on a page that tells how things stand at the moment it is opened."""
+        self._wait_for(texts, lambda: self.open(path))
+
+    def _wait_for(self, texts: tuple[str, ...], look: Callable[[], None]) -> None:
+        def seen() -> bool:
+            look()
+            return all(text in self.text for text in texts)
+
         try:
-            eventually(lambda: all(text in self.text for text in texts))
+            eventually(seen)
         except AssertionError:
             raise AssertionError(f'{texts} not all in {self.text!r}') from None
 

@@ -224,8 +224,10 @@ HANGS = {
               'os.write(READY, b"."); lock.acquire()',
     'C': 'import ctypes; c = ctypes.CDLL(None); mutex = ctypes.create_string_buffer(64); c.pthread_mutex_lock(mutex); '
          'signal.signal(signal.SIGTERM, lambda *_: None); os.write(READY, b"."); c.pthread_mutex_lock(mutex)',
-    'another thread': 'threading.Thread(target=threading.Event().wait).start(); os.write(READY, b"."); time.sleep(60)',
-    'what it does at the end': 'import atexit; atexit.register(time.sleep, 600); os.write(READY, b"."); '
+    'another thread': 'threading.Thread(target=threading.Event().wait).start(); '
+                      'signal.signal(signal.SIGTERM, lambda *_: sys.exit()); os.write(READY, b"."); time.sleep(60)',
+    'what it does at the end': 'import atexit; atexit.register(time.sleep, 600); '
+                               'signal.signal(signal.SIGTERM, lambda *_: sys.exit()); os.write(READY, b"."); '
                                'time.sleep(600)',
     'a handler': 'signal.signal(signal.SIGTERM, lambda *_: time.sleep(600)); os.write(READY, b"."); time.sleep(600)',
 }
@@ -238,6 +240,21 @@ def test_a_process_ends_in_time_whatever_hangs(hang):
         out, _ = process.communicate(timeout=30)
     assert process.returncode == 0
     assert 'stopped after 0.3 s' in out
+
+
+def test_a_process_that_begins_ends_at_once_though_the_signal_strikes_in_a_destructor():
+    with program("""
+        class Last:
+            def __del__(self):
+                log.info('last words')
+                os.write(READY, b'.')
+                time.sleep(600)
+        Last()
+        time.sleep(600)
+    """) as process:
+        process.terminate()
+        out, _ = process.communicate(timeout=30)
+    assert (process.returncode, out) == (0, 'INFO last words\n')
 
 
 def test_a_process_ends_in_time_though_nobody_reads_what_it_says():
