@@ -21,6 +21,10 @@ class Notes:
     the deliveries that no run ended; ``since`` and ``at`` are epoch seconds; ``unsure`` tells that an earlier run may
     have had its effect though no answer came; ``resent`` that a person sent it again; ``due``, in epoch
     seconds, when it is to run, if that is later than the broker can wait at once.
+
+    ``tried`` is when its first try ended, ``deferred`` since when it has been put off without being tried (both epoch
+    seconds); ``ask`` tells to ask how things stand before anything is done; ``run`` names a run of it that was still
+    under way in the process that wrote this.
     """
 
     queue: str = ''
@@ -32,6 +36,10 @@ class Notes:
     resent: bool = False
     unsure: bool = False
     due: float | None = None
+    tried: float | None = None
+    deferred: float | None = None
+    ask: bool = False
+    run: str = ''
     history: tuple[Mapping[str, Any], ...] = ()
 
     #: The most entries of history that a message carries: its headers must fit in one frame of 128 KiB.
@@ -52,14 +60,16 @@ class Notes:
             value = found.get(name)
             return float(value) if isinstance(value, int | float) and 0 <= value < 2 ** 40 else None
 
-        history, queue = found.get('history'), found.get('queue')
+        history, queue, run = found.get('history'), found.get('queue'), found.get('run')
         return cls(
             queue=queue if isinstance(queue, str) and len(queue.encode(errors='replace')) <= 255 else '',
             attempt=number('attempt'), refusals=number('refusals'), outages=number('outages'),
             redelivered=number('redelivered'),
-            since=time('since'), due=time('due'),
+            since=time('since'), due=time('due'), tried=time('tried'), deferred=time('deferred'),
             resent=found.get('resent') is True,
             unsure=found.get('unsure') is True,
+            ask=found.get('ask') is True,
+            run=run[:64] if isinstance(run, str) else '',
             history=tuple(entry for entry in history if isinstance(entry, Mapping))
             if isinstance(history, list | tuple) else ())
 
@@ -74,7 +84,7 @@ class Notes:
         """The notes as an AMQP table."""
         return {'queue': self.queue, 'attempt': self.attempt, 'refusals': self.refusals, 'outages': self.outages,
                 'redelivered': self.redelivered, 'since': self.since, 'resent': self.resent, 'unsure': self.unsure,
-                'due': self.due,
+                'due': self.due, 'tried': self.tried, 'deferred': self.deferred, 'ask': self.ask, 'run': self.run,
                 'history': _fitting(self.history)}
 
 

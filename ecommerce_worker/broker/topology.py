@@ -5,9 +5,9 @@
     shop ──► (queue's own exchange, or the default one) ──► ecommerce.fulfillment ──► worker
                                                                   ▲                     │ not now
                       ecommerce_celery_delayed_delivery ──────────┘                     ▼
-                                   ▲                                        ecommerce_celery_delayed_27
+                                   ▲                                        ecommerce_celery_delayed_N
                                    └──────── … one queue for each bit of the delay … ───┘
-                                                                                        │ not like this
+                                          entered at the delay's highest bit            │ not like this
                                                                         ecommerce.parked ◄
 
     worker ──► ecommerce.facts ──► ecommerce.ledger ──► recorder, who takes the parked messages too
@@ -75,6 +75,15 @@ ANSWER_SECONDS: Final = 5
 def level(number: int) -> str:
     """The queue (and exchange) of the waiting room that delays by ``2**number`` seconds."""
     return f'{PREFIX}_celery_delayed_{number}'
+
+
+def entrance(seconds: int) -> str:
+    """The exchange by which a message enters the waiting room: the level of the delay's highest bit.
+
+    The levels above would only hand it down, one topic exchange after the other, to this same one; publishing takes
+    seven times as long by that way.
+    """
+    return level(max(1, seconds).bit_length() - 1)
 
 
 def task_queue(name: str, queue_type: str = 'classic') -> Queue:

@@ -36,11 +36,13 @@ def status(timeout: float, fail_on_parked: bool) -> None:
     """
     from ecommerce_worker.broker import topology
     from ecommerce_worker.operations import queues
+    from ecommerce_worker.operations import workers as keeper
 
     conf = runtime.current().settings
     with connected() as (app, connection):
         sound = queues.takes_messages(connection)
         workers = _workers(app, timeout) if sound else []
+        held = keeper.kept(app, timeout) if workers else {}
         found = queues.depths(connection, (*conf.QUEUES, *queues.ELSEWHERE))
         waiting = topology.waiting(connection)
         parked = depth.messages if (depth := topology.depth(connection, topology.PARKED)) else 0
@@ -71,6 +73,9 @@ def status(timeout: float, fail_on_parked: bool) -> None:
                         '(rabbitmq-diagnostics alarms)')
     elif not workers:
         troubles.append(f'no worker answered within {timeout:g} s')
+    for what, number in held.items():
+        troubles.append(f'{counted(number, "message")} cannot be {what}: RabbitMQ does not take what follows from '
+                        'them; the workers keep them and go on trying, see their log')
     if parked and fail_on_parked:
         troubles.append(f'{counted(parked, "parked message")} for a person to look at')
     click.echo(f'broker    {settings.mask("BROKER_URL", conf.BROKER_URL)}')

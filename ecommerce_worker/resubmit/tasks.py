@@ -8,7 +8,7 @@ from typing import Final
 
 from ecommerce_worker import runtime
 from ecommerce_worker.errors import Skip
-from ecommerce_worker.execution.task import Task, task
+from ecommerce_worker.execution.task import JOBS, Task, task
 from ecommerce_worker.resubmit.names import EX_TEMPFAIL
 from ecommerce_worker.schedule import commands
 from ecommerce_worker.schedule.entries import refuse_late
@@ -20,7 +20,8 @@ logger = logging.getLogger(__name__)
 _PUBLISHED: Final = re.compile(r'([1-9]\d*) orders? published')
 
 
-@task(policy=lambda site: site.fulfillment_policy)
+@task(policy=lambda site: site.fulfillment_policy, lane=lambda _: JOBS,
+      longest=lambda settings: settings.MANAGEMENT_COMMAND_TIMEOUT)
 def resubmit_orders(self: Task, *, not_after: float | None = None) -> None:  # noqa: ARG001
     """Publish the orders that the shops have as paid and unfulfilled, and of which nothing is here.
 

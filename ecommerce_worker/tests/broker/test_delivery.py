@@ -55,7 +55,8 @@ def test_orders_in_flight_survive_the_kill_of_a_prefork_worker(shop, publish, st
     worker = start_worker('--pool', 'prefork', '--concurrency', '4', FULFILLMENT_READ_TIMEOUT=10).ready()
     for number in numbers:
         publish(number)
-    eventually(lambda: sum(order.puts for order in shop.orders.values()) >= 4)
+    # One of the children is kept free for other shops.
+    eventually(lambda: sum(order.puts for order in shop.orders.values()) >= 3)
     assert len(worker.children) == 4
     worker.kill()
     again = start_worker('--pool', 'prefork', '--concurrency', '4', FULFILLMENT_READ_TIMEOUT=10).ready()
@@ -72,9 +73,9 @@ def test_an_order_that_was_published_twice_is_called_for_once(shop, publish, sta
     for _ in range(2):
         publish('EDX-1')
     at_work = [start_worker(*options, FULFILLMENT_READ_TIMEOUT=30) for _ in range(workers)]
-    # Which of the two comes to tell it first is open.
+    # The second comes again and again while the first is at it, which is reported once.
     eventually(lambda: sorted(outcome for worker in at_work for outcome in worker.outcomes('EDX-1'))
-               == ['done', 'skipped'])
+               == ['done', 'retrying', 'skipped'])
     assert complete(shop, 'EDX-1')
     assert shop.orders['EDX-1'].puts == 1
 

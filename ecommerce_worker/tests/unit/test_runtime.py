@@ -51,6 +51,16 @@ def test_sites_on_one_host_share_its_hold(in_force):
         current.site('mit').ecommerce.status('EDX-1')
 
 
+def test_a_shop_is_named_by_the_first_site_that_has_it_and_not_by_its_address(in_force):
+    def names(host):
+        current = in_force(ECOMMERCE_API_ROOT=f'http://{host}:1/', SITE_OVERRIDES=json.dumps({
+            'mit': {'ECOMMERCE_API_ROOT': f'http://{host}:2/'}, 'edx': {'ECOMMERCE_API_ROOT': f'http://{host}:2/'},
+            'own': {'ECOMMERCE_API_ROOT': f'http://{host}:1/', 'MAX_FULFILLMENT_RETRIES': 3}}))
+        return [current.shop(current.site(code)) for code in (None, 'stranger', 'own', 'mit', 'edx')]
+
+    assert names('10.0.1.1') == names('10.0.2.1') == ['', '', '', 'edx', 'edx']
+
+
 def test_a_site_is_built_once(in_force):
     current = in_force()
     assert current.site('nobody') is current.site()

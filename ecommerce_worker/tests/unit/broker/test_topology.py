@@ -106,9 +106,12 @@ def test_a_queue_named_like_the_end_of_another_gets_none_of_its_messages(app, ch
     assert not any(taken(channel, name) for name in names)
 
 
-@pytest.mark.parametrize('delay, seconds', [(0, 1), (0.2, 1), (1, 1), (1.01, 2), (600, 600), (1e12, 2 ** 28 - 1)])
-def test_a_delay_is_written_into_the_routing_key_as_kombu_writes_it(app, channel, delaying, delay, seconds):
-    room = Exchange(topology.level(topology.BITS - 1), 'topic')
+@pytest.mark.parametrize('delay, seconds, number', [
+    (0, 1, 0), (0.2, 1, 0), (1, 1, 0), (1.01, 2, 1), (3, 3, 1), (600, 600, 9), (1023, 1023, 9), (1024, 1024, 10),
+    (1e12, 2 ** 28 - 1, 27)])
+def test_a_delay_enters_at_its_highest_bit_with_the_routing_key_that_kombu_writes(
+        app, channel, delaying, delay, seconds, number):
+    room = Exchange(topology.level(number), 'topic')
     Queue('waiting', room, routing_key='#').bind(channel).declare()
     publishing.wait(app, CALL, Notes(queue='ecommerce.fulfillment'), delay)
     assert taken(channel, 'waiting').delivery_info['routing_key'] == native_delayed_delivery.calculate_routing_key(
