@@ -22,7 +22,7 @@ from ecommerce_worker.broker.notes import NOTES, Notes
 from ecommerce_worker.broker.topology import BITS, FACTS, PARKED, entrance, has_waiting_room, require_facts
 from ecommerce_worker.broker.wire import Call, Raw
 from ecommerce_worker.errors import NotPublished, WorkerError, WrongArguments
-from ecommerce_worker.telemetry.facts import Fact, shortened
+from ecommerce_worker.telemetry.facts import Fact, one_line
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -163,7 +163,7 @@ def unpark(app: Celery, raw: Raw, known: Container[str]) -> None:
     if not notes.queue:
         raise UnknownQueue('it does not say which queue it came from: it stays parked; publish the order anew')
     if notes.queue not in known:
-        raise UnknownQueue(f'it names the queue {shortened(notes.queue, 100)}, which QUEUES does not: it stays parked; '
+        raise UnknownQueue(f'it names the queue {one_line(notes.queue, 100)}, which QUEUES does not: it stays parked; '
                            'if that queue is one of yours, add it to QUEUES, else publish the order anew')
     fresh = Notes(queue=notes.queue, resent=True, history=notes.history)
     headers = {**without_traces(raw.headers), NOTES: fresh.as_header()}

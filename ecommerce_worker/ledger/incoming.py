@@ -10,7 +10,7 @@ from typing import Any
 from ecommerce_worker.broker.notes import NOTES, Notes
 from ecommerce_worker.broker.wire import Raw
 from ecommerce_worker.execution.parking import fact_of, site_of_message
-from ecommerce_worker.telemetry.facts import LAST_SECOND, LENGTHS, Fact, plausible, shortened
+from ecommerce_worker.telemetry.facts import LAST_SECOND, LENGTHS, Fact, one_line, plausible
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Parcel:
         notes, fact = Notes.of(raw.headers), fact_of(raw)
 
         def text(name: str, value: Any) -> str:
-            return shortened(value, LENGTHS[name])
+            return one_line(value, LENGTHS[name])
 
         return cls(
             identity=uuid.uuid5(uuid.NAMESPACE_OID, f'{parked_at!r} {id_}'), id=text('id', id_),
@@ -73,4 +73,4 @@ class Parcel:
 def _entry(entry: Mapping[str, Any]) -> Mapping[str, Any]:
     at = entry.get('at')
     return {'at': at if isinstance(at, int | float) and 0 <= at <= LAST_SECOND else None,
-            'reason': shortened(entry.get('reason'), LENGTHS['reason'])}
+            'reason': one_line(entry.get('reason'), LENGTHS['reason'])}

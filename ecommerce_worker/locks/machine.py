@@ -13,7 +13,6 @@ import logging
 import os
 import socket
 import struct
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -29,8 +28,9 @@ PREFIX: Final = b'\0ecommerce-worker/'
 #: How many may ask whose a name is while one has it; its kernel answers for it.
 BACKLOG: Final = 1000
 
-#: Seconds between taking a name and listening, at most.
-LISTEN_SECONDS: Final = 0.02
+#: Seconds after which a name that was taken each time that it was asked for, and answers nobody, is none of ours: ours
+#: do not for the moment between taking a name and listening, and when they end.
+SILENT_SECONDS: Final = 10.0
 
 
 class Turns:
@@ -54,7 +54,7 @@ class Turns:
         with ExitStack() as stack:
             with suppress(OSError):
                 mine = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-                if _is_taken(self.address(name), mine) and put_off <= lease:
+                if _is_taken(self.address(name), mine, put_off) and put_off <= lease:
                     raise Taken('another run has this order in hand')
             yield
 
@@ -73,23 +73,23 @@ class Turns:
                                         digest_size=24).hexdigest().encode()
 
 
-def _is_taken(address: bytes, mine: socket.socket) -> bool:
-    """Whether another process of this user has the address; from now on it is mine, if nobody has."""
-    user = None
-    for _ in range(2):
-        try:
-            mine.bind(address)
-            mine.listen(BACKLOG)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise
-        else:
-            return False
-        if (user := _user_of(address)) is not None:
-            break
-        # It has just ended, or does not listen yet.
-        time.sleep(LISTEN_SECONDS)
-    if user == os.geteuid():
+def _is_taken(address: bytes, mine: socket.socket, put_off: float) -> bool:
+    """Whether another process of this user has the address; from now on it is mine, if nobody has.
+
+    One that says nothing of its user counts as ours, but not for as long as ``put_off`` may be.
+    """
+    try:
+        mine.bind(address)
+        mine.listen(BACKLOG)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+    else:
+        return False
+    user = _user_of(address)
+    # Where nobody listens it has ended just now, or begins just now. Either way it was met, and whoever has met another
+    # is to ask how things stand before doing anything.
+    if user == os.geteuid() or (user is None and put_off <= SILENT_SECONDS):
         return True
     logger.warning('a process of another user has a name of ours, and keeps nobody out: user=%s', user)
     return False

@@ -21,7 +21,8 @@ from celery.worker.consumer.tasks import Tasks
 from ecommerce_worker import runtime
 from ecommerce_worker.broker import preflight, publishing, topology
 from ecommerce_worker.broker.notes import Notes
-from ecommerce_worker.broker.wire import CONTENT_TYPES, Call, Raw, read, shortened
+from ecommerce_worker.broker.publishing import Publication
+from ecommerce_worker.broker.wire import CONTENT_TYPES, Call, Raw, read, within_bytes
 from ecommerce_worker.errors import Undecodable, WrongArguments
 from ecommerce_worker.execution.delivery import DELIVERY, Delivery
 from ecommerce_worker.execution.outcomes import Handover
@@ -37,7 +38,7 @@ from ecommerce_worker.worker import (
 from ecommerce_worker.worker.control import Control
 from ecommerce_worker.worker.keeper import Keeper, Kept
 from ecommerce_worker.worker.lanes import Lanes
-from ecommerce_worker.worker.watch import Watch
+from ecommerce_worker.worker.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from ecommerce_worker.worker.request import Request
@@ -67,12 +68,12 @@ class Topology(bootsteps.StartStopStep):
     requires = (Tasks,)
 
     def __init__(self, c: Consumer, **options: Any) -> None:
-        self._watch = nodes.Watch()
+        self._upkeep = nodes.Upkeep()
         super().__init__(c, **options)
 
     def start(self, c: Consumer) -> None:
         """Declare on a connection of its own, before the first message comes."""
-        self._watch.begin(c)
+        self._upkeep.begin(c)
 
 
 class Join(bootsteps.StartStopStep):
@@ -135,13 +136,15 @@ class Afterwards:
         self._thread.start()
 
     def end(self) -> None:
-        """Leave the connection to who closes it."""
+        """Acknowledge what has ended, and leave the connection to who closes it."""
         self._ended.set()
         self._thread.join()
 
     def _run(self) -> None:
         beaten = time.monotonic()
-        while not self._ended.wait(FLUSH_SECONDS):
+        ended = False
+        while not ended:
+            ended = self._ended.wait(FLUSH_SECONDS)
             for settle in self._hub._pop_ready():  # noqa: SLF001 - what the event loop would do
                 settle()
             if self._every and time.monotonic() - beaten >= self._every:
@@ -184,7 +187,7 @@ class Consumer(consumer.Consumer):
                                            weight=1.0 if self._room > concurrency else 3.0)
         self._concurrency, self._wider, self.counts_by_queue = concurrency, 0, False
         self.neighbours = self._turns(kwargs['app'])
-        self._watch = Watch(self, self._room)
+        self._watchdog = Watchdog(self, self._room)
         self._afterwards: Afterwards | None = None
         self._ticked, self._stood_still, self._patience = time.monotonic(), False, 0.0
         super().__init__(self._offer, *args, worker_options=options, **kwargs)
@@ -192,7 +195,7 @@ class Consumer(consumer.Consumer):
         if self.hub:
             self.hub.on_close.add(self._on_hub_closed)
             self.hub.on_tick.add(self._tick)
-        self._watch.start()
+        self._watchdog.start()
         self.loop = partial(_until_late, self.loop)
         preflight.refuse_unsafe(self.conninfo, runtime.current().settings)
         for limit in preflight.limits(self.conninfo):
@@ -244,7 +247,7 @@ class Consumer(consumer.Consumer):
             except Exception as error:  # noqa: BLE001 - whatever it is, it is the message's and not the connection's
                 self._park(message, f'the message cannot be read ({type(error).__name__})', call)
                 return
-            if delivery.redelivered and self.keeper.adopt(delivery.message, partial(self._settle, message)):
+            if delivery.redelivered and self.keeper.adopt(delivery.message, partial(self.settle, message)):
                 return
             _present(message, delivery, keep_eta=self._holds(call))
             receive(message)
@@ -320,42 +323,50 @@ class Consumer(consumer.Consumer):
         return next((queue for queue, known in list(tags.items()) if known == tag), None)
 
     def _park(self, message: Any, reason: str, call: Call | None = None) -> None:
+        try:
+            publication, told = self._parked(message, reason, call)
+        except Exception as error:  # noqa: BLE001 - whatever it is about it that cannot be told, its body is kept
+            logger.error('a message is parked without what is known of it: error=%s', type(error).__name__)
+            publication, told = publishing.parked_message(
+                Raw(Raw.of(message).body, None, None),
+                Notes(queue=self._consumed(message.delivery_info.get('consumer_tag')) or ''), task='', id='', key='',
+                reason=reason), None
+
+        def settle(done: bool) -> None:
+            if done and told:
+                runtime.current().tell(told)
+            self.settle(message, done)
+
+        self.keeper.keep(Kept((str(uuid.uuid4()),), (publication,), settle, told))
+
+    def _parked(self, message: Any, reason: str, call: Call | None) -> tuple[Publication, Told]:
+        """A message that nobody runs as it is parked, and what is told of that."""
         raw = Raw.of(message)
         notes = self._notes(message, raw).having({'at': time.time(), 'reason': reason})
         task, id_, key = '', str(uuid.uuid4()), ''
         if call:
-            task, id_, key = shortened(call.task, 255), call.id, key_of(self.app, call)
+            task, id_, key = within_bytes(call.task, 255), call.id, key_of(self.app, call)
         told = Told(
             outcome='parked', task=task, id=id_, key=key, site=site_of(self.app, call) if call else '', attempt=0,
             seconds=0.0, reason=reason, queue=notes.queue, root_id=call.root_id or id_ if call else '',
             started=time.time(), worker=self.hostname)
-        publication = publishing.parked_message(raw, notes, task=task, id=id_, key=key, reason=reason,
-                                                fact=told.as_fact())
+        return publishing.parked_message(raw, notes, task=task, id=id_, key=key, reason=reason,
+                                         fact=told.as_fact()), told
 
-        def settle(done: bool) -> None:
-            if done:
-                runtime.current().tell(told)
-            self._settle(message, done)
-
-        self.keeper.keep(Kept((str(uuid.uuid4()),), (publication,), settle, told))
-
-    def _settle(self, message: Any, done: bool) -> None:
-        """Acknowledge a message, or give it back; from any thread."""
-        if done:
-            self.call_soon(message.ack_log_error, logger, self.connection_errors)
-        else:
-            self.give_back(message)
-
-    def give_back(self, message: Any) -> None:
-        """Have the broker deliver the message again, which RabbitMQ from 4.3 on does not count if it is so told."""
-        self.call_soon(_nack, message, self.connection_errors)
+    def settle(self, message: Any, done: bool) -> None:
+        """Acknowledge a message, or have the broker deliver it again; from any thread."""
+        self.call_soon(_say, message.ack if done else partial(_nack, message), self.connection_errors)
 
     # -- threads ------------------------------------------------------------------------------------------------------
 
     def hand_over(self, request: Request, handover: Handover) -> None:
         """Keep the message of a run that has ended until what follows from it is published."""
-        self.keeper.keep(Kept(handover.message, handover.publications,
-                              lambda done: request.settled() if done else request.give_back(), handover.told))
+        def settle(done: bool) -> None:
+            if done:
+                runtime.current().runs.secured(handover.message)
+            request.settle(done)
+
+        self.keeper.keep(Kept(handover.message, handover.publications, settle, handover.told))
 
     def _offer(self, request: Request) -> None:
         """Give it a thread if its lane may have one; what is delivered again only counts that."""
@@ -367,8 +378,7 @@ class Consumer(consumer.Consumer):
     def _start(self, request: Request) -> None:
         if time.monotonic() - request.offered > STALE_SECONDS and not request.delivery.redelivered:
             # The process stood still meanwhile, its connection may be lost, and another worker may have the message.
-            request.give_back()
-            self.lanes.left(request)
+            request.settle(False)
             return
         try:
             self._run(request)
@@ -433,14 +443,20 @@ class Consumer(consumer.Consumer):
             self._afterwards.end()
 
 
-def _nack(message: Any, connection_errors: tuple[type[BaseException], ...]) -> None:
-    if message.channel is None or not hasattr(message.channel, 'send_method'):
-        message.reject_log_error(logger, connection_errors, requeue=True)
-        return
+def _say(word: Callable[[], None], connection_errors: tuple[type[BaseException], ...]) -> None:
+    """Say to the broker what becomes of a message; where its connection is lost, it is delivered again in any case."""
     try:
-        message.channel.send_method(spec.Basic.Nack, 'Lbb', (message.delivery_tag, False, True))
+        word()
     except connection_errors as error:
         logger.debug('its connection is gone, and it with it: error=%s', type(error).__name__)
+
+
+def _nack(message: Any) -> None:
+    """Give a message back by the word that RabbitMQ from 4.3 on does not count against it."""
+    if message.channel is None or not hasattr(message.channel, 'send_method'):
+        message.reject(requeue=True)
+    else:
+        message.channel.send_method(spec.Basic.Nack, 'Lbb', (message.delivery_tag, False, True))
 
 
 def _until_late(loop: Callable[..., None], *args: Any) -> None:

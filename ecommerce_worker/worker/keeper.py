@@ -17,14 +17,12 @@ import threading
 import time
 import uuid
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from amqp import spec
-from amqp.exceptions import ChannelError
 from celery.worker.control import inspect_command
 
 from ecommerce_worker.broker import publishing, topology
@@ -89,6 +87,16 @@ class Kept:
     rest: int = 0
     gone: bool = False
 
+    def join(self, settle: Callable[[bool], None]) -> None:
+        """Have another delivery settled with this one; those of a connection that is lost bear being settled."""
+        before = self.settle
+
+        def both(done: bool) -> None:
+            before(done)
+            settle(done)
+
+        self.settle = both
+
 
 @dataclass(eq=False)
 class _Sent:
@@ -146,6 +154,8 @@ class Keeper:
         self._blocked = False
         self._late: dict[str, int] = {}
         self._next_look = 0.0
+        #: Whether a message is being settled, which is in hand no more.
+        self._settling = False
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._empty = threading.Condition(self._lock)
@@ -158,8 +168,8 @@ class Keeper:
         kept.rest = len(kept.publications)
         with self._lock:
             if before := self._all.get(kept.message):
-                # Delivered again: what is to be published is the same.
-                before.settle, before.since = kept.settle, kept.since
+                # Delivered again, or a twin of it (a shop that published twice): what is to be published is the same.
+                before.join(kept.settle)
                 return
             self._all[kept.message] = kept
             self._incoming.append(kept)
@@ -174,7 +184,8 @@ class Keeper:
             if message in self._published:
                 published = True
             elif kept := self._all.get(message):
-                kept.settle, kept.since = settle, time.monotonic()
+                kept.join(settle)
+                kept.since = time.monotonic()
                 published = False
             else:
                 return False
@@ -194,7 +205,7 @@ class Keeper:
     def end(self, seconds: float) -> bool:
         """Whether all that was in hand is settled, after so many seconds at the latest."""
         with self._empty:
-            return self._empty.wait_for(lambda: not self._all, seconds)
+            return self._empty.wait_for(lambda: not self._all and not self._settling, seconds)
 
     # -- the thread ---------------------------------------------------------------------------------------------------
 
@@ -356,8 +367,8 @@ class Keeper:
             self._published[kept.message] = None
             if len(self._published) > REMEMBERED:
                 self._published.popitem(last=False)
-        kept.settle(True)
-        self._told_empty()
+            self._settling = True
+        self._settle([kept], True)
 
     def _refused(self, way: _Way, why: str) -> None:
         """Leave a way alone for a while; what was on it goes again, one at first."""
@@ -368,10 +379,9 @@ class Keeper:
         way.sent.clear()
         if not way.trouble:
             logger.warning('messages cannot be published, and are kept: to=%s reason="%s"', word(way.name), why)
-        if why == MISSING and self._connection:
-            # Deleted, or RabbitMQ came back without it; if it cannot be declared, that is tried again.
-            with suppress(ChannelError):
-                topology.declare(self._connection, self._app.amqp.queues.consume_from.values())
+        if why == MISSING:
+            # Deleted, or RabbitMQ came back without it.
+            publishing.missed.set()
         now = time.monotonic()
         if way.not_before <= now:
             way.not_before, way.pause = now + way.pause, min(LONGEST, way.pause * 2)
@@ -411,23 +421,29 @@ class Keeper:
             for kept in overdue:
                 del self._all[kept.message]
                 kept.gone = True
+            self._settling = bool(overdue)
         for kept in overdue:
             if kept.told:
                 self._on_given_back(replace(kept.told, outcome='returned', fact=new_id(), next_try=None,
                                             reason='given back to its queue: it could not be published'))
-            kept.settle(False)
+        self._settle(overdue, False)
         before, self._late = self._late, Counter(
             WHERE[0] if publication.queue == PARKED else WHERE[1]
             for kept in late for publication in kept.publications[-1:])
         self._ways = {name: way for name, way in self._ways.items() if way.waiting or way.sent or not way.aside}
         if sum(before.values()) != len(late):
             self._on_kept(len(late))
-        self._told_empty()
 
-    def _told_empty(self) -> None:
+    def _settle(self, kept: Iterable[Kept], done: bool) -> None:
+        """Settle what is in hand no more, whoever is told of it raising what they like."""
+        for each in kept:
+            try:
+                each.settle(done)
+            except Exception:
+                logger.exception('a message could not be settled: id=%s', word(each.message[0]))
         with self._empty:
-            if not self._all:
-                self._empty.notify_all()
+            self._settling = False
+            self._empty.notify_all()
 
 
 @inspect_command(name=KEPT)

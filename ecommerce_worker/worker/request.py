@@ -67,16 +67,12 @@ class Request(request.Request):
         super().reject(requeue)
         self._left()
 
-    def give_back(self) -> None:
-        """Have the broker deliver it again, by the word of which the fewest versions of RabbitMQ keep count."""
+    def settle(self, done: bool) -> None:
+        """Say that what follows from it is published; or that it is not, and that the broker is to deliver it again."""
         if self.consumer and not self.acknowledged:
             self.acknowledged = True
-            self.consumer.give_back(self.message)
-        task_ready(self)
-
-    def settled(self) -> None:
-        """What follows from it is published."""
-        self.acknowledge()
+            self.consumer.settle(self.message, done)
+        self._left()
         task_ready(self)
 
     def _left(self) -> None:

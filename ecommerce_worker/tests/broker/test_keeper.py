@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from ecommerce_worker.broker import topology
+from ecommerce_worker.broker import publishing, topology
 from ecommerce_worker.broker.notes import Notes
-from ecommerce_worker.broker.publishing import parked_message, waiting_call
+from ecommerce_worker.broker.publishing import Publication, parked_message, waiting_call
 from ecommerce_worker.broker.topology import PARKED
 from ecommerce_worker.broker.wire import Call, Raw
 from ecommerce_worker.testing.shop import Answer
@@ -107,20 +107,23 @@ def test_a_way_that_is_forbidden_keeps_its_own_messages_only(app, broker, settle
     assert broker.waiting() == 10
 
 
-def test_a_waiting_room_that_was_deleted_is_declared_anew(app, broker, settled):
+def test_a_waiting_room_that_was_deleted_is_missed_and_used_when_it_is_declared_anew(app, broker, settled):
     keeper = Keeper(app)
     keep(keeper, settled, 'before', waits(1))
     eventually(lambda: settled.how == {'before': True})
     with broker.connection() as connection:
         connection.channel().queue_delete(topology.level(9))
-    keep(keeper, settled, 'after', waits(2))
+        publishing.missed.clear()
+        keep(keeper, settled, 'after', waits(2))
+        assert publishing.missed.wait(30)
+        topology.declare(connection, app.conf.task_queues)
     eventually(lambda: 'after' in settled.how)
     assert broker.waiting() == 1
 
 
 def test_a_message_that_rabbitmq_cannot_take_stands_before_nobody(app, settled):
     keeper = Keeper(app)
-    keep(keeper, settled, 'unfit', parks(1, {'x': 'y' * 200_000}))
+    keep(keeper, settled, 'unfit', Publication(Raw(b'{}', None, None, {'x': 'y' * 200_000}), PARKED))
     for number in range(10):
         keep(keeper, settled, str(number), parks(number))
     eventually(lambda: len(settled.how) == 10)
@@ -141,16 +144,18 @@ def test_what_is_kept_for_too_long_is_given_back_once(app, broker, settled):
     assert broker.depth(PARKED) == 0
 
 
-def test_a_message_that_is_delivered_again_is_published_once_and_both_are_acknowledged(app, broker, settled):
+def test_a_message_that_is_delivered_again_is_published_once_and_all_are_acknowledged(app, broker, settled):
     keeper = Keeper(app)
     assert not keeper.adopt(('parked',), settled('again'))
     refuse(broker, True)
     try:
         keep(keeper, settled, 'parked', parks(1))
         assert keeper.adopt(('parked',), settled('again'))
+        # A shop published it twice, and neither message is marked as delivered before.
+        keeper.keep(Kept(('parked',), (parks(1),), settled('twin')))
     finally:
         refuse(broker, False)
-    eventually(lambda: settled.how == {'again': True})
+    eventually(lambda: settled.how == {'parked': True, 'again': True, 'twin': True})
     assert keeper.adopt(('parked',), settled('and again'))
     assert settled.how['and again'] is True
     assert broker.depth(PARKED) == 1

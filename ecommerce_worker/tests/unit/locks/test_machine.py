@@ -112,13 +112,31 @@ def test_a_name_cannot_be_known_without_the_secret(name):
     assert not any(b'a:b' in address for address in addresses)
 
 
-def test_who_takes_a_name_and_does_not_answer_for_it_keeps_nobody_out(name):
+def test_one_that_begins_at_this_moment_was_met(name):
+    # It has the name, and does not listen yet.
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as beginning:
+        beginning.bind(Turns().address(name))
+        assert is_taken(name)
+
+
+def test_one_that_ends_at_this_moment_was_met(name, monkeypatch):
+    ending, user_of = turn(name), machine._user_of
+
+    def end_and_ask(address):
+        ending.__exit__(None, None, None)
+        return user_of(address)
+
+    monkeypatch.setattr(machine, '_user_of', end_and_ask)
+    ending.__enter__()
+    assert is_taken(name)
+    assert not is_taken(name)
+
+
+def test_who_takes_a_name_and_does_not_answer_for_it_keeps_nobody_out_for_long(name):
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as silent:
         silent.bind(Turns().address(name))
-        assert not is_taken(name)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other_kind:
-        other_kind.bind(Turns().address(name))
-        assert not is_taken(name)
+        assert is_taken(name, put_off=machine.SILENT_SECONDS)
+        assert not is_taken(name, put_off=machine.SILENT_SECONDS + 0.1)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason='only root can be somebody else')

@@ -35,7 +35,7 @@ SHARE: Final = 4
 EX_TEMPFAIL: Final = 75
 
 
-class Watch:
+class Watchdog:
     """A thread that looks at a consumer's lanes as long as the process lives."""
 
     def __init__(self, consumer: Consumer, room: int) -> None:
@@ -46,7 +46,7 @@ class Watch:
 
     def start(self) -> None:
         """Begin to look."""
-        threading.Thread(target=self._run, name='watch', daemon=True).start()
+        threading.Thread(target=self._run, name='watchdog', daemon=True).start()
 
     def _run(self) -> None:
         looks = 0
@@ -58,7 +58,7 @@ class Watch:
                 if looks % RARELY == 0:
                     self.look()
             except Exception:
-                logger.exception('the watch failed')
+                logger.exception('the watchdog failed')
 
     def look(self) -> None:
         """See to runs that last beyond their bound."""
