@@ -136,6 +136,21 @@ def parked_message(raw: Raw, notes: Notes, *, task: str, id: str, key: str, reas
     return Publication(kept, PARKED)
 
 
+def as_new(publication: Publication, now: float) -> Publication | None:
+    """What was to wait, or to be parked, as it goes to its task queue in place of that, behind all that is there.
+
+    It does not run before its time, and then asks how things stand.  None for what nobody could read, or has no queue.
+    """
+    raw, notes = publication.raw, publication.raw.headers.get(NOTES, {})
+    if publication.queue != PARKED:
+        again = {**notes, 'due': now + publication.delay, 'ask': True}
+        return replace(publication, raw=replace(raw, headers={**raw.headers, NOTES: again}), delay=0)
+    if raw.unreadable or not notes.get('queue'):
+        return None
+    return Publication(replace(raw, headers={**raw.headers, NOTES: {**notes, 'ask': True}},
+                               content_type=notes.get('content_type') or raw.content_type), notes['queue'])
+
+
 def wait(app: Celery, call: Call, notes: Notes, delay: float) -> None:
     """Have the broker deliver the call to its queue in ``delay`` seconds; see :func:`waiting_call`.
 

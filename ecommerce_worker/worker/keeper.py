@@ -4,7 +4,13 @@
 
     run ends ──► to be published ──► published, many at once ──confirmed──► the message is acknowledged
                       ▲                        │ refused, returned, connection lost
-                      └── 1, 2, 4 … 30 s ──────┘      in hand for KEEP_SECONDS ──► given back to its queue
+                      └── 1, 2, 4 … 30 s ──────┘
+                                               │ in hand for so long that RabbitMQ would soon take it back
+                                               ▼
+                            published to its own queue, as new ──confirmed──► the message is acknowledged
+                                               │ not for LAST_SECONDS
+                                               ▼
+                                           given back
 
 What cannot be published now stands before nothing that can: each way (an exchange, or a queue) is tried by itself, one
 message at a time until it takes one again.
@@ -17,7 +23,7 @@ import threading
 import time
 import uuid
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -44,6 +50,10 @@ logger = logging.getLogger(__name__)
 #: How long a message is kept, in seconds, before it is given back: with the run before it, less than the half hour
 #: after which RabbitMQ takes back whatever is in hand (``consumer_timeout``), and the connection with it.
 KEEP_SECONDS: Final = 1200.0
+
+#: Seconds of these, the last ones, in which it is published to its own queue instead: RabbitMQ from 4.0 on drops what
+#: came back to a quorum queue some twenty times, and does not count what is published anew.
+LAST_SECONDS: Final = 60.0
 
 #: Seconds after which one that is not published counts as one that cannot be, though it was not refused; and between
 #: two counts of them.
@@ -85,6 +95,8 @@ class Kept:
     told: Told | None = None
     since: float = field(default_factory=time.monotonic)
     rest: int = 0
+    #: Whether it is to go to its own queue; and whether it is in hand no more.
+    last: bool = False
     gone: bool = False
 
     def join(self, settle: Callable[[bool], None]) -> None:
@@ -139,11 +151,13 @@ class Keeper:
     """
 
     def __init__(self, app: Celery, *, kept: Callable[[int], None] = _nobody,
-                 given_back: Callable[[Told], None] = _nobody, keep_seconds: float = KEEP_SECONDS) -> None:
+                 given_back: Callable[[Told], None] = _nobody, keep_seconds: float = KEEP_SECONDS,
+                 last_seconds: float = LAST_SECONDS) -> None:
         self._app = app
         self._on_kept = kept
         self._on_given_back = given_back
         self._keep_seconds = keep_seconds
+        self._last_seconds = last_seconds
         self._incoming: deque[Kept] = deque()
         self._all: dict[Message, Kept] = {}
         self._published: OrderedDict[Message, None] = OrderedDict()
@@ -368,6 +382,8 @@ class Keeper:
             if len(self._published) > REMEMBERED:
                 self._published.popitem(last=False)
             self._settling = True
+        if kept.last:
+            self._tell_given_back(kept)
         self._settle([kept], True)
 
     def _refused(self, way: _Way, why: str) -> None:
@@ -415,6 +431,8 @@ class Keeper:
         if now - oldest > CONFIRM_SECONDS and not self._blocked:
             raise TimeoutError
         with self._lock:
+            last = {kept for kept in self._all.values()
+                    if not kept.last and now - kept.since > self._keep_seconds - self._last_seconds}
             overdue = [kept for kept in self._all.values() if now - kept.since > self._keep_seconds]
             refused = {id(kept) for way in self._ways.values() if way.trouble for kept, _ in way.waiting}
             late = [kept for kept in self._all.values() if id(kept) in refused or now - kept.since > LATE_SECONDS]
@@ -422,10 +440,10 @@ class Keeper:
                 del self._all[kept.message]
                 kept.gone = True
             self._settling = bool(overdue)
+        if last:
+            self._send_as_new(last)
         for kept in overdue:
-            if kept.told:
-                self._on_given_back(replace(kept.told, outcome='returned', fact=new_id(), next_try=None,
-                                            reason='given back to its queue: it could not be published'))
+            self._tell_given_back(kept)
         self._settle(overdue, False)
         before, self._late = self._late, Counter(
             WHERE[0] if publication.queue == PARKED else WHERE[1]
@@ -433,6 +451,21 @@ class Keeper:
         self._ways = {name: way for name, way in self._ways.items() if way.waiting or way.sent or not way.aside}
         if sum(before.values()) != len(late):
             self._on_kept(len(late))
+
+    def _send_as_new(self, last: Collection[Kept]) -> None:
+        """Have these go to their own queues, in place of where they should go."""
+        for kept in last:
+            kept.last = True
+        now, pairs = time.time(), [(way, pair) for way in self._ways.values() for pair in way.waiting if pair[0] in last]
+        for way, pair in pairs:
+            if new := publishing.as_new(pair[1], now):
+                way.waiting.remove(pair)
+                self._way(new).waiting.append((pair[0], new))
+
+    def _tell_given_back(self, kept: Kept) -> None:
+        if kept.told:
+            self._on_given_back(replace(kept.told, outcome='returned', fact=new_id(), next_try=None,
+                                        reason='given back to its queue: it could not be published'))
 
     def _settle(self, kept: Iterable[Kept], done: bool) -> None:
         """Settle what is in hand no more, whoever is told of it raising what they like."""

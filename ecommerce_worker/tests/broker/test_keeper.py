@@ -11,10 +11,15 @@ from ecommerce_worker.broker.notes import Notes
 from ecommerce_worker.broker.publishing import Publication, parked_message, waiting_call
 from ecommerce_worker.broker.topology import PARKED
 from ecommerce_worker.broker.wire import Call, Raw
+from ecommerce_worker.telemetry.run import Told
 from ecommerce_worker.testing.shop import Answer
 from ecommerce_worker.tests.support.harness import QUEUE, eventually, shop_app
 from ecommerce_worker.worker import keeper as module
 from ecommerce_worker.worker.keeper import Keeper, Kept
+
+
+TOLD = Told(outcome='parked', task='task', id='id-1', key='1', site='', attempt=1, seconds=0.1, reason='why', queue=QUEUE,
+            root_id='id-1', started=1.0)
 
 
 class Settled:
@@ -131,17 +136,59 @@ def test_a_message_that_rabbitmq_cannot_take_stands_before_nobody(app, settled):
     assert keeper.count() == 1
 
 
-def test_what_is_kept_for_too_long_is_given_back_once(app, broker, settled):
-    keeper = Keeper(app, keep_seconds=3)
+def test_what_cannot_be_parked_goes_to_its_own_queue_as_new_before_it_would_have_to_be_given_back(app, broker, settled):
+    told: list[Told] = []
+    keeper = Keeper(app, keep_seconds=30, last_seconds=28, given_back=told.append)
     refuse(broker, True)
     try:
-        keep(keeper, settled, 'parked', parks(1))
-        eventually(lambda: settled.how == {'parked': False})
+        keeper.keep(Kept(('parked',), (parks(1),), settled('parked'), TOLD))
+        eventually(lambda: settled.how == {'parked': True})
     finally:
         refuse(broker, False)
-    assert keeper.end(0)
-    time.sleep(2 * module.SHORTEST)
+    assert [each.outcome for each in told] == ['returned']
     assert broker.depth(PARKED) == 0
+    message = first_of(broker)
+    notes = Notes.of(message.headers)
+    assert (message.content_type, notes.queue, notes.ask) == ('application/json', QUEUE, True)
+
+
+def test_what_cannot_wait_goes_to_its_own_queue_with_the_time_before_which_it_does_not_run(app, broker, settled):
+    keeper = Keeper(app, keep_seconds=30, last_seconds=28)
+    broker.node.ctl('set_permissions', '-p', '/', 'guest', '.*', '^(?!ecommerce_celery_delayed_[0-9]).*$', '.*')
+    try:
+        began = time.time()
+        keep(keeper, settled, 'waits', waits(1, 600))
+        eventually(lambda: settled.how == {'waits': True})
+    finally:
+        broker.node.ctl('set_permissions', '-p', '/', 'guest', '.*', '.*', '.*')
+    message = first_of(broker)
+    notes = Notes.of(message.headers)
+    assert notes.due
+    assert began + 600 < notes.due < time.time() + 600
+    assert message.headers['id'] == 'id-1'
+
+
+def first_of(broker):
+    """The first message of the queue, left there."""
+    with broker.connection() as connection:
+        return topology.task_queue(QUEUE).bind(connection.channel()).get()
+
+
+def test_what_can_go_nowhere_is_given_back_once(app, broker, settled):
+    keeper = Keeper(app, keep_seconds=3, last_seconds=1)
+    broker.node.ctl('set_permissions', '-p', '/', 'guest', '.*', '^$', '.*')
+    try:
+        keep(keeper, settled, 'parked', parks(1))
+        keep(keeper, settled, 'waits', waits(1))
+        eventually(lambda: settled.how == {'parked': False, 'waits': False})
+    finally:
+        broker.node.ctl('set_permissions', '-p', '/', 'guest', '.*', '.*', '.*')
+    assert keeper.end(0)
+    # What was given back is published no more, once it could be.
+    keep(keeper, settled, 'after', parks(2))
+    eventually(lambda: 'after' in settled.how)
+    time.sleep(2 * module.SHORTEST)
+    assert (broker.depth(PARKED), broker.depth(QUEUE), broker.waiting()) == (1, 0, 0)
 
 
 def test_a_message_that_is_delivered_again_is_published_once_and_all_are_acknowledged(app, broker, settled):
