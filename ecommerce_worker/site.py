@@ -50,6 +50,16 @@ class Site:
         api = self.connect(self.settings.ECOMMERCE_API_ROOT, peer='the shop', signer=self.signer)
         return Ecommerce(api, fulfillment_read_timeout=self.settings.FULFILLMENT_READ_TIMEOUT)
 
+    @property
+    def longest_fulfillment(self) -> float:
+        """The seconds within which the last call of a run has ended that fulfils an order.
+
+        It asks for a token, how the order stands, for another token, and for the fulfilment, each once more where a
+        token was refused; each of these exchanges may take two read time-outs.
+        """
+        settings = self.settings
+        return float(2 * (6 * settings.HTTP_READ_TIMEOUT + 2 * settings.FULFILLMENT_READ_TIMEOUT))
+
     @once
     def signer(self) -> Signer:
         """Our identity at this shop."""

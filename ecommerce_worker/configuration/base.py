@@ -205,7 +205,8 @@ TURNS = 'auto'
 
 # A run that lasts longer than this, a job longer than this beyond MANAGEMENT_COMMAND_TIMEOUT, is logged with where it
 # stands, and its thread counts as lost (its child is killed). A worker that has lost a quarter of its threads ends with
-# status 75, for a supervisor to start another. More than eight times FULFILLMENT_READ_TIMEOUT.
+# status 75, for a supervisor to start another. More than 12 x HTTP_READ_TIMEOUT + 4 x FULFILLMENT_READ_TIMEOUT, which
+# a fulfilment may take in good order.
 LONGEST_RUN: float = 600
 
 # --- Who the worker is to the shop ----------------------------------------------------------------------------------

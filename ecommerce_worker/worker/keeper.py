@@ -456,11 +456,12 @@ class Keeper:
         """Have these go to their own queues, in place of where they should go."""
         for kept in last:
             kept.last = True
-        now, pairs = time.time(), [(way, pair) for way in self._ways.values() for pair in way.waiting if pair[0] in last]
-        for way, pair in pairs:
-            if new := publishing.as_new(pair[1], now):
-                way.waiting.remove(pair)
-                self._way(new).waiting.append((pair[0], new))
+        now = time.time()
+        for way in list(self._ways.values()):
+            for kept, publication in [pair for pair in way.waiting if pair[0] in last]:
+                if new := publishing.as_new(publication, now):
+                    way.waiting.remove((kept, publication))
+                    self._way(new).waiting.append((kept, new))
 
     def _tell_given_back(self, kept: Kept) -> None:
         if kept.told:

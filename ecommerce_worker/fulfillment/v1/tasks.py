@@ -7,10 +7,6 @@ from ecommerce_worker.clients.ecommerce import COMPLETE
 from ecommerce_worker.errors import Skip, WrongArguments
 from ecommerce_worker.execution.task import Task, task
 
-#: How many read timeouts a run may take that asks for a token, how the order stands, and for its fulfilment, each once
-#: more after a token was refused; an answer may take two of them.
-RUN = 8
-
 
 @task(policy=lambda site: site.fulfillment_policy, key='order_number',
       lane=lambda site: runtime.host_of(site.settings.ECOMMERCE_API_ROOT))
@@ -29,8 +25,7 @@ def fulfill_order(self: Task, order_number: str, site_code: str | None = None, e
     # Whatever else it may be is refused before anything is done.
     number = order_number if isinstance(order_number, str) else ''
     current = runtime.current()
-    with current.turn(f'{current.shop(site)} {number}', put_off=self.put_off,
-                      lease=RUN * site.settings.FULFILLMENT_READ_TIMEOUT):
+    with current.turn(f'{current.shop(site)} {number}', put_off=self.put_off, lease=site.longest_fulfillment):
         if self.repeated and shop.status(order_number) == COMPLETE:
             raise Skip('the order is complete already')
         shop.fulfill(order_number, email_opt_in=bool(email_opt_in))

@@ -17,9 +17,7 @@ from ecommerce_worker.tests.support.harness import QUEUE, eventually, shop_app
 from ecommerce_worker.worker import keeper as module
 from ecommerce_worker.worker.keeper import Keeper, Kept
 
-
-TOLD = Told(outcome='parked', task='task', id='id-1', key='1', site='', attempt=1, seconds=0.1, reason='why', queue=QUEUE,
-            root_id='id-1', started=1.0)
+TOLD = Told('parked', task='task', id='id-1', key='1', site='', attempt=1, seconds=0.1)
 
 
 class Settled:
