@@ -9,6 +9,7 @@ from kombu import Queue
 
 from ecommerce_worker.broker import topology
 from ecommerce_worker.broker.topology import BITS, entrance, level, task_queue
+from ecommerce_worker.operations.parked import ParkedMessage
 from ecommerce_worker.tests.support.harness import QUEUE, eventually
 
 
@@ -54,3 +55,17 @@ def test_by_either_way_a_message_comes_to_its_queue_after_its_delay_and_only_onc
     assert [arrived[f'{entrance(delay)} {delay}'.encode()] >= delay for delay in delays] == [True] * len(delays)
     assert [arrived[f'{level(BITS - 1)} {delay}'.encode()] >= delay for delay in delays] == [True] * len(delays)
     assert broker.waiting() == 0
+
+
+def test_what_finds_no_queue_when_it_has_waited_is_parked_and_holds_nobody_up(broker, channel):
+    # RabbitMQ has 32 on the way out of the waiting room at once.
+    for number in range(40):
+        message = channel.prepare_message(str(number).encode(), properties={'delivery_mode': 2})
+        channel.basic_publish_confirm(message, exchange=entrance(1),
+                                      routing_key='.'.join((*f'{1:0{BITS}b}', 'no.such.queue')))
+    enter(channel, entrance(1), 1)
+    eventually(lambda: broker.depth(QUEUE) == 1)
+    eventually(lambda: broker.depth(topology.PARKED) == 40)
+    assert broker.waiting() == 0
+    assert {ParkedMessage.of(message).reason for message in broker.parked()} == {
+        'it waited for its next try, and the queue that it was to come back to does not exist'}

@@ -86,7 +86,7 @@ def test_the_longest_fulfilment_covers_the_deadline_of_each_exchange_until_the_l
     server = peer(refuse_each_token_once)
     site = in_force(
         ECOMMERCE_API_ROOT=server.url, BACKEND_SERVICE_EDX_OAUTH2_PROVIDER_URL=server.url,
-        BACKEND_SERVICE_EDX_OAUTH2_KEY='key', BACKEND_SERVICE_EDX_OAUTH2_SECRET='secret',  # noqa: S106 - a test's own
+        BACKEND_SERVICE_EDX_OAUTH2_KEY='key', BACKEND_SERVICE_EDX_OAUTH2_SECRET='secret',
         HTTP_READ_TIMEOUT=3, FULFILLMENT_READ_TIMEOUT=50).site()
     assert site.ecommerce.status('EDX-1') == 'Open'
     site.ecommerce.fulfill('EDX-1', email_opt_in=False)

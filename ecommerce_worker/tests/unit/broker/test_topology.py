@@ -25,7 +25,8 @@ RAW = Raw(b'\x80\x02anything', 'application/x-python-serialize', 'binary', {'id'
 def delaying(monkeypatch):
     """The broker delays messages itself, as far as the worker can see."""
     def declare_delivery(connection):
-        Exchange(topology._DELIVERY, 'topic').bind(connection.default_channel).declare()
+        Exchange(topology.DELIVERY, 'topic').bind(connection.default_channel).declare()
+        Exchange(topology.UNDELIVERABLE, 'fanout').bind(connection.default_channel).declare()
         return []
 
     for module in (topology, publishing):
@@ -91,7 +92,7 @@ def test_a_delayed_message_reaches_its_own_queue_and_no_other(app, channel, dela
     with app.connection_for_write() as connection:
         topology.declare(connection, map(topology.task_queue, TASK_QUEUES))
     key = native_delayed_delivery.calculate_routing_key(77, name)
-    channel.basic_publish(channel.prepare_message('x'), exchange=topology._DELIVERY, routing_key=key)
+    channel.basic_publish(channel.prepare_message('x'), exchange=topology.DELIVERY, routing_key=key)
     assert [queue for queue in TASK_QUEUES if taken(channel, queue)] == [name]
 
 
@@ -101,7 +102,7 @@ def test_a_queue_named_like_the_end_of_another_gets_none_of_its_messages(app, ch
         topology.declare(connection, map(topology.task_queue, names))
     for name in names:
         key = native_delayed_delivery.calculate_routing_key(2 ** topology.BITS - 1, name)
-        channel.basic_publish(channel.prepare_message(name), exchange=topology._DELIVERY, routing_key=key)
+        channel.basic_publish(channel.prepare_message(name), exchange=topology.DELIVERY, routing_key=key)
     assert [taken(channel, name).body.decode() for name in names] == list(names)
     assert not any(taken(channel, name) for name in names)
 
