@@ -434,13 +434,19 @@ class Consumer(consumer.Consumer):
         if self.hub and self.connection and topology.has_waiting_room(self.connection):
             self._afterwards = Afterwards(self)
 
+    def finish(self) -> bool:
+        """Acknowledge what has ended, once no more is taken; whether that is so."""
+        if self._afterwards is None:
+            return False
+        self._afterwards.end()
+        return True
+
     def _on_hub_closed(self, hub: Any) -> None:  # noqa: ARG002
         """The pool has ended: let what follows from its last runs be published, and their messages acknowledged."""
         if self.controller.blueprint.state == bootsteps.RUN:
             return
         self.keeper.end(runtime.current().settings.SHUTDOWN_SECONDS)
-        if self._afterwards:
-            self._afterwards.end()
+        self.finish()
 
 
 def _say(word: Callable[[], None], connection_errors: tuple[type[BaseException], ...]) -> None:

@@ -78,8 +78,8 @@ class Watchdog:
                             'status=%d', len(lost), self._room, EX_TEMPFAIL)
             shutdown.give_up(EX_TEMPFAIL)
             os.kill(os.getpid(), signal.SIGTERM)
-        elif len(lost) == len(running) and not self._consumer.keeper.count():
-            # All that was sound has ended.
+        elif len(lost) == len(running) and self._consumer.keeper.end(0) and self._consumer.finish():
+            # All that was sound has ended, and is acknowledged.
             shutdown.leave('at once')
 
     def _is_lost(self, request: Request) -> bool:

@@ -107,7 +107,7 @@ def test_orders_in_the_hands_of_a_frozen_worker_cost_its_neighbour_no_thread(sho
     eventually(lambda: puts(shop, *held) == 4)
     os.killpg(frozen.process.pid, signal.SIGSTOP)
     try:
-        worker = start_worker('--concurrency', '1', **settings).ready(2)
+        worker = start_worker('--concurrency', '1', **settings)
         # RabbitMQ gives them to the other one, who meets the turns that are taken.
         eventually(lambda: all('retrying' in worker.outcomes(number) for number in held), seconds=60)
         good = orders(shop, publish, 'EDX', 10)

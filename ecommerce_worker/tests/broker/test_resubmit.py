@@ -382,7 +382,7 @@ def test_two_runs_in_a_row_publish_nothing_twice(shop, broker, start_worker, res
     worker = start_worker().ready()
     assert [published(resubmit(delay='8s')) for _ in range(3)] == [30, 0, 0]
     assert broker.waiting() == 30
-    while not all(worker.settled(f'EDX-{number}') for number in range(30)):
+    while not all(worker.settled(f'EDX-{number}') == 'done' for number in range(30)):
         ended = resubmit()
         assert ended.returncode == 75 or published(ended) == 0
     assert {order.fulfilments for order in shop.orders.values()} == {1}
