@@ -80,7 +80,7 @@ def served(directory: Path, environment: Mapping[str, str], *options: str) -> It
 
 def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(f'{url}/login/', timeout=10):
+        with urllib.request.urlopen(f'{url}/login/', timeout=60):
             return True
     except OSError:
         return False

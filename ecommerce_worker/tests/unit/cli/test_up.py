@@ -9,7 +9,7 @@ from ecommerce_worker.tests.support.harness import eventually
 
 
 async def ended_before_it_was_looked_after():
-    said = []
+    said: list[str] = []
     child = Child('nonsense', load({'WORKER_CONFIGURATION_MODULE': 'ecommerce_worker.configuration.test'}), said.append,
                   debug=False)
     child.initialize(None, {}, None)

@@ -626,15 +626,15 @@ def test_a_run_still_under_way_is_waited_for():
     def act():
         runs.append(1)
         started.set()
-        may_end.wait(10)
+        may_end.wait(60)
 
     message = delivery(act=act)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(settled, body, message)
-        started.wait(10)
+        started.wait(60)
         second = pool.submit(settled, body, again(message))
         may_end.set()
-        assert (first.result(10), second.result(10)) == (None, None)
+        assert (first.result(60), second.result(60)) == (None, None)
     assert runs == [1]
 
 
