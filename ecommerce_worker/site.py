@@ -7,6 +7,8 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any, TypeVar
 
+from typing_extensions import override
+
 from ecommerce_worker.clients.auth import ClientCredentials, SelfSigned
 from ecommerce_worker.clients.circuit import Hold
 from ecommerce_worker.clients.ecommerce import Ecommerce
@@ -24,6 +26,7 @@ _T = TypeVar('_T')
 class once(cached_property[_T]):  # noqa: N801 - reads as the decorator that it is
     """A cached property that is computed once however many threads are the first to ask."""
 
+    @override
     def __get__(self, site: Any, owner: type[Any] | None = None) -> _T:  # type: ignore[override]
         with site.lock:
             value: _T = super().__get__(site, owner)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from typing_extensions import override
+
 from ecommerce_worker.configuration import base
 from ecommerce_worker.settings.kinds import Kind, cut
 from ecommerce_worker.settings.masking import mask
@@ -37,6 +39,7 @@ class Settings:
             raise AttributeError(message)
         return self._values[name]
 
+    @override
     def __repr__(self) -> str:
         return f'<Settings {self.authentication}, sites: {", ".join(self.site_codes) or "none"}>'
 

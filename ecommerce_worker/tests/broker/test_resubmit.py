@@ -291,7 +291,7 @@ def recorder(facts: Broker, environment: dict[str, str], command: Callable[..., 
 def in_ledger(tmp_path: Path) -> Callable[[str], int]:
     """How many messages of an order are parked in the ledger."""
     def count(number: str) -> int:
-        with closing(sqlite3.connect(tmp_path / 'ledger.sqlite3', timeout=20)) as ledger:
+        with closing(sqlite3.connect(tmp_path / 'ledger.sqlite3', timeout=60)) as ledger:
             [found] = ledger.execute("SELECT count(*) FROM ledger_parkedmessage WHERE key = ? AND settled = ''",
                                      [number]).fetchone()
         return int(found)

@@ -649,7 +649,7 @@ class Slow:
     def __call__(self):
         self.begun += 1
         self.started.set()
-        self.may_end.wait(30)
+        self.may_end.wait(60)
 
 
 def test_for_a_run_still_under_way_nobody_waits_and_its_message_comes_back_to_it(channel):
@@ -657,13 +657,13 @@ def test_for_a_run_still_under_way_nobody_waits_and_its_message_comes_back_to_it
     message = delivery(act=slow)
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(settled, body, message)
-        assert slow.started.wait(30)
+        assert slow.started.wait(60)
         notes = Notes.of(handed_over(body, again(message)).publications[0].raw.headers)
         assert notes.redelivered == 1
         back = dataclasses.replace(message, notes=notes)
         assert Notes.of(handed_over(body, back).publications[0].raw.headers).redelivered == 2
         slow.may_end.set()
-        assert first.result(30) is None
+        assert first.result(60) is None
     # It learns how that run ended, and what follows from it is not published twice.
     assert settled(body, back) is None
     assert slow.begun == 1
@@ -675,7 +675,7 @@ def test_a_run_that_never_ends_is_parked_in_the_end_and_keeps_one_thread():
     message = delivery(act=slow)
     with ThreadPoolExecutor(1) as pool:
         pool.submit(settled, body, message)
-        assert slow.started.wait(30)
+        assert slow.started.wait(60)
         lost = again(message)
         for _ in range(3):
             found = handed_over(body, lost).publications[0]
