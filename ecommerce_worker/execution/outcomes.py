@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from celery.exceptions import Reject
+from typing_extensions import override
 
 from ecommerce_worker.broker.notes import Notes
 from ecommerce_worker.broker.publishing import Publication
@@ -85,5 +86,6 @@ class Handover(Reject):
         self.message = message
         self.told = told
 
+    @override
     def __reduce__(self) -> tuple[type[Handover], tuple[Any, ...]]:
         return Handover, (self.publications, self.message, self.told)
