@@ -78,10 +78,9 @@ def written(tmp_path):
 @pytest.fixture
 def vendor(monkeypatch):
     """The vendor that a page tells how to write."""
-    module = ModuleType('shop_mail.acme')
+    module = ModuleType('acme_mail')
     module.Vendor = lambda options, connect: SimpleNamespace(policy=None)  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, 'shop_mail', ModuleType('shop_mail'))
-    monkeypatch.setitem(sys.modules, 'shop_mail.acme', module)
+    monkeypatch.setitem(sys.modules, 'acme_mail', module)
 
 
 @pytest.mark.parametrize('block', [*examples()])
