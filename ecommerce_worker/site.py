@@ -61,17 +61,17 @@ class Site:
         token was refused; each of these exchanges may take two read time-outs.
         """
         settings = self.settings
-        return float(2 * (6 * settings.HTTP_READ_TIMEOUT + 2 * settings.FULFILLMENT_READ_TIMEOUT))
+        return 2 * (6 * settings.HTTP_READ_TIMEOUT + 2 * settings.FULFILLMENT_READ_TIMEOUT)
 
     @once
     def signer(self) -> Signer:
         """Our identity at this shop."""
         settings = self.settings
         if settings.authentication == 'jwt':
-            return SelfSigned(settings.JWT_SECRET_KEY, settings.JWT_ISSUER, settings.ECOMMERCE_SERVICE_USERNAME)
+            return SelfSigned(settings.JWT_SECRET_KEY or '', settings.JWT_ISSUER, settings.ECOMMERCE_SERVICE_USERNAME)
         provider = settings.BACKEND_SERVICE_EDX_OAUTH2_PROVIDER_URL
         return ClientCredentials(provider, settings.BACKEND_SERVICE_EDX_OAUTH2_KEY,
-                                 settings.BACKEND_SERVICE_EDX_OAUTH2_SECRET, hold=self._hold(provider),
+                                 settings.BACKEND_SERVICE_EDX_OAUTH2_SECRET or '', hold=self._hold(provider),
                                  connect_timeout=settings.HTTP_CONNECT_TIMEOUT,
                                  read_timeout=settings.HTTP_READ_TIMEOUT)
 

@@ -48,11 +48,11 @@ def names() -> list[str]:
 
 
 def find(name: str) -> Callable[[Mapping[str, Any], Connect], Mailer]:
-    """The class of the vendor of that name, or of a module of somebody's own, by its dotted path.
+    """The class of the vendor of that name, or of a module of somebody's own.
 
     Raises :class:`~ecommerce_worker.errors.Misconfigured`.
     """
-    module = name if '.' in name else f'{vendors.__name__}.{name}'
+    module = f'{vendors.__name__}.{name}' if name in names() else name
     try:
         found: Callable[[Mapping[str, Any], Connect], Mailer] = getattr(importlib.import_module(module), CLASS)
     except ModuleNotFoundError as error:

@@ -52,7 +52,7 @@ class Settings:
     def authentication(self) -> str:
         """How the worker proves who it is: ``oauth2`` or ``jwt``."""
         if self.AUTHENTICATION != 'auto':
-            return str(self.AUTHENTICATION)
+            return self.AUTHENTICATION
         ours = (self.BACKEND_SERVICE_EDX_OAUTH2_KEY, self.BACKEND_SERVICE_EDX_OAUTH2_SECRET)
         if all(value and value not in SHIPPED for value in ours):
             return 'oauth2'
@@ -62,7 +62,7 @@ class Settings:
     def email_vendor(self) -> str:
         """Who sends mail; '' if nobody does and it is parked."""
         if self.EMAIL_VENDOR:
-            return str(self.EMAIL_VENDOR)
+            return self.EMAIL_VENDOR
         if self.BRAZE['BRAZE_ENABLE']:
             return 'braze'
         if self.SAILTHRU['SAILTHRU_ENABLE']:

@@ -32,7 +32,7 @@ ROWS = [
     'resubmit',
     'worker',
     'celery_app',
-    'console testing',
+    'console extension testing',
     'demo',
     'cli',
     '__main__',

@@ -27,9 +27,9 @@ from ecommerce_worker.execution.task import task
 from ecommerce_worker.fulfillment.v1.tasks import fulfill_order
 from ecommerce_worker.sailthru.v1.tasks import update_course_enrollment
 from ecommerce_worker.telemetry.run import Told
+from ecommerce_worker.testing.peer import reply
 from ecommerce_worker.tests.support import keeping
 from ecommerce_worker.tests.support.memory import taken
-from ecommerce_worker.tests.support.peer import reply
 
 QUEUE = 'ecommerce.fulfillment'
 OPEN, COMPLETE = b'{"number": "EDX-1", "status": "Open"}', b'{"number": "EDX-1", "status": "Complete"}'
