@@ -18,9 +18,10 @@ class Notes:
     """What this worker writes on a message that it moves: how often and since when it has been tried.
 
     ``attempt`` counts runs begun before this one; ``refusals`` and ``outages`` what they ended in; ``redelivered``
-    the deliveries that no run ended; ``since`` and ``at`` are epoch seconds; ``unsure`` tells that an earlier run may
-    have had its effect though no answer came; ``resent`` that a person sent it again; ``due``, in epoch
-    seconds, when it is to run, if that is later than the broker can wait at once.
+    the deliveries that no run ended; ``since`` and ``at`` are epoch seconds, by the clock of whichever worker it was,
+    and are shown only; ``waited`` is how many seconds it was to wait for its next tries in all; ``unsure`` tells that
+    an earlier run may have had its effect though no answer came; ``resent`` that a person sent it again; ``due``, in
+    epoch seconds, when it is to run, if that is later than the broker can wait at once.
     """
 
     queue: str = ''
@@ -29,6 +30,7 @@ class Notes:
     outages: int = 0
     redelivered: int = 0
     since: float | None = None
+    waited: float = 0.0
     resent: bool = False
     unsure: bool = False
     due: float | None = None
@@ -57,7 +59,7 @@ class Notes:
             queue=queue if isinstance(queue, str) and len(queue.encode(errors='replace')) <= 255 else '',
             attempt=number('attempt'), refusals=number('refusals'), outages=number('outages'),
             redelivered=number('redelivered'),
-            since=time('since'), due=time('due'),
+            since=time('since'), waited=time('waited') or 0.0, due=time('due'),
             resent=found.get('resent') is True,
             unsure=found.get('unsure') is True,
             history=tuple(entry for entry in history if isinstance(entry, Mapping))
@@ -73,7 +75,8 @@ class Notes:
     def as_header(self) -> dict[str, Any]:
         """The notes as an AMQP table."""
         return {'queue': self.queue, 'attempt': self.attempt, 'refusals': self.refusals, 'outages': self.outages,
-                'redelivered': self.redelivered, 'since': self.since, 'resent': self.resent, 'unsure': self.unsure,
+                'redelivered': self.redelivered, 'since': self.since, 'waited': self.waited,
+                'resent': self.resent, 'unsure': self.unsure,
                 'due': self.due,
                 'history': _fitting(self.history)}
 

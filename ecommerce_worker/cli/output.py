@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import wraps
 from importlib.util import find_spec
 from typing import Any, NoReturn
@@ -98,6 +100,17 @@ def answered(options: str) -> Iterator[None]:
 def counted(number: int, noun: str) -> str:
     """So many of them, in words: ``1 order``, ``2 orders``."""
     return f'{number} {noun}{"" if number == 1 else "s"}'
+
+
+def print_json(value: Any) -> None:
+    """The one thing that a command prints for programs; times in UTC, ASCII only, for a terminal may be in the way."""
+    click.echo(json.dumps(value, indent=2, default=_in_json))
+
+
+def _in_json(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat(timespec='milliseconds').replace('+00:00', 'Z')
+    raise TypeError(type(value).__name__)
 
 
 def table(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> None:

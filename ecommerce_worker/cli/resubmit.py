@@ -34,22 +34,28 @@ def resubmit(numbers: tuple[str, ...], sites: tuple[str, ...], since: float, gra
     """Publish the orders that the shop has as paid and unfulfilled and of which nothing is in RabbitMQ.
 
     Nothing is published twice, however often and by however many this is run.  Where a ledger is kept, orders that
-    are parked in it are left, and so are those that a person has discarded, unless --order names them.
+    are parked in it are left, and so are those that a person has discarded, unless --order names them; and those of
+    which nothing was heard when it was time are asked about at the shop.
 
     Exit status: 1 if something could not be asked or published, 75 if it cannot be done at this moment, or not here: a
     shop or its LMS that does not answer is waited for for half a minute.
     """
     from ecommerce_worker.resubmit import run as resubmitting
-    from ecommerce_worker.resubmit.known import memory_of
+    from ecommerce_worker.resubmit.known import memory_of, settle_overdue
     from ecommerce_worker.resubmit.names import Wanted
     from ecommerce_worker.resubmit.report import HEAD
 
     wanted = Wanted(numbers, sites, since, grace, delay, limit, dry_run, look_into_queues)
-    report = resubmitting.resubmit(application(), wanted, memory_of(runtime.current().settings),
-                                   lambda line: click.echo(line, err=True))
+    memory = memory_of(runtime.current().settings)
+    report = resubmitting.resubmit(application(), wanted, memory, lambda line: click.echo(line, err=True))
+    if memory and not dry_run:
+        settle_overdue(report, numbers)
     if report.rows:
         table(HEAD, [row.cells for row in report.rows])
     for trouble in report.troubles:
         click.echo(f'trouble: {trouble}')
+    if report.settled:
+        click.echo(f'{counted(report.settled, "order")} of which nothing had been heard: complete at the shop, and now '
+                   'in the ledger')
     click.echo(f'{counted(report.published, "order")} {"would be " if dry_run else ""}published')
     sys.exit(report.status)

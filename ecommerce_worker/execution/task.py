@@ -281,8 +281,8 @@ class Task(celery.Task):
         notes, reason = delivery.notes, str(error)
         counted = policy.counts(error)
         tries = (notes.refusals + delivery.inherited if counted else notes.outages) + 1
-        age = max(0.0, time.time() - notes.since) if notes.since else 0.0
-        delay = policy.next_delay(error, tries, age)
+        # What it was told to wait, and not what clocks say: those of two workers differ, and one may be set meanwhile.
+        delay = policy.next_delay(error, tries, notes.waited)
         if isinstance(error, Held):
             noted = _noted(delivery, reason)
         else:
@@ -291,7 +291,7 @@ class Task(celery.Task):
         if delay is None:
             tried = delivery.earlier + 1
             return Parked(reason if tried == 1 else f'{reason}; given up after {tried} tries', noted, error.status)
-        return Retrying(reason, delay, noted, error.status)
+        return Retrying(reason, delay, replace(noted, waited=notes.waited + delay), error.status)
 
     @cached_property
     def _signature(self) -> inspect.Signature:

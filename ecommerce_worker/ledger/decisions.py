@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from django.db import transaction
-from django.db.models import Q
+from django.db.models.functions import Now
 
 from ecommerce_worker import runtime
 from ecommerce_worker.broker import publishing
@@ -32,10 +32,9 @@ def resend(app: Celery, number: int, *, who: str, reason: str = '') -> str:
     """
     with transaction.atomic():
         parked = _locked(number)
-        # The time from before it is published: the run that follows may be over before this is written.
-        now = datetime.now(UTC)
+        # Written before it is published: the run that follows may be over at once, and who records that waits for this.
+        _settle(parked, datetime.now(UTC), 'resent', State.TRYING, who, reason)
         publishing.unpark(app, raw_of(parked), runtime.current().settings.known_queues)
-        _settle(parked, now, 'resent', State.TRYING, who, reason)
     return str(parked.queue)
 
 
@@ -62,10 +61,10 @@ def _locked(number: int) -> ParkedMessage:
 def _settle(parked: ParkedMessage, now: datetime, action: str, state: State, who: str, reason: str) -> None:
     ParkedMessage.objects.filter(pk=parked.pk).update(
         body=None, headers='', correlation_id='', settled=action, settled_at=now)
-    # What a worker has run since has the say; a time to come is nothing but a wrong clock.
-    heard_of = Q(last_seen__lte=now) | Q(last_seen__gt=datetime.now(UTC))
-    Order.objects.filter(heard_of, pk=parked.order_id).update(
-        state=state, reason=f'{action} by {who}'[:1000], next_try=None, last_seen=now)
+    # Throwing away what is left over of an order does not undo that another message fulfilled it.
+    done = [State.FULFILLED] if state == State.DISCARDED else []
+    Order.objects.filter(pk=parked.order_id).exclude(state__in=done).update(
+        state=state, reason=f'{action} by {who}'[:1000], next_try=None, last_seen=now, heard=Now())
     write_down(who, action, reason, message_id=parked.message_id, key=parked.key, task=parked.task, at=now)
 
 

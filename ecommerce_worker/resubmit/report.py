@@ -30,11 +30,15 @@ HEAD: Final = ('ORDER', 'SITE', 'STATUS', 'PLACED (UTC)', 'RESULT')
 
 @dataclass
 class Report:
-    """What became of each order, what stood in the way, and how many were published, or would have been."""
+    """What became of each order, what stood in the way, and how many were published, or would have been.
+
+    ``settled`` are orders that the ledger had as unfulfilled, and the shop as complete.
+    """
 
     rows: list[Row] = field(default_factory=list)
     troubles: list[str] = field(default_factory=list)
     published: int = 0
+    settled: int = 0
     #: How many of the troubles pass by themselves: a service that does not answer now.
     passing: int = 0
 

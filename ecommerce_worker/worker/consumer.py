@@ -29,6 +29,7 @@ from ecommerce_worker.execution.task import GIVE_BACK_SECONDS
 from ecommerce_worker.telemetry.log import quoted, word
 from ecommerce_worker.telemetry.run import Told
 from ecommerce_worker.worker import inspect  # noqa: F401 - tells what is in hand
+from ecommerce_worker.worker.acknowledging import Acknowledging
 from ecommerce_worker.worker.control import Control
 from ecommerce_worker.worker.nodes import Watch
 
@@ -105,6 +106,7 @@ class Consumer(consumer.Consumer):
         options = {**(worker_options or {}), 'without_gossip': True, 'without_mingle': True,
                    'without_heartbeat': not kwargs.get('task_events')}
         super().__init__(*args, worker_options=options, **kwargs)
+        self._acknowledging = Acknowledging(self)
         self._parking = ThreadPoolExecutor(1, 'parking')
         self.loop = partial(_until_late, self.loop)
         preflight.refuse_unsafe(self.conninfo, runtime.current().settings)
@@ -137,6 +139,7 @@ class Consumer(consumer.Consumer):
                 self._park(message, f'the message cannot be read ({type(error).__name__})', call)
                 return
             _present(message, delivery, keep_eta=self._holds(call))
+            self._acknowledging.see_to(message, call.id)
             receive(message)
 
         return on_message
