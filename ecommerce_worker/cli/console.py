@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ecommerce_worker.cli.output import needs, plainly, running
+from ecommerce_worker.cli.output import needs, plainly, running, say
 from ecommerce_worker.cli.root import main
 
 
@@ -19,7 +19,7 @@ def console(debug: bool, threads: int | None, access_logfile: str | None) -> Non
     from ecommerce_worker.console import server
 
     options = [f'--threads={threads}'] * bool(threads) + [f'--access-logfile={access_logfile}'] * bool(access_logfile)
-    server.run(lambda line: click.echo(f'ecommerce-worker: {line}', err=True), options, debug=debug)
+    server.run(lambda line: say(f'ecommerce-worker: {line}', err=True), options, debug=debug)
 
 
 @main.command('console-user')
@@ -32,4 +32,4 @@ def console_user(name: str, role: str | None) -> None:
     """Print a link, good once and for a day, by which NAME chooses a password for the console."""
     from ecommerce_worker.console import server
 
-    click.echo(server.invite(name, role or ''))
+    say(server.invite(name, role or ''))

@@ -9,7 +9,7 @@ import click
 
 from ecommerce_worker import runtime
 from ecommerce_worker.cli.options import DURATION, JSON
-from ecommerce_worker.cli.output import counted, fail, needs, plainly, print_json, table
+from ecommerce_worker.cli.output import counted, fail, needs, plainly, print_json, say, table
 from ecommerce_worker.cli.resources import opened_ledger
 from ecommerce_worker.cli.root import main
 
@@ -24,7 +24,7 @@ def migrate(target: str) -> None:
 
     runtime.current()
     setup.migrate(target=target)
-    click.echo('the ledger is up to date' if not target else f'the ledger is at {target}')
+    say('the ledger is up to date' if not target else f'the ledger is at {target}')
 
 
 @main.group()
@@ -51,12 +51,12 @@ def show_order(key: str, as_json: bool) -> None:
         return
     for number, entry in enumerate(found):
         if number:
-            click.echo()
+            say()
         story = queries.story(entry.number)
         for name, value in (('order', entry.key), ('task', entry.task), ('site', entry.site or '-'),
                             ('state', entry.state), ('reason', entry.reason or '-'),
                             ('next try', f'{entry.next_try:%Y-%m-%d %H:%M:%S} UTC' if entry.next_try else '-')):
-            click.echo(f'{name:8} {value}')
+            say(f'{name:8} {value}')
         table(('STARTED (UTC)', 'TRY', 'OUTCOME', 'SECONDS', 'STATUS', 'REASON'), map(_event, story.events))
 
 
@@ -118,4 +118,4 @@ def _orders(entries: Iterable[Any]) -> None:
              f'{it.last_seen:%Y-%m-%d %H:%M}', it.reason) for it in entries]
     if rows:
         table(('ORDER', 'STATE', 'TASK', 'SITE', 'TRIES', 'LAST SEEN (UTC)', 'REASON'), rows)
-    click.echo(counted(len(rows), 'order'))
+    say(counted(len(rows), 'order'))

@@ -17,9 +17,20 @@ from ecommerce_worker import runtime
 from ecommerce_worker.errors import Misconfigured, WorkerError
 
 
+def clean(value: Any) -> str:
+    """A text on one line, in letters that a terminal only shows: what is in a message anybody may have written."""
+    text = str(value)
+    return text if text.isprintable() else ''.join(letter if letter.isprintable() else '?' for letter in text)
+
+
+def say(line: str = '', *, err: bool = False) -> None:
+    """Print a line.  Whatever a command prints goes this way, or by :func:`print_json`."""
+    click.echo(clean(line), err=err)
+
+
 def fail(message: str, status: int = 1) -> NoReturn:
     """End with one plain line and this exit status."""
-    click.echo(f'ecommerce-worker: {message}', err=True)
+    say(f'ecommerce-worker: {message}', err=True)
     sys.exit(status)
 
 
@@ -31,7 +42,7 @@ def plainly(command: Callable[..., Any]) -> Callable[..., Any]:
             return command(*args, **kwargs)
         except Misconfigured as error:
             for problem in error.problems:
-                click.echo(f'ecommerce-worker: {problem}', err=True)
+                say(f'ecommerce-worker: {problem}', err=True)
             fail(f'{counted(len(error.problems), "problem")} in the configuration; '
                  '`ecommerce-worker check` shows all of it')
         except WorkerError as error:
@@ -93,7 +104,7 @@ def answered(options: str) -> Iterator[None]:
     try:
         yield
     except click.Abort:
-        click.echo()
+        say()
         fail(f'nothing was done, for nobody answered: {options} answers beforehand')
 
 
@@ -113,9 +124,9 @@ def _in_json(value: Any) -> Any:
     raise TypeError(type(value).__name__)
 
 
-def table(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> None:
+def table(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]], *, err: bool = False) -> None:
     """A table whose columns are as wide as they need to be; the last one may be as long as it likes."""
-    lines = [tuple(str(cell) for cell in row) for row in rows]
+    lines = [tuple(clean(cell) for cell in row) for row in rows]
     widths = [max(len(line[column]) for line in (head, *lines)) for column in range(len(head))]
     for line in (head, *lines):
-        click.echo('  '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        say('  '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip(), err=err)

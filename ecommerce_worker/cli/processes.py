@@ -12,7 +12,7 @@ import click
 
 from ecommerce_worker import runtime, settings
 from ecommerce_worker.cli.options import DURATION, leveled
-from ecommerce_worker.cli.output import fail, needs, running
+from ecommerce_worker.cli.output import fail, needs, running, say
 from ecommerce_worker.cli.resources import application
 from ecommerce_worker.cli.root import main
 
@@ -59,10 +59,10 @@ def worker(debug: bool, wait: float, celery_options: tuple[str, ...]) -> None:
         except ValueError:
             fail(f'--pool must be {settings.SETTINGS["WORKER_POOL"].wants}', 2)
     if wait:
-        preflight.wait(app, conf, wait, lambda said: click.echo(f'ecommerce-worker: {said}', err=True))
+        preflight.wait(app, conf, wait, lambda said: say(f'ecommerce-worker: {said}', err=True))
     preflight.check(app, conf)
     for remark in conf.remarks:
-        click.echo(f'ecommerce-worker: note: {remark}', err=True)
+        say(f'ecommerce-worker: note: {remark}', err=True)
     ours = ['worker', f'--loglevel={"DEBUG" if debug else conf.LOG_LEVEL}']
     if _said(celery_options, '-n', '--hostname') is None:
         # In containers of one host name all have the same process id; who asks workers tells them apart by name.
@@ -131,4 +131,4 @@ def up(debug: bool) -> None:
 
     runtime.current().check()
     setup.migrate()
-    together.run(runtime.current().settings, click.echo, debug=debug)
+    together.run(runtime.current().settings, say, debug=debug)

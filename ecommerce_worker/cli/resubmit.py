@@ -7,8 +7,8 @@ import sys
 import click
 
 from ecommerce_worker import runtime
-from ecommerce_worker.cli.options import DURATION
-from ecommerce_worker.cli.output import counted, plainly, table
+from ecommerce_worker.cli.options import DURATION, JSON
+from ecommerce_worker.cli.output import counted, plainly, print_json, say, table
 from ecommerce_worker.cli.resources import application
 from ecommerce_worker.cli.root import main
 
@@ -28,9 +28,10 @@ from ecommerce_worker.cli.root import main
 @click.option('--look-into-queues', is_flag=True,
               help='Look through queued messages too; each is then taken for delivered again, and waits.')
 @click.option('--dry-run', is_flag=True, help='Publish nothing; tell what would be.')
+@JSON
 @plainly
 def resubmit(numbers: tuple[str, ...], sites: tuple[str, ...], since: float, grace: float, delay: float,
-             limit: int | None, look_into_queues: bool, dry_run: bool) -> None:
+             limit: int | None, look_into_queues: bool, dry_run: bool, as_json: bool) -> None:
     """Publish the orders that the shop has as paid and unfulfilled and of which nothing is in RabbitMQ.
 
     Nothing is published twice, however often and by however many this is run.  Where a ledger is kept, orders that
@@ -47,15 +48,18 @@ def resubmit(numbers: tuple[str, ...], sites: tuple[str, ...], since: float, gra
 
     wanted = Wanted(numbers, sites, since, grace, delay, limit, dry_run, look_into_queues)
     memory = memory_of(runtime.current().settings)
-    report = resubmitting.resubmit(application(), wanted, memory, lambda line: click.echo(line, err=True))
+    report = resubmitting.resubmit(application(), wanted, memory, lambda line: say(line, err=True))
     if memory and not dry_run:
         settle_overdue(report, numbers)
+    if as_json:
+        print_json({**report.as_json(), 'dry_run': dry_run})
+        sys.exit(report.status)
     if report.rows:
         table(HEAD, [row.cells for row in report.rows])
     for trouble in report.troubles:
-        click.echo(f'trouble: {trouble}')
+        say(f'trouble: {trouble}')
     if report.settled:
-        click.echo(f'{counted(report.settled, "order")} of which nothing had been heard: complete at the shop, and now '
+        say(f'{counted(report.settled, "order")} of which nothing had been heard: complete at the shop, and now '
                    'in the ledger')
-    click.echo(f'{counted(report.published, "order")} {"would be " if dry_run else ""}published')
+    say(f'{counted(report.published, "order")} {"would be " if dry_run else ""}published')
     sys.exit(report.status)

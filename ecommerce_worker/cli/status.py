@@ -12,7 +12,7 @@ import click
 
 from ecommerce_worker import runtime, settings
 from ecommerce_worker.cli.options import DURATION, JSON
-from ecommerce_worker.cli.output import counted, plainly, print_json, table
+from ecommerce_worker.cli.output import counted, plainly, print_json, say, table
 from ecommerce_worker.cli.resources import connected, opened_ledger
 from ecommerce_worker.cli.root import main
 from ecommerce_worker.errors import Misconfigured, WorkerError
@@ -156,27 +156,27 @@ def _is_alone(queue: Depth) -> bool:
 
 def _show(found: Standing) -> None:
     """As people read it."""
-    click.echo(f'broker    {found.broker}')
-    click.echo('workers   ' + (', '.join(found.workers) or ('none' if found.takes_messages else '?')))
-    click.echo(f'waiting   {found.waiting} for their next try')
-    click.echo(f'parked    {found.parked} for a person (ecommerce-worker parked list)')
+    say(f'broker    {found.broker}')
+    say('workers   ' + (', '.join(found.workers) or ('none' if found.takes_messages else '?')))
+    say(f'waiting   {found.waiting} for their next try')
+    say(f'parked    {found.parked} for a person (ecommerce-worker parked list)')
     if ledger := found.ledger:
-        click.echo(f'ledger    {ledger.problem or "in use"}; recorders: {found.recorders}; {found.unrecorded} facts to '
+        say(f'ledger    {ledger.problem or "in use"}; recorders: {found.recorders}; {found.unrecorded} facts to '
                    'record')
         if ledger.is_read:
-            click.echo(f'unknown   {counted(ledger.overdue, "order")} overdue; {counted(ledger.lost, "report")} of '
+            say(f'unknown   {counted(ledger.overdue, "order")} overdue; {counted(ledger.lost, "report")} of '
                        f'runs lost in the last {ledger.lost_days} days')
     if beat := found.beat:
-        click.echo(f'beat      {beat.problem or (f"alive {beat.age:.0f} s ago" if beat.is_alive else "none")}')
-    click.echo()
+        say(f'beat      {beat.problem or (f"alive {beat.age:.0f} s ago" if beat.is_alive else "none")}')
+    say()
     if found.queues:
         table(('QUEUE', 'MESSAGES', 'CONSUMERS', ''), [
             (it.name, it.messages, '?' if it.consumers is None else it.consumers,
              '<- nobody consumes it' if _is_alone(it) else '') for it in found.queues])
     else:
-        click.echo('There are no queues yet; the first worker declares them.')
+        say('There are no queues yet; the first worker declares them.')
     for trouble in found.troubles:
-        click.echo(f'trouble: {trouble}')
+        say(f'trouble: {trouble}')
 
 
 def _ledger(conf: settings.Settings) -> Ledger | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from ecommerce_worker.errors import ApiError, NotFound, Transient, Unauthorized
 from ecommerce_worker.resubmit.names import EX_TEMPFAIL, Found
@@ -48,6 +48,14 @@ class Report:
         if not self.troubles:
             return 0
         return EX_TEMPFAIL if self.passing == len(self.troubles) else 1
+
+    def as_json(self) -> dict[str, Any]:
+        """As programs read it; see the reference of commands."""
+        return {
+            'orders': [{'order': row.found.number, 'site': row.found.site, 'status': row.found.status,
+                        'placed': row.found.placed, 'result': row.result, 'published': row.published}
+                       for row in self.rows],
+            'published': self.published, 'settled': self.settled, 'troubles': self.troubles}
 
     def blame(self, place: str, error: ApiError) -> None:
         """Note what could not be asked."""

@@ -63,7 +63,7 @@ class Acknowledging:
             acknowledge(*args)
 
     def _grows(self) -> bool:
-        """Whether the prefetch window can be made wider: RabbitMQ lets it be where it counts for all queues together."""
+        """Whether the prefetch window can be made wider: it can where RabbitMQ counts for all queues together."""
         return self._consumer.qos_global is not False and topology.version(self._consumer.connection) < SINCE
 
     def _widen(self) -> None:
