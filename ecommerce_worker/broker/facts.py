@@ -42,9 +42,6 @@ BATCH: Final = 500
 #: Seconds to let facts gather before they are published together, which costs less than one by one.
 GATHER_SECONDS: Final = 0.1
 
-#: How many messages are held by when their facts have gathered for long enough.
-HURRY: Final = 8
-
 #: Seconds between two looks whether all that is held has been let go.
 LOOK_SECONDS: Final = 0.01
 
@@ -208,7 +205,7 @@ class Teller:
             end.acts.append(act)
             self._held += 1
             acts = self._let_go(time.monotonic() - HOLD_SECONDS, most)
-            if self._held >= HURRY:
+            if self._held > most // 2:
                 self._gathered.set()
         for each in acts:
             each()
