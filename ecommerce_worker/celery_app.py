@@ -11,6 +11,7 @@ import sys
 from logging.handlers import WatchedFileHandler
 from typing import Any
 
+from celery.concurrency import ALIASES
 from celery.signals import (
     celeryd_after_setup,
     setup_logging,
@@ -53,6 +54,8 @@ def create_app(settings: Settings) -> Application:
     app.steps['worker'].add(WakeUp)
     command_line.admit(app)
     command_line.warn(sys.argv[1:])
+    # Ours, whether the setting or the command line asks for threads.
+    ALIASES['threads'] = 'ecommerce_worker.worker.pool:TaskPool'
     return app
 
 

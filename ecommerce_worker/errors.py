@@ -6,7 +6,8 @@
     ├── Misconfigured        a person must change a setting; nothing is tried
     ├── Undecodable          the message cannot be read; it is parked as it is
     ├── WrongArguments       the message can be read, but the task cannot take it; it is parked
-    ├── NotPublished         the broker did not confirm; the message it follows from is given back
+    ├── NotPublished         the broker did not confirm; the message it follows from is kept
+    ├── Taken                another run has the order in hand; come back in a moment and ask first
     └── ApiError             another service did not do what was asked
         ├── Transient        asking again may help
         │   ├── Unreachable      no answer: refused, DNS, TLS, time-out, cut transfer
@@ -54,6 +55,13 @@ class WrongArguments(WorkerError):
 
 class NotPublished(WorkerError):
     """The broker did not confirm a message: whatever it was to replace must be kept."""
+
+
+class Taken(WorkerError):
+    """Another run has it in hand: come back in a moment, and ask how it stands before anything is done.
+
+    This counts as no try.
+    """
 
 
 class ApiError(WorkerError):

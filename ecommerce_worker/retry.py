@@ -37,12 +37,13 @@ class Policy:
         """Seconds until the next try, or None to give up.
 
         ``attempt`` is how many tries have ended in this kind of error (refusal or outage), this one included, from
-        1; ``age`` the seconds since the first try.  An error that is not of another service is never retried.
+        1; ``age`` for how many seconds it has been made to wait; for what was not tried (``Held``), and is never given
+        up for it, for how many it has been put off.  An error that is not of another service is never retried.
         """
         if not isinstance(error, ApiError):
             return None
         if isinstance(error, Held):
-            return None if age >= self.give_up_after else _turn(error, age, self.longest, self.jitter)
+            return moment(age, self.longest, error.retry_after or 0.0, self.jitter)
         if self.counts(error):
             if attempt > self.refusals:
                 return None
@@ -76,16 +77,18 @@ class Regular:
     def next_delay(self, error: BaseException, attempt: int, age: float) -> float | None:
         """Seconds until the next try, or None to give up; see :meth:`Policy.next_delay`."""
         if isinstance(error, Held):
-            patience = self.every * (self.attempts + 1)
-            return None if age >= patience else _turn(error, age, self.every, self.jitter)
+            return moment(age, self.every, error.retry_after or 0.0, self.jitter)
         if not isinstance(error, Transient) or attempt > self.attempts:
             return None
         return min(LONGEST_WAIT, max(self.every, error.retry_after or 0.0))
 
 
-def _turn(error: Held, age: float, longest: float, jitter: Callable[[], float]) -> float:
-    """When to ask for a turn again: the longer an outage lasts, the less often, and spread so that all have theirs."""
-    return (error.retry_after or 0.0) + jitter() * min(longest, max(2.0, age / 2))
+def moment(age: float, longest: float, at_least: float = 0.0, jitter: Callable[[], float] = random.random) -> float:
+    """Seconds until what was put off ``age`` seconds ago, and not tried since, comes again.
+
+    The longer it takes the less often, and spread so that all have their turn; up to ``longest`` beyond ``at_least``.
+    """
+    return at_least + jitter() * min(longest, max(2.0, age / 2))
 
 
 #: How a task is tried again.

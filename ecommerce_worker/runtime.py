@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import threading
+import uuid
 from collections import OrderedDict
-from collections.abc import Container, Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Hashable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from ecommerce_worker.clients.circuit import Hold
 from ecommerce_worker.errors import Misconfigured, WrongArguments
+from ecommerce_worker.locks.machine import Turns
 from ecommerce_worker.settings import Settings, certificate_problems, load
 from ecommerce_worker.site import Site
 from ecommerce_worker.telemetry import log
@@ -30,12 +32,13 @@ class Run:
     """One message in this process: how its run ended, what was told of it, and whether what follows is safe with the
     broker.
 
-    The lock is held while it runs and is settled.
+    The lock is held while it runs; ``name`` tells it from any other run of any process.
     """
 
     outcome: Any = None
     told: Told | None = None
     secured: bool = False
+    name: str = field(default_factory=lambda: uuid.uuid4().hex)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -49,11 +52,17 @@ class Runs:
     def __init__(self, length: int) -> None:
         self._length = length
         self._runs: OrderedDict[Hashable, Run] = OrderedDict()
+        self._expected: OrderedDict[str, Run] = OrderedDict()
         self._lock = threading.Lock()
 
-    def of(self, message: Hashable, *, redelivered: bool) -> Run:
-        """The run of this message; one that is not delivered again begins anew, whatever was before."""
+    def of(self, message: Hashable, *, redelivered: bool, name: str = '') -> Run:
+        """The run of this message; one that is not delivered again begins anew, whatever was before.
+
+        ``name`` is that of a run that the message was told to come back to; see :meth:`expect`.
+        """
         with self._lock:
+            if name in self._expected:
+                return self._expected[name]
             if redelivered and message in self._runs:
                 return self._runs[message]
             self._runs[message] = run = Run()
@@ -61,6 +70,19 @@ class Runs:
             if len(self._runs) > self._length:
                 self._runs.popitem(last=False)
             return run
+
+    def expect(self, run: Run) -> None:
+        """Remember a run that goes on while its message, delivered again, waits and comes back under its name."""
+        with self._lock:
+            self._expected[run.name] = run
+            if len(self._expected) > self._length:
+                self._expected.popitem(last=False)
+
+    def secured(self, message: Hashable) -> None:
+        """Take note that what follows from the run of this message is safe with the broker."""
+        with self._lock:
+            if message in self._runs:
+                self._runs[message].secured = True
 
 
 class Runtime:
@@ -72,7 +94,10 @@ class Runtime:
         #: Before which messages are not acknowledged; None where nobody listens but the log.
         self.safety: Safety | None = None
         self.runs = Runs(2 * settings.WORKER_CONCURRENCY)  # twice as many as are in hand at once
+        #: Whose turn it is at an order: one run of this machine, until something wider is put here.
+        self.turn: Callable[..., AbstractContextManager[None]] = Turns(settings.BROKER_URL).turn
         self._sites: dict[int, Site] = {}
+        self._shops: dict[str, str] = {}
         self._holds: dict[str, Hold] = {}
         self._lock = threading.Lock()
 
@@ -87,6 +112,19 @@ class Runtime:
         with self._lock:
             # Settings of a site are one object for as long as the process lives, and as many as there are overrides.
             return self._sites.setdefault(id(settings), Site(settings, self.hold))
+
+    def shop(self, site: Site) -> str:
+        """What names the shop of a site: the first site code that leads there, '' if that is none.
+
+        Not its address: two machines may reach one shop by different ones.
+        """
+        root = site.settings.ECOMMERCE_API_ROOT
+        with self._lock:
+            if root not in self._shops:
+                codes = (None, *sorted(self.settings.site_codes))
+                roots = {self.settings.for_site(code).ECOMMERCE_API_ROOT: code or '' for code in reversed(codes)}
+                self._shops[root] = roots[root]
+            return self._shops[root]
 
     def check(self, spoiled: Container[str] = ()) -> None:
         """Make sure that whatever is built from settings can be; raises ``Misconfigured`` with all that cannot.
@@ -118,8 +156,13 @@ class Runtime:
 
     def hold(self, url: str) -> Hold:
         """The hold on the host of this URL: one for all sites that have a service there."""
-        host = urlsplit(url).netloc.rpartition('@')[2].lower()
+        host = host_of(url)
         return self._holds.setdefault(host, Hold(host, self.settings.WORKER_CONCURRENCY))
+
+
+def host_of(url: str) -> str:
+    """Host and port of a URL, as one names what is called there."""
+    return urlsplit(url).netloc.rpartition('@')[2].lower()
 
 
 _current: Runtime | None = None

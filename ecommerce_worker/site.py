@@ -7,6 +7,8 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any, TypeVar
 
+from typing_extensions import override
+
 from ecommerce_worker.clients.auth import ClientCredentials, SelfSigned
 from ecommerce_worker.clients.circuit import Hold
 from ecommerce_worker.clients.ecommerce import Ecommerce
@@ -24,6 +26,7 @@ _T = TypeVar('_T')
 class once(cached_property[_T]):  # noqa: N801 - reads as the decorator that it is
     """A cached property that is computed once however many threads are the first to ask."""
 
+    @override
     def __get__(self, site: Any, owner: type[Any] | None = None) -> _T:  # type: ignore[override]
         with site.lock:
             value: _T = super().__get__(site, owner)
@@ -50,15 +53,25 @@ class Site:
         api = self.connect(self.settings.ECOMMERCE_API_ROOT, peer='the shop', signer=self.signer)
         return Ecommerce(api, fulfillment_read_timeout=self.settings.FULFILLMENT_READ_TIMEOUT)
 
+    @property
+    def longest_fulfillment(self) -> float:
+        """The seconds within which the last call of a run has ended that fulfils an order.
+
+        It asks for a token, how the order stands, for another token, and for the fulfilment, each once more where a
+        token was refused; each of these exchanges may take two read time-outs.
+        """
+        settings = self.settings
+        return 2 * (6 * settings.HTTP_READ_TIMEOUT + 2 * settings.FULFILLMENT_READ_TIMEOUT)
+
     @once
     def signer(self) -> Signer:
         """Our identity at this shop."""
         settings = self.settings
         if settings.authentication == 'jwt':
-            return SelfSigned(settings.JWT_SECRET_KEY, settings.JWT_ISSUER, settings.ECOMMERCE_SERVICE_USERNAME)
+            return SelfSigned(settings.JWT_SECRET_KEY or '', settings.JWT_ISSUER, settings.ECOMMERCE_SERVICE_USERNAME)
         provider = settings.BACKEND_SERVICE_EDX_OAUTH2_PROVIDER_URL
         return ClientCredentials(provider, settings.BACKEND_SERVICE_EDX_OAUTH2_KEY,
-                                 settings.BACKEND_SERVICE_EDX_OAUTH2_SECRET, hold=self._hold(provider),
+                                 settings.BACKEND_SERVICE_EDX_OAUTH2_SECRET or '', hold=self._hold(provider),
                                  connect_timeout=settings.HTTP_CONNECT_TIMEOUT,
                                  read_timeout=settings.HTTP_READ_TIMEOUT)
 

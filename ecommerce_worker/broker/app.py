@@ -86,7 +86,7 @@ def _tls(settings: Settings) -> dict[str, Any] | None:
     """``BROKER_USE_SSL`` as the transport has it; None leaves it to the URL."""
     if not settings.BROKER_USE_SSL:
         return None
-    options = {} if settings.BROKER_USE_SSL is True else dict(settings.BROKER_USE_SSL)
+    options: dict[str, Any] = {} if settings.BROKER_USE_SSL is True else {**settings.BROKER_USE_SSL}
     verifying = options.pop('cert_reqs', 'required')
     checking = options.pop('check_hostname', verifying == 'required')
     mode = ssl.VerifyMode[f'CERT_{verifying.upper()}']

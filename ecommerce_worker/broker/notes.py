@@ -19,9 +19,13 @@ class Notes:
 
     ``attempt`` counts runs begun before this one; ``refusals`` and ``outages`` what they ended in; ``redelivered``
     the deliveries that no run ended; ``since`` and ``at`` are epoch seconds, by the clock of whichever worker it was,
-    and are shown only; ``waited`` is how many seconds it was to wait for its next tries in all; ``unsure`` tells that
-    an earlier run may have had its effect though no answer came; ``resent`` that a person sent it again; ``due``, in
-    epoch seconds, when it is to run, if that is later than the broker can wait at once.
+    and are shown only; ``unsure`` tells that an earlier run may have had its effect though no answer came; ``resent``
+    that a person sent it again; ``due``, in epoch seconds, when it is to run, if that is later than the broker can wait
+    at once.
+
+    ``waited`` is for how many seconds it was to wait for its next tries in all, ``deferred`` for how many it has been
+    put off since without being tried; ``ask`` tells to ask how things stand before anything is done; ``run`` names a
+    run of it that was still under way in the process that wrote this.
     """
 
     queue: str = ''
@@ -34,6 +38,9 @@ class Notes:
     resent: bool = False
     unsure: bool = False
     due: float | None = None
+    deferred: float = 0.0
+    ask: bool = False
+    run: str = ''
     history: tuple[Mapping[str, Any], ...] = ()
 
     #: The most entries of history that a message carries: its headers must fit in one frame of 128 KiB.
@@ -54,14 +61,16 @@ class Notes:
             value = found.get(name)
             return float(value) if isinstance(value, int | float) and 0 <= value < 2 ** 40 else None
 
-        history, queue = found.get('history'), found.get('queue')
+        history, queue, run = found.get('history'), found.get('queue'), found.get('run')
         return cls(
             queue=queue if isinstance(queue, str) and len(queue.encode(errors='replace')) <= 255 else '',
             attempt=number('attempt'), refusals=number('refusals'), outages=number('outages'),
             redelivered=number('redelivered'),
-            since=time('since'), waited=time('waited') or 0.0, due=time('due'),
+            since=time('since'), due=time('due'), waited=time('waited') or 0.0, deferred=time('deferred') or 0.0,
             resent=found.get('resent') is True,
             unsure=found.get('unsure') is True,
+            ask=found.get('ask') is True,
+            run=run[:64] if isinstance(run, str) else '',
             history=tuple(entry for entry in history if isinstance(entry, Mapping))
             if isinstance(history, list | tuple) else ())
 
@@ -75,9 +84,8 @@ class Notes:
     def as_header(self) -> dict[str, Any]:
         """The notes as an AMQP table."""
         return {'queue': self.queue, 'attempt': self.attempt, 'refusals': self.refusals, 'outages': self.outages,
-                'redelivered': self.redelivered, 'since': self.since, 'waited': self.waited,
-                'resent': self.resent, 'unsure': self.unsure,
-                'due': self.due,
+                'redelivered': self.redelivered, 'since': self.since, 'resent': self.resent, 'unsure': self.unsure,
+                'due': self.due, 'waited': self.waited, 'deferred': self.deferred, 'ask': self.ask, 'run': self.run,
                 'history': _fitting(self.history)}
 
 

@@ -6,8 +6,8 @@ import math
 import threading
 import time
 import uuid
-from collections.abc import Callable, Container, Mapping
-from dataclasses import replace
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,11 +19,11 @@ from kombu.utils.json import dumps
 
 from ecommerce_worker.bounds import LARGEST_BODY
 from ecommerce_worker.broker.notes import NOTES, Notes
-from ecommerce_worker.broker.topology import BITS, FACTS, PARKED, has_waiting_room, level, require_facts
+from ecommerce_worker.broker.topology import BITS, FACTS, PARKED, entrance, has_waiting_room, require_facts
 from ecommerce_worker.broker.wire import Call, Raw
 from ecommerce_worker.errors import NotPublished, Undecodable, WorkerError, WrongArguments
 from ecommerce_worker.telemetry import facts
-from ecommerce_worker.telemetry.facts import Fact, shortened
+from ecommerce_worker.telemetry.facts import Fact, one_line
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -62,11 +62,42 @@ def tell(connection: Connection, fact: bytes, routing_key: str, queue_type: str 
         channel.basic_publish(message, exchange=FACTS, routing_key=routing_key)
 
 
-def wait(app: Celery, call: Call, notes: Notes, delay: float) -> None:
-    """Have the broker deliver the call to its queue in ``delay`` seconds, rounded up to whole ones, at least 1.
+@dataclass(frozen=True)
+class Publication:
+    """A message that is to be published: to the queue, once it has been in the waiting room for ``delay`` seconds.
 
-    Raises :class:`~ecommerce_worker.errors.NotPublished`, or :class:`~ecommerce_worker.errors.WrongArguments` for a
-    call that JSON cannot carry.
+    0 leads to the queue at once.
+    """
+
+    raw: Raw
+    queue: str
+    delay: int = 0
+
+    def address(self, connection: Connection) -> tuple[str, str]:
+        """The exchange and the routing key by which it goes there."""
+        if self.delay and has_waiting_room(connection):
+            return entrance(self.delay), '.'.join((*f'{self.delay:0{BITS}b}', self.queue))
+        return '', self.queue
+
+    def headers(self, connection: Connection) -> dict[str, Any]:
+        """Its headers as they are written; on a broker that cannot delay a message, with the time before which it must
+        not run.
+        """
+        headers = dict(self.raw.headers)
+        if self.delay and not has_waiting_room(connection):
+            # A worker holds it until then, unacknowledged; a broker such as Redis gives it to another after a while.
+            held = min(self.delay, LONGEST_HELD)
+            due = time.time() + self.delay if held < self.delay else None
+            headers[NOTES] = {**headers.get(NOTES, {}), 'due': due}
+            headers['eta'] = (datetime.now(UTC) + timedelta(seconds=held)).isoformat()
+        written: dict[str, Any] = _as_amqp(headers)
+        return written
+
+
+def waiting_call(call: Call, notes: Notes, delay: float) -> Publication:
+    """The call as it comes to its queue in ``delay`` seconds, rounded up to whole ones, at least 1.
+
+    Raises :class:`~ecommerce_worker.errors.WrongArguments` for a call that JSON cannot carry.
     """
     seconds = min(max(1, math.ceil(delay)), 2 ** BITS - 1)
     try:
@@ -79,31 +110,18 @@ def wait(app: Celery, call: Call, notes: Notes, delay: float) -> None:
         'lang': 'py', 'task': call.task, 'id': call.id, 'retries': call.retries,
         'eta': None, 'expires': None, 'group': None, 'timelimit': [None, None],
         'root_id': call.root_id or call.id, 'parent_id': call.parent_id, 'origin': call.origin,
-        'argsrepr': '', 'kwargsrepr': '', 'shadow': None, NOTES: notes.as_header(),
+        'argsrepr': '', 'kwargsrepr': '', 'shadow': None, NOTES: replace(notes, due=None).as_header(),
     }
-    raw = Raw(body, 'application/json', 'utf-8', headers, {'correlation_id': call.id})
-
-    def where(connection: Connection) -> tuple[str, str]:
-        if has_waiting_room(connection):
-            return level(BITS - 1), '.'.join((*f'{seconds:0{BITS}b}', notes.queue))
-        # A worker holds it until then, unacknowledged; a broker such as Redis gives it to another after a while.
-        held = min(seconds, LONGEST_HELD)
-        due = time.time() + seconds if held < seconds else None
-        headers[NOTES] = replace(notes, due=due).as_header()
-        headers['eta'] = (datetime.now(UTC) + timedelta(seconds=held)).isoformat()
-        return '', notes.queue
-
-    publish(app, raw, where)
+    return Publication(Raw(body, 'application/json', 'utf-8', headers, {'correlation_id': call.id}), notes.queue,
+                       seconds)
 
 
-def park(app: Celery, raw: Raw, notes: Notes, *, task: str, id: str, key: str, reason: str,  # noqa: A002
-         fact: Fact | None = None) -> None:
-    """Put the raw message where a person finds it, with the reason and its history.
+def parked_message(raw: Raw, notes: Notes, *, task: str, id: str, key: str, reason: str,  # noqa: A002
+                   fact: Fact | None = None) -> Publication:
+    """The raw message as it goes where a person finds it, with the reason and its history.
 
     ``fact`` tells of the run that it is parked after.  It travels with the message, since a worker that is killed now
     tells it no more.
-
-    Raises :class:`~ecommerce_worker.errors.NotPublished`.
     """
     header = {**notes.as_header(), 'task': task, 'id': id or str(uuid.uuid4()), 'key': key, 'reason': reason,
               'parked_at': time.time(), 'content_type': _if_text(raw.content_type) or ''}
@@ -116,7 +134,39 @@ def park(app: Celery, raw: Raw, notes: Notes, *, task: str, id: str, key: str, r
                    content_type=_if_text(raw.content_type) or 'application/octet-stream',
                    content_encoding=_if_text(raw.content_encoding) or 'binary',
                    properties={'correlation_id': _if_text(raw.properties.get('correlation_id'))})
-    publish(app, kept, lambda connection: ('', PARKED))  # noqa: ARG005
+    return Publication(kept, PARKED)
+
+
+def as_new(publication: Publication, now: float) -> Publication | None:
+    """What was to wait, or to be parked, as it goes to its task queue in place of that, behind all that is there.
+
+    It does not run before its time, and then asks how things stand.  None for what nobody could read, or has no queue.
+    """
+    raw, notes = publication.raw, publication.raw.headers.get(NOTES, {})
+    if publication.queue != PARKED:
+        again = {**notes, 'due': now + publication.delay, 'ask': True}
+        return replace(publication, raw=replace(raw, headers={**raw.headers, NOTES: again}), delay=0)
+    if raw.unreadable or not notes.get('queue'):
+        return None
+    return Publication(replace(raw, headers={**raw.headers, NOTES: {**notes, 'ask': True}},
+                               content_type=notes.get('content_type') or raw.content_type), notes['queue'])
+
+
+def wait(app: Celery, call: Call, notes: Notes, delay: float) -> None:
+    """Have the broker deliver the call to its queue in ``delay`` seconds; see :func:`waiting_call`.
+
+    Raises :class:`~ecommerce_worker.errors.NotPublished`, or :class:`~ecommerce_worker.errors.WrongArguments`.
+    """
+    publish(app, waiting_call(call, notes, delay))
+
+
+def park(app: Celery, raw: Raw, notes: Notes, *, task: str, id: str, key: str, reason: str,  # noqa: A002
+         fact: Fact | None = None) -> None:
+    """Put the raw message where a person finds it; see :func:`parked_message`.
+
+    Raises :class:`~ecommerce_worker.errors.NotPublished`.
+    """
+    publish(app, parked_message(raw, notes, task=task, id=id, key=key, reason=reason, fact=fact))
 
 
 def fact_of(raw: Raw) -> Fact | None:
@@ -139,15 +189,14 @@ def unpark(app: Celery, raw: Raw, known: Container[str]) -> None:
     if not notes.queue:
         raise UnknownQueue('it does not say which queue it came from: it stays parked; publish the order anew')
     if notes.queue not in known:
-        raise UnknownQueue(f'it names the queue {shortened(notes.queue, 100)}, which QUEUES does not: it stays parked; '
+        raise UnknownQueue(f'it names the queue {one_line(notes.queue, 100)}, which QUEUES does not: it stays parked; '
                            'if that queue is one of yours, add it to QUEUES, else publish the order anew')
     # Tries are counted on, by which it is known which of two reports of them is the later one.
     tried = max(notes.attempt + notes.redelivered, told.attempt if (told := fact_of(raw)) else 0)
     fresh = Notes(queue=notes.queue, resent=True, attempt=tried, history=notes.history)
     headers = {**without_traces(raw.headers), NOTES: fresh.as_header()}
     content_type = header.get('content_type') if isinstance(header, Mapping) else raw.content_type
-    publish(app, replace(raw, headers=headers, content_type=content_type or raw.content_type),
-            lambda connection: ('', notes.queue))  # noqa: ARG005
+    publish(app, Publication(replace(raw, headers=headers, content_type=content_type or raw.content_type), notes.queue))
 
 
 def _if_text(value: Any) -> str | None:
@@ -195,19 +244,20 @@ def _field_name(name: str) -> str | bytes:
     return name
 
 
-def publish(app: Celery, raw: Raw, where: Callable[[Connection], tuple[str, str]]) -> None:
+def publish(app: Celery, publication: Publication) -> None:
     """Publish and return when the broker has confirmed that the message is in a queue and on its disk.
 
     Raises :class:`~ecommerce_worker.errors.NotPublished`, also if there is no such queue.
     """
     try:
         with app.producer_or_acquire() as producer:
-            connection = producer.connection
-            exchange, routing_key = where(connection)
+            connection, raw = producer.connection, publication.raw
+            exchange, routing_key = publication.address(connection)
             options = {'mandatory': True, 'confirm_timeout': CONFIRM_SECONDS} if has_waiting_room(connection) else {}
             try:
                 producer.publish(
-                    raw.body, exchange=exchange, routing_key=routing_key, headers=_as_amqp(raw.headers),
+                    raw.body, exchange=exchange, routing_key=routing_key,
+                    headers=publication.headers(connection),
                     content_type=raw.content_type, content_encoding=raw.content_encoding, delivery_mode=2,
                     retry=True, retry_policy={'errback': _unless_late, 'max_retries': 3, 'interval_start': 0.2,
                                               'interval_step': 0.5},

@@ -4,11 +4,11 @@
 
     shop ──► (queue's own exchange, or the default one) ──► ecommerce.fulfillment ──► worker
                                                                   ▲                     │ not now
-                      ecommerce_celery_delayed_delivery ──────────┘                     ▼
-                                   ▲                                        ecommerce_celery_delayed_27
-                                   └──────── … one queue for each bit of the delay … ───┘
-                                                                                        │ not like this
-                                                                        ecommerce.parked ◄
+                        ecommerce.delivery ───────────────────────┘                     ▼
+                            │      ▲                                        ecommerce_celery_delayed_N
+                            │      └──────── … one queue for each bit of the delay … ───┘
+                            │             entered at the delay's highest bit            │ not like this
+                            └─ its queue is gone ─► ecommerce.undeliverable ─► ecommerce.parked ◄
 
     worker ──► ecommerce.facts ──► ecommerce.ledger ──► recorder, who takes the parked messages too
 
@@ -60,7 +60,11 @@ PREFIX: Final = 'ecommerce'
 #: The waiting room holds delays of whole seconds up to 2**28 - 1, more than eight years, a bit for each queue.
 BITS: Final = 28
 
-_DELIVERY = f'{PREFIX}_celery_delayed_delivery'
+#: Where the waiting room ends, in kombu's words, and the exchange behind it, which knows the way to each task queue.
+#: What has none is parked: left in the waiting room, 32 of them would stand before all that come after them.
+ROOM_END: Final = f'{PREFIX}_celery_delayed_delivery'
+DELIVERY: Final = 'ecommerce.delivery'
+UNDELIVERABLE: Final = 'ecommerce.undeliverable'
 
 #: The queue of the messages without a route, and the exchange and key under which Celery 3.1 publishes them.
 _DEFAULT_QUEUE, _DEFAULT_EXCHANGE = 'ecommerce.default', 'ecommerce'
@@ -75,6 +79,15 @@ ANSWER_SECONDS: Final = 5
 def level(number: int) -> str:
     """The queue (and exchange) of the waiting room that delays by ``2**number`` seconds."""
     return f'{PREFIX}_celery_delayed_{number}'
+
+
+def entrance(seconds: int) -> str:
+    """The exchange by which a message enters the waiting room: the level of the delay's highest bit.
+
+    The levels above would only hand it down, one topic exchange after the other, to this same one; publishing takes
+    seven times as long by that way.
+    """
+    return level(max(1, seconds).bit_length() - 1)
 
 
 def task_queue(name: str, queue_type: str = 'classic') -> Queue:
@@ -199,13 +212,14 @@ def require_facts(connection: Connection, queue_type: str = 'classic') -> None:
 
 
 def declare_waiting_room(connection: Connection) -> list[str]:
-    """Declare the waiting room, as kombu does but for the delivery limit; the queues that have another shape.
+    """Declare the waiting room, as kombu does but for the delivery limit, and the way out of it; the queues that have
+    another shape.
 
     Each level keeps the messages whose delay has its bit, and passes all of them on to the next.
     """
     channel, kept = connection.channel(), []
     for number in reversed(range(BITS)):
-        name, following = level(number), level(number - 1) if number else _DELIVERY
+        name, following = level(number), level(number - 1) if number else ROOM_END
         for exchange in (name, following):
             Exchange(exchange, 'topic').bind(channel).declare()
         queue = Queue(name, queue_arguments={
@@ -219,6 +233,10 @@ def declare_waiting_room(connection: Connection) -> list[str]:
         before = '*.' * (BITS - 1 - number)
         queue.bind(channel).bind_to(name, routing_key=f'{before}1.#')
         Exchange(following).bind(channel).bind_to(name, routing_key=f'{before}0.#')
+    Exchange(UNDELIVERABLE, 'fanout').bind(channel).declare()
+    delivery = Exchange(DELIVERY, 'topic', arguments={'alternate-exchange': UNDELIVERABLE}).bind(channel)
+    delivery.declare()
+    delivery.bind_to(ROOM_END, routing_key='#')
     channel.close()
     return kept
 
@@ -247,11 +265,13 @@ def declare(connection: Connection, queues: Iterable[Queue], queue_type: str = '
     if has_waiting_room(connection):
         kept += declare_waiting_room(connection)
         with connection.channel() as channel:
+            if PARKED not in unavailable:
+                Queue(PARKED).bind(channel).bind_to(UNDELIVERABLE)
             for queue in queues:
                 if queue.name not in unavailable:
                     # Exactly as many words as there are bits: '#.fulfillment' would catch 'ecommerce.fulfillment' too.
                     key = '.'.join(('*',) * BITS + (queue.name,))
-                    queue.bind(channel).bind_to(_DELIVERY, routing_key=key)
+                    queue.bind(channel).bind_to(DELIVERY, routing_key=key)
     return Declared(unavailable, tuple(kept))
 
 

@@ -26,6 +26,7 @@ from amqp import transport as amqp_transport
 from amqp.exceptions import RecoverableConnectionError, UnexpectedFrame
 from kombu.exceptions import ContentDisallowed, DecodeError
 from kombu.transport import base, pyamqp
+from typing_extensions import override
 
 from ecommerce_worker.broker import bodies
 from ecommerce_worker.broker.frames import Frame, frame_handler
@@ -115,6 +116,7 @@ class _ReadsAhead:
 class TCPTransport(_ReadsAhead, amqp_transport.TCPTransport):
     """A plain socket."""
 
+    @override
     def _recv_now(self, size: int) -> bytes:
         # The socket itself stays as it is: a thread may be about to write to it.
         return bytes(self.sock.recv(size, socket.MSG_DONTWAIT))
@@ -123,6 +125,7 @@ class TCPTransport(_ReadsAhead, amqp_transport.TCPTransport):
 class SSLTransport(_ReadsAhead, amqp_transport.SSLTransport):
     """A socket with TLS, which hands out a record of at most 16 KiB at a time."""
 
+    @override
     def _recv_now(self, size: int) -> bytes:
         with self.having_timeout(0) as sock:
             received = [sock.recv(size)]

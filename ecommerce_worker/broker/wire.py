@@ -58,7 +58,7 @@ class Call:
     parent_id: str | None = None
 
 
-def shortened(value: str, most: int) -> str:
+def within_bytes(value: str, most: int) -> str:
     """The text in at most so many bytes of UTF-8, which has no place for half a surrogate pair."""
     if value.isascii():
         return value[:most]
@@ -129,7 +129,7 @@ def _call(fields: Mapping[str, Any], raw: Raw, args: Any, kwargs: Any, embed: An
 
 def _text(value: Any) -> str | None:
     # As a correlation id it must fit into AMQP's short text.
-    return shortened(value, 255) or None if isinstance(value, str) else None
+    return within_bytes(value, 255) or None if isinstance(value, str) else None
 
 
 def _id(fields: Mapping[str, Any], raw: Raw) -> str:

@@ -7,6 +7,7 @@ from functools import wraps
 from typing import Any
 
 import click
+from typing_extensions import override
 
 from ecommerce_worker import durations
 
@@ -18,6 +19,7 @@ class _Duration(click.ParamType):  # type: ignore[type-arg]  # generic since cli
 
     name = 'duration'
 
+    @override
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """The seconds of what was given."""
         try:

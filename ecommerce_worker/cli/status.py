@@ -113,11 +113,13 @@ def _standing(timeout: float) -> Standing:
     """How things stand; workers have so many seconds to answer."""
     from ecommerce_worker.broker import topology
     from ecommerce_worker.operations import queues
+    from ecommerce_worker.operations import workers as keeper
 
     conf = runtime.current().settings
     with connected() as (app, connection):
         sound = queues.takes_messages(connection)
         workers = _workers(app, timeout) if sound else []
+        held = keeper.kept(app, timeout) if workers else {}
         found = queues.depths(connection, (*conf.QUEUES, *queues.ELSEWHERE))
         waiting = topology.waiting(connection)
         parked = depth.messages if (depth := topology.depth(connection, topology.PARKED)) else 0
@@ -143,6 +145,8 @@ def _standing(timeout: float) -> Standing:
                         '(rabbitmq-diagnostics alarms)')
     elif not workers:
         troubles.append(f'no worker answered within {timeout:g} s')
+    troubles += [f'{counted(number, "message")} cannot be {what}: RabbitMQ does not take what follows from them; the '
+                 'workers keep them and go on trying, see their log' for what, number in held.items()]
     return Standing(
         settings.mask('BROKER_URL', conf.BROKER_URL), sound, workers, waiting,
         parked + (ledger.parked if ledger else 0), shown, facts.consumers if facts else 0,

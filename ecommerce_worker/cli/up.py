@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from circus.arbiter import Arbiter  # type: ignore[import-untyped]
 from circus.exc import ConflictError  # type: ignore[import-untyped]
+from circus.process import UNEXISTING  # type: ignore[import-untyped]
 from circus.watcher import Watcher  # type: ignore[import-untyped]
 from tornado.ioloop import IOLoop
 
@@ -102,6 +103,17 @@ class Child(Watcher):
         self._pause = 0.0
         self._began_at = 0.0
         self._not_before = 0.0
+
+    async def manage_processes(self) -> None:
+        """Start it if it is to run and does not.
+
+        Circus's own forgets a process that ended since the arbiter last reaped, and calls no hook for it.
+        """
+        for pid, process in list(self.processes.items()):
+            if process.status == UNEXISTING:  # reaped already, by who asked whether it is alive
+                self.reap_process(pid)
+        if not (self.processes or self.is_stopped() or self.is_stopping()):
+            await self.spawn_processes()
 
     async def spawn_processes(self) -> None:
         """Start it, unless it is to wait still."""

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jwt
 import requests
 from requests.auth import AuthBase
+from typing_extensions import override
 
 from ecommerce_worker.clients.circuit import Hold
 from ecommerce_worker.clients.http import Api, error_for
@@ -37,6 +38,7 @@ class Jwt(AuthBase):
     def __init__(self, token: str) -> None:
         self.token = token
 
+    @override
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         """Sign one request."""
         request.headers['Authorization'] = f'JWT {self.token}'
@@ -165,6 +167,7 @@ class Bearer(AuthBase):
     def __init__(self, key: str) -> None:
         self._header = f'Bearer {key}'
 
+    @override
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         """Sign one request."""
         request.headers['Authorization'] = self._header

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
+from typing_extensions import override
+
 #: What a socket connects to: the family and the address, as ``socket.getaddrinfo`` has them.
 Place = tuple[int, Any]
 
@@ -130,6 +132,7 @@ class Plain(_Bounded, socket.socket):
 class Secure(_Bounded, ssl.SSLSocket):
     """The same with TLS; what is counted is what was encrypted."""
 
+    @override
     def do_handshake(self, block: bool = False) -> None:
         """Shake hands, within the exchange."""
         self._begin()

@@ -7,6 +7,7 @@ import ssl
 from typing import Any, Final
 
 from requests.adapters import HTTPAdapter
+from typing_extensions import override
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
@@ -42,6 +43,7 @@ class _Connection(_Connecting, HTTPConnection):
 class _SecureConnection(_Connecting, HTTPSConnection):
     response_class = Response
 
+    @override
     def connect(self) -> None:
         # One for each connection, as urllib3 has it: it adds the CA bundle to whichever it is given.
         self.ssl_context = securing(create_urllib3_context(cert_reqs=resolve_cert_reqs(self.cert_reqs)))
@@ -62,11 +64,13 @@ _POOLS: Final = {'http': _Pool, 'https': _SecurePool}
 class Transport(HTTPAdapter):
     """An adapter of requests that keeps within the exchange in which it is used, by whichever proxy but SOCKS."""
 
+    @override
     def init_poolmanager(self, *given: Any, **named: Any) -> None:
         """As the adapter has it, with our connections."""
         super().init_poolmanager(*given, **named)
         self.poolmanager.pool_classes_by_scheme = _POOLS
 
+    @override
     def proxy_manager_for(self, proxy: str, **named: Any) -> Any:
         """As the adapter has it, with our connections."""
         if proxy.lower().startswith('https:'):

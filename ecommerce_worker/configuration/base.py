@@ -87,7 +87,8 @@ CELERY_DEFAULT_ROUTING_KEY = 'ecommerce'
 # many processes in a fraction of the memory. 'prefork' and 'solo' are Celery's own.
 WORKER_POOL = 'threads'
 
-# Tasks that run at the same time in one worker, and messages it holds at most.
+# Tasks that run at the same time in one worker and wait for the same shop or vendor. Of threads there are as many again
+# for others, of children no more in all.
 WORKER_CONCURRENCY = 32
 
 # How long a worker that is told to stop waits for what runs; what has not ended by then is delivered again. Less than
@@ -197,6 +198,16 @@ REDELIVERY_LIMIT = 10
 # Commands of Celery's remote control that workers obey, such as [revoke, enable_events], or [all]. Anybody who may
 # publish on the virtual host can send them. Questions (celery inspect) are always answered.
 REMOTE_CONTROL: list[str] = []
+# Two messages of one order are never run at the same time: on one machine ('machine'), or on all machines whose workers
+# consume ('cluster'), for which RabbitMQ is asked twice for each order. 'auto' does the latter as long as workers of
+# more than one machine consume.
+TURNS = 'auto'
+
+# A run that lasts longer than this, a job longer than this beyond MANAGEMENT_COMMAND_TIMEOUT, is logged with where it
+# stands, and its thread counts as lost (its child is killed). A worker that has lost a quarter of its threads ends with
+# status 75, for a supervisor to start another. More than 12 x HTTP_READ_TIMEOUT + 4 x FULFILLMENT_READ_TIMEOUT, which
+# a fulfilment may take in good order.
+LONGEST_RUN: float = 600
 
 # --- Who the worker is to the shop ----------------------------------------------------------------------------------
 

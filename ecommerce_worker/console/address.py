@@ -15,7 +15,7 @@ def url_of(settings: Settings) -> str:
 
     Raises :class:`~ecommerce_worker.errors.Misconfigured` for one by which passwords would travel readable.
     """
-    url = str(settings.CONSOLE_URL or f'http://{settings.CONSOLE_ADDRESS}')
+    url = settings.CONSOLE_URL or f'http://{settings.CONSOLE_ADDRESS}'
     if not url.startswith('https:') and not _on_this_machine(urlsplit(url).hostname or ''):
         raise Misconfigured([(f'the console would be at {url}, where passwords travel readable: put a proxy with TLS '
                               'before it and set CONSOLE_URL to its https address')])

@@ -24,7 +24,7 @@ def secret_key(settings: Settings) -> str:
     if settings.CONSOLE_SECRET_KEY:
         if len(settings.CONSOLE_SECRET_KEY.encode()) < _LENGTH:
             raise Misconfigured([f'CONSOLE_SECRET_KEY is shorter than {_LENGTH} bytes: take `openssl rand -hex 32`'])
-        return str(settings.CONSOLE_SECRET_KEY)
+        return settings.CONSOLE_SECRET_KEY
     ledger = path_of(settings.DATABASES['default'])
     if ledger and not ledger.parent.is_dir():
         # There is no ledger yet: nothing to be signed.

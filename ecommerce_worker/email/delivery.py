@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import logging
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
@@ -40,6 +41,14 @@ def patience(site: Site) -> Patience:
 def site_of(call: Call) -> Any:
     """The site code of a call of a mail task, wherever it stands among its arguments."""
     return calls.site_of(call.task, call.args, call.kwargs, runtime.current().settings.site_codes)
+
+
+def lane(site: Site) -> str:
+    """Whom a mail task waits for: the vendor of this site, apart from one with other options."""
+    settings = site.settings
+    options = {'braze': settings.BRAZE, 'sailthru': settings.SAILTHRU}.get(settings.email_vendor,
+                                                                           settings.EMAIL_OPTIONS)
+    return f'mail {settings.email_vendor} {zlib.crc32(repr(options).encode(errors="surrogatepass")):x}'
 
 
 def deliver(task: Task, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[Then]:

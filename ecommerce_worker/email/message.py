@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
+from typing_extensions import override
+
 #: Who a mail is from where the shop does not say, as it always was.
 DEFAULT_SENDER: Final = 'EdX Support Team'
 
@@ -69,6 +71,7 @@ class Email:
     #: The id of the task: the same whenever the mail is tried again.
     id: str = ''
 
+    @override
     def __repr__(self) -> str:
         """Without contents: it may get into a traceback."""
         return f'<Email {self.purpose} {self.id} to {len(self.to)}>'

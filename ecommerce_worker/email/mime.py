@@ -21,6 +21,8 @@ from email.utils import format_datetime
 from html.parser import HTMLParser
 from typing import Any, Final
 
+from typing_extensions import override
+
 from ecommerce_worker.email.message import Attachment, Email, is_address, one_line, sender
 from ecommerce_worker.settings.kinds import Kind
 
@@ -52,6 +54,7 @@ class _Text(HTMLParser):
         self._link = ''
         self._link_from = 0
 
+    @override
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag in self._HIDDEN:
             self._hidden += 1
@@ -65,6 +68,7 @@ class _Text(HTMLParser):
         if tag == 'li':
             self.text += '* '
 
+    @override
     def handle_endtag(self, tag: str) -> None:
         if tag in self._HIDDEN:
             self._hidden = max(0, self._hidden - 1)
@@ -75,6 +79,7 @@ class _Text(HTMLParser):
             self._link = ''
         self._break(tag)
 
+    @override
     def handle_data(self, data: str) -> None:
         if not self._hidden:
             words = re.sub(r'\s+', ' ', data)

@@ -11,6 +11,9 @@ from ecommerce_worker.broker.wire import Call, Raw
 #: The header under which the worker's consumer hands a :class:`Delivery` to the task.
 DELIVERY: Final = 'ecommerce_delivery'
 
+#: What tells a message from any other.
+Message = tuple[str, ...]
+
 
 @dataclass(frozen=True)
 class Delivery:
@@ -27,7 +30,7 @@ class Delivery:
         return self.notes.queue
 
     @property
-    def message(self) -> tuple[str, ...]:
+    def message(self) -> Message:
         """What tells this message from any other, its own next try included; the same when it is delivered again."""
         return self.call.id, str(self.call.retries), repr(self.raw.headers.get(NOTES))
 
@@ -49,4 +52,4 @@ class Delivery:
     @property
     def repeated(self) -> bool:
         """Whether another run may have had its effect already, in whole or in part."""
-        return bool(self.redelivered or self.earlier or self.notes.resent)
+        return bool(self.redelivered or self.earlier or self.notes.resent or self.notes.ask)

@@ -6,7 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from celery.exceptions import Reject
+from typing_extensions import override
+
 from ecommerce_worker.broker.notes import Notes
+from ecommerce_worker.broker.publishing import Publication
+from ecommerce_worker.execution.delivery import Message
+from ecommerce_worker.telemetry.run import Told
 
 
 @dataclass(frozen=True)
@@ -53,4 +59,33 @@ class Parked:
     status: int | None = None
 
 
-Outcome = Done | Skipped | Retrying | Parked
+@dataclass(frozen=True)
+class Deferred:
+    """Not tried, since it is not its turn: it comes again after ``delay`` seconds in the broker's waiting room.
+
+    It counts as no try, makes the message no older, and is reported once, however often it happens in a row.
+    """
+
+    reason: str
+    delay: float
+    notes: Notes
+
+
+Outcome = Done | Skipped | Retrying | Parked | Deferred
+
+
+class Handover(Reject):
+    """A run has ended: its message is acknowledged once all of these publications are confirmed by the broker.
+
+    To Celery by itself it means to give the message back.
+    """
+
+    def __init__(self, publications: tuple[Publication, ...], message: Message, told: Told | None) -> None:
+        super().__init__('what follows from it is not published yet', requeue=True)
+        self.publications = publications
+        self.message = message
+        self.told = told
+
+    @override
+    def __reduce__(self) -> tuple[type[Handover], tuple[Any, ...]]:
+        return Handover, (self.publications, self.message, self.told)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery import current_app
 
-from ecommerce_worker.broker import publishing
+from ecommerce_worker.broker import publishing, topology
 from ecommerce_worker.broker.notes import Notes
 from ecommerce_worker.broker.wire import Call, Raw, read
 from ecommerce_worker.clients.ecommerce import ORDER_NUMBER
@@ -39,6 +39,13 @@ def site_of_message(raw: Raw) -> str:
         return site_of(current_app, read(raw))
     except Undecodable:
         return ''
+
+
+def stray(message: Any) -> str:
+    """Why a message is among the parked ones that none of ours has put there."""
+    if message.delivery_info.get('exchange') == topology.ROOM_END:
+        return 'it waited for its next try, and the queue that it was to come back to does not exist'
+    return 'put here by other hands'
 
 
 def park_one(app: Celery, message: Any, queue: str, reason: str) -> None:

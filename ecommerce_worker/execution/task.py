@@ -1,7 +1,8 @@
 """The only base class of tasks: perform → announce → settle.
 
-A run ends in one of four outcomes, whatever its body raises; each has one way of settling the message, and the
-message is acknowledged only after what follows from it is safe with the broker.
+A run ends in one of five outcomes, whatever its body raises; each has one way of settling the message, and the
+message is acknowledged only after what follows from it is safe with the broker.  No thread waits for that: what is to
+be published is handed over (:class:`Handover`), and the worker's keeper acknowledges the message when it is.
 """
 
 from __future__ import annotations
@@ -12,44 +13,44 @@ import random
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any, ClassVar, Final, cast
+from typing import Any, ClassVar, Final
 
 import celery
 from celery import shared_task
-from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
+from celery.exceptions import Ignore, SoftTimeLimitExceeded
 
 from ecommerce_worker import runtime
 from ecommerce_worker.broker import publishing
 from ecommerce_worker.broker.notes import Notes
+from ecommerce_worker.broker.publishing import Publication
 from ecommerce_worker.broker.wire import Call
-from ecommerce_worker.errors import (
-    ApiError,
-    Held,
-    Misconfigured,
-    NotPublished,
-    Skip,
-    Transient,
-    WrongArguments,
-    local_failure,
-)
+from ecommerce_worker.errors import ApiError, Held, Misconfigured, Skip, Taken, Transient, WrongArguments, local_failure
 from ecommerce_worker.execution.delivery import DELIVERY, Delivery
-from ecommerce_worker.execution.outcomes import Done, Outcome, Parked, Retrying, Skipped, Then
-from ecommerce_worker.retry import Patience
+from ecommerce_worker.execution.outcomes import Deferred, Done, Handover, Outcome, Parked, Retrying, Skipped, Then
+from ecommerce_worker.retry import Patience, moment
+from ecommerce_worker.settings import Settings
 from ecommerce_worker.site import Site
 from ecommerce_worker.telemetry import log
 from ecommerce_worker.telemetry.run import Told
 
 logger = logging.getLogger(__name__)
 
-#: Seconds to hold a message that could not be published anew before it is given back, so that nothing spins.
-GIVE_BACK_SECONDS: Final = 2.0
+#: The lane of all jobs that run by the clock.
+JOBS: Final = 'jobs'
 
-#: How often the publishing of a task that follows from one that is done is tried before that one is given back.
-FOLLOW_ATTEMPTS: Final = 10
+#: The longest time, in seconds, until a message comes again that met another run of its order.
+LONGEST_MOMENT: Final = 30.0
+
+#: Seconds between two tries of a task that is called as a function while another run has the order in hand.
+LOOK_SECONDS: Final = 0.2
+
+#: Seconds after which it is reported again of a message that it is put off: less than an order may be silent for before
+#: it is taken to be lost.
+REPORT_SECONDS: Final = 300.0
 
 #: How often a task that is called in eager mode is tried again at once, where a service is unreachable or busy.
 EAGER_OUTAGES: Final = 2
@@ -63,9 +64,16 @@ class Task(celery.Task):
     reject_on_worker_lost = True
     ignore_result = True
     max_retries = None
+    Request = 'ecommerce_worker.worker.request:Request'
 
     #: How patiently the task is tried at a site.
     policy: ClassVar[Callable[[Site], Patience]]
+
+    #: Whom it keeps a thread busy with at a site: runs of one lane share the threads among themselves.
+    lane: ClassVar[Callable[[Site], str]]
+
+    #: The longest time in seconds that a run may take in good order, where that is minutes; else 0.
+    longest: ClassVar[Callable[[Settings], float]]
 
     #: The name of the argument that people know the task by, such as the order number; '' if there is none.
     key: ClassVar[str]
@@ -80,15 +88,18 @@ class Task(celery.Task):
         """Run the body; called directly or eagerly, as any function, its errors included."""
         delivery: Delivery | None = self.request.get(DELIVERY)
         if delivery is None:
-            try:
-                then = self._called(*args, **kwargs)
-            except Skip:
-                return None
-            for following in then or ():
-                self.app.tasks[following.task](**following.kwargs)
+            self._called(*args, **kwargs)
             return None
-        run = runtime.current().runs.of(delivery.message, redelivered=delivery.redelivered)
-        with run.lock:
+        runs = runtime.current().runs
+        run = runs.of(delivery.message, redelivered=delivery.redelivered, name=delivery.notes.run)
+        if not run.lock.acquire(blocking=False):
+            # It may take its time or hang: nobody waits for it, and the round is counted.
+            runs.expect(run)
+            again = runtime.Run(outcome=self._interrupted(delivery, 'delivered again while it runs', run=run.name))
+            again.told = self.announce(delivery, again.outcome, 0.0)
+            self.settle(delivery, again)
+            return None
+        try:
             if run.outcome is None:
                 started = time.monotonic()
                 run.outcome = self.perform(delivery)
@@ -96,22 +107,34 @@ class Task(celery.Task):
             else:
                 logger.info('delivered again after its run had ended: task=%s id=%s', self.name, delivery.call.id)
             self.settle(delivery, run)
+        finally:
+            run.lock.release()
         return None
 
-    def _called(self, *args: Any, **kwargs: Any) -> Iterable[Then] | None:
-        """The body in the process of its caller; in eager mode tried again at once, for nothing else would.
+    def _called(self, *args: Any, **kwargs: Any) -> None:
+        """Run the body, and what follows, in the process of its caller; another run of the order is waited for.
 
-        What is refused is tried as often as an order, what is unreachable :data:`EAGER_OUTAGES` times more.
+        In eager mode it is tried again at once, for nothing else would: what is refused as often as an order, what is
+        unreachable :data:`EAGER_OUTAGES` times more.
         """
         refusals = runtime.current().settings.MAX_FULFILLMENT_RETRIES if self.request.is_eager else 0
         while True:
             try:
-                return cast('Iterable[Then] | None', super().__call__(*args, **kwargs))
+                then = super().__call__(*args, **kwargs)
+            except Taken:
+                time.sleep(LOOK_SECONDS)
+                continue
+            except Skip:
+                return
             except ApiError as error:
                 most = refusals if not isinstance(error, Transient) else min(refusals, EAGER_OUTAGES)
                 if self.request.retries >= most:
                     raise
                 self.request.retries += 1
+                continue
+            for following in then or ():
+                self.app.tasks[following.task](**following.kwargs)
+            return
 
     @property
     def repeated(self) -> bool:
@@ -124,6 +147,12 @@ class Task(celery.Task):
         """Whether an earlier run may have had its effect though no answer came; a refusal may then mean just that."""
         delivery: Delivery | None = self.request.get(DELIVERY)
         return delivery is not None and delivery.unsure
+
+    @property
+    def put_off(self) -> float:
+        """For how many seconds this message has been put off since its last try, or since it came."""
+        delivery: Delivery | None = self.request.get(DELIVERY)
+        return delivery.notes.deferred if delivery else 0.0
 
     def perform(self, delivery: Delivery) -> Outcome:
         """Run the body and say how it ended; raises nothing."""
@@ -151,8 +180,13 @@ class Task(celery.Task):
         except Exception:  # noqa: BLE001 - its site cannot be built either
             return self._interrupted(delivery, str(failure))
 
-    def announce(self, delivery: Delivery, outcome: Outcome, seconds: float) -> Told:
-        """Tell every listener how the run ended; what they were told."""
+    def announce(self, delivery: Delivery, outcome: Outcome, seconds: float) -> Told | None:
+        """Tell every listener how the run ended; what they were told, None if nothing was."""
+        if isinstance(outcome, Deferred):
+            before, after = (int(notes.deferred // REPORT_SECONDS) for notes in (delivery.notes, outcome.notes))
+            if delivery.notes.deferred and before == after:
+                return None
+            return self._tell(delivery, 'retrying', outcome.reason, seconds, next_try=outcome.delay)
         return self._tell(delivery, type(outcome).__name__.lower(), outcome.reason, seconds,
                           next_try=outcome.delay if isinstance(outcome, Retrying) else None,
                           status=outcome.status if isinstance(outcome, Retrying | Parked) else None)
@@ -169,54 +203,48 @@ class Task(celery.Task):
         return told
 
     def settle(self, delivery: Delivery, run: runtime.Run) -> None:
-        """Say the matching word to Celery, once what follows from the outcome is safe.
+        """Say the matching word to Celery.
 
-        Raises Celery's ``Ignore`` (acknowledge) or ``Reject`` (give back to the queue).
+        Raises Celery's ``Ignore`` (acknowledge), or :class:`Handover` with what must be published before that.
         """
-        try:
-            if not run.secured:
-                self._secure(delivery, run)
-                run.secured = True
-        except NotPublished as error:
-            self._tell(delivery, 'returned', f'given back to its queue: {error}', 0)
-            time.sleep(GIVE_BACK_SECONDS)
-            raise Reject(str(error), requeue=True) from None
+        if not run.secured and (publications := tuple(self._publications(delivery, run))):
+            raise Handover(publications, delivery.message, run.told)
         if not isinstance(run.outcome, Done):
             raise Ignore(run.outcome.reason)
 
-    def _secure(self, delivery: Delivery, run: runtime.Run) -> None:
-        """Publish what follows from the outcome; raises :class:`~ecommerce_worker.errors.NotPublished`."""
+    def _publications(self, delivery: Delivery, run: runtime.Run) -> Iterator[Publication]:
+        """What follows from the outcome."""
         match outcome := run.outcome:
             case Done():
                 for number, then in enumerate(outcome.then):
-                    self._publish(delivery, number, then)
-            case Retrying():
+                    yield self._following(delivery, number, then)
+            case Retrying() | Deferred():
                 try:
-                    publishing.wait(self.app, delivery.call, outcome.notes, outcome.delay)
+                    yield publishing.waiting_call(delivery.call, outcome.notes, outcome.delay)
                 except WrongArguments as error:
-                    self._park(delivery, run, f'{outcome.reason}; {error}')
+                    yield self._parked(delivery, run, f'{outcome.reason}; {error}')
             case Parked():
-                self._park(delivery, run, outcome.reason)
+                yield self._parked(delivery, run, outcome.reason)
 
-    def _park(self, delivery: Delivery, run: runtime.Run, reason: str) -> None:
-        publishing.park(self.app, delivery.raw, run.outcome.notes, task=self.name, id=delivery.call.id,
-                        key=self.key_of(delivery.call), reason=reason, fact=run.told.as_fact() if run.told else None)
+    def _parked(self, delivery: Delivery, run: runtime.Run, reason: str) -> Publication:
+        return publishing.parked_message(
+            delivery.raw, run.outcome.notes, task=self.name, id=delivery.call.id, key=self.key_of(delivery.call),
+            reason=reason, fact=run.told.as_fact() if run.told else None)
 
-    def _publish(self, delivery: Delivery, number: int, then: Then) -> None:
-        """Publish a task that follows from this one, more patiently than a retry: repeating this one would harm."""
+    def _following(self, delivery: Delivery, number: int, then: Then) -> Publication:
+        """A task that follows from this one, with the same id whenever this run is repeated."""
         call = delivery.call
-        # The same id whenever this run is repeated.
         id_ = str(uuid.uuid5(uuid.NAMESPACE_OID, f'{call.id} {number} {then.task}'))
         following = Call(then.task, id_, kwargs=then.kwargs, origin=call.origin, root_id=call.root_id or call.id,
                          parent_id=call.id)
-        for rest in range(FOLLOW_ATTEMPTS - 1, -1, -1):
-            try:
-                publishing.wait(self.app, following, Notes(queue=delivery.queue), 0)
-                return
-            except NotPublished:
-                if not rest:
-                    raise
-                time.sleep(GIVE_BACK_SECONDS)
+        return publishing.waiting_call(following, Notes(queue=delivery.queue), 0)
+
+    def lane_of(self, call: Call) -> str:
+        """The lane of a run of this call; whatever the call holds, there is one."""
+        try:
+            return str(type(self).lane(runtime.site(self.site_of(call))))
+        except Exception:  # noqa: BLE001 - what is wrong with it its run will say; without a lane it would never run
+            return str(self.name)
 
     def key_of(self, call: Call) -> str:
         """What people know this call by: the argument named in :attr:`key`, shortened, if it is a word or a number."""
@@ -235,8 +263,16 @@ class Task(celery.Task):
             return Done(then=tuple(self.run(*args, **kwargs) or ()))
         except Skip as skip:
             return Skipped(skip.reason)
+        except Taken as taken:
+            return self.deferred(delivery, str(taken), 1 + moment(self.put_off, LONGEST_MOMENT), ask=True)
         except ApiError as error:
             return self._after(delivery, error)
+
+    def deferred(self, delivery: Delivery, reason: str, delay: float, *, ask: bool = False) -> Deferred:
+        """The message put off for so many seconds; told to ``ask`` first when it comes again."""
+        now, notes = time.time(), delivery.notes
+        return Deferred(reason, delay, replace(notes, since=notes.since or now, deferred=notes.deferred + delay,
+                                               ask=notes.ask or ask))
 
     def _too_early(self, delivery: Delivery) -> Outcome | None:
         """What to do with a message that should not run at once; None if it may."""
@@ -251,14 +287,17 @@ class Task(celery.Task):
                 return Retrying('not before the time that its producer gave', wait, delivery.notes)
         return None
 
-    def _interrupted(self, delivery: Delivery, reason: str) -> Outcome:
-        """A run without an end waits, longer each round, so that a culprit and its neighbours come back apart."""
+    def _interrupted(self, delivery: Delivery, reason: str, *, run: str = '') -> Outcome:
+        """A run without an end waits, longer each round, so that a culprit and its neighbours come back apart.
+
+        ``run`` names one that goes on: the message comes back to that.
+        """
         settings = runtime.current().settings
         rounds = delivery.notes.redelivered + 1
-        notes = _noted(delivery, reason, redelivered=1)
+        notes = replace(_noted(delivery, reason, redelivered=1), run=run)
         if rounds > settings.REDELIVERY_LIMIT:
             return Parked(f'begun {rounds} times and never ended; it may be what stops the worker', notes)
-        first = settings.REDELIVERY_DELAY
+        first = max(settings.REDELIVERY_DELAY, type(self).longest(settings) / max(1, settings.REDELIVERY_LIMIT))
         return Retrying(reason, first + random.uniform(0, first * rounds), notes)  # noqa: S311 - no secret
 
     def _accepted(self, call: Call) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -280,14 +319,15 @@ class Task(celery.Task):
         policy = type(self).policy(runtime.site(self.site_of(delivery.call)))
         notes, reason = delivery.notes, str(error)
         counted = policy.counts(error)
+        if isinstance(error, Held):
+            delay = policy.next_delay(error, 0, self.put_off)
+            assert delay is not None  # noqa: S101 - for the type checker: what is held is not given up
+            return self.deferred(delivery, reason, delay)
         tries = (notes.refusals + delivery.inherited if counted else notes.outages) + 1
         # What it was told to wait, and not what clocks say: those of two workers differ, and one may be set meanwhile.
         delay = policy.next_delay(error, tries, notes.waited)
-        if isinstance(error, Held):
-            noted = _noted(delivery, reason)
-        else:
-            noted = _noted(delivery, reason, attempt=1, **{'refusals' if counted else 'outages': 1})
-            noted = replace(noted, unsure=notes.unsure or error.maybe_done)
+        noted = _noted(delivery, reason, attempt=1, **{'refusals' if counted else 'outages': 1})
+        noted = replace(noted, unsure=notes.unsure or error.maybe_done)
         if delay is None:
             tried = delivery.earlier + 1
             return Parked(reason if tried == 1 else f'{reason}; given up after {tried} tries', noted, error.status)
@@ -312,19 +352,23 @@ class Task(celery.Task):
 
 
 def task(*, policy: Callable[[Site], Patience], key: str = '', position: int | None = None,
-         site: Callable[[Call], Any] | None = None) -> Callable[[Callable[..., Iterable[Then] | None]], Task]:
+         site: Callable[[Call], Any] | None = None, lane: Callable[[Site], str] | None = None,
+         longest: Callable[[Settings], float] = lambda _: 0.0,
+         ) -> Callable[[Callable[..., Iterable[Then] | None]], Task]:
     """Make a task of a function whose first parameter is the task itself; what it returns follows from it.
 
     ``policy`` gives the patience at a site, ``key`` names the argument that people know the task by.  For a body that
     sorts its arguments out itself, ``position`` tells where that one stands among the positional ones, and ``site``
-    gives what a call names as its site.
+    gives what a call names as its site.  ``lane`` names, for a site, whom a run waits for (the task itself if not
+    given), ``longest`` the seconds that one may take if that is minutes.
     """
     def register(body: Callable[..., Iterable[Then] | None]) -> Task:
         if key and position is None and key not in inspect.signature(body).parameters:
             raise TypeError(f'{body.__name__} has no argument {key!r} to be known by')
         return shared_task(  # type: ignore[no-any-return]
             bind=True, base=Task, policy=staticmethod(policy), key=key, position=position,
-            site=staticmethod(site) if site else None)(body)
+            site=staticmethod(site) if site else None, lane=staticmethod(lane or (lambda _: body.__name__)),
+            longest=staticmethod(longest))(body)
 
     return register
 
@@ -356,7 +400,7 @@ def _noted(delivery: Delivery, reason: str, **counted: int) -> Notes:
     now = time.time()
     notes = delivery.notes
     changes = {name: getattr(notes, name) + step for name, step in counted.items()}
-    return notes.having({'at': now, 'reason': reason}, since=notes.since or now, **changes)
+    return notes.having({'at': now, 'reason': reason}, since=notes.since or now, deferred=0.0, run='', **changes)
 
 
 def _where(error: BaseException) -> str:

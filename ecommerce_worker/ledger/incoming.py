@@ -11,7 +11,7 @@ from ecommerce_worker.broker.notes import NOTES, Notes
 from ecommerce_worker.broker.publishing import fact_of
 from ecommerce_worker.broker.wire import Raw
 from ecommerce_worker.execution.parking import site_of_message
-from ecommerce_worker.telemetry.facts import LAST_SECOND, LENGTHS, Fact, plausible, shortened
+from ecommerce_worker.telemetry.facts import LAST_SECOND, LENGTHS, Fact, one_line, plausible
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Parcel:
         notes, fact = Notes.of(raw.headers), fact_of(raw)
 
         def text(name: str, value: Any) -> str:
-            return shortened(value, LENGTHS[name])
+            return one_line(value, LENGTHS[name])
 
         return cls(
             identity=uuid.uuid5(uuid.NAMESPACE_OID, f'{parked_at!r} {id_}'), id=text('id', id_),
@@ -74,4 +74,4 @@ class Parcel:
 def _entry(entry: Mapping[str, Any]) -> Mapping[str, Any]:
     at = entry.get('at')
     return {'at': at if isinstance(at, int | float) and 0 <= at <= LAST_SECOND else None,
-            'reason': shortened(entry.get('reason'), LENGTHS['reason'])}
+            'reason': one_line(entry.get('reason'), LENGTHS['reason'])}

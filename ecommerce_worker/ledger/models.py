@@ -17,6 +17,7 @@ Only :class:`ParkedMessage` holds what a customer wrote or is called, and only u
 from enum import StrEnum
 
 from django.db import models
+from typing_extensions import override
 
 from ecommerce_worker.telemetry.facts import LENGTHS
 
@@ -61,6 +62,7 @@ class Order(models.Model):
                    models.Index(fields=('state', 'next_try'), name='order_state_next_try'),
                    models.Index(fields=('last_seen',), name='order_last_seen'))
 
+    @override
     def __str__(self) -> str:
         return f'{self.key} {self.state}'
 
@@ -87,6 +89,7 @@ class Attempt(models.Model):
 
         indexes = (models.Index(fields=('started', 'outcome'), name='attempt_started_outcome'),)
 
+    @override
     def __str__(self) -> str:
         return f'{self.outcome} {self.started:%Y-%m-%d %H:%M:%S}'
 
@@ -123,6 +126,7 @@ class ParkedMessage(models.Model):
 
         indexes = (models.Index(fields=('settled', 'parked_at'), name='parked_settled_parked_at'),)
 
+    @override
     def __str__(self) -> str:
         return f'{self.message_id} {self.settled or "parked"}'
 
@@ -138,6 +142,7 @@ class Audit(models.Model):
     key = models.CharField(max_length=LENGTHS['key'], db_index=True)
     task = models.CharField(max_length=LENGTHS['task'])
 
+    @override
     def __str__(self) -> str:
         return f'{self.at:%Y-%m-%d %H:%M:%S} {self.who} {self.action}'
 
@@ -150,6 +155,7 @@ class SetAside(models.Model):
     reason = models.CharField(max_length=1000)
     received = models.DateTimeField()
 
+    @override
     def __str__(self) -> str:
         return str(self.reason)
 
@@ -168,6 +174,7 @@ class Teller(models.Model):
     heard = models.DateTimeField(null=True)
     missed = models.DateTimeField(null=True)
 
+    @override
     def __str__(self) -> str:
         return f'{self.name} {self.highest}'
 
@@ -187,6 +194,7 @@ class Firing(models.Model):
     missed = models.PositiveIntegerField(default=0)
     missed_at = models.FloatField(null=True)
 
+    @override
     def __str__(self) -> str:
         return str(self.entry)
 
@@ -197,5 +205,6 @@ class BeatTick(models.Model):
     name = models.CharField(max_length=255, unique=True)
     at = models.FloatField()
 
+    @override
     def __str__(self) -> str:
         return str(self.name)

@@ -174,7 +174,7 @@ class Recorder:
         for message, parcel in zip(parked.messages, parcels, strict=True):
             if parcel is None:
                 # Nothing tells it from another one like it: it gets an id first, and comes again.
-                parking.park_one(self._app, message, '', 'put here by other hands')
+                parking.park_one(self._app, message, '', parking.stray(message))
             message.ack()
         if told.messages:
             told.messages[-1].ack(multiple=True)

@@ -228,9 +228,9 @@ def _parked(parcel: Parcel, order: Order) -> ParkedMessage:
         site=parcel.site, queue=parcel.queue, reason=parcel.reason, tries=parcel.tries,
         parked_at=time_of(parcel.parked_at), history=json.dumps(parcel.history), body=raw.body,
         headers=headers.written(raw.headers),
-        content_type=facts.shortened(raw.content_type, 255),
-        content_encoding=facts.shortened(raw.content_encoding, 255),
-        correlation_id=facts.shortened(str(raw.properties.get('correlation_id') or ''), 255), size=len(raw.body))
+        content_type=facts.one_line(raw.content_type, 255),
+        content_encoding=facts.one_line(raw.content_encoding, 255),
+        correlation_id=facts.one_line(str(raw.properties.get('correlation_id') or ''), 255), size=len(raw.body))
 
 
 def read_set_aside() -> int:

@@ -1,50 +1,110 @@
-"""Whose turn it is at an order: one thread of all processes of this machine.
+"""Whose turn it is at an order: one run of all processes of this machine.
 
 Linux keeps the names (abstract addresses of Unix sockets, within the network namespace: that of a container, or the
-machine's); a process that dies has none any more.  On another system, or where sockets are forbidden, nobody waits.
+machine's); a process that dies has none any more.  On another system, or where sockets are forbidden, nobody is kept
+out.  Nobody waits: who finds another at it goes away, and comes again.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import logging
+import os
 import socket
-import time
+import struct
+import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Final
+from typing import Any, Final
+
+from ecommerce_worker.errors import Taken
+
+logger = logging.getLogger(__name__)
 
 #: A zero byte at the start makes it an abstract address: a name, and no file.
 PREFIX: Final = b'\0ecommerce-worker/'
 
-#: Seconds between two looks whether it is one's turn.
-LOOK_SECONDS: Final = 0.05
+#: How many may ask whose a name is while one has it; its kernel answers for it.
+BACKLOG: Final = 1000
+
+#: Seconds after which a name that was taken each time that it was asked for, and answers nobody, is none of ours: ours
+#: do not for the moment between taking a name and listening, and when they end.
+SILENT_SECONDS: Final = 10.0
 
 
-@contextmanager
-def turn(name: str, patience: float) -> Iterator[bool]:
-    """Around what one does about ``name`` while nobody else does; gives whether another had to be waited for.
+class Turns:
+    """The turns of one installation: all that have the same broker take turns with each other.
 
-    After ``patience`` seconds it begins all the same: the other one has stopped in the middle, and may never end.
+    Any user of the machine may take an abstract name, and sees those in use.  So ours are made of what only we know,
+    and somebody else's process, which shows by its user, keeps nobody out.
     """
-    address = PREFIX + hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest().encode()
-    waited = False
-    with ExitStack() as stack:
-        with suppress(OSError):
-            mine = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
-            begun = time.monotonic()
-            while _is_anothers(address, mine) and time.monotonic() < begun + patience:
-                waited = True
-                time.sleep(LOOK_SECONDS)
-        yield waited
+
+    def __init__(self, secret: Any = '') -> None:
+        self._secret = repr(secret).encode(errors='surrogatepass')
+
+    @contextmanager
+    def turn(self, name: str, *, lease: float, put_off: float = 0.0) -> Iterator[None]:
+        """Around what one does about ``name`` while nobody else does.
+
+        Raises :class:`~ecommerce_worker.errors.Taken` if another is at it.  Who has been ``put_off`` for more than
+        ``lease`` seconds, the longest that one may be at it, begins all the same: the other one has stopped in the
+        middle, and may never end.
+        """
+        with ExitStack() as stack:
+            with suppress(OSError):
+                mine = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+                if _is_taken(self.address(name), mine, put_off) and put_off <= lease:
+                    raise Taken('another run has this order in hand')
+            yield
+
+    def exclude(self) -> bool:
+        """Whether there are such names here at all."""
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                probe.bind(self.address(uuid.uuid4().hex))
+        except OSError:
+            return False
+        return True
+
+    def address(self, name: str) -> bytes:
+        """The address that stands for the name."""
+        return PREFIX + hashlib.blake2b(name.encode(errors='surrogatepass'), key=hashlib.sha256(self._secret).digest(),
+                                        digest_size=24).hexdigest().encode()
 
 
-def _is_anothers(address: bytes, mine: socket.socket) -> bool:
-    """Whether somebody else has the address; from now on it is mine, if not."""
+def _is_taken(address: bytes, mine: socket.socket, put_off: float) -> bool:
+    """Whether another process of this user has the address; from now on it is mine, if nobody has.
+
+    One that says nothing of its user counts as ours, but not for as long as ``put_off`` may be.
+    """
     try:
         mine.bind(address)
+        mine.listen(BACKLOG)
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise
+    else:
+        return False
+    user = _user_of(address)
+    # Where nobody listens it has ended just now, or begins just now. Either way it was met, and whoever has met another
+    # is to ask how things stand before doing anything.
+    if user == os.geteuid() or (user is None and put_off <= SILENT_SECONDS):
         return True
+    logger.warning('a process of another user has a name of ours, and keeps nobody out: user=%s', user)
     return False
+
+
+def _user_of(address: bytes) -> int | None:
+    """The user of the process that listens there; None if none does."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+            asking.setblocking(False)
+            asking.connect(address)
+            user: int = struct.unpack('3i', asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
+            return user
+    except BlockingIOError:
+        # So many asked before that it can only be one of ours that is at it for long.
+        return os.geteuid()
+    except OSError:
+        return None

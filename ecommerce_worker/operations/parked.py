@@ -18,7 +18,7 @@ from ecommerce_worker.broker import publishing, topology
 from ecommerce_worker.broker.notes import NOTES, Notes
 from ecommerce_worker.broker.wire import Raw
 from ecommerce_worker.errors import NotPublished
-from ecommerce_worker.execution.parking import site_of_message
+from ecommerce_worker.execution.parking import site_of_message, stray
 from ecommerce_worker.telemetry.facts import Fact
 from ecommerce_worker.telemetry.log import word
 
@@ -63,7 +63,7 @@ class ParkedMessage:
 
         return cls(
             id=text('id') or str(message.delivery_tag), task=text('task'), key=text('key'),
-            reason=text('reason') or 'put here by other hands', queue=notes.queue, notes=notes,
+            reason=text('reason') or stray(message), queue=notes.queue, notes=notes,
             parked_at=moment(header.get('parked_at')) or datetime.fromtimestamp(0, UTC),
             raw=Raw.of(message), message=message)
 

@@ -146,7 +146,7 @@ def _move(app: Celery, connection: Connection, source: str, target: str) -> int:
     """Move all messages, each confirmed in its new queue before it leaves the old one; how many there were."""
     count = 0
     for _, message in _messages(connection, [source]):
-        publishing.publish(app, Raw.of(message), lambda connection: ('', target))  # noqa: ARG005
+        publishing.publish(app, publishing.Publication(Raw.of(message), target))
         message.ack()
         count += 1
     return count

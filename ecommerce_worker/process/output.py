@@ -26,6 +26,8 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, Final
 
+from typing_extensions import override
+
 #: Lines that wait to be written, at most: some megabytes.
 BOUND: Final = 10_000
 
@@ -105,9 +107,11 @@ class _Standard(io.TextIOBase):
         self._begun = threading.local()
 
     @property
+    @override
     def encoding(self) -> str:  # type: ignore[override]
         return self._encoding
 
+    @override
     def write(self, text: str) -> int:
         if not isinstance(text, str):
             raise TypeError('only text is written here')
@@ -117,17 +121,21 @@ class _Standard(io.TextIOBase):
             outlet.put(_written, self._fd, (lines + end).encode(self._encoding, 'backslashreplace'))
         return len(text)
 
+    @override
     def flush(self) -> None:
         if begun := getattr(self._begun, 'text', ''):
             self._begun.text = ''
             outlet.put(_written, self._fd, begun.encode(self._encoding, 'backslashreplace'))
 
+    @override
     def writable(self) -> bool:
         return True
 
+    @override
     def fileno(self) -> int:
         return self._fd
 
+    @override
     def isatty(self) -> bool:
         return self._isatty
 
@@ -139,6 +147,7 @@ class _Direct(io.TextIOBase):
         super().__init__()
         self._standard = standard
 
+    @override
     def write(self, text: str) -> int:
         _written(self._standard.fileno(), text.encode(self._standard.encoding, 'backslashreplace'))
         return len(text)
@@ -162,12 +171,14 @@ class Queued(logging.Handler):
         super().__init__()
         self.targets = targets
 
+    @override
     def handle(self, record: logging.LogRecord) -> bool:
         """Hand it over, without the lock that handlers have."""
         if self.filter(record):
             self.emit(record)
         return True
 
+    @override
     def emit(self, record: logging.LogRecord) -> None:
         """Fix what it says, for what it says it of may change, and hand it over."""
         if all(record.levelno < target.level for target in self.targets):

@@ -6,7 +6,7 @@ import logging
 
 from ecommerce_worker import runtime
 from ecommerce_worker.errors import Skip
-from ecommerce_worker.execution.task import Task, task
+from ecommerce_worker.execution.task import JOBS, Task, task
 from ecommerce_worker.resubmit.names import EX_TEMPFAIL
 from ecommerce_worker.schedule import commands
 from ecommerce_worker.schedule.entries import refuse_late
@@ -15,7 +15,8 @@ from ecommerce_worker.telemetry.log import quoted
 logger = logging.getLogger(__name__)
 
 
-@task(policy=lambda site: site.fulfillment_policy)
+@task(policy=lambda site: site.fulfillment_policy, lane=lambda _: JOBS,
+      longest=lambda settings: settings.MANAGEMENT_COMMAND_TIMEOUT)
 def resubmit_orders(self: Task, *, not_after: float | None = None) -> None:  # noqa: ARG001
     """Publish the orders that the shops have as paid and unfulfilled, and of which nothing is here.
 

@@ -22,6 +22,8 @@ from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
+from typing_extensions import override
+
 from ecommerce_worker.email.message import is_address
 from ecommerce_worker.errors import Rejected, Skip, Unauthorized, WrongArguments
 from ecommerce_worker.sailthru.client import Sailthru, is_unknown
@@ -109,6 +111,7 @@ class Enrolment:
             raise WrongArguments('neither the course id nor the URL says which course it is')
         cents(self.unit_cost)
 
+    @override
     def __repr__(self) -> str:
         """Without the learner: it may get into a traceback."""
         return f'<Enrolment in {self.course} {self.mode}{" (cart)" if self.purchase_incomplete else ""}>'

@@ -149,6 +149,8 @@ SETTINGS: Mapping[str, Kind] = {
     'REDELIVERY_DELAY': SECONDS,
     'REDELIVERY_LIMIT': whole(1, 1000),
     'REMOTE_CONTROL': Kind('a list of names', read_names),
+    'LONGEST_RUN': number(1, 86_400),
+    'TURNS': one_of('auto', 'machine', 'cluster'),
     'ALLOW_INSECURE_SECRETS': FLAG,
     'LOG_LEVEL': one_of('DEBUG', 'INFO', 'WARNING', 'ERROR', 'CRITICAL'),
     'LOGGING': Kind('a mapping for logging.config.dictConfig, with version 1', read_logging, secrecy=Secrecy.PASSWORD,

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from typing_extensions import override
+
 from ecommerce_worker.configuration import base
 from ecommerce_worker.settings.kinds import Kind, cut
 from ecommerce_worker.settings.masking import mask
@@ -37,6 +39,7 @@ class Settings:
             raise AttributeError(message)
         return self._values[name]
 
+    @override
     def __repr__(self) -> str:
         return f'<Settings {self.authentication}, sites: {", ".join(self.site_codes) or "none"}>'
 
@@ -49,7 +52,7 @@ class Settings:
     def authentication(self) -> str:
         """How the worker proves who it is: ``oauth2`` or ``jwt``."""
         if self.AUTHENTICATION != 'auto':
-            return str(self.AUTHENTICATION)
+            return self.AUTHENTICATION
         ours = (self.BACKEND_SERVICE_EDX_OAUTH2_KEY, self.BACKEND_SERVICE_EDX_OAUTH2_SECRET)
         if all(value and value not in SHIPPED for value in ours):
             return 'oauth2'
@@ -59,7 +62,7 @@ class Settings:
     def email_vendor(self) -> str:
         """Who sends mail; '' if nobody does and it is parked."""
         if self.EMAIL_VENDOR:
-            return str(self.EMAIL_VENDOR)
+            return self.EMAIL_VENDOR
         if self.BRAZE['BRAZE_ENABLE']:
             return 'braze'
         if self.SAILTHRU['SAILTHRU_ENABLE']:

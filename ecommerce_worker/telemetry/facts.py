@@ -149,10 +149,10 @@ def read(body: bytes) -> Fact:
         next_try=None if found.get('next_try') is None else _number(found, 'next_try', LAST_SECOND),
         attempt=int(_number(found, 'attempt', 2 ** 31 - 1)), number=int(_number(found, 'number', 2 ** 53)),
         status=None if found.get('status') is None else int(_number(found, 'status', 999)),
-        **{name: shortened(found.get(name, ''), length) for name, length in LENGTHS.items()})
+        **{name: one_line(found.get(name, ''), length) for name, length in LENGTHS.items()})
 
 
-def shortened(value: Any, length: int) -> str:
+def one_line(value: Any, length: int) -> str:
     """The text, on one line, fit for a database whatever it holds; '' for anything else."""
     if not isinstance(value, str):
         return ''

@@ -16,77 +16,67 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from ecommerce_worker import runtime
-from ecommerce_worker.broker import topology
 
 if TYPE_CHECKING:
-    from celery.worker.consumer import Consumer
+    from ecommerce_worker.worker.consumer import Consumer
 
 #: How many messages are held at most, where the window can be made as much wider: RabbitMQ may take no facts for long,
 #: being short of memory or disk, and orders must go on.
 MOST_HELD: Final = 1000
-
-#: The version of RabbitMQ from which on each queue has a window of its own, which keeps the size that it began with.
-SINCE: Final = (4, 0)
 
 #: Seconds after which the window is looked at that was made wider: RabbitMQ is not to be asked for each message.
 NARROW_SECONDS: Final = 1.0
 
 
 class Acknowledging:
-    """The messages of one consumer that are held, all on its event loop."""
+    """The messages of one consumer that are held, all on its event loop.
 
-    def __init__(self, consumer: Consumer) -> None:
+    ``room`` is how many may be held before the prefetch window must be wider.
+    """
+
+    def __init__(self, consumer: Consumer, room: int) -> None:
         self._consumer = consumer
-        self._room = max(1, consumer.initial_prefetch_count // 2)
-        # So much more may be in hand than can be run, which is room for what is held, wherever that has an end soon.
-        consumer.initial_prefetch_count += self._room
+        self._room = room
         self._held = 0
-        self._wider = 0
-        if consumer.hub:
-            consumer.hub.on_close.add(_flush)
+        #: By how much the window is to be wider.
+        self.wider = 0
 
     def see_to(self, message: Any, id_: str) -> None:
         """Have the message held, when Celery acknowledges it, for as long as is needed."""
         if self._consumer.hub:
             message.ack_log_error = partial(self._acknowledge, id_, message.ack_log_error)
 
+    def flush(self) -> None:
+        """Wait a little for the facts of what is held: the connection is about to end."""
+        if safety := runtime.current().safety:
+            safety.flush()
+
     def _acknowledge(self, id_: str, acknowledge: Any, *args: Any) -> None:
         def at_last() -> None:
             self._held -= 1
             acknowledge(*args)
 
-        safety, most = runtime.current().safety, MOST_HELD if self._grows() else self._room
+        # A window that keeps its size has no more room than it began with.
+        safety, most = runtime.current().safety, self._room if self._consumer.counts_by_queue else MOST_HELD
         if safety and safety.holds(id_, partial(self._consumer.call_soon, at_last), most):
             self._held += 1
-            self._widen()
+            if self._wanted() > self.wider:
+                if not self.wider:
+                    self._consumer.hub.call_later(NARROW_SECONDS, self._narrow)
+                self._widen()
         else:
             acknowledge(*args)
 
-    def _grows(self) -> bool:
-        """Whether the prefetch window can be made wider: it can where RabbitMQ counts for all queues together."""
-        return self._consumer.qos_global is not False and topology.version(self._consumer.connection) < SINCE
-
-    def _widen(self) -> None:
-        """Have as much more in hand as is held, in large steps; the event loop tells RabbitMQ."""
-        wanted = self._held // self._room * self._room
-        if wanted > self._wider and self._grows():
-            if not self._wider:
-                self._consumer.hub.call_later(NARROW_SECONDS, self._narrow)
-            self._set(wanted)
+    def _wanted(self) -> int:
+        """By how much the window must be wider: in large steps, each of which RabbitMQ is told."""
+        return self._held // self._room * self._room
 
     def _narrow(self) -> None:
-        if self._held >= self._room:
+        if self._wanted():
             self._consumer.hub.call_later(NARROW_SECONDS, self._narrow)
         else:
-            self._set(0)
+            self._widen()
 
-    def _set(self, wider: int) -> None:
-        self._wider = wider
-        if self._consumer.qos:
-            self._consumer.qos.value = self._consumer.initial_prefetch_count + wider
-
-
-def _flush(*_: Any) -> None:
-    """The pool has ended, and the connection is about to: what is held waits for its facts a little longer."""
-    if safety := runtime.current().safety:
-        safety.flush()
+    def _widen(self) -> None:
+        self.wider = self._wanted()
+        self._consumer.widen()

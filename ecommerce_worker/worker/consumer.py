@@ -7,11 +7,11 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
+from amqp import spec
 from amqp.exceptions import PreconditionFailed
 from celery import bootsteps
 from celery.exceptions import WorkerShutdown
@@ -21,19 +21,46 @@ from celery.worker.consumer.tasks import Tasks
 from ecommerce_worker import runtime
 from ecommerce_worker.broker import preflight, publishing, topology
 from ecommerce_worker.broker.notes import Notes
-from ecommerce_worker.broker.wire import CONTENT_TYPES, Call, Raw, read, shortened
-from ecommerce_worker.errors import NotPublished, Undecodable
+from ecommerce_worker.broker.publishing import Publication
+from ecommerce_worker.broker.wire import CONTENT_TYPES, Call, Raw, read, within_bytes
+from ecommerce_worker.errors import Undecodable, WrongArguments
 from ecommerce_worker.execution.delivery import DELIVERY, Delivery
+from ecommerce_worker.execution.outcomes import Handover
 from ecommerce_worker.execution.parking import key_of, site_of
-from ecommerce_worker.execution.task import GIVE_BACK_SECONDS
-from ecommerce_worker.telemetry.log import quoted, word
+from ecommerce_worker.locks.cluster import ClusterTurns, Leases, Neighbours, machine
+from ecommerce_worker.locks.machine import Turns
+from ecommerce_worker.resubmit import names, run
 from ecommerce_worker.telemetry.run import Told
-from ecommerce_worker.worker import inspect  # noqa: F401 - tells what is in hand
+from ecommerce_worker.worker import (
+    inspect,  # noqa: F401 - tells what is in hand
+    nodes,
+)
 from ecommerce_worker.worker.acknowledging import Acknowledging
 from ecommerce_worker.worker.control import Control
-from ecommerce_worker.worker.nodes import Watch
+from ecommerce_worker.worker.keeper import Keeper, Kept
+from ecommerce_worker.worker.lanes import Lanes
+from ecommerce_worker.worker.watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from ecommerce_worker.worker.request import Request
 
 logger = logging.getLogger(__name__)
+
+#: By how many messages that cannot be published, or parked, the prefetch window is widened at most.
+MOST_KEPT: Final = 1000
+
+#: By how much, where RabbitMQ counts by queue, and the version from which on it does so for all queues.
+STEPS: Final = (0, 10, 100)
+SINCE: Final = 4
+
+#: Seconds after which what waits in hand is not begun any more; long before, it would have been sent away.
+STALE_SECONDS: Final = 10.0
+
+#: Seconds between two looks for what is to be acknowledged, once the event loop has ended.
+FLUSH_SECONDS: Final = 0.1
+
+#: The lane of what was delivered again: it is put off, which takes no time, or its run is known to have ended.
+AGAIN: Final = 'delivered again'
 
 
 class Topology(bootsteps.StartStopStep):
@@ -42,45 +69,91 @@ class Topology(bootsteps.StartStopStep):
     requires = (Tasks,)
 
     def __init__(self, c: Consumer, **options: Any) -> None:
-        self._watch = Watch()
+        self._upkeep = nodes.Upkeep()
         super().__init__(c, **options)
 
     def start(self, c: Consumer) -> None:
         """Declare on a connection of its own, before the first message comes."""
-        self._watch.begin(c)
+        self._upkeep.begin(c)
 
 
-class Heartbeat(bootsteps.StartStopStep):
-    """Heartbeats after the end of Celery's event loop, which sends them until then.
+class Join(bootsteps.StartStopStep):
+    """Before the first message is taken, those who consume already on other machines know of this worker."""
 
-    Without them RabbitMQ would close the connection of a stopping worker and deliver again what it is about to finish.
+    requires = (Tasks,)
+
+    def start(self, c: Consumer) -> None:
+        """Come in, once; nobody else keeps the connection alive meanwhile."""
+        if c.neighbours:
+            c.neighbours.join(partial(_alive, c))
+
+
+class Window(bootsteps.StartStopStep):
+    """Where RabbitMQ counts by queue how much is in hand (quorum queues; all from 4.0 on), each has a share of it.
+
+    Five queues would else have five times as much.
     """
 
     requires = (Tasks,)
 
-    def __init__(self, c: Consumer, **options: Any) -> None:
+    def start(self, c: Consumer) -> None:
+        """Ask for each queue's share when it is consumed."""
+        c.counts_by_queue = topology.has_waiting_room(c.connection) and (
+            c.qos_global is False or _major_version(c.connection) >= SINCE)
+        if c.counts_by_queue:
+            c.task_consumer._basic_consume = partial(  # noqa: SLF001 - where the queues are consumed one by one
+                _consume_share, c, c.task_consumer._basic_consume)  # noqa: SLF001
+
+
+def _consume_share(c: Consumer, consume: Callable[..., Any], queue: Any, *args: Any, **options: Any) -> Any:
+    c.task_consumer.channel.basic_qos(0, c.share(queue.name), a_global=False)
+    return consume(queue, *args, **options)
+
+
+def _major_version(connection: Any) -> int:
+    version = str(connection.connection.server_properties.get('version', ''))
+    return int(number) if (number := version.partition('.')[0]).isdigit() else 0
+
+
+def _alive(c: Consumer) -> bool:
+    """Beat; False once the worker is told to stop."""
+    c.connection.heartbeat_check()
+    return state.should_stop is None and state.should_terminate is None
+
+
+class Afterwards:
+    """A connection after the end of Celery's event loop, while the pool ends: it beats and acknowledges what ends.
+
+    Without heartbeats RabbitMQ would close it and deliver again what is about to be finished; and if not all of that is
+    finished in time, the rest only is to be delivered again.
+    """
+
+    def __init__(self, c: Consumer) -> None:
+        self._hub = c.hub
+        self._connection = c.connection.connection
+        self._every = c.connection.get_heartbeat_interval() / 2
         self._ended = threading.Event()
-        super().__init__(c, **options)
+        self._thread = threading.Thread(target=self._run, name='afterwards', daemon=True)
+        self._thread.start()
 
-    def stop(self, c: Consumer) -> None:
-        """Begin to beat, unless the connection is gone and another will come."""
-        interval = c.connection.get_heartbeat_interval() if c.connection else 0
-        if interval:
-            beat = threading.Thread(target=_beat, args=(c.connection.connection, interval / 2, self._ended))
-            beat.daemon = True
-            beat.start()
-
-    def shutdown(self, c: Consumer) -> None:  # noqa: ARG002
-        """Stop beating: all has ended."""
+    def end(self) -> None:
+        """Acknowledge what has ended, and leave the connection to who closes it."""
         self._ended.set()
+        self._thread.join()
 
-
-def _beat(connection: Any, every: float, ended: threading.Event) -> None:
-    while not ended.wait(every):
-        try:
-            connection.send_heartbeat()
-        except Exception:  # noqa: BLE001 - it is cut, and who acknowledges next will say so
-            return
+    def _run(self) -> None:
+        beaten = time.monotonic()
+        ended = False
+        while not ended:
+            ended = self._ended.wait(FLUSH_SECONDS)
+            for settle in self._hub._pop_ready():  # noqa: SLF001 - what the event loop would do
+                settle()
+            if self._every and time.monotonic() - beaten >= self._every:
+                beaten = time.monotonic()
+                try:
+                    self._connection.send_heartbeat()
+                except Exception:  # noqa: BLE001 - it is cut, and who acknowledges next will say so
+                    return
 
 
 class Consumer(consumer.Consumer):
@@ -94,9 +167,10 @@ class Consumer(consumer.Consumer):
         """
 
         default_steps = (*(step for step in consumer.Consumer.Blueprint.default_steps
-                           if not step.endswith((':DelayedDelivery', ':Control'))), Control, Topology, Heartbeat)
+                           if not step.endswith((':DelayedDelivery', ':Control'))), Control, Topology, Join, Window)
 
-    def __init__(self, *args: Any, worker_options: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+    def __init__(self, on_task_request: Callable[[Any], None], *args: Any,
+                 worker_options: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         self._accept = [CONTENT_TYPES[name] for name in runtime.current().settings.CELERY_ACCEPT_CONTENT
                         if name in CONTENT_TYPES]
         self._known = runtime.current().settings.known_queues
@@ -105,13 +179,47 @@ class Consumer(consumer.Consumer):
         # from: a broker that takes no messages for a while would have them late, and the connection cut.
         options = {**(worker_options or {}), 'without_gossip': True, 'without_mingle': True,
                    'without_heartbeat': not kwargs.get('task_events')}
-        super().__init__(*args, worker_options=options, **kwargs)
-        self._acknowledging = Acknowledging(self)
-        self._parking = ThreadPoolExecutor(1, 'parking')
+        pool, concurrency = kwargs['pool'], kwargs.get('initial_prefetch_count') or 1
+        self._run = on_task_request
+        self.keeper = Keeper(kwargs['app'], kept=self._widen, given_back=runtime.current().tell)
+        #: As many threads as one lane may have and as many again; children are dear, of them a few are kept free.
+        self._room = getattr(pool, 'room', concurrency)
+        self.lanes: Lanes[Request] = Lanes(self._room, self._start, self._send_away,
+                                           weight=1.0 if self._room > concurrency else 3.0)
+        self._concurrency, self._wider, self.counts_by_queue = concurrency, 0, False
+        self.neighbours = self._turns(kwargs['app'])
+        self._watchdog = Watchdog(self, self._room)
+        self._afterwards: Afterwards | None = None
+        self._ticked, self._stood_still, self._patience = time.monotonic(), False, 0.0
+        super().__init__(self._offer, *args, worker_options=options, **kwargs)
+        self.initial_prefetch_count = self._window = max(self._room, concurrency + max(1, concurrency // 2))
+        self._kept = 0
+        self._acknowledging = Acknowledging(self, self._window - concurrency)
+        if self.hub:
+            self.hub.on_close.add(self._on_hub_closed)
+            self.hub.on_tick.add(self._tick)
+        self._watchdog.start()
         self.loop = partial(_until_late, self.loop)
         preflight.refuse_unsafe(self.conninfo, runtime.current().settings)
         for limit in preflight.limits(self.conninfo):
             logger.warning('%s', limit)
+
+    def _turns(self, app: Any) -> Neighbours | None:
+        """Have turns at orders taken as far as ``TURNS`` says, before there are children."""
+        current = runtime.current()
+        if current.settings.TURNS == 'machine' or not topology.has_waiting_room(app.connection_for_read()):
+            return None
+        neighbours = None
+        if current.settings.TURNS == 'auto':
+            neighbours = Neighbours(app, lambda: list(app.amqp.queues.consume_from), self._orders)
+        turns = Turns(current.settings.BROKER_URL)
+        leases = Leases(app, machine() if turns.exclude() else '')
+        current.turn = ClusterTurns(turns, leases, lambda: neighbours is None or not neighbours.alone).turn
+        return neighbours
+
+    def _orders(self) -> list[Request]:
+        """The orders that have a thread."""
+        return [request for _, request, _ in self.lanes.running() if request.name == names.FULFILL]
 
     def start(self) -> None:
         """Consume until told to stop; one line, and the exit status of it, for what the broker does not permit."""
@@ -125,8 +233,12 @@ class Consumer(consumer.Consumer):
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
         """What is called with each message."""
         receive = super().create_task_handler(*args, **kwargs)
+        # The event loop begins, on a new connection.
+        self._patience = self.connection.get_heartbeat_interval() if self.hub and self.connection else 0.0
+        self._ticked, self._stood_still = time.monotonic(), False
 
         def on_message(message: Any) -> None:
+            self._refuse_after_a_standstill()
             call = None
             try:
                 delivery = self._delivery(message)
@@ -138,11 +250,26 @@ class Consumer(consumer.Consumer):
             except Exception as error:  # noqa: BLE001 - whatever it is, it is the message's and not the connection's
                 self._park(message, f'the message cannot be read ({type(error).__name__})', call)
                 return
+            if delivery.redelivered and self.keeper.adopt(delivery.message, partial(self.settle, message)):
+                return
             _present(message, delivery, keep_eta=self._holds(call))
             self._acknowledging.see_to(message, call.id)
             receive(message)
 
         return on_message
+
+    def _refuse_after_a_standstill(self) -> None:
+        """Begin nothing that came before the process was frozen: its connection is lost, and others have the messages.
+
+        What is in the socket still would be run here too; raises what a lost connection raises.
+        """
+        self._tick()
+        if self._stood_still:
+            raise ConnectionResetError('the process stood still for longer than RabbitMQ waits for its heartbeats')
+
+    def _tick(self) -> None:
+        before, self._ticked = self._ticked, time.monotonic()
+        self._stood_still |= bool(self._patience) and self._ticked - before > self._patience
 
     def _holds(self, call: Call) -> bool:
         """Whether this worker is to hold the call until its time, for a broker that cannot, and not for too long."""
@@ -200,30 +327,156 @@ class Consumer(consumer.Consumer):
         return next((queue for queue, known in list(tags.items()) if known == tag), None)
 
     def _park(self, message: Any, reason: str, call: Call | None = None) -> None:
-        """Park it on a thread of its own: a broker that takes nothing for a while must not hold up our heartbeats."""
-        self._parking.submit(self._park_now, message, reason, call)
+        try:
+            publication, told = self._parked(message, reason, call)
+        except Exception as error:  # noqa: BLE001 - whatever it is about it that cannot be told, its body is kept
+            logger.error('a message is parked without what is known of it: error=%s', type(error).__name__)
+            publication, told = publishing.parked_message(
+                Raw(Raw.of(message).body, None, None),
+                Notes(queue=self._consumed(message.delivery_info.get('consumer_tag')) or ''), task='', id='', key='',
+                reason=reason), None
 
-    def _park_now(self, message: Any, reason: str, call: Call | None) -> None:
+        def settle(done: bool) -> None:
+            if done and told:
+                runtime.current().tell(told)
+            self.settle(message, done)
+
+        self.keeper.keep(Kept((str(uuid.uuid4()),), (publication,), settle, told))
+
+    def _parked(self, message: Any, reason: str, call: Call | None) -> tuple[Publication, Told]:
+        """A message that nobody runs as it is parked, and what is told of that."""
         raw = Raw.of(message)
         notes = self._notes(message, raw).having({'at': time.time(), 'reason': reason})
         task, id_, key = '', str(uuid.uuid4()), ''
         if call:
-            task, id_, key = shortened(call.task, 255), call.id, key_of(self.app, call)
+            task, id_, key = within_bytes(call.task, 255), call.id, key_of(self.app, call)
         told = Told(
             outcome='parked', task=task, id=id_, key=key, site=site_of(self.app, call) if call else '', attempt=0,
             seconds=0.0, reason=reason, queue=notes.queue, root_id=call.root_id or id_ if call else '',
             started=time.time(), worker=self.hostname)
-        try:
-            publishing.park(self.app, raw, notes, task=task, id=id_, key=key, reason=reason, fact=told.as_fact())
-        except Exception as error:  # noqa: BLE001 - whatever it is, the message must be settled
-            logger.warning('could not be parked, given back to its queue: task=%s key=%s id=%s reason=%s error=%s',
-                           word(task), word(key), word(id_), quoted(reason),
-                           quoted(str(error) if isinstance(error, NotPublished) else type(error).__name__))
-            time.sleep(GIVE_BACK_SECONDS)
-            self.call_soon(message.reject_log_error, logger, self.connection_errors, True)
+        return publishing.parked_message(raw, notes, task=task, id=id_, key=key, reason=reason,
+                                         fact=told.as_fact()), told
+
+    def settle(self, message: Any, done: bool) -> None:
+        """Acknowledge a message, or have the broker deliver it again; from any thread."""
+        self.call_soon(_say, message.ack if done else partial(_nack, message), self.connection_errors)
+
+    # -- threads ------------------------------------------------------------------------------------------------------
+
+    def hand_over(self, request: Request, handover: Handover) -> None:
+        """Keep the message of a run that has ended until what follows from it is published."""
+        def settle(done: bool) -> None:
+            if done:
+                runtime.current().runs.secured(handover.message)
+            request.settle(done)
+
+        self.keeper.keep(Kept(handover.message, handover.publications, settle, handover.told))
+
+    def _offer(self, request: Request) -> None:
+        """Give it a thread if its lane may have one; what is delivered again only counts that."""
+        request.consumer, request.offered = self, time.monotonic()
+        delivery = request.delivery
+        lane = AGAIN if delivery.redelivered else request.task.lane_of(delivery.call)
+        self.lanes.offer(lane, request, stays=delivery.redelivered)
+
+    def _start(self, request: Request) -> None:
+        if time.monotonic() - request.offered > STALE_SECONDS and not request.delivery.redelivered:
+            # The process stood still meanwhile, its connection may be lost, and another worker may have the message.
+            request.settle(False)
             return
-        runtime.current().tell(told)
-        self.call_soon(message.ack_log_error, logger, self.connection_errors)
+        try:
+            self._run(request)
+        except Exception:
+            # The pool is closing: it is delivered again when the connection is closed.
+            logger.debug('not begun any more: id=%s', request.id, exc_info=True)
+            self.lanes.left(request)
+
+    def _send_away(self, request: Request, delay: float) -> None:
+        """Have a message come again later, as if it had not been here."""
+        delivery = request.delivery
+        outcome = request.task.deferred(delivery, 'it is not its turn yet: others wait for the same service', delay)
+        try:
+            publication = publishing.waiting_call(delivery.call, outcome.notes, delay)
+        except WrongArguments:
+            self.lanes.offer(AGAIN, request, stays=True)
+            return
+        told = request.task.announce(delivery, outcome, 0.0)
+        self.hand_over(request, Handover((publication,), delivery.message, told))
+
+    def _widen(self, kept: int) -> None:
+        """What cannot be published at present is in hand besides what can be run."""
+        self.call_soon(self._set_window, min(kept, MOST_KEPT))
+
+    def share(self, queue: str) -> int:
+        """How much of one queue may be in hand where each is counted by itself: orders have the most.
+
+        Of orders half as many again, whose acknowledgements wait for their facts.
+        """
+        threads = self._concurrency
+        orders = threads + max(1, threads // 2)
+        return (orders if queue in run.ORDER_QUEUES else max(1, threads // 4)) + self._wider
+
+    def _set_window(self, kept: int) -> None:
+        self._kept = kept
+        self.widen()
+
+    def widen(self) -> None:
+        """Have as much more in hand as is kept, and as is held: on the event loop."""
+        self.initial_prefetch_count = self._window + self._kept
+        if self.qos:
+            self.qos.value = self.initial_prefetch_count + self._acknowledging.wider
+        # Consumers keep the number that they began with: they begin anew, but not each time that it changes.
+        wider = next((step for step in STEPS if step >= self._kept), MOST_KEPT)
+        if self.counts_by_queue and wider != self._wider and self.task_consumer:
+            self._wider = wider
+            self.task_consumer.cancel()
+            self.task_consumer.consume()
+
+    def on_close(self) -> None:
+        """The connection is lost, or the worker stops: what was not begun is forgotten, or comes again soon."""
+        if self.controller.blueprint.state == bootsteps.RUN:
+            super().on_close()
+            self.lanes.forget(lambda request: request in state.active_requests)
+        else:
+            self.lanes.close()
+            super().on_close()
+
+    def stop(self) -> None:
+        """Consume no more; what runs goes on, and what ends is acknowledged."""
+        super().stop()
+        if self.hub and self.connection and topology.has_waiting_room(self.connection):
+            self._afterwards = Afterwards(self)
+
+    def finish(self) -> bool:
+        """Acknowledge what has ended, once no more is taken; whether that is so."""
+        if self._afterwards is None:
+            return False
+        self._acknowledging.flush()
+        self._afterwards.end()
+        return True
+
+    def _on_hub_closed(self, hub: Any) -> None:  # noqa: ARG002
+        """The pool has ended: let what follows from its last runs be published, and their messages acknowledged."""
+        if self.controller.blueprint.state == bootsteps.RUN:
+            return
+        self.keeper.end(runtime.current().settings.SHUTDOWN_SECONDS)
+        self.finish()
+
+
+def _say(word: Callable[[], None], connection_errors: tuple[type[BaseException], ...]) -> None:
+    """Say to the broker what becomes of a message; where its connection is lost, it is delivered again in any case."""
+    try:
+        word()
+    except connection_errors as error:
+        logger.debug('its connection is gone, and it with it: error=%s', type(error).__name__)
+
+
+def _nack(message: Any) -> None:
+    """Give a message back by the word that RabbitMQ from 4.3 on does not count against it."""
+    if message.channel is None or not hasattr(message.channel, 'send_method'):
+        message.reject(requeue=True)
+    else:
+        message.channel.send_method(spec.Basic.Nack, 'Lbb', (message.delivery_tag, False, True))
 
 
 def _until_late(loop: Callable[..., None], *args: Any) -> None:

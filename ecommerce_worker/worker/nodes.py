@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 LOOK_SECONDS: Final = 15.0
 
 
-class Watch:
+class Upkeep:
     """What a worker does on each connection about what is not as it should be.
 
     RabbitMQ tells nobody that a queue was deleted that is not consumed, nor that a node is back.
@@ -41,7 +41,7 @@ class Watch:
         with topology.asking(c.app) as connection:
             self._declare(c, connection)
             if topology.has_waiting_room(connection):
-                threading.Thread(target=self._look, args=(c, c.connection), name='watch', daemon=True).start()
+                threading.Thread(target=self._look, args=(c, c.connection), name='upkeep', daemon=True).start()
 
     def _declare(self, c: Any, connection: Connection) -> topology.Declared:
         settings = runtime.current().settings

@@ -6,6 +6,7 @@
                                    │ SHUTDOWN_SECONDS are over                    ▲
                                    ▼                                              │
     SIGQUIT, or twice ──► what still runs is left: the broker delivers it again ──┘
+    too many threads lost ──► as SIGTERM, and as soon as all others have ended; status 75
 
 The clock is that of :mod:`ecommerce_worker.process.ending`, which needs no thread of ours to come back.
 """
@@ -74,19 +75,30 @@ class Ending:
             signal.signal(number, self._hurry)
 
     def _hurry(self, *_: Any) -> None:
-        _leave('at once')
+        leave('at once')
 
 
 def in_time(**_: Any) -> None:
     """See to it that the worker ends within ``SHUTDOWN_SECONDS``, from before it has connected to anything."""
-    ending.within(runtime.current().settings.SHUTDOWN_SECONDS, _leave)
+    ending.within(runtime.current().settings.SHUTDOWN_SECONDS, leave)
 
 
-def _leave(when: str) -> None:
+#: What the process ends with if it is left.
+_status = 0
+
+
+def give_up(status: int) -> None:
+    """End with this status, by a signal that is to follow, unless all ends in time by itself."""
+    global _status  # noqa: PLW0603 - a process ends once
+    _status = status
+
+
+def leave(when: str) -> None:
+    """End the process now, whatever runs."""
     logger.warning('stopped %s; what was still running is delivered again', when)
     output.outlet.flush()
     # What runs in a child would go on, and overlap its next try.
     for child in active_children():
         os.kill(child.pid, signal.SIGKILL)
     # Threads cannot be ended.
-    os._exit(0)
+    os._exit(_status)

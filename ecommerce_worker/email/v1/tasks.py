@@ -10,13 +10,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from ecommerce_worker import runtime
-from ecommerce_worker.email.delivery import deliver, patience, site_of
+from ecommerce_worker.email.delivery import deliver, lane, patience, site_of
 from ecommerce_worker.errors import ApiError, Skip
 from ecommerce_worker.execution.outcomes import Then
 from ecommerce_worker.execution.task import Task, task
 
 
-@task(policy=patience, site=site_of, key='offer_assignment_id', position=1)
+@task(policy=patience, site=site_of, lane=lane, key='offer_assignment_id', position=1)
 def send_offer_assignment_email(self: Task, *args: Any, **kwargs: Any) -> Iterable[Then]:
     """Mail a code to the learner whom it was assigned to, then tell the shop that it was sent.
 
@@ -26,7 +26,7 @@ def send_offer_assignment_email(self: Task, *args: Any, **kwargs: Any) -> Iterab
     return deliver(self, args, kwargs)
 
 
-@task(policy=patience, site=site_of)
+@task(policy=patience, site=site_of, lane=lane)
 def send_offer_update_email(self: Task, *args: Any, **kwargs: Any) -> Iterable[Then]:
     """Mail a learner that a code was revoked, or a reminder of it.
 
@@ -36,7 +36,7 @@ def send_offer_update_email(self: Task, *args: Any, **kwargs: Any) -> Iterable[T
     return deliver(self, args, kwargs)
 
 
-@task(policy=patience, site=site_of)
+@task(policy=patience, site=site_of, lane=lane)
 def send_offer_usage_email(self: Task, *args: Any, **kwargs: Any) -> Iterable[Then]:
     """Mail the people of an enterprise how much of an offer is used up.
 
@@ -46,7 +46,7 @@ def send_offer_usage_email(self: Task, *args: Any, **kwargs: Any) -> Iterable[Th
     return deliver(self, args, kwargs)
 
 
-@task(policy=patience, site=site_of)
+@task(policy=patience, site=site_of, lane=lane)
 def send_code_assignment_nudge_email(self: Task, *args: Any, **kwargs: Any) -> Iterable[Then]:
     """Nudge a learner who has not used a code.
 
@@ -56,7 +56,7 @@ def send_code_assignment_nudge_email(self: Task, *args: Any, **kwargs: Any) -> I
     return deliver(self, args, kwargs)
 
 
-@task(policy=patience, site=site_of)
+@task(policy=patience, site=site_of, lane=lane)
 def send_api_triggered_offer_usage_email(self: Task, *args: Any, **kwargs: Any) -> Iterable[Then]:
     """As :func:`send_offer_usage_email`, with the text kept by the vendor: in Braze, a campaign.
 
@@ -65,7 +65,8 @@ def send_api_triggered_offer_usage_email(self: Task, *args: Any, **kwargs: Any) 
     return deliver(self, args, kwargs)
 
 
-@task(policy=lambda site: site.fulfillment_policy, key='offer_assignment_id')
+@task(policy=lambda site: site.fulfillment_policy, key='offer_assignment_id',
+      lane=lambda site: f'reports {runtime.host_of(site.settings.ECOMMERCE_API_ROOT)}')
 def report_assignment_email(self: Task, offer_assignment_id: int | str, send_id: str,
                             site_code: str | None = None) -> None:
     """Tell the shop that an assignment mail was accepted; the worker publishes this to itself.

@@ -6,20 +6,17 @@ from ecommerce_worker import runtime
 from ecommerce_worker.clients.ecommerce import COMPLETE
 from ecommerce_worker.errors import Skip, WrongArguments
 from ecommerce_worker.execution.task import Task, task
-from ecommerce_worker.locks.machine import turn
-
-#: How many read timeouts a run may take that asks for a token, how the order stands, and for its fulfilment.
-RUN = 4
 
 
-@task(policy=lambda site: site.fulfillment_policy, key='order_number')
+@task(policy=lambda site: site.fulfillment_policy, key='order_number',
+      lane=lambda site: runtime.host_of(site.settings.ECOMMERCE_API_ROOT))
 def fulfill_order(self: Task, order_number: str, site_code: str | None = None, email_opt_in: bool = False) -> None:
     """Have the shop fulfil a paid order.
 
     ``site_code`` names the shop (the short code of a partner); ``email_opt_in`` tells whether the learner wants
     mail of the organisation.  The shop's fulfilment is not idempotent while the order is open: each call mails a
-    receipt again.  So every run but the first asks how the order stands before it does anything, and two runs of one
-    order, of which there may be two messages, take turns.
+    receipt again.  So every run but the first asks how the order stands before it does anything, and of two runs of one
+    order, of which there may be two messages, the second comes again when the first is over.
     """
     if not (email_opt_in is None or isinstance(email_opt_in, bool)):
         raise WrongArguments('email_opt_in is neither true nor false')
@@ -27,7 +24,8 @@ def fulfill_order(self: Task, order_number: str, site_code: str | None = None, e
     shop = site.ecommerce
     # Whatever else it may be is refused before anything is done.
     number = order_number if isinstance(order_number, str) else ''
-    with turn(f'{site.settings.ECOMMERCE_API_ROOT} {number}', RUN * site.settings.FULFILLMENT_READ_TIMEOUT) as waited:
-        if (waited or self.repeated) and shop.status(order_number) == COMPLETE:
+    current = runtime.current()
+    with current.turn(f'{current.shop(site)} {number}', put_off=self.put_off, lease=site.longest_fulfillment):
+        if self.repeated and shop.status(order_number) == COMPLETE:
             raise Skip('the order is complete already')
         shop.fulfill(order_number, email_opt_in=bool(email_opt_in))

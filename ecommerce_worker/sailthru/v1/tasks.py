@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ecommerce_worker import runtime
-from ecommerce_worker.email.delivery import deliver, patience, site_of
+from ecommerce_worker.email.delivery import deliver, lane, patience, site_of
 from ecommerce_worker.errors import Skip
 from ecommerce_worker.execution.outcomes import Then
 from ecommerce_worker.execution.task import Task, task
@@ -33,7 +33,7 @@ def update_course_enrollment(
     purchases.report(enrolment, self.request.id or '', repeated=self.repeated)
 
 
-@task(policy=patience, site=site_of, key='order_number', position=4)
+@task(policy=patience, site=site_of, lane=lane, key='order_number', position=4)
 def send_course_refund_email(self: Task, *args: Any, **kwargs: Any) -> Iterable[Then]:
     """Mail a learner that a course was refunded.
 
@@ -42,7 +42,7 @@ def send_course_refund_email(self: Task, *args: Any, **kwargs: Any) -> Iterable[
     return deliver(self, args, kwargs)
 
 
-@task(policy=patience, site=site_of, key='offer_assignment_id', position=1)
+@task(policy=patience, site=site_of, lane=lane, key='offer_assignment_id', position=1)
 def send_offer_assignment_email(self: Task, *args: Any, **kwargs: Any) -> Iterable[Then]:
     """Mail a code to the learner whom it was assigned to, then tell the shop that it was sent.
 
@@ -51,7 +51,7 @@ def send_offer_assignment_email(self: Task, *args: Any, **kwargs: Any) -> Iterab
     return deliver(self, args, kwargs)
 
 
-@task(policy=patience, site=site_of)
+@task(policy=patience, site=site_of, lane=lane)
 def send_offer_update_email(self: Task, *args: Any, **kwargs: Any) -> Iterable[Then]:
     """Mail a learner that a code was revoked, or a reminder of it.
 
@@ -60,7 +60,7 @@ def send_offer_update_email(self: Task, *args: Any, **kwargs: Any) -> Iterable[T
     return deliver(self, args, kwargs)
 
 
-@task(policy=patience, site=site_of)
+@task(policy=patience, site=site_of, lane=lane)
 def send_offer_usage_email(self: Task, *args: Any, **kwargs: Any) -> Iterable[Then]:
     """Mail the people of an enterprise how much of an offer is used up.
 
@@ -69,7 +69,7 @@ def send_offer_usage_email(self: Task, *args: Any, **kwargs: Any) -> Iterable[Th
     return deliver(self, args, kwargs)
 
 
-@task(policy=patience, site=site_of)
+@task(policy=patience, site=site_of, lane=lane)
 def send_code_assignment_nudge_email(self: Task, *args: Any, **kwargs: Any) -> Iterable[Then]:
     """Nudge a learner who has not used a code.
 

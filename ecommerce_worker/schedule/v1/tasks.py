@@ -9,7 +9,7 @@ from typing import Any
 
 from ecommerce_worker import runtime
 from ecommerce_worker.errors import Skip, WrongArguments
-from ecommerce_worker.execution.task import Task, task
+from ecommerce_worker.execution.task import JOBS, Task, task
 from ecommerce_worker.locks.broker import turn
 from ecommerce_worker.schedule import commands
 from ecommerce_worker.schedule.entries import refuse_late
@@ -22,7 +22,8 @@ class CommandFailed(WrongArguments):
     """A command that was asked for once has failed, and nothing will ask for it again: see the log, then resend it."""
 
 
-@task(policy=lambda site: site.fulfillment_policy, key='name')
+@task(policy=lambda site: site.fulfillment_policy, key='name', lane=lambda _: JOBS,
+      longest=lambda settings: settings.MANAGEMENT_COMMAND_TIMEOUT)
 def run_management_command(self: Task, name: str = '', *args: str | float, not_after: float | None = None,
                            **options: Any) -> None:
     """Run a command of the Django project, one of ``MANAGEMENT_COMMANDS``, with ``--option=value`` for each option.

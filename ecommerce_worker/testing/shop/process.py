@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from typing_extensions import override
+
 from ecommerce_worker.testing.rabbitmq import free_port
 from ecommerce_worker.testing.shop.book import Call, Keeper, Order, read_calls
 from ecommerce_worker.testing.shop.shop import CONTROL_PATH, Shop, addresses
@@ -94,6 +96,7 @@ class ShopProcess(Keeper):
         """End the process at once, in the middle of whatever it does."""
         self._end(signal.SIGKILL)
 
+    @override
     def tell(self, verb: str, value: Any) -> None:
         """Pass a verb on to the process."""
         self._ask({verb: value})

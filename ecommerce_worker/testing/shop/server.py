@@ -14,6 +14,8 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Self
 
+from typing_extensions import override
+
 PHRASES = {status.value: status.phrase for status in HTTPStatus}
 JSON = {'Content-Type': 'application/json'}
 
@@ -69,6 +71,7 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
             self._tls.load_cert_chain(certificate)
         super().__init__(('127.0.0.1', port), _Connection)
 
+    @override
     def get_request(self) -> tuple[socket.socket, Any]:
         """A new connection."""
         connection, address = super().get_request()
@@ -77,16 +80,19 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
             connection = self._tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
         return connection, address
 
+    @override
     def process_request(self, request: Any, client_address: Any) -> None:
         """Begin to serve a connection."""
         self._open.add(request)
         super().process_request(request, client_address)
 
+    @override
     def shutdown_request(self, request: Any) -> None:
         """End a connection that was served."""
         self._open.discard(request)
         super().shutdown_request(request)
 
+    @override
     def server_close(self) -> None:
         """Listen no more, cut all connections, and return when nobody is served any more."""
         for connection in self._open.copy():
@@ -94,6 +100,7 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
                 connection.shutdown(socket.SHUT_RDWR)
         super().server_close()
 
+    @override
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Tell of what went wrong with a connection."""
         # A client that goes away is part of the play.
@@ -107,6 +114,7 @@ class _Connection(socketserver.StreamRequestHandler):
     server: Server
     disable_nagle_algorithm = True
 
+    @override
     def handle(self) -> None:
         while request := self._request():
             reply = self.server.respond(request)

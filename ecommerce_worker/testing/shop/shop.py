@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import parse_qs
 
+from typing_extensions import override
+
 from ecommerce_worker.testing.rabbitmq import free_port
 from ecommerce_worker.testing.shop.book import (
     CLIENT_ID,
@@ -102,6 +104,7 @@ class Shop(Keeper):
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    @override
     def tell(self, verb: str, value: Any) -> None:
         """Carry out one verb; ValueError if there is no such verb, KeyError if there is no such order."""
         with self._lock:

@@ -68,9 +68,13 @@ def test_two_workers_of_one_name_both_consume(broker, start_worker):
 def test_workers_that_have_the_same_process_id_and_host_name_have_names_of_their_own(broker, command, start_worker):
     start_worker('--concurrency=1')
     start_worker('--concurrency=1').ready(consumers=2)
-    names = next(line for line in command('status', '--timeout=3').stdout.splitlines() if line.startswith('workers'))
+
+    def names():
+        line = next(line for line in command('status', '--timeout=3').stdout.splitlines() if line.startswith('workers'))
+        return len(found := line.removeprefix('workers').split(', ')) == 2 and found
+
     # A process id, and what no other process has.
-    assert len({name.partition('@')[0].rpartition('-')[2] for name in names.removeprefix('workers').split(', ')}) == 2
+    assert len({name.partition('@')[0].rpartition('-')[2] for name in eventually(names)}) == 2
 
 
 # -- queues that are gone ---------------------------------------------------------------------------------------------

@@ -55,7 +55,8 @@ def test_orders_in_flight_survive_the_kill_of_a_prefork_worker(shop, publish, st
     worker = start_worker('--pool', 'prefork', '--concurrency', '4', FULFILLMENT_READ_TIMEOUT=10).ready()
     for number in numbers:
         publish(number)
-    eventually(lambda: sum(order.puts for order in shop.orders.values()) >= 4)
+    # One of the children is kept free for other shops.
+    eventually(lambda: sum(order.puts for order in shop.orders.values()) >= 3)
     assert len(worker.children) == 4
     worker.kill()
     again = start_worker('--pool', 'prefork', '--concurrency', '4', FULFILLMENT_READ_TIMEOUT=10).ready()
@@ -63,18 +64,30 @@ def test_orders_in_flight_survive_the_kill_of_a_prefork_worker(shop, publish, st
     assert complete(shop, *numbers)
 
 
-@pytest.mark.parametrize('workers, options', [
-    (1, []), (1, ['--pool', 'prefork', '--concurrency', '2']), (2, ['--concurrency', '1'])],
-                         ids=['by two threads', 'by two children', 'by two workers'])
-def test_an_order_that_was_published_twice_is_called_for_once(shop, publish, start_worker, workers, options):
+@pytest.mark.parametrize('options', [[], ['--pool', 'prefork', '--concurrency', '2']],
+                         ids=['by two threads', 'by two children'])
+def test_an_order_that_was_published_twice_is_called_for_once(shop, publish, start_worker, options):
     shop.add_order('EDX-1', Answer.slow(4))
-    # Both messages are there before anybody takes one; workers that are two take one each.
+    # Both messages are there before anybody takes one.
     for _ in range(2):
         publish('EDX-1')
-    at_work = [start_worker(*options, FULFILLMENT_READ_TIMEOUT=30) for _ in range(workers)]
-    # Which of the two comes to tell it first is open.
+    is_called_for_once(shop, start_worker(*options, FULFILLMENT_READ_TIMEOUT=30))
+
+
+def test_an_order_that_was_published_twice_is_called_for_once_by_two_workers(shop, publish, start_worker):
+    shop.add_order('EDX-1', Answer.slow(8))
+    at_work = [start_worker(FULFILLMENT_READ_TIMEOUT=30) for _ in range(2)]
+    at_work[0].ready(2)
+    # RabbitMQ gives them to who consumes by turns.
+    for _ in range(2):
+        publish('EDX-1')
+    is_called_for_once(shop, *at_work)
+
+
+def is_called_for_once(shop, *at_work):
+    """The second comes again and again while the first is at it, which is reported once, and asks."""
     eventually(lambda: sorted(outcome for worker in at_work for outcome in worker.outcomes('EDX-1'))
-               == ['done', 'skipped'])
+               == ['done', 'retrying', 'skipped'])
     assert complete(shop, 'EDX-1')
     assert shop.orders['EDX-1'].puts == 1
 

@@ -293,7 +293,7 @@ def recorder(facts: Broker, environment: dict[str, str], command: Callable[..., 
 def in_ledger(tmp_path: Path) -> Callable[[str], int]:
     """How many messages of an order are parked in the ledger."""
     def count(number: str) -> int:
-        with closing(sqlite3.connect(tmp_path / 'ledger.sqlite3', timeout=20)) as ledger:
+        with closing(sqlite3.connect(tmp_path / 'ledger.sqlite3', timeout=60)) as ledger:
             [found] = ledger.execute("SELECT count(*) FROM ledger_parkedmessage WHERE key = ? AND settled = ''",
                                      [number]).fetchone()
         return int(found)
@@ -410,7 +410,7 @@ def test_two_runs_in_a_row_publish_nothing_twice(shop, broker, start_worker, res
     worker = start_worker().ready()
     assert [published(resubmit(delay='8s')) for _ in range(3)] == [30, 0, 0]
     assert broker.waiting() == 30
-    while not all(worker.settled(f'EDX-{number}') for number in range(30)):
+    while not all(worker.settled(f'EDX-{number}') == 'done' for number in range(30)):
         ended = resubmit()
         assert ended.returncode == 75 or published(ended) == 0
     assert {order.fulfilments for order in shop.orders.values()} == {1}

@@ -179,7 +179,7 @@ def test_two_beats_fire_each_job_once_and_workers_run_it(broker, start_worker, s
                and len(project.notes(command='rebuild_index')) >= 2)
     for process, _ in beats:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     fired = [line.rpartition(' id=')[2] for _, log in beats for line in log.read_text().splitlines()
              if 'fired: ' in line]
     assert len(fired) == len(set(fired))
@@ -227,7 +227,7 @@ def test_orders_that_never_reached_rabbitmq_are_resubmitted_by_the_clock(broker,
     eventually(lambda: worker.log.count('done: task=ecommerce_worker.resubmit.tasks.resubmit_orders') >= 2)
     assert 'fired: entry=resubmit' in log.read_text()
     process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
     # Once, however often it is looked for: now it waits here, as the firings did for a moment.
     eventually(lambda: broker.waiting() == 1)
     assert worker.log.count('orders were resubmitted') == 1
@@ -242,7 +242,7 @@ def test_two_beats_that_share_a_ledger_and_no_file_fire_each_job_once(broker, st
     eventually(lambda: sum(log.read_text().count('fired: ') for _, log in beats) >= 5)
     for process, _ in beats:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     fired = [line.rpartition(' id=')[2] for _, log in beats for line in log.read_text().splitlines()
              if 'fired: ' in line]
     assert len(fired) == len(set(fired))

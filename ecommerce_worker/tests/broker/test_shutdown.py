@@ -57,7 +57,7 @@ def test_a_worker_in_a_hurry_waits_for_nothing_and_loses_nothing(shop, publish, 
     for each in signals:
         worker.process.send_signal(each)
         time.sleep(0.5)
-    worker.process.wait(20)
+    worker.process.wait(60)
     eventually(lambda: broker.depth(QUEUE) == 1)
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from ecommerce_worker.broker.topology import PARKED
 from ecommerce_worker.testing.shop import Answer
 from ecommerce_worker.tests.chaos import poison
 from ecommerce_worker.tests.chaos.harness import Fault, Scene, each, send
@@ -85,6 +86,15 @@ def deploy_in_a_hurry(scene: Scene) -> None:
         _deploy(scene, signal.SIGQUIT)
 
 
+@fault('worker-frozen', workers=2)
+def freeze_a_worker(scene: Scene) -> None:
+    """One of two workers is stopped in the middle of what it does, for longer than heartbeats may be missed."""
+    frozen = scene.workers[0].process.pid
+    os.killpg(frozen, signal.SIGSTOP)
+    time.sleep(2 * OUTAGE)
+    os.killpg(frozen, signal.SIGCONT)
+
+
 POISONED = 2
 
 
@@ -128,6 +138,21 @@ def publish_garbage(scene: Scene) -> None:
     for _ in each(0.2, ROUNDS):
         for body, content_type, headers in GARBAGE:
             scene.broker.publish_raw(body, content_type=content_type, content_encoding='utf-8', headers=headers)
+
+
+UNREADABLE = 40
+
+
+@fault('parked-full', strangers=UNREADABLE)
+def fill_the_parked_queue(scene: Scene) -> None:
+    """The parked queue takes nothing for a while, and there is more to be parked than a worker has threads."""
+    scene.broker.node.ctl('set_policy', 'full', f'^{PARKED}$', '{"max-length":0,"overflow":"reject-publish"}')
+    for number in range(UNREADABLE):
+        scene.broker.publish_raw(b'hello', content_type='text/plain', content_encoding='utf-8',
+                                 headers={'id': f'unreadable-{number}'})
+    time.sleep(OUTAGE)
+    scene.broker.node.ctl('clear_policy', 'full')
+    eventually(lambda: scene.broker.depth(PARKED) >= UNREADABLE, seconds=120)
 
 
 # -- RabbitMQ ---------------------------------------------------------------------------------------------------------

@@ -35,13 +35,6 @@ class Page:
         return ' '.join(unescape(body).split())
 
 
-SERVE = """
-import sys
-from ecommerce_worker.console import server as serve
-serve.run(lambda line: print(line, flush=True), sys.argv[1:])
-"""
-
-
 @dataclass(frozen=True)
 class Served:
     """A console as an operator runs it: a process, an address, a log."""
@@ -69,8 +62,8 @@ def served(directory: Path, environment: Mapping[str, str], *options: str) -> It
     subprocess.run([sys.executable, '-m', 'ecommerce_worker', 'migrate'], env=environ, check=True, capture_output=True)
     path = directory / 'console.log'
     with path.open('wb') as output:
-        process = subprocess.Popen([sys.executable, '-W', 'error', '-c', SERVE, *options], stdout=output, stderr=output,
-                                   env=environ, start_new_session=True)
+        process = subprocess.Popen([sys.executable, '-m', 'ecommerce_worker.tests.support.serve', *options],
+                                   stdout=output, stderr=output, env=environ, start_new_session=True)
     found = Served(process, f'http://{environ["ECOMMERCE_WORKER_CONSOLE_ADDRESS"]}', path)
     try:
         deadline = time.monotonic() + 60
@@ -87,7 +80,7 @@ def served(directory: Path, environment: Mapping[str, str], *options: str) -> It
 
 def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(f'{url}/login/', timeout=10):
+        with urllib.request.urlopen(f'{url}/login/', timeout=60):
             return True
     except OSError:
         return False
@@ -115,8 +108,10 @@ def _begin(environment: Mapping[str, str]) -> None:
 
     migrate(setup.MODULE)
     setup.open_console()
+    from django.contrib.auth.hashers import PBKDF2PasswordHasher
     from django.test.utils import setup_test_environment
 
+    PBKDF2PasswordHasher.iterations = 1000  # as in support.serve
     setup_test_environment(debug=False)
 
 

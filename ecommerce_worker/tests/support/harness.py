@@ -26,7 +26,7 @@ QUEUE = 'ecommerce.fulfillment'
 QUEUES = (QUEUE, 'ecommerce.email_marketing', 'ecommerce.default', 'fulfillment', 'email_marketing')
 
 
-def eventually(ask: Callable[[], Any], *, seconds: float = 30) -> Any:
+def eventually(ask: Callable[[], Any], *, seconds: float = 120) -> Any:
     """What `ask` answers once that is true; fails after so many seconds."""
     deadline = time.monotonic() + seconds
     while not (answer := ask()):

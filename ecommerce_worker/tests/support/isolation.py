@@ -12,6 +12,11 @@ from typing import Any
 
 import pytest
 
+from ecommerce_worker.tests.support.warm import at_start
+
+#: The environment of a process that is told nothing.
+BARE = {**at_start(os.environ), 'PATH': '/usr/bin:/bin', 'HOME': '/nowhere'}
+
 #: What of the environment of whoever runs the tests could change what they see.
 FOREIGN = re.compile(r'ECOMMERCE_WORKER_.*|WORKER_CONFIGURATION_MODULE|IGNORE_YAML_OVERRIDES|DJANGO_SETTINGS_MODULE'
                      r'|(HTTP|HTTPS|ALL|NO)_PROXY|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|NETRC|EDX_REST_API_CLIENT_NAME',

@@ -41,9 +41,9 @@ IMPORTED = (
     'celery.app.control', 'celery.apps.beat', 'celery.apps.worker', 'celery.backends.base', 'celery.bin.celery',
     'celery.bin.worker', 'celery.concurrency.prefork', 'celery.concurrency.thread', 'celery.events.state',
     'celery.worker.autoscale', 'celery.worker.components', 'celery.worker.consumer', 'celery.worker.strategy',
-    'django.contrib.sessions.serializers', 'django.core.management.commands.migrate', 'django.db.backends.sqlite3.base',
-    'django.db.models', 'jwt', 'kombu.transport.native_delayed_delivery',
-    'kombu.transport.pyamqp', 'requests', 'yaml',
+    'django.contrib.auth.tokens', 'django.contrib.sessions.serializers', 'django.core.management.commands.migrate',
+    'django.db.backends.sqlite3.base', 'django.db.models', 'django.middleware.http', 'django.test', 'jwt',
+    'kombu.transport.native_delayed_delivery', 'kombu.transport.pyamqp', 'requests', 'waitress.server', 'yaml',
     'ecommerce_worker.cli', 'ecommerce_worker.worker.consumer', 'ecommerce_worker.broker.facts',
     'ecommerce_worker.worker.wakeup',
 )

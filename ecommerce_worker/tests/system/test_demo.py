@@ -141,7 +141,7 @@ def test_the_console_is_open_on_what_happened_if_it_is_told_to_go_on(play):
     shown = demo.shown
     invitation = re.search(r'choose the password of "operator" within a day: (\S+)', shown)
     assert invitation, shown
-    with urlopen(invitation[1], timeout=10) as page:
+    with urlopen(invitation[1], timeout=60) as page:
         assert page.status == 200
     assert re.search(r'http://127\.0\.0\.1:\d+/orders/\?q=EDX-10005  ', shown)
     environment = {name: shlex.split(value)[0]

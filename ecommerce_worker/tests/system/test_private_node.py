@@ -40,7 +40,7 @@ def publish(node, queue, body):
 
 def received(node, queue):
     with Connection(node.url) as connection, connection.SimpleQueue(queue) as messages:
-        message = messages.get(timeout=10)
+        message = messages.get(timeout=60)
         message.ack()
         return message.payload
 

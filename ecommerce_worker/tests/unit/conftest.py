@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,7 +19,9 @@ from ecommerce_worker.tests.support.isolation import environment, loopback_only 
 from ecommerce_worker.tests.support.ledger import PrivateMariadb, PrivatePostgres, PrivateServer, private
 from ecommerce_worker.tests.support.peer import Peer, Reply
 
-hypothesis.settings.register_profile('unit', deadline=None, database=None, print_blob=True)
+# More is tried where nobody waits.
+hypothesis.settings.register_profile('unit', deadline=None, database=None, print_blob=True,
+                                     max_examples=100 if os.environ.get('CI') else 30)
 hypothesis.settings.load_profile('unit')
 
 

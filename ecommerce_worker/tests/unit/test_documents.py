@@ -17,6 +17,7 @@ from ecommerce_worker import runtime, settings
 from ecommerce_worker.broker import app as celery_app
 from ecommerce_worker.configuration import base
 from ecommerce_worker.schedule import checks
+from ecommerce_worker.tests.support.isolation import BARE
 
 ROOT = Path(settings.__file__).parents[2]
 PAGES = [ROOT / 'README.rst', *sorted((ROOT / 'docs').rglob('*.rst'))]
@@ -103,6 +104,6 @@ def test_the_examples_are_found():
 def test_the_file_of_a_server_passes_check_as_the_page_says(written, page):
     block = next(blocks((ROOT / page).read_text()))
     ended = subprocess.run([sys.executable, '-m', 'ecommerce_worker', 'check'], capture_output=True, text=True,
-                           check=False, cwd=ROOT, env={'PATH': '/usr/bin:/bin', **written(block)})
+                           check=False, cwd=ROOT, env={**BARE, **written(block)})
     assert ended.stdout.endswith('no problem found\n'), ended.stdout + ended.stderr
     assert 'ECOMMERCE_WORKER' not in ended.stdout.replace('ECOMMERCE_WORKER_CFG', '')

@@ -131,7 +131,7 @@ from ecommerce_worker.fulfillment.v1.tasks import fulfill_order
 
 fulfill_order.delay('EDX-1', site_code='edx', email_opt_in=True)
 with app.connection_for_read() as connection:
-    message = connection.SimpleQueue('ecommerce.fulfillment', accept=[serializer]).get(timeout=5)
+    message = connection.SimpleQueue('ecommerce.fulfillment', accept=[serializer]).get(timeout=60)
     print(json.dumps({
         'name': fulfill_order.name, 'is a task': isinstance(fulfill_order._get_current_object(), Task),
         'app': fulfill_order.app.main, 'registered': fulfill_order.name in app.tasks,

@@ -25,7 +25,8 @@ RAW = Raw(b'\x80\x02anything', 'application/x-python-serialize', 'binary', {'id'
 def delaying(monkeypatch):
     """The broker delays messages itself, as far as the worker can see."""
     def declare_delivery(connection):
-        Exchange(topology._DELIVERY, 'topic').bind(connection.default_channel).declare()
+        Exchange(topology.DELIVERY, 'topic').bind(connection.default_channel).declare()
+        Exchange(topology.UNDELIVERABLE, 'fanout').bind(connection.default_channel).declare()
         return []
 
     for module in (topology, publishing):
@@ -91,7 +92,7 @@ def test_a_delayed_message_reaches_its_own_queue_and_no_other(app, channel, dela
     with app.connection_for_write() as connection:
         topology.declare(connection, map(topology.task_queue, TASK_QUEUES))
     key = native_delayed_delivery.calculate_routing_key(77, name)
-    channel.basic_publish(channel.prepare_message('x'), exchange=topology._DELIVERY, routing_key=key)
+    channel.basic_publish(channel.prepare_message('x'), exchange=topology.DELIVERY, routing_key=key)
     assert [queue for queue in TASK_QUEUES if taken(channel, queue)] == [name]
 
 
@@ -101,14 +102,17 @@ def test_a_queue_named_like_the_end_of_another_gets_none_of_its_messages(app, ch
         topology.declare(connection, map(topology.task_queue, names))
     for name in names:
         key = native_delayed_delivery.calculate_routing_key(2 ** topology.BITS - 1, name)
-        channel.basic_publish(channel.prepare_message(name), exchange=topology._DELIVERY, routing_key=key)
+        channel.basic_publish(channel.prepare_message(name), exchange=topology.DELIVERY, routing_key=key)
     assert [taken(channel, name).body.decode() for name in names] == list(names)
     assert not any(taken(channel, name) for name in names)
 
 
-@pytest.mark.parametrize('delay, seconds', [(0, 1), (0.2, 1), (1, 1), (1.01, 2), (600, 600), (1e12, 2 ** 28 - 1)])
-def test_a_delay_is_written_into_the_routing_key_as_kombu_writes_it(app, channel, delaying, delay, seconds):
-    room = Exchange(topology.level(topology.BITS - 1), 'topic')
+@pytest.mark.parametrize('delay, seconds, number', [
+    (0, 1, 0), (0.2, 1, 0), (1, 1, 0), (1.01, 2, 1), (3, 3, 1), (600, 600, 9), (1023, 1023, 9), (1024, 1024, 10),
+    (1e12, 2 ** 28 - 1, 27)])
+def test_a_delay_enters_at_its_highest_bit_with_the_routing_key_that_kombu_writes(
+        app, channel, delaying, delay, seconds, number):
+    room = Exchange(topology.level(number), 'topic')
     Queue('waiting', room, routing_key='#').bind(channel).declare()
     publishing.wait(app, CALL, Notes(queue='ecommerce.fulfillment'), delay)
     assert taken(channel, 'waiting').delivery_info['routing_key'] == native_delayed_delivery.calculate_routing_key(

@@ -13,6 +13,7 @@ from ecommerce_worker.broker.wire import Call
 from ecommerce_worker.cli.processes import _said
 from ecommerce_worker.execution.parking import key_of
 from ecommerce_worker.fulfillment.v1.tasks import fulfill_order
+from ecommerce_worker.tests.support.isolation import BARE
 
 ROOT = Path(ecommerce_worker.__file__).parents[1]
 
@@ -77,7 +78,7 @@ def test_a_call_is_known_by_its_order_number(task, kwargs, key):
 def command(*arguments, **environment):
     """A run of the command in an environment of its own."""
     return subprocess.run([sys.executable, '-m', 'ecommerce_worker', *arguments], capture_output=True, text=True,
-                          check=False, cwd=ROOT, env={'PATH': '/usr/bin:/bin', 'HOME': '/nowhere', **environment})
+                          check=False, cwd=ROOT, env={**BARE, **environment})
 
 
 def test_all_problems_are_told_at_once_those_of_the_schedule_and_of_mail_too(tmp_path):
@@ -118,18 +119,6 @@ def test_what_is_built_from_a_setting_that_is_wrong_is_not_wrong_twice(tmp_path)
     assert '1 problem found' in ended.stdout
 
 
-HOMELESS = """
-import pwd, runpy, sys
-
-def nobody(number):
-    raise KeyError(f'getpwuid(): uid not found: {number}')
-
-pwd.getpwuid = nobody
-sys.argv[0] = 'ecommerce-worker'
-runpy.run_module('ecommerce_worker', run_name='__main__')
-"""
-
-
 @pytest.mark.parametrize('arguments, status, words', [
     (['check'], 0, 'no problem found'),
     (['status', '--timeout', '0.1s'], 69, 'cannot be reached'),
@@ -143,9 +132,9 @@ runpy.run_module('ecommerce_worker', run_name='__main__')
 ], ids=lambda it: ' '.join(it) if isinstance(it, list) else '')
 def test_a_user_without_a_name_and_a_home_is_borne_or_told_in_one_line(arguments, status, words):
     ended = subprocess.run(
-        [sys.executable, '-c', HOMELESS, *arguments], capture_output=True, text=True, check=False, cwd=ROOT,
-        env={'PATH': '/usr/bin:/bin', 'ECOMMERCE_WORKER_EMAIL_WITHOUT_VENDOR': 'park',
-             'ECOMMERCE_WORKER_BROKER_URL': 'amqp://127.0.0.1:1//'})
+        [sys.executable, '-m', 'ecommerce_worker.tests.support.homeless', *arguments], capture_output=True, text=True,
+        check=False, cwd=ROOT, env={**BARE, 'ECOMMERCE_WORKER_EMAIL_WITHOUT_VENDOR': 'park',
+                                    'ECOMMERCE_WORKER_BROKER_URL': 'amqp://127.0.0.1:1//'})
     assert 'Traceback' not in ended.stderr, ended.stderr
     assert ended.returncode == status, ended.stderr
     assert words in ended.stdout + ended.stderr
@@ -169,7 +158,7 @@ runpy.run_module('ecommerce_worker', run_name='__main__')
 ])
 def test_a_command_whose_extra_is_missing_ends_with_one_line_that_names_it(missing, arguments, extra):
     ended = subprocess.run([sys.executable, '-c', WITHOUT, missing, *arguments], capture_output=True, text=True,
-                           check=False, cwd=ROOT, env={'PATH': '/usr/bin:/bin', 'HOME': '/nowhere'})
+                           check=False, cwd=ROOT, env=BARE)
     assert (ended.returncode, ended.stdout) == (1, '')
     assert ended.stderr == (f'ecommerce-worker: this needs {missing.replace(",", ", ")}, which is not installed here: '
                             f"pip install 'edx-ecommerce-worker[{extra}]'\n")
@@ -178,7 +167,7 @@ def test_a_command_whose_extra_is_missing_ends_with_one_line_that_names_it(missi
 def test_a_ledger_whose_driver_is_missing_names_the_extra():
     ended = subprocess.run(
         [sys.executable, '-c', WITHOUT, 'psycopg,psycopg2', 'migrate'], capture_output=True, text=True, check=False,
-        cwd=ROOT, env={'PATH': '/usr/bin:/bin', 'HOME': '/nowhere', 'ECOMMERCE_WORKER_DATABASES': str(
+        cwd=ROOT, env={**BARE, 'ECOMMERCE_WORKER_DATABASES': str(
             {'default': {'ENGINE': 'django.db.backends.postgresql', 'NAME': 'ledger'}})})
     assert ended.returncode == 1
     assert "pip install 'edx-ecommerce-worker[postgresql]'" in ended.stderr

@@ -156,7 +156,7 @@ def test_threads_whose_token_is_refused_at_once_renew_it_once(peer):
 
     def shop_of_new_keys(request):
         if request.headers['authorization'] == 'JWT token-1':
-            together.wait(5)
+            together.wait(60)
             return reply(401)
         return reply()
 

@@ -247,7 +247,7 @@ def test_tls_to_a_port_without_it_is_said_to_be_that(api, peer):
 
 def test_a_silent_peer_is_given_up_after_the_read_timeout(api, peer):
     def silence(request):
-        shop.closing.wait(5)
+        shop.closing.wait(60)
         return reply()
 
     shop = peer(silence)
@@ -434,7 +434,7 @@ def test_threads_use_no_more_connections_than_there_are_threads(api, peer):
     together = threading.Barrier(4)
 
     def all_at_once(request):
-        together.wait(5)
+        together.wait(60)
         return reply()
 
     shop = peer(all_at_once)

@@ -235,8 +235,8 @@ def test_requests_are_logged_where_it_is_asked_for_and_no_invitation_is(tmp_path
                    'ECOMMERCE_WORKER_CONSOLE_ADDRESS': f'127.0.0.1:{free_port()}',
                    'ECOMMERCE_WORKER_BROKER_URL': 'amqp://127.0.0.1:1//'}
     with served(tmp_path, environment, '--access-logfile', str(log)) as console:
-        urllib.request.urlopen(f'{console.url}/login/', timeout=10).close()
-        urllib.request.urlopen(console.invitation, timeout=10).close()
+        urllib.request.urlopen(f'{console.url}/login/', timeout=60).close()
+        urllib.request.urlopen(console.invitation, timeout=60).close()
         eventually(lambda: 'GET /invitation/...' in log.read_text())
         assert '127.0.0.1 "GET /login/" 200 ' in log.read_text()
         assert console.invitation.split('/')[-2] not in log.read_text()
@@ -254,10 +254,10 @@ def test_the_first_start_prints_a_link_and_no_password(tmp_path):
     with served(tmp_path, environment) as console:
         assert len(console.log.splitlines()) == 2
         browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
-        with browser.open(console.invitation, timeout=10) as answer:
+        with browser.open(console.invitation, timeout=60) as answer:
             assert 'Choose a password for operator' in answer.read().decode()
         console.process.send_signal(signal.SIGTERM)
-        assert console.process.wait(20) == 0
+        assert console.process.wait(60) == 0
     assert not list(tmp_path.glob('*.ctl'))
 
 
@@ -270,7 +270,7 @@ def test_a_link_that_was_printed_stays_good_when_the_console_is_started_again(tm
     with served(tmp_path, environment) as console:
         assert console.invitation != ''
         browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
-        with browser.open(first, timeout=10) as answer:
+        with browser.open(first, timeout=60) as answer:
             assert 'Choose a password for operator' in answer.read().decode()
 
 

@@ -19,6 +19,7 @@ from ecommerce_worker.email.v1.tasks import report_assignment_email
 from ecommerce_worker.errors import Misconfigured
 from ecommerce_worker.execution.delivery import DELIVERY, Delivery
 from ecommerce_worker.sailthru.v1 import tasks as sailthru
+from ecommerce_worker.tests.support import keeping
 from ecommerce_worker.tests.support.memory import taken
 from ecommerce_worker.tests.support.messages import MESSAGES
 from ecommerce_worker.tests.support.peer import reply
@@ -49,12 +50,9 @@ def settled(task, call, raw=None, notes=None, redelivered=False):
     delivery = Delivery(call, raw or Raw(b'raw', 'application/json', 'utf-8'), notes or Notes(queue=QUEUE), redelivered)
     task.push_request(**{DELIVERY: delivery, 'id': call.id})
     try:
-        task(*call.args, **call.kwargs)
-    except Ignore as word:
-        return word
+        return keeping.settled(task, *call.args, **call.kwargs)
     finally:
         task.pop_request()
-    return None
 
 
 def called(task, *args, **kwargs):

@@ -14,21 +14,20 @@ from typing import Any
 
 import pytest
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
-from kombu.exceptions import OperationalError
 
 from ecommerce_worker import errors, runtime
-from ecommerce_worker.broker import publishing, topology
+from ecommerce_worker.broker import topology
 from ecommerce_worker.broker.notes import NOTES, Notes
 from ecommerce_worker.broker.wire import Call, Raw, read
 from ecommerce_worker.email.v1.tasks import send_offer_update_email
-from ecommerce_worker.errors import NotFound, NotPublished, Skip, Unreachable, WrongArguments
-from ecommerce_worker.execution import task as module
+from ecommerce_worker.errors import Held, NotFound, Skip, Taken, Unreachable, WrongArguments
 from ecommerce_worker.execution.delivery import DELIVERY, Delivery
-from ecommerce_worker.execution.outcomes import Done, Parked, Retrying, Skipped, Then
+from ecommerce_worker.execution.outcomes import Deferred, Done, Handover, Parked, Retrying, Skipped, Then
 from ecommerce_worker.execution.task import task
 from ecommerce_worker.fulfillment.v1.tasks import fulfill_order
 from ecommerce_worker.sailthru.v1.tasks import update_course_enrollment
 from ecommerce_worker.telemetry.run import Told
+from ecommerce_worker.tests.support import keeping
 from ecommerce_worker.tests.support.memory import taken
 from ecommerce_worker.tests.support.peer import reply
 
@@ -83,13 +82,16 @@ def performed(task, message):
 
 
 def settled(task, message):
-    """What Celery hears of a run: None acknowledges, as does Ignore."""
+    """What Celery hears of a run: None acknowledges, as does Ignore; what it hands over is published first."""
     with request(task, message):
-        try:
-            task(*message.call.args, **message.call.kwargs)
-        except (Ignore, Reject) as word:
-            return word
-        return None
+        return keeping.settled(task, *message.call.args, **message.call.kwargs)
+
+
+def handed_over(task, message):
+    """What a run hands over to be published."""
+    with request(task, message), pytest.raises(Handover) as caught:
+        task(*message.call.args, **message.call.kwargs)
+    return caught.value
 
 
 # -- perform ----------------------------------------------------------------------------------------------------------
@@ -278,10 +280,64 @@ def test_an_outage_is_given_up_after_its_time_whatever_clocks_say(clock):
     assert isinstance(performed(body, delivery(act=Unreachable(''), notes=old)), Parked)
 
 
-def test_the_first_try_begins_the_count_of_time_and_later_ones_leave_it():
-    first = performed(body, delivery(act=Unreachable(''), notes=Notes())).notes
-    assert abs(first.since - time.time()) < 60
-    assert performed(body, delivery(act=Unreachable(''), notes=first)).notes.since == first.since
+def test_what_a_message_is_made_to_wait_is_added_up():
+    first = performed(body, delivery(act=Unreachable(''), notes=Notes(since=1.0))).notes
+    assert 1 <= first.waited <= 2
+    then = performed(body, delivery(act=Unreachable(''), notes=first))
+    assert then.notes.waited == first.waited + then.delay
+
+
+# -- put off ----------------------------------------------------------------------------------------------------------
+
+PUT_OFF = pytest.mark.parametrize('error', [Held('left alone', retry_after=3), Taken('in hand')], ids=repr)
+
+
+@PUT_OFF
+def test_what_is_put_off_was_not_tried(error):
+    notes = Notes(queue=QUEUE, attempt=2, outages=1, refusals=1, waited=1.0, since=1.0, history=({'reason': 'x'},))
+    outcome = performed(body, delivery(act=error, notes=notes))
+    assert isinstance(outcome, Deferred)
+    assert outcome.notes.deferred == outcome.delay
+    kept = dataclasses.replace(outcome.notes, deferred=0.0, ask=False)
+    assert kept == notes
+
+
+@PUT_OFF
+def test_what_is_put_off_for_years_is_neither_parked_nor_given_up_by_its_first_try(error):
+    notes = Notes(queue=QUEUE, since=1.0, deferred=1e8)
+    outcome = performed(body, delivery(act=error, notes=notes))
+    assert isinstance(outcome, Deferred)
+    assert outcome.delay <= 903
+    assert outcome.notes.deferred == 1e8 + outcome.delay
+    assert isinstance(performed(body, delivery(act=Unreachable(''), notes=outcome.notes)), Retrying)
+
+
+@PUT_OFF
+def test_what_is_put_off_again_and_again_is_reported_once(error, caplog):
+    notes = Notes(queue=QUEUE)
+    with caplog.at_level(logging.INFO):
+        for _ in range(5):
+            found = handed_over(body, delivery(act=error, notes=notes)).publications[0]
+            notes = Notes.of(found.raw.headers)
+    assert len(told(caplog)) == 1
+
+
+@PUT_OFF
+def test_what_is_put_off_for_long_is_reported_every_five_minutes_lest_it_be_missed(error):
+    for before, reported in ((0.0, True), (1.0, False), (299.9, True), (301.0, False)):
+        outcome = performed(body, delivery(act=error, notes=Notes(deferred=before)))
+        outcome = dataclasses.replace(outcome, notes=dataclasses.replace(outcome.notes, deferred=before + 1))
+        assert bool(body.announce(delivery(notes=Notes(deferred=before)), outcome, 0.0)) is reported
+
+
+def test_who_met_another_at_the_order_asks_first_and_who_was_held_need_not():
+    assert delivery(notes=performed(body, delivery(act=Taken('in hand'))).notes).repeated
+    assert not delivery(notes=performed(body, delivery(act=Held('left alone'))).notes).repeated
+
+
+def test_a_try_ends_the_time_for_which_a_message_is_put_off():
+    notes = performed(body, delivery(act=Unreachable(''), notes=Notes(deferred=1.0))).notes
+    assert notes.deferred == 0
 
 
 def test_each_site_has_its_own_patience(in_force):
@@ -415,35 +471,12 @@ def test_a_parked_message_is_kept_as_it_came_before_it_is_acknowledged(channel):
     assert taken(channel, QUEUE) is None
 
 
-@pytest.mark.parametrize('outcome', [Retrying('gone', 5, Notes()), Parked('why', Notes())], ids=['retry', 'parking'])
-def test_a_message_whose_successor_cannot_be_published_is_given_back(monkeypatch, outcome, caplog):
-    def fail(*args, **kwargs):
-        raise NotPublished('the broker did not confirm a message')
-
-    monkeypatch.setattr(publishing, 'wait', fail)
-    monkeypatch.setattr(publishing, 'park', fail)
-    monkeypatch.setattr(module, 'GIVE_BACK_SECONDS', 0)
-    with pytest.raises(Reject) as caught:
-        body.settle(delivery(), runtime.Run(outcome))
-    assert caught.value.requeue is True
-    assert 'given back' in caplog.text
-
-
-@pytest.mark.parametrize('error', [OperationalError('gone'), ConnectionResetError(), TimeoutError(), OSError()],
-                         ids=repr)
-def test_a_broker_that_fails_gives_the_message_back(monkeypatch, app, error):
-    class Broken:
-        def __enter__(self):
-            raise error
-
-        def __exit__(self, *_):
-            pass
-
-    monkeypatch.setattr(app, 'producer_or_acquire', Broken)
-    monkeypatch.setattr(module, 'GIVE_BACK_SECONDS', 0)
-    found = settled(body, delivery(act=Unreachable('gone')))
-    assert isinstance(found, Reject)
-    assert found.requeue is True
+def test_what_is_handed_over_reaches_another_process_whole_and_shows_nothing():
+    found = handed_over(body, delivery(act=WrongArguments('why'), site_code='edx'))
+    copy = pickle.loads(pickle.dumps(found))
+    assert (copy.publications, copy.message, copy.told) == (found.publications, found.message, found.told)
+    assert copy.requeue is True
+    assert 'EDX-1' not in repr(found) + str(found)
 
 
 def nested(depth):
@@ -471,11 +504,10 @@ STRANGE = {
 
 
 @pytest.mark.parametrize('strange', STRANGE.values(), ids=STRANGE)
-def test_whatever_a_message_holds_it_is_tried_again_or_parked_or_given_back(peer, in_force, monkeypatch, strange):
+def test_whatever_a_message_holds_it_is_tried_again_or_parked(peer, in_force, strange):
     in_force(ECOMMERCE_API_ROOT=peer(reply(503)).url)
-    monkeypatch.setattr(module, 'GIVE_BACK_SECONDS', 0)
     message = delivery(*strange.get('args', ()), **strange.get('kwargs', {}))
-    assert isinstance(settled(fulfill_order, message), Ignore | Reject)
+    assert handed_over(fulfill_order, message).publications
 
 
 # -- announce ---------------------------------------------------------------------------------------------------------
@@ -611,32 +643,62 @@ def test_what_followed_from_that_run_is_not_published_twice(channel):
     assert taken(channel, QUEUE) is None
 
 
-def test_what_could_not_be_published_then_is_published_now(monkeypatch, channel):
-    monkeypatch.setattr(module, 'GIVE_BACK_SECONDS', 0)
-    message, whole = delivery(act=WrongArguments('why')), publishing.publish
-    monkeypatch.setattr(publishing, 'publish', lambda *_: (_ for _ in ()).throw(NotPublished('gone')))
-    assert isinstance(settled(body, message), Reject)
-    monkeypatch.setattr(publishing, 'publish', whole)
-    assert isinstance(settled(body, again(message)), Ignore)
-    assert taken(channel, topology.PARKED).headers[NOTES]['reason'] == 'why'
+def test_what_was_not_published_then_is_handed_over_again():
+    message = delivery(act=WrongArguments('why'))
+    first, second = handed_over(body, message), handed_over(body, again(message))
+    assert [found.raw.headers[NOTES]['reason'] for found in (*first.publications, *second.publications)] == ['why'] * 2
 
 
-def test_a_run_still_under_way_is_waited_for():
-    started, may_end, runs = threading.Event(), threading.Event(), []
+class Slow:
+    """A run that goes on until it is let go."""
 
-    def act():
-        runs.append(1)
-        started.set()
-        may_end.wait(10)
+    def __init__(self):
+        self.begun = 0
+        self.started, self.may_end = threading.Event(), threading.Event()
 
-    message = delivery(act=act)
-    with ThreadPoolExecutor(2) as pool:
+    def __call__(self):
+        self.begun += 1
+        self.started.set()
+        self.may_end.wait(60)
+
+
+def test_for_a_run_still_under_way_nobody_waits_and_its_message_comes_back_to_it(channel):
+    slow = Slow()
+    message = delivery(act=slow)
+    with ThreadPoolExecutor(1) as pool:
         first = pool.submit(settled, body, message)
-        started.wait(10)
-        second = pool.submit(settled, body, again(message))
-        may_end.set()
-        assert (first.result(10), second.result(10)) == (None, None)
-    assert runs == [1]
+        assert slow.started.wait(60)
+        notes = Notes.of(handed_over(body, again(message)).publications[0].raw.headers)
+        assert notes.redelivered == 1
+        back = dataclasses.replace(message, notes=notes)
+        assert Notes.of(handed_over(body, back).publications[0].raw.headers).redelivered == 2
+        slow.may_end.set()
+        assert first.result(60) is None
+    # It learns how that run ended, and what follows from it is not published twice.
+    assert settled(body, back) is None
+    assert slow.begun == 1
+    assert taken(channel, QUEUE) is None
+
+
+def test_a_run_that_never_ends_is_parked_in_the_end_and_keeps_one_thread():
+    slow = Slow()
+    message = delivery(act=slow)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(settled, body, message)
+        assert slow.started.wait(60)
+        lost = again(message)
+        for _ in range(3):
+            found = handed_over(body, lost).publications[0]
+            assert found.queue == QUEUE
+            lost = dataclasses.replace(message, notes=Notes.of(found.raw.headers))
+        parked = handed_over(body, lost).publications[0]
+        slow.may_end.set()
+    assert parked.queue == topology.PARKED
+    assert 'begun 4 times and never ended' in parked.raw.headers[NOTES]['reason']
+
+
+def test_where_that_run_is_not_known_the_message_is_run():
+    assert settled(body, delivery(notes=Notes(queue=QUEUE, redelivered=1, run='of another process'))) is None
 
 
 @pytest.mark.parametrize('notes', [{NOTES: {'queue': QUEUE, 'attempt': 1}}, {NOTES: {'queue': QUEUE, 'resent': True}}])
@@ -677,12 +739,6 @@ def test_what_follows_has_the_same_id_whenever_the_run_is_repeated(channel):
     assert taken(channel, QUEUE).headers['id'] == taken(channel, QUEUE).headers['id']
 
 
-def test_what_cannot_be_published_gives_its_run_back(monkeypatch):
-    monkeypatch.setattr(module, 'GIVE_BACK_SECONDS', 0)
-    monkeypatch.setattr(publishing, 'publish', lambda *_: (_ for _ in ()).throw(NotPublished('gone')))
-    assert isinstance(settled(body, delivery(act=lambda: [Then('shop.next', {})])), Reject)
-
-
 def test_a_lost_answer_leaves_a_task_unsure(channel):
     seen = []
     settled(body, delivery(act=Unreachable('no answer', maybe_done=True)))
@@ -691,3 +747,16 @@ def test_a_lost_answer_leaves_a_task_unsure(channel):
     settled(body, delivery(act=lambda: seen.append(body.unsure), notes=Notes(queue=QUEUE, attempt=3)))
     settled(body, delivery(act=lambda: seen.append(body.unsure), notes=Notes(queue=QUEUE, redelivered=1)))
     assert seen == [True, False, True]
+
+
+def test_a_call_whose_lane_cannot_be_told_has_one_all_the_same(in_force):
+    in_force()
+
+    def broken(site):
+        raise AttributeError('lane')
+
+    @task(policy=lambda site: site.fulfillment_policy, lane=broken)
+    def strange(self):
+        """A task whose lane is a defect."""
+
+    assert strange.lane_of(Call(strange.name, 'id-1')) == strange.name

@@ -107,7 +107,8 @@ def test_a_command_that_takes_too_long_is_ended_with_all_that_it_started(ran, pr
     assert gone(noted['child'])
 
 
-def test_a_command_that_will_not_end_is_killed(ran, project):
+def test_a_command_that_will_not_end_is_killed(ran, project, monkeypatch):
+    monkeypatch.setattr(commands, 'GRACE_SECONDS', 0.5)
     assert isinstance(ran('job', seconds=60, deaf=True, timeout=2), Parked)
     assert gone(project.notes()[0]['pid'])
 

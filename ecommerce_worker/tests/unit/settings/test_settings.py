@@ -134,7 +134,7 @@ def test_settings_are_read_only():
 
 def test_a_misspelled_attribute_is_guessed_at():
     with pytest.raises(AttributeError, match=r'there is no setting BROKER_ULR; did you mean BROKER_URL\?'):
-        _ = load({}).BROKER_ULR
+        _ = load({}).BROKER_ULR  # type: ignore[attr-defined]
 
 
 def test_the_process_environment_is_used_unless_another_is_given(monkeypatch):

@@ -70,7 +70,7 @@ def test_what_was_too_much_is_accepted_when_that_time_has_come(tmp_path):
         body = {'personalizations': [{'to': [{'email': LIMITED}]}], 'custom_args': {'id': 'id-1'}}
 
         def send():
-            return requests.post(f'{service.url}v3/mail/send', json=body, timeout=5,
+            return requests.post(f'{service.url}v3/mail/send', json=body, timeout=60,
                                  headers={'Authorization': f'Bearer {API_KEY}'}).status_code
 
         assert send() == 429

@@ -37,23 +37,23 @@ class Client:
     def token(self, secret=CLIENT_SECRET, end='/'):
         form = {'grant_type': 'client_credentials', 'token_type': 'jwt'}
         form |= {'client_id': CLIENT_ID, 'client_secret': secret}
-        return self.session.post(f'{self.shop.oauth2_root}/access_token{end}', form, timeout=5)
+        return self.session.post(f'{self.shop.oauth2_root}/access_token{end}', form, timeout=60)
 
     def sign_in(self, token=None):
         self.session.headers['Authorization'] = f'JWT {token or self.token().json()["access_token"]}'
         return self
 
-    def fulfil(self, number='EDX-1', opt_in='False', method='PUT', timeout=5):
+    def fulfil(self, number='EDX-1', opt_in='False', method='PUT', timeout=60):
         url = f'{self.shop.api_root}orders/{number}/fulfill/'
         return self.session.request(method, url, params={'email_opt_in': opt_in}, timeout=timeout)
 
     def order(self, number='EDX-1'):
-        return self.session.get(f'{self.shop.api_root}orders/{number}/', timeout=5)
+        return self.session.get(f'{self.shop.api_root}orders/{number}/', timeout=60)
 
     def report(self, assignment=7, send_id='d-1', status='success', form=False):
         said = {'offer_assignment_id': assignment, 'send_id': send_id, 'status': status}
         url = f'{self.shop.api_root}assignment-email/status/'
-        return self.session.post(url, data=said if form else None, json=None if form else said, timeout=5)
+        return self.session.post(url, data=said if form else None, json=None if form else said, timeout=60)
 
     def close(self):
         self.session.close()
@@ -233,11 +233,11 @@ def test_a_mail_that_was_not_sent_is_not_noted(shop, client):
 @pytest.mark.parametrize('body', [b'', b'{', b'[]', b'\xff'])
 def test_a_report_that_cannot_be_read_is_not_noted(shop, client, body):
     url = f'{shop.api_root}assignment-email/status/'
-    assert client.session.post(url, body, headers={'Content-Type': 'application/json'}, timeout=5).status_code == 400
+    assert client.session.post(url, body, headers={'Content-Type': 'application/json'}, timeout=60).status_code == 400
 
 
 def test_a_report_needs_a_token_and_post(shop, client):
-    assert client.session.get(f'{shop.api_root}assignment-email/status/', timeout=5).status_code == 404
+    assert client.session.get(f'{shop.api_root}assignment-email/status/', timeout=60).status_code == 404
     shop.revoke_tokens()
     assert client.report().status_code == 401
     assert shop.reports == {}
@@ -405,7 +405,7 @@ def test_many_clients_at_once_are_served(shop, client):
     def fulfil(number):
         # A connection each.
         url = f'{shop.api_root}orders/EDX-{number}/fulfill/'
-        return requests.put(url, headers=client.session.headers, timeout=10).status_code
+        return requests.put(url, headers=client.session.headers, timeout=60).status_code
 
     with ThreadPoolExecutor(100) as threads:
         assert set(threads.map(fulfil, range(100))) == {200}
@@ -437,7 +437,7 @@ def test_stopping_cuts_a_call_that_hangs_and_leaves_no_thread():
 
 
 def test_nonsense_is_hung_up_on(shop):
-    with socket.create_connection(('127.0.0.1', shop.port), timeout=5) as connection:
+    with socket.create_connection(('127.0.0.1', shop.port), timeout=60) as connection:
         connection.sendall(b'what is this\xff, please?\r\n')
         assert connection.recv(100) == b''
 
@@ -472,7 +472,7 @@ def test_an_unknown_verb_or_order_is_an_error(tmp_path):
             '["add"]',
             '{',
         ]:
-            assert requests.post(f'{shop.url}/__control__/', nonsense, timeout=5).status_code == 400
+            assert requests.post(f'{shop.url}/__control__/', nonsense, timeout=60).status_code == 400
 
 
 def test_a_killed_process_comes_back_with_its_orders_scripts_tokens_and_calls(tmp_path):

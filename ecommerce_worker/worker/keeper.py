@@ -1,0 +1,491 @@
+"""Messages that are in hand until what follows from them is published: unacknowledged, and in no thread of the pool.
+
+::
+
+    run ends ──► to be published ──► published, many at once ──confirmed──► the message is acknowledged
+                      ▲                        │ refused, returned, connection lost
+                      └── 1, 2, 4 … 30 s ──────┘
+                                               │ in hand for so long that RabbitMQ would soon take it back
+                                               ▼
+                            published to its own queue, as new ──confirmed──► the message is acknowledged
+                                               │ not for LAST_SECONDS
+                                               ▼
+                                           given back
+
+What cannot be published now stands before nothing that can: each way (an exchange, or a queue) is tried by itself, one
+message at a time until it takes one again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from amqp import spec
+from celery.worker.control import inspect_command
+
+from ecommerce_worker.broker import publishing, topology
+from ecommerce_worker.broker.publishing import Publication
+from ecommerce_worker.broker.topology import PARKED
+from ecommerce_worker.errors import NotPublished
+from ecommerce_worker.operations.workers import KEPT, WHERE
+from ecommerce_worker.telemetry.facts import new_id
+from ecommerce_worker.telemetry.log import word
+from ecommerce_worker.telemetry.run import Told
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from ecommerce_worker.execution.delivery import Message
+
+logger = logging.getLogger(__name__)
+
+#: How long a message is kept, in seconds, before it is given back: with the run before it, less than the half hour
+#: after which RabbitMQ takes back whatever is in hand (``consumer_timeout``), and the connection with it.
+KEEP_SECONDS: Final = 1200.0
+
+#: Seconds of these, the last ones, in which it is published to its own queue instead: RabbitMQ from 4.0 on drops what
+#: came back to a quorum queue some twenty times, and does not count what is published anew.
+LAST_SECONDS: Final = 60.0
+
+#: Seconds after which one that is not published counts as one that cannot be, though it was not refused; and between
+#: two counts of them.
+LATE_SECONDS: Final = 5.0
+COUNT_SECONDS: Final = 0.25
+
+#: How many may be on their way to the broker by one way, not confirmed yet.
+AT_ONCE: Final = 64
+
+#: Seconds to wait for a confirmation from a broker that does not say that it takes nothing at present.
+CONFIRM_SECONDS: Final = 60.0
+
+#: Seconds between two tries of a way that takes nothing: at first, and at most.
+SHORTEST, LONGEST = 1.0, 30.0
+
+#: Seconds between two looks at what has come, while confirmations are waited for.
+LOOK_SECONDS: Final = 0.02
+
+#: Why something cannot be published that only needs to be declared.
+MISSING: Final = 'there is no queue for it'
+NOT_FOUND: Final = 404
+
+#: Bytes of a frame that are not the headers'.
+FRAME_BYTES: Final = 64
+
+#: How many messages are remembered that were acknowledged, should one be delivered again.
+REMEMBERED: Final = 1000
+
+
+@dataclass(eq=False)
+class Kept:
+    """A message in hand: what is to be published before it is acknowledged (``settle(True)``) or, if that takes too
+    long, given back (``settle(False)``).
+    """
+
+    message: Message
+    publications: tuple[Publication, ...]
+    settle: Callable[[bool], None]
+    told: Told | None = None
+    since: float = field(default_factory=time.monotonic)
+    rest: int = 0
+    #: Whether it is to go to its own queue; and whether it is in hand no more.
+    last: bool = False
+    gone: bool = False
+
+    def join(self, settle: Callable[[bool], None]) -> None:
+        """Have another delivery settled with this one; those of a connection that is lost bear being settled."""
+        before = self.settle
+
+        def both(done: bool) -> None:
+            before(done)
+            settle(done)
+
+        self.settle = both
+
+
+@dataclass(eq=False)
+class _Sent:
+    """A publication on its way; ``id`` is what a broker that has no route for it names it by."""
+
+    kept: Kept
+    publication: Publication
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    at: float = field(default_factory=time.monotonic)
+    returned: bool = False
+
+
+class _Way:
+    """Where publications go together: they are refused together."""
+
+    def __init__(self, name: str, *, aside: bool = False) -> None:
+        self.name = name
+        #: Whether it is that of a single message that cannot go as the others do.
+        self.aside = aside
+        self.waiting: deque[tuple[Kept, Publication]] = deque()
+        self.sent: dict[int, _Sent] = {}
+        self.channel: Any = None
+        self.tag = 0
+        #: How many at once; one after a failure.
+        self.width = AT_ONCE
+        self.not_before = 0.0
+        self.pause = SHORTEST
+        self.trouble = ''
+
+
+def _nobody(_: Any) -> None:
+    """Where nobody wants to be told."""
+
+
+class Keeper:
+    """Publishes from a thread and a connection of its own, which the first message starts.
+
+    ``kept`` is called from that thread with the number of messages that cannot be published, when that changes;
+    ``given_back`` with what is reported of a message that is given back.
+    """
+
+    def __init__(self, app: Celery, *, kept: Callable[[int], None] = _nobody,
+                 given_back: Callable[[Told], None] = _nobody, keep_seconds: float = KEEP_SECONDS,
+                 last_seconds: float = LAST_SECONDS) -> None:
+        self._app = app
+        self._on_kept = kept
+        self._on_given_back = given_back
+        self._keep_seconds = keep_seconds
+        self._last_seconds = last_seconds
+        self._incoming: deque[Kept] = deque()
+        self._all: dict[Message, Kept] = {}
+        self._published: OrderedDict[Message, None] = OrderedDict()
+        self._ways: dict[str, _Way] = {}
+        self._connection: Any = None
+        self._not_before = 0.0
+        self._pause = SHORTEST
+        self._blocked = False
+        self._late: dict[str, int] = {}
+        self._next_look = 0.0
+        #: Whether a message is being settled, which is in hand no more.
+        self._settling = False
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._empty = threading.Condition(self._lock)
+        self._thread: threading.Thread | None = None
+
+    # -- for other threads --------------------------------------------------------------------------------------------
+
+    def keep(self, kept: Kept) -> None:
+        """Take the message in hand; it is settled from the keeper's thread."""
+        kept.rest = len(kept.publications)
+        with self._lock:
+            if before := self._all.get(kept.message):
+                # Delivered again, or a twin of it (a shop that published twice): what is to be published is the same.
+                before.join(kept.settle)
+                return
+            self._all[kept.message] = kept
+            self._incoming.append(kept)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name='keeper', daemon=True)
+                self._thread.start()
+        self._wake.set()
+
+    def adopt(self, message: Message, settle: Callable[[bool], None]) -> bool:
+        """Whether this message, delivered again, is in hand already or was published; ``settle`` is for this one."""
+        with self._lock:
+            if message in self._published:
+                published = True
+            elif kept := self._all.get(message):
+                kept.join(settle)
+                kept.since = time.monotonic()
+                published = False
+            else:
+                return False
+        if published:
+            settle(True)
+        return True
+
+    def count(self) -> int:
+        """How many messages are in hand."""
+        with self._lock:
+            return len(self._all)
+
+    def late(self) -> dict[str, int]:
+        """How many publications cannot be published at present, by where they should go."""
+        return dict(self._late)
+
+    def end(self, seconds: float) -> bool:
+        """Whether all that was in hand is settled, after so many seconds at the latest."""
+        with self._empty:
+            return self._empty.wait_for(lambda: not self._all and not self._settling, seconds)
+
+    # -- the thread ---------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait(self._rest())
+            self._wake.clear()
+            try:
+                self._round()
+            except Exception as error:  # noqa: BLE001 - whatever it is, what is in hand must be published or given back
+                self._lost(error)
+
+    def _rest(self) -> float | None:
+        """Seconds to wait for something to do; None if only another message can bring it."""
+        if not self._all:
+            return None
+        if any(way.sent for way in self._ways.values()):
+            return 0.0
+        now = time.monotonic()
+        due = [max(way.not_before, self._not_before) - now for way in self._ways.values() if way.waiting]
+        return min(1.0, max(0.0, min(due, default=1.0)))
+
+    def _round(self) -> None:
+        while self._incoming:
+            kept = self._incoming.popleft()
+            for publication in kept.publications:
+                self._way(publication).waiting.append((kept, publication))
+        now = time.monotonic()
+        if now >= self._not_before:
+            for way in list(self._ways.values()):
+                while way.waiting and len(way.sent) < way.width and now >= way.not_before and not self._blocked:
+                    self._send(way, *way.waiting.popleft())
+        if any(way.sent for way in self._ways.values()):
+            self._drain()
+        self._look(time.monotonic())
+
+    def _way(self, publication: Publication) -> _Way:
+        if publication.delay and topology.has_waiting_room(self._broker()):
+            name = topology.entrance(publication.delay)
+        else:
+            name = publication.queue
+        return self._ways.setdefault(name, _Way(name))
+
+    def _broker(self) -> Any:
+        return self._connection or self._app.connection_for_write()
+
+    def _send(self, way: _Way, kept: Kept, publication: Publication) -> None:
+        if kept.gone:
+            return
+        sent = _Sent(kept, publication)
+        if not topology.has_waiting_room(self._broker()):
+            self._send_slowly(way, sent)
+            return
+        try:
+            channel = way.channel or self._open(way)
+            message = self._message(channel, sent)
+        except _Unfit as error:
+            # It would end the connection, and with it what others wait for: it stands aside.
+            aside = way if way.aside else self._ways.setdefault(f'{way.name} {sent.id}', _Way(way.name, aside=True))
+            aside.waiting.append((kept, publication))
+            self._refused(aside, str(error))
+            return
+        except BaseException:
+            way.waiting.appendleft((kept, publication))
+            raise
+        way.tag += 1
+        way.sent[way.tag] = sent
+        exchange, routing_key = publication.address(self._connection)
+        channel.basic_publish(message, exchange=exchange, routing_key=routing_key, mandatory=True)
+
+    def _send_slowly(self, way: _Way, sent: _Sent) -> None:
+        """On a broker that confirms nothing."""
+        try:
+            publishing.publish(self._app, sent.publication)
+        except NotPublished as error:
+            way.waiting.appendleft((sent.kept, sent.publication))
+            self._refused(way, str(error))
+        else:
+            self._confirmed(way, sent)
+
+    def _message(self, channel: Any, sent: _Sent) -> Any:
+        raw, headers = sent.publication.raw, sent.publication.headers(self._connection)
+        message = channel.prepare_message(
+            raw.body, content_type=raw.content_type, content_encoding=raw.content_encoding, headers=headers,
+            properties={'delivery_mode': 2, 'message_id': sent.id,
+                        'correlation_id': raw.properties.get('correlation_id')})
+        try:
+            size = len(message._serialize_properties())  # noqa: SLF001 - what it will be, and it raises what would be raised
+        except Exception as error:  # noqa: BLE001 - encoders raise anything
+            raise _Unfit(f'its headers cannot be written ({type(error).__name__})') from None
+        if size > self._connection.connection.frame_max - FRAME_BYTES:
+            raise _Unfit(f'its headers have {size} bytes, more than RabbitMQ takes')
+        return message
+
+    def _open(self, way: _Way) -> Any:
+        if self._connection is None:
+            self._connect()
+        channel = self._connection.channel()
+        channel.confirm_select()
+        channel.events['basic_ack'].add(partial(self._on_confirm, way, True))
+        channel.events['basic_nack'].add(partial(self._on_confirm, way, False))
+        channel.events['basic_return'].add(partial(self._on_return, way))
+        # py-amqp would open it again and raise, without a word on which one it was.
+        channel._callbacks[spec.Channel.Close] = partial(self._on_close, way, channel)  # noqa: SLF001
+        way.channel, way.tag = channel, 0
+        return channel
+
+    def _connect(self) -> None:
+        # Without heartbeats, which somebody would have to send while there is nothing to publish.
+        connection = self._app.connection_for_write(heartbeat=0, transport_options={'confirm_publish': False})
+        connection.ensure_connection(max_retries=1, interval_start=0, timeout=CONFIRM_SECONDS)
+        connection.connection.on_blocked = partial(self._on_blocked, True)
+        connection.connection.on_unblocked = partial(self._on_blocked, False)
+        self._connection, self._blocked, self._pause = connection, False, SHORTEST
+
+    def _drain(self) -> None:
+        try:
+            self._connection.drain_events(timeout=LOOK_SECONDS)
+            for _ in range(AT_ONCE):
+                self._connection.drain_events(timeout=0)
+        except TimeoutError:
+            pass
+
+    def _on_blocked(self, blocked: bool, *_: Any) -> None:
+        self._blocked = blocked
+
+    def _on_confirm(self, way: _Way, taken: bool, tag: int, multiple: bool) -> None:
+        tags = [each for each in way.sent if each <= tag] if multiple else [tag]
+        for each in tags:
+            sent = way.sent.pop(each, None)
+            if sent is None:
+                continue
+            if taken and not sent.returned:
+                self._confirmed(way, sent)
+            else:
+                way.waiting.append((sent.kept, sent.publication))
+                self._refused(way, MISSING if sent.returned else 'the queue takes nothing')
+
+    def _on_return(self, way: _Way, error: Exception, exchange: str, routing_key: str, message: Any) -> None:  # noqa: ARG002
+        for sent in way.sent.values():
+            if sent.id == message.properties.get('message_id'):
+                sent.returned = True
+
+    def _on_close(self, way: _Way, channel: Any, reply_code: int, *_: Any) -> None:
+        channel.send_method(spec.Channel.CloseOk)
+        channel.collect()
+        self._refused(way, MISSING if reply_code == NOT_FOUND else f'the broker refuses it ({reply_code})')
+
+    def _confirmed(self, way: _Way, sent: _Sent) -> None:
+        way.width = AT_ONCE if way.width == 1 else way.width
+        way.pause, way.trouble, way.not_before = SHORTEST, '', 0.0
+        kept = sent.kept
+        kept.rest -= 1
+        if kept.rest or kept.gone:
+            return
+        with self._empty:
+            if self._all.get(kept.message) is kept:
+                del self._all[kept.message]
+            self._published[kept.message] = None
+            if len(self._published) > REMEMBERED:
+                self._published.popitem(last=False)
+            self._settling = True
+        if kept.last:
+            self._tell_given_back(kept)
+        self._settle([kept], True)
+
+    def _refused(self, way: _Way, why: str) -> None:
+        """Leave a way alone for a while; what was on it goes again, one at first."""
+        way.waiting.extendleft(reversed([(sent.kept, sent.publication) for sent in way.sent.values()]))
+        if way.sent:
+            # Confirmations of these would be taken for those of the next ones.
+            self._close(way)
+        way.sent.clear()
+        if not way.trouble:
+            logger.warning('messages cannot be published, and are kept: to=%s reason="%s"', word(way.name), why)
+        if why == MISSING:
+            # Deleted, or RabbitMQ came back without it.
+            publishing.missed.set()
+        now = time.monotonic()
+        if way.not_before <= now:
+            way.not_before, way.pause = now + way.pause, min(LONGEST, way.pause * 2)
+        way.width, way.trouble = 1, why
+
+    def _close(self, way: _Way) -> None:
+        channel, way.channel = way.channel, None
+        if channel and channel.connection:
+            channel.close()
+
+    def _lost(self, error: Exception) -> None:
+        """Begin anew with another connection."""
+        # Not its text: some quote what they were given.
+        logger.warning('messages cannot be published, and are kept: error=%s', type(error.__cause__ or error).__name__)
+        connection, self._connection = self._connection, None
+        for way in self._ways.values():
+            way.channel = None
+            way.waiting.extendleft(reversed([(sent.kept, sent.publication) for sent in way.sent.values()]))
+            way.sent.clear()
+        self._blocked = False
+        self._not_before, self._pause = time.monotonic() + self._pause, min(LONGEST, self._pause * 2)
+        if connection:
+            connection.collect()
+
+    def _look(self, now: float) -> None:
+        """Give back what is in hand for too long, and tell how many cannot be published."""
+        if now < self._next_look:
+            return
+        self._next_look = now + COUNT_SECONDS
+        oldest = min((sent.at for way in self._ways.values() for sent in way.sent.values()), default=now)
+        if now - oldest > CONFIRM_SECONDS and not self._blocked:
+            raise TimeoutError
+        with self._lock:
+            last = {kept for kept in self._all.values()
+                    if not kept.last and now - kept.since > self._keep_seconds - self._last_seconds}
+            overdue = [kept for kept in self._all.values() if now - kept.since > self._keep_seconds]
+            refused = {id(kept) for way in self._ways.values() if way.trouble for kept, _ in way.waiting}
+            late = [kept for kept in self._all.values() if id(kept) in refused or now - kept.since > LATE_SECONDS]
+            for kept in overdue:
+                del self._all[kept.message]
+                kept.gone = True
+            self._settling = bool(overdue)
+        if last:
+            self._send_as_new(last)
+        for kept in overdue:
+            self._tell_given_back(kept)
+        self._settle(overdue, False)
+        before, self._late = self._late, Counter(
+            WHERE[0] if publication.queue == PARKED else WHERE[1]
+            for kept in late for publication in kept.publications[-1:])
+        self._ways = {name: way for name, way in self._ways.items() if way.waiting or way.sent or not way.aside}
+        if sum(before.values()) != len(late):
+            self._on_kept(len(late))
+
+    def _send_as_new(self, last: Collection[Kept]) -> None:
+        """Have these go to their own queues, in place of where they should go."""
+        for kept in last:
+            kept.last = True
+        now = time.time()
+        for way in list(self._ways.values()):
+            for kept, publication in [pair for pair in way.waiting if pair[0] in last]:
+                if new := publishing.as_new(publication, now):
+                    way.waiting.remove((kept, publication))
+                    self._way(new).waiting.append((kept, new))
+
+    def _tell_given_back(self, kept: Kept) -> None:
+        if kept.told:
+            self._on_given_back(replace(kept.told, outcome='returned', fact=new_id(), next_try=None,
+                                        reason='given back to its queue: it could not be published'))
+
+    def _settle(self, kept: Iterable[Kept], done: bool) -> None:
+        """Settle what is in hand no more, whoever is told of it raising what they like."""
+        for each in kept:
+            try:
+                each.settle(done)
+            except Exception:
+                logger.exception('a message could not be settled: id=%s', word(each.message[0]))
+        with self._empty:
+            self._settling = False
+            self._empty.notify_all()
+
+
+@inspect_command(name=KEPT)
+def messages_kept(panel: Any) -> dict[str, int]:
+    """Tell how many messages this worker can neither park nor send on at present."""
+    keeper: Keeper | None = getattr(panel.consumer, 'keeper', None)
+    return keeper.late() if keeper else {}
+
+
+class _Unfit(Exception):
+    """A message that RabbitMQ would not bear."""

@@ -1,0 +1,80 @@
+"""A message that is run, as Celery's worker has it, in a lane and with a keeper."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from billiard.einfo import ExceptionWithTraceback
+from celery.worker import request
+from celery.worker.state import task_ready
+
+from ecommerce_worker.execution.delivery import DELIVERY, Delivery
+from ecommerce_worker.execution.outcomes import Handover
+
+if TYPE_CHECKING:
+    from ecommerce_worker.worker.consumer import Consumer
+
+
+class Request(request.Request):
+    """Celery's, whose thread is free for others as soon as the run ends, whatever becomes of the message."""
+
+    #: Whether it is settled.
+    acknowledged: bool
+
+    #: Where it came from; None until it is offered a thread.
+    consumer: Consumer | None = None
+
+    #: When it was offered a thread (monotonic seconds).
+    offered: float = 0.0
+
+    #: The thread that runs it, and since when (monotonic seconds).
+    thread: int | None = None
+    began: float | None = None
+
+    @property
+    def delivery(self) -> Delivery:
+        """The message as it was read."""
+        found: Delivery = self.message.headers[DELIVERY]
+        return found
+
+    def on_accepted(self, pid: int, time_accepted: float) -> None:
+        """It begins; in a pool of threads this is the thread."""
+        self.thread, self.began = threading.get_ident(), time.monotonic()
+        super().on_accepted(pid, time_accepted)
+
+    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
+        """It ended otherwise than by returning."""
+        error = exc_info.exception
+        if isinstance(error, ExceptionWithTraceback):
+            error = error.exc
+        try:
+            if isinstance(error, Handover) and self.consumer:
+                self.consumer.hand_over(self, error)
+            else:
+                super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
+        finally:
+            self._left()
+
+    def acknowledge(self) -> None:
+        """Say that it is settled."""
+        super().acknowledge()
+        self._left()
+
+    def reject(self, requeue: bool = False) -> None:
+        """Say that it is not."""
+        super().reject(requeue)
+        self._left()
+
+    def settle(self, done: bool) -> None:
+        """Say that what follows from it is published; or that it is not, and that the broker is to deliver it again."""
+        if self.consumer and not self.acknowledged:
+            self.acknowledged = True
+            self.consumer.settle(self.message, done)
+        self._left()
+        task_ready(self)
+
+    def _left(self) -> None:
+        if self.consumer:
+            self.consumer.lanes.left(self)

@@ -1,0 +1,104 @@
+"""Watching runs: one that lasts beyond any bound has lost its thread, and too many of those end the process.
+
+A thread cannot be ended, so whoever hangs in C keeps his until the process ends.  A supervisor starts another.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from typing import TYPE_CHECKING, Final
+
+from ecommerce_worker import runtime
+from ecommerce_worker.telemetry.log import word
+from ecommerce_worker.worker import shutdown
+
+if TYPE_CHECKING:
+    from ecommerce_worker.worker.consumer import Consumer
+    from ecommerce_worker.worker.request import Request
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two looks at what waits in hand, and after how many of them runs are looked at.
+LOOK_SECONDS: Final = 0.25
+RARELY: Final = 4
+
+#: The worker ends when one thread in so many is lost.
+SHARE: Final = 4
+
+#: The exit status by which a supervisor knows to start it again: sysexits' "temporary failure".
+EX_TEMPFAIL: Final = 75
+
+
+class Watchdog:
+    """A thread that looks at a consumer's lanes as long as the process lives."""
+
+    def __init__(self, consumer: Consumer, room: int) -> None:
+        self._consumer = consumer
+        self._room = room
+        self._lost: set[int] = set()
+        self._given_up = False
+
+    def start(self) -> None:
+        """Begin to look."""
+        threading.Thread(target=self._run, name='watchdog', daemon=True).start()
+
+    def _run(self) -> None:
+        looks = 0
+        while True:
+            time.sleep(LOOK_SECONDS)
+            try:
+                self._consumer.lanes.look()
+                looks += 1
+                if looks % RARELY == 0:
+                    self.look()
+            except Exception:
+                logger.exception('the watchdog failed')
+
+    def look(self) -> None:
+        """See to runs that last beyond their bound."""
+        running = self._consumer.lanes.running()
+        lost = [request for _, request, _ in running if self._is_lost(request)]
+        for request in lost:
+            if id(request) not in self._lost:
+                self._report(request)
+        self._lost = {id(request) for request in lost}
+        # A child that was killed is replaced; a thread is not.
+        lost = [request for request in lost if request.worker_pid == os.getpid()]
+        if not lost or len(lost) * SHARE < self._room:
+            return
+        if not self._given_up:
+            self._given_up = True
+            logger.critical('too many threads are lost, the worker ends so that another is started: lost=%d of=%d '
+                            'status=%d', len(lost), self._room, EX_TEMPFAIL)
+            shutdown.give_up(EX_TEMPFAIL)
+            os.kill(os.getpid(), signal.SIGTERM)
+        elif len(lost) == len(running) and self._consumer.keeper.end(0) and self._consumer.finish():
+            # All that was sound has ended, and is acknowledged.
+            shutdown.leave('at once')
+
+    def _is_lost(self, request: Request) -> bool:
+        if request.began is None:
+            return False
+        settings = runtime.current().settings
+        bound = settings.LONGEST_RUN + type(request.task).longest(settings)
+        return bool(time.monotonic() - request.began > bound)
+
+    def _report(self, request: Request) -> None:
+        call = request.delivery.call
+        where = ''
+        if request.worker_pid == os.getpid():
+            # As source: the values in it are nobody's business.
+            frame = sys._current_frames().get(request.thread or 0)  # noqa: SLF001 - there is no other way
+            where = ''.join(traceback.format_stack(frame)) if frame else ''
+        logger.error('a run does not end: task=%s key=%s id=%s pid=%s seconds=%.0f\n%s', word(call.task),
+                     word(request.task.key_of(call)), word(call.id), request.worker_pid,
+                     time.monotonic() - (request.began or 0), where)
+        if request.worker_pid and request.worker_pid != os.getpid():
+            # A child can be ended: its message is delivered again, which is counted.
+            os.kill(request.worker_pid, signal.SIGKILL)
