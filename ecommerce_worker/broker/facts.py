@@ -212,9 +212,9 @@ class Teller:
         return True
 
     def flush(self, seconds: float = FLUSH_SECONDS) -> None:
-        """Return when nothing is held any more, after so many seconds at the latest."""
+        """Return when all ends are safe, whether or not anything is held for them yet; after so many seconds at most."""
         until = time.monotonic() + seconds
-        while self._held and time.monotonic() < until and not self._ending.wait(LOOK_SECONDS):
+        while self._ends and time.monotonic() < until and not self._ending.wait(LOOK_SECONDS):
             pass
 
     def _ended(self, number: int, told: Told) -> list[Callable[[], None]]:

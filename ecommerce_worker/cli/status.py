@@ -17,7 +17,6 @@ from ecommerce_worker.cli.resources import connected, opened_ledger
 from ecommerce_worker.cli.root import main
 from ecommerce_worker.errors import Misconfigured, WorkerError
 from ecommerce_worker.schedule import checks
-from ecommerce_worker.schedule.entries import entries
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -201,19 +200,18 @@ def _beat(app: Celery, conf: settings.Settings) -> tuple[Beat | None, list[str]]
     """When a beat gave the last sign of life, and all that is wrong with that; None where nobody asked for one."""
     from ecommerce_worker.ledger import stores
 
-    wanted = [entry for entry in entries(conf) if not entry.is_the_recorders]
-    if not wanted:
+    if not checks.is_wanted(conf, began=True):
         return None, []
-    shipped = all(checks.is_shipped(conf, it.name) for it in wanted)
+    wanted = checks.is_wanted(conf, began=False)
     try:
         firings = stores.firings_of(conf)
         ticked = firings.ticked()
-        if ticked is None and shipped:
+        if ticked is None and not wanted:
             return None, []
         # Where there never was a beat nothing was fired, and there may be no file to look into.
         troubles = _overdue(app, conf, firings) if ticked else []
     except Misconfigured as error:  # no file to look into
-        return (None, []) if shipped else (Beat(problem=str(error)), [])
+        return (Beat(problem=str(error)), []) if wanted else (None, [])
     except WorkerError as error:
         return Beat(problem=str(error)), []
     beat = Beat(None if ticked is None else time.time() - ticked)

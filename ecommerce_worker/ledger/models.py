@@ -60,6 +60,7 @@ class Order(models.Model):
 
         indexes = (models.Index(fields=('state', 'last_seen'), name='order_state_last_seen'),
                    models.Index(fields=('state', 'next_try'), name='order_state_next_try'),
+                   models.Index(fields=('state', 'task'), name='order_state_task'),
                    models.Index(fields=('last_seen',), name='order_last_seen'))
 
     @override

@@ -133,11 +133,11 @@ class Parked:
 
 
 def search(text: str) -> list[Entry]:
-    """The orders of that key; if there is none, those that begin so, and those of a message of that id."""
+    """The orders of that key; if there is none, those that have it in them, and those of a message of that id."""
     found = list(Order.objects.filter(key=text).order_by('-last_seen')[:MOST])
     if not found and text:
         found = list(Order.objects.filter(pk__in=Attempt.objects.filter(message_id=text).values('order')))
-        found += Order.objects.filter(key__startswith=text).order_by('key')[:MOST]
+        found += Order.objects.filter(key__icontains=text).order_by('key')[:MOST]
     return [Entry.of(order) for order in found]
 
 
@@ -176,10 +176,10 @@ class Unknown:
 def unknown() -> Unknown:
     """How much there is of it; one report more or less may belong to any order that a worker had at that time."""
     lost = Teller.objects.filter(missing__gt=0, missed__gt=_ago(LOST_DAYS * 86_400)).aggregate(lost=Sum('missing'))
-    return Unknown(Order.objects.filter(_overdue()).count(), int(lost['lost'] or 0))
+    return Unknown(Order.objects.filter(are_overdue()).count(), int(lost['lost'] or 0))
 
 
-def _overdue() -> Q:
+def are_overdue() -> Q:
     """Orders of which nothing was heard when it was time: their reports are lost, or their messages."""
     late = datetime.now(UTC) - timedelta(seconds=LATE_SECONDS)
     return (Q(state=State.WAITING, next_try__lt=late, heard__lt=_ago(LATE_SECONDS))
@@ -205,7 +205,7 @@ def orders(*, state: str = '', older_than: float = 0, task: str = '', site: str 
     """
     found = Order.objects.order_by('last_seen')
     if overdue:
-        found = found.filter(_overdue())
+        found = found.filter(are_overdue())
     if state:
         found = found.filter(state=State(state))
     if older_than:

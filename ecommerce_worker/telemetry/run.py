@@ -56,4 +56,4 @@ class Safety(Protocol):
         """
 
     def flush(self) -> None:
-        """Return when nothing is held any more, or soon."""
+        """Return when all that was told of ends is safe, or soon."""

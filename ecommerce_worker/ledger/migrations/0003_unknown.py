@@ -32,4 +32,8 @@ class Migration(migrations.Migration):
             model_name='order',
             index=models.Index(fields=['state', 'next_try'], name='order_state_next_try'),
         ),
+        migrations.AddIndex(
+            model_name='order',
+            index=models.Index(fields=['state', 'task'], name='order_state_task'),
+        ),
     ]
