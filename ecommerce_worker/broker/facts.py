@@ -212,7 +212,7 @@ class Teller:
         return True
 
     def flush(self, seconds: float = FLUSH_SECONDS) -> None:
-        """Return when all ends are safe, whether or not anything is held for them yet; after so many seconds at most."""
+        """Return when all ends are safe, whether or not anything is held for them yet; in so many seconds at most."""
         until = time.monotonic() + seconds
         while self._ends and time.monotonic() < until and not self._ending.wait(LOOK_SECONDS):
             pass

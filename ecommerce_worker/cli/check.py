@@ -17,7 +17,10 @@ from ecommerce_worker.errors import Misconfigured
 @main.command()
 @JSON
 def check(as_json: bool) -> None:
-    """Print the configuration in force, secrets masked, and everything that is wrong with it."""
+    """Print the configuration in force, or what is wrong with it.
+
+    Secrets are masked.
+    """
     found = settings.examine()
     conf, problems = found.settings, [*found.problems, *(_further_problems(found) if found.complete else ())]
     problems = list(dict.fromkeys(problems))

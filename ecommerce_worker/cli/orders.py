@@ -19,7 +19,10 @@ from ecommerce_worker.cli.root import main
 @needs('ledger', 'django')
 @plainly
 def migrate(target: str) -> None:
-    """Make the ledger, or bring it up to date (back to the migration TARGET, for a version to go back to)."""
+    """Make the ledger, or bring it up to date.
+
+    TARGET is the migration to go back to, for an older version.
+    """
     from ecommerce_worker.ledger import setup
 
     runtime.current()
@@ -38,7 +41,10 @@ def orders() -> None:
 @needs('ledger', 'django')
 @plainly
 def show_order(key: str, as_json: bool) -> None:
-    """Show all that the ledger knows of an order: its number, or the id of its message."""
+    """Show all that the ledger knows of an order.
+
+    KEY is its number or a part of it, or the id of its message.
+    """
     queries = opened_ledger()
     found = queries.search(key)
     if not found:
@@ -104,7 +110,7 @@ def _told(story: Any) -> dict[str, Any]:
 @plainly
 def list_orders(state: str | None, older_than: float, task: str, site: str | None, overdue: bool, limit: int,
                 as_json: bool) -> None:
-    """List orders, those first of which nothing was heard for longest."""
+    """List orders, those longest unheard of first."""
     found = opened_ledger().orders(state=state or '', older_than=older_than, task=task, site=site, overdue=overdue,
                                    limit=limit)
     if as_json:

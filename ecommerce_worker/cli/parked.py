@@ -19,6 +19,7 @@ from ecommerce_worker.cli.options import JSON
 from ecommerce_worker.cli.output import answered, counted, fail, plainly, print_json, say, table
 from ecommerce_worker.cli.resources import connected
 from ecommerce_worker.cli.root import main
+from ecommerce_worker.errors import NotPublished, WorkerError
 
 if TYPE_CHECKING:
     from ecommerce_worker.operations.everywhere import Parked
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 @main.group()
 def parked() -> None:
-    """Messages that wait for a person: look at them, send them again, or discard them.
+    """Messages that wait for a person: look, resend, discard.
 
     They are in the queue ecommerce.parked, or, where a recorder runs, in the ledger; here that makes no difference.
     """
@@ -105,7 +106,10 @@ def _parked_table(rows: list[tuple[Any, ...]], *, err: bool = False) -> None:
 @JSON
 @plainly
 def show(ids: tuple[str, ...], order: str | None, task: str | None, body: bool, as_json: bool) -> None:
-    """Show what happened to some of them; the beginning of an ID will do."""
+    """Show what happened to some of them.
+
+    The beginning of an ID will do.
+    """
     if not (ids or order or task):
         fail('say which: an ID, --order or --task', 2)
     count = 0
@@ -148,19 +152,19 @@ def _show(it: Parked, *, body: bool) -> None:
 @plainly
 def resend(ids: tuple[str, ...], order: str | None, task: str | None, everything: bool, reason: str,
            as_json: bool) -> None:
-    """Send them to the queue that they came from, with their patience renewed.
+    """Send them to the queue that they came from.
 
-    A worker asks the shop how the order stands before it does anything.
+    Their patience is renewed.  A worker asks the shop how the order stands before it does anything.
     """
-    from ecommerce_worker.broker import publishing
-
     _say_which(ids, order, task, everything)
     sent, stuck = list[dict[str, Any]](), list[dict[str, Any]]()
     with _parked(order, task, ids, reason) as messages:
         for it in _meant(messages, ids) if ids else messages:
             try:
                 it.resend()
-            except publishing.UnknownQueue as error:
+            except NotPublished:
+                raise
+            except WorkerError as error:
                 stuck.append({'id': it.id, 'order': it.key, 'reason': str(error)})
                 if not as_json:
                     say(f'{it.id[:8]} {error}', err=True)
@@ -187,7 +191,10 @@ def resend(ids: tuple[str, ...], order: str | None, task: str | None, everything
 @plainly
 def discard(ids: tuple[str, ...], order: str | None, task: str | None, everything: bool, yes: bool,
             reason: str, as_json: bool) -> None:
-    """Throw them away for good; what they promised is then not done."""
+    """Throw them away for good.
+
+    What they promised is then not done.
+    """
     _say_which(ids, order, task, everything)
     if as_json and not yes:
         fail('--json asks nothing: say --yes', 2)

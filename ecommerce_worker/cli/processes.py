@@ -89,7 +89,10 @@ def _said(options: tuple[str, ...], short: str, long: str) -> str | None:
 @needs('ledger', 'django')
 @running
 def recorder(level: str | None) -> None:
-    """Write facts and parked messages into the ledger, until told to stop."""
+    """Write facts and parked messages into the ledger.
+
+    Until it is told to stop.
+    """
     from ecommerce_worker import celery_app
     from ecommerce_worker.ledger import setup
 
@@ -105,7 +108,10 @@ def recorder(level: str | None) -> None:
 @leveled
 @running
 def beat(level: str | None) -> None:
-    """Publish the jobs of SCHEDULE when they are due, until told to stop; several may run."""
+    """Publish the jobs of SCHEDULE when they are due.
+
+    Until it is told to stop; several may run.
+    """
     from ecommerce_worker import celery_app
     from ecommerce_worker.ledger import stores
     from ecommerce_worker.schedule import beat as beats
@@ -121,10 +127,10 @@ def beat(level: str | None) -> None:
 @needs('up', 'circus', 'django', 'axes', 'waitress', 'whitenoise')
 @running
 def up(debug: bool) -> None:
-    """Run recorder, worker, console and beat of a small site together, until told to stop.
+    """Run recorder, worker, console and beat of a small site.
 
-    Brings the ledger up to date first.  What ends by itself is started again.  SIGTERM ends one after the other, and
-    the worker finishes what runs.
+    Together, until told to stop.  Brings the ledger up to date first.  What ends by itself is started again.  SIGTERM
+    ends one after the other, and the worker finishes what runs.
     """
     from ecommerce_worker.cli import up as together
     from ecommerce_worker.ledger import setup

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 @main.group()
 def queues() -> None:
-    """Empty the queues, or make them anew, for whoever used to reset RabbitMQ."""
+    """Empty the queues, or make them anew.
+
+    For whoever used to reset RabbitMQ.
+    """
 
 
 def emptying(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -44,10 +47,10 @@ def emptying(command: Callable[..., Any]) -> Callable[..., Any]:
 @emptying
 @plainly
 def purge(names: tuple[str, ...], yes: bool, park: bool) -> None:
-    """Take all messages out of these queues (all task queues and the waiting room if none is named).
+    """Take all messages out of these queues.
 
-    Messages that a worker has in hand are not touched, nor are parked ones unless ecommerce.parked is named.  The
-    ledger, if there is one, is told of what is destroyed.
+    Out of all task queues and the waiting room if none is named.  Messages that a worker has in hand are not touched,
+    nor are parked ones unless ecommerce.parked is named.  The ledger, if there is one, is told of what is destroyed.
     """
     from ecommerce_worker.operations import queues as queue_room
 
@@ -61,11 +64,11 @@ def purge(names: tuple[str, ...], yes: bool, park: bool) -> None:
 @click.option('--force', is_flag=True, help='Even if workers are connected.')
 @plainly
 def reset(yes: bool, park: bool, force: bool) -> None:
-    """Delete the task queues and the waiting room and declare them anew; parked messages stay.
+    """Delete the task queues and declare them anew.
 
-    For a queue that was once declared in another shape.  Stop the workers first.  What is published meanwhile is
-    treated as what is there.  The queues of parked messages and of facts get the type that QUEUE_TYPE asks for, and
-    keep their messages; stop the recorder, too.
+    And the waiting room; parked messages stay.  For a queue that was once declared in another shape.  Stop the workers
+    first.  What is published meanwhile is treated as what is there.  The queues of parked messages and of facts get
+    the type that QUEUE_TYPE asks for, and keep their messages; stop the recorder, too.
     """
     from ecommerce_worker.broker import topology
     from ecommerce_worker.operations import queues as queue_room

@@ -32,11 +32,11 @@ from ecommerce_worker.cli.root import main
 @plainly
 def resubmit(numbers: tuple[str, ...], sites: tuple[str, ...], since: float, grace: float, delay: float,
              limit: int | None, look_into_queues: bool, dry_run: bool, as_json: bool) -> None:
-    """Publish the orders that the shop has as paid and unfulfilled and of which nothing is in RabbitMQ.
+    """Publish paid orders of which nothing is in RabbitMQ.
 
-    Nothing is published twice, however often and by however many this is run.  Where a ledger is kept, orders that
-    are parked in it are left, and so are those that a person has discarded, unless --order names them; and those of
-    which nothing was heard when it was time are asked about at the shop.
+    Those that the shop has as unfulfilled.  Nothing is published twice, however often and by however many this is run.
+    Where a ledger is kept, orders that are parked in it are left, and so are those that a person has discarded, unless
+    --order names them; and those of which nothing was heard when it was time are asked about at the shop.
 
     Exit status: 1 if something could not be asked or published, 75 if it cannot be done at this moment, or not here: a
     shop or its LMS that does not answer is waited for for half a minute.

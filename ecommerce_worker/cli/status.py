@@ -92,7 +92,7 @@ class Standing:
 @JSON
 @plainly
 def status(timeout: float, fail_on_parked: bool, as_json: bool) -> None:
-    """Show workers, queues, and how many orders wait or are parked.
+    """Show workers, queues, and what waits or is parked.
 
     Exit status: 1 if a queue holds messages that nobody consumes, or is gone, no worker answers, the broker takes no
     messages, there is a ledger without a recorder, orders are overdue, a schedule of yours without a beat, or an entry

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
-
-from django.db import transaction
 
 from ecommerce_worker import runtime
 from ecommerce_worker.clients.ecommerce import COMPLETE, FULFILLABLE
 from ecommerce_worker.console import queries
 from ecommerce_worker.errors import ApiError, NotPublished, Transient, WorkerError
 from ecommerce_worker.ledger import decisions
-from ecommerce_worker.ledger.models import Order
 from ecommerce_worker.ledger.queries import Parked
 from ecommerce_worker.ledger.words import ORDER, kind_of
 
@@ -52,7 +48,7 @@ def resend(app: Celery, numbers: Iterable[int], *, who: str, reason: str) -> Don
             if parked.site in away and kind_of(parked.task) == ORDER:
                 raise away[parked.site]
             _ask_the_shop(parked)
-            _resend(app, parked, who, reason)
+            decisions.resend(app, number, who=who, reason=reason)
             count += 1
             continue
         except Transient as error:
@@ -92,18 +88,6 @@ def _ask_the_shop(parked: Parked) -> None:
         raise NotNow('not sent, for the shop has fulfilled it already (Complete); it may be discarded')
     if status not in FULFILLABLE:
         raise NotNow(f'not sent, for the shop would refuse to fulfil it: its status there is {status[:50]}')
-
-
-def _resend(app: Celery, parked: Parked, who: str, reason: str) -> None:
-    most = runtime.current().settings.CONSOLE_RESENDS_PER_HOUR
-    with transaction.atomic():
-        # Two people at once are one after the other.
-        _ = Order.objects.select_for_update().filter(pk=queries.order_of(parked.number)).first()
-        key = parked.key or parked.id
-        if queries.resent_since(key, parked.task, datetime.now(UTC) - timedelta(hours=1)) >= most:
-            raise NotNow(f'not sent, for it was sent {most} times within an hour, which is the most' if most else
-                         'not sent, for CONSOLE_RESENDS_PER_HOUR is 0')
-        decisions.resend(app, parked.number, who=who, reason=reason)
 
 
 def _name(parked: Parked) -> str:

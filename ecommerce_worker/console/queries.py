@@ -12,7 +12,7 @@ from django.db.models.fields import IntegerField
 
 from ecommerce_worker.console.charts import Chart, chart
 from ecommerce_worker.ledger import words
-from ecommerce_worker.ledger.models import Attempt, Audit, Order, ParkedMessage, State
+from ecommerce_worker.ledger.models import Attempt, Order, ParkedMessage, State
 from ecommerce_worker.ledger.queries import Entry, Parked, are_overdue
 
 #: What nobody is done with yet.
@@ -144,11 +144,6 @@ def order_of(parked_number: int) -> int | None:
     """The number of the order that a message belongs to."""
     found: int | None = ParkedMessage.objects.filter(pk=parked_number).values_list('order', flat=True).first()
     return found
-
-
-def resent_since(key: str, task: str, since: datetime) -> int:
-    """How often an order was sent again from then on."""
-    return int(Audit.objects.filter(key=key, task=task, action='resent', at__gte=since).count())
 
 
 def clean(given: str) -> str:

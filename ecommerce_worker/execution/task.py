@@ -105,7 +105,8 @@ class Task(celery.Task):
                 run.outcome = self.perform(delivery)
                 run.told = self.announce(delivery, run.outcome, time.monotonic() - started)
             else:
-                logger.info('delivered again after its run had ended: task=%s id=%s', self.name, delivery.call.id)
+                logger.info('delivered again after its run had ended: task=%s id=%s', self.name,
+                            log.word(delivery.call.id))
             self.settle(delivery, run)
         finally:
             run.lock.release()
@@ -165,8 +166,9 @@ class Task(celery.Task):
         except (OSError, SoftTimeLimitExceeded) as error:
             return self._hindered(delivery, error)
         except Exception as error:  # noqa: BLE001 - whatever it is, the message must be settled
-            logger.error('a task has a programming error: task=%s id=%s error=%s\n%s', self.name, delivery.call.id,
-                         type(error).__name__, ''.join(traceback.format_tb(error.__traceback__)))
+            logger.error('a task has a programming error: task=%s id=%s error=%s\n%s', self.name,
+                         log.word(delivery.call.id), type(error).__name__,
+                         ''.join(traceback.format_tb(error.__traceback__)))
             reason = f'a programming error in the worker: {type(error).__name__} at {_where(error)}'
             return Parked(reason, _noted(delivery, reason, attempt=1))
         except BaseException as error:  # noqa: BLE001 - SystemExit and the like say nothing about the message
@@ -306,7 +308,7 @@ class Task(celery.Task):
             return call.args, dict(call.kwargs)
         known = {name: value for name, value in call.kwargs.items() if name in self._parameters}
         if len(known) < len(call.kwargs):
-            logger.warning('ignored unknown arguments: task=%s id=%s names=%s', self.name, call.id,
+            logger.warning('ignored unknown arguments: task=%s id=%s names=%s', self.name, log.word(call.id),
                            log.word(','.join(sorted(name[:40] for name in set(call.kwargs) - set(known)))))
         try:
             self._signature.bind(*call.args, **known)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from django.db import transaction
@@ -23,19 +23,38 @@ class AlreadySettled(WorkerError):
     """Somebody else was faster: look at the message again."""
 
 
+class TooOften(WorkerError):
+    """It was sent again so often lately that its cause is still there: see to that first, or wait."""
+
+
 def resend(app: Celery, number: int, *, who: str, reason: str = '') -> str:
     """Send the parked message to the queue that it came from, and erase it here; returns the queue.
 
-    ``number`` is that of the ledger.  Raises :class:`AlreadySettled`, or
+    ``number`` is that of the ledger.  Raises :class:`AlreadySettled`, or :class:`TooOften`,
     :class:`~ecommerce_worker.broker.publishing.UnknownQueue` or :class:`~ecommerce_worker.errors.NotPublished`, after
     which it is parked as before.
     """
     with transaction.atomic():
         parked = _locked(number)
+        _refuse_too_often(parked)
         # Written before it is published: the run that follows may be over at once, and who records that waits for this.
         _settle(parked, datetime.now(UTC), 'resent', State.TRYING, who, reason)
         publishing.unpark(app, raw_of(parked), runtime.current().settings.known_queues)
     return str(parked.queue)
+
+
+def _refuse_too_often(parked: ParkedMessage) -> None:
+    """An order that the shop fails on each time may cost its customer a receipt each time, whoever sends it again."""
+    most = runtime.current().settings.CONSOLE_RESENDS_PER_HOUR
+    # Two people at once are one after the other.
+    _ = Order.objects.select_for_update().filter(pk=parked.order_id).first()
+    lately = Audit.objects.filter(key=parked.key, task=parked.task, action='resent',
+                                  at__gte=datetime.now(UTC) - timedelta(hours=1))
+    if not parked.key:
+        lately = lately.filter(message_id=parked.message_id)
+    if lately.count() >= most:
+        raise TooOften(f'not sent, for it was sent {most} times within an hour, which is the most' if most else
+                       'not sent, for CONSOLE_RESENDS_PER_HOUR is 0')
 
 
 def discard(number: int, *, who: str, reason: str) -> None:

@@ -30,6 +30,7 @@ from ecommerce_worker.execution.parking import key_of, site_of
 from ecommerce_worker.locks.cluster import ClusterTurns, Leases, Neighbours, machine
 from ecommerce_worker.locks.machine import Turns
 from ecommerce_worker.resubmit import names, run
+from ecommerce_worker.telemetry.log import word
 from ecommerce_worker.telemetry.run import Told
 from ecommerce_worker.worker import (
     inspect,  # noqa: F401 - tells what is in hand
@@ -388,7 +389,7 @@ class Consumer(consumer.Consumer):
             self._run(request)
         except Exception:
             # The pool is closing: it is delivered again when the connection is closed.
-            logger.debug('not begun any more: id=%s', request.id, exc_info=True)
+            logger.debug('not begun any more: id=%s', word(request.id), exc_info=True)
             self.lanes.left(request)
 
     def _send_away(self, request: Request, delay: float) -> None:
