@@ -181,9 +181,11 @@ def unknown() -> Unknown:
 
 def are_overdue() -> Q:
     """Orders of which nothing was heard when it was time: their reports are lost, or their messages."""
-    late = datetime.now(UTC) - timedelta(seconds=LATE_SECONDS)
-    return (Q(state=State.WAITING, next_try__lt=late, heard__lt=_ago(LATE_SECONDS))
-            | Q(state=State.TRYING, heard__lt=_ago(TRYING_SECONDS)))
+    now = datetime.now(UTC)
+    late, long = now - timedelta(seconds=LATE_SECONDS), now - timedelta(seconds=TRYING_SECONDS)
+    # An earlier version did not write down when something was heard.
+    return (Q(state=State.WAITING, next_try__lt=late) & (Q(heard__lt=_ago(LATE_SECONDS)) | Q(heard=None))
+            | Q(state=State.TRYING) & (Q(heard__lt=_ago(TRYING_SECONDS)) | Q(heard=None, last_seen__lt=long)))
 
 
 def _ago(seconds: float) -> ExpressionWrapper:
