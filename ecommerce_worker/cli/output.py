@@ -56,7 +56,7 @@ def needs(extra: str, *modules: str) -> Callable[[Callable[..., Any]], Callable[
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(command)
         def run(*args: Any, **kwargs: Any) -> Any:
-            if missing := [name for name in modules if not _is_installed(name)]:
+            if missing := [name for name in modules if not is_installed(name)]:
                 fail(f"this needs {', '.join(missing)}, which is not installed here: "
                      f"pip install 'edx-ecommerce-worker[{extra}]'")
             return command(*args, **kwargs)
@@ -66,7 +66,8 @@ def needs(extra: str, *modules: str) -> Callable[[Callable[..., Any]], Callable[
     return decorate
 
 
-def _is_installed(module: str) -> bool:
+def is_installed(module: str) -> bool:
+    """Whether a module is there to be imported."""
     try:
         return find_spec(module) is not None
     except ValueError:  # in sys.modules, but nothing that was imported

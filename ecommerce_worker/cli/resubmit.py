@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from ecommerce_worker import runtime
 from ecommerce_worker.cli.options import DURATION, JSON
-from ecommerce_worker.cli.output import counted, plainly, print_json, say, table
-from ecommerce_worker.cli.resources import application
+from ecommerce_worker.cli.output import counted, fail, is_installed, plainly, print_json, say, table
+from ecommerce_worker.cli.resources import application, require_django
 from ecommerce_worker.cli.root import main
+from ecommerce_worker.errors import WorkerError
+from ecommerce_worker.resubmit.names import EX_TEMPFAIL
+
+if TYPE_CHECKING:
+    from ecommerce_worker.resubmit.names import Memory
 
 
 @main.command()
@@ -42,14 +48,15 @@ def resubmit(numbers: tuple[str, ...], sites: tuple[str, ...], since: float, gra
     shop or its LMS that does not answer is waited for for half a minute.
     """
     from ecommerce_worker.resubmit import run as resubmitting
-    from ecommerce_worker.resubmit.known import memory_of, settle_overdue
     from ecommerce_worker.resubmit.names import Wanted
     from ecommerce_worker.resubmit.report import HEAD
 
     wanted = Wanted(numbers, sites, since, grace, delay, limit, dry_run, look_into_queues)
-    memory = memory_of(runtime.current().settings)
+    memory = _memory()
     report = resubmitting.resubmit(application(), wanted, memory, lambda line: say(line, err=True))
     if memory and not dry_run:
+        from ecommerce_worker.resubmit.known import settle_overdue
+
         settle_overdue(report, numbers)
     if as_json:
         print_json({**report.as_json(), 'dry_run': dry_run})
@@ -63,3 +70,19 @@ def resubmit(numbers: tuple[str, ...], sites: tuple[str, ...], since: float, gra
                    'in the ledger')
     say(f'{counted(report.published, "order")} {"would be " if dry_run else ""}published')
     sys.exit(report.status)
+
+
+def _memory() -> Memory | None:
+    """What the ledger knows of orders; None where none is kept, for which nothing but the wheel need be installed."""
+    from ecommerce_worker.ledger import database
+
+    settings = runtime.current().settings
+    if not is_installed('django') and not database.is_kept(settings):
+        return None
+    try:
+        require_django()
+    except WorkerError as error:
+        fail(str(error), EX_TEMPFAIL)
+    from ecommerce_worker.resubmit.known import memory_of
+
+    return memory_of(settings)

@@ -61,10 +61,11 @@ def test_a_ledger_of_an_earlier_version_is_brought_up_to_date_and_nothing_is_los
 def test_a_ledger_that_was_brought_up_to_date_goes_on(file, environment):
     assert command(file, environment, 'migrate').returncode == 0
     with closing(Ledger({'NAME': str(file)})) as ledger:
-        told = {'attempt': 2, 'task': FULFILL, 'id': 'id-2', 'key': 'EDX-2', 'site': 'edx'}
         # By a clock that is a month behind.
-        ledger('recording.record', [Fact('done', 1_792_000_000.0, **told)])
+        done = Fact('done', 1_792_000_000.0, attempt=2, task=FULFILL, id='id-2', key='EDX-2', site='edx')
+        ledger('recording.record', [done])
         assert ledger('rows', 'Order', 'state', 'attempts', key='EDX-2') == [('fulfilled', 2)]
-        ledger('recording.record', [Fact('retrying', 1_795_000_500.0, **{**told, 'id': 'id-3', 'key': 'EDX-3'})])
+        ledger('recording.record', [Fact('retrying', 1_795_000_500.0, attempt=2, task=FULFILL, id='id-3', key='EDX-3',
+                                         site='edx')])
         assert ledger('rows', 'Order', 'state', key='EDX-3') == ['parked']
         assert ledger('firings', 'last', 'resubmit (600 s)') == 1_795_000_000.0
