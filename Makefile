@@ -28,7 +28,7 @@ PYTHON ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help requirements production-requirements upgrade worker console recorder beat check status up flower demo rabbitmq rabbitmq-stop \
-	test test-unit test-broker test-rabbitmq test-system test-browser coverage quality docs validate benchmark chaos fuzz \
+	test test-unit test-broker test-rabbitmq test-system test-browser coverage quality reference docs validate benchmark chaos fuzz \
 	clean programs
 
 help: ## List the targets
@@ -123,6 +123,9 @@ quality: $(VENV)/.installed-quality ## Lint, check types, check the documents
 		$(BIN)/python -m docutils --report=info --exit-status=info "$$document" /dev/null || exit 1; \
 	done
 	@$(MAKE) --no-print-directory docs
+
+reference: $(VENV)/.installed-production ## Write docs/reference/settings.rst anew from the settings
+	$(BIN)/python docs/settings_page.py
 
 docs: $(VENV)/.installed-quality ## Build the pages into build/docs, and look at the links between them
 	$(BIN)/sphinx-build -q -E -W --keep-going -n -c docs . build/docs

@@ -78,11 +78,12 @@ class Runs:
             if len(self._expected) > self._length:
                 self._expected.popitem(last=False)
 
-    def secured(self, message: Hashable) -> None:
-        """Take note that what follows from the run of this message is safe with the broker."""
+    def secured(self, name: str) -> None:
+        """Take note that what follows from the run of this name is safe with the broker."""
         with self._lock:
-            if message in self._runs:
-                self._runs[message].secured = True
+            for run in (*self._runs.values(), *self._expected.values()):
+                if run.name == name:
+                    run.secured = True
 
 
 class Runtime:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import ssl
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from kombu.exceptions import KombuError
 from ecommerce_worker.broker import publishing, topology
 from ecommerce_worker.errors import Misconfigured, WorkerError
 from ecommerce_worker.settings import DEFAULTS, mask
+from ecommerce_worker.words import did_you_mean
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -60,10 +60,9 @@ def _not_imported(name: str, error: Exception, settings: Settings) -> str:
     setting = 'CELERY_IMPORTS' if name in settings.CELERY_IMPORTS else 'include'
     source = settings.sources.get(setting, 'default')
     known = set(DEFAULTS['CELERY_IMPORTS']) - {name} if isinstance(error, ModuleNotFoundError) else ()
-    close = difflib.get_close_matches(name, known, 1, 0.8)
     return (('' if source == 'default' else f'{source}: ')
             + f'{setting} names {name}, which cannot be imported: {type(error).__name__}: {error}'
-            + (f'; did you mean {close[0]}?' if close else ''))
+            + did_you_mean(name, known, 0.8))
 
 
 def connect(app: Celery, settings: Settings) -> Connection:

@@ -38,6 +38,9 @@ OVERHEAD = 256 * 1024
 #: IPv4 addresses as seen from networks that have IPv6 only (RFC 6052).
 _NAT64 = ipaddress.IPv6Network('64:ff9b::/96')
 
+#: Of IPv6 addresses, all that are given to anybody (RFC 4291, 2.4, and IANA's registry).
+_UNICAST = ipaddress.IPv6Network('2000::/3')
+
 #: What stays as it is in the path and the query of a URL.
 _KEPT = "/?%:@!$&'()*+,;=~[]"
 
@@ -50,7 +53,7 @@ def is_global(address: Address) -> bool:
             inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         if inner:
             return is_global(inner)
-        if address.is_site_local or address.teredo:
+        if address.teredo or address not in _UNICAST:
             return False
     return address.is_global and not address.is_multicast
 
@@ -190,6 +193,5 @@ def _is_public(host: str) -> bool:
     except ValueError:
         return (re.fullmatch(r'([a-z0-9_-]+\.)+[a-z][a-z0-9-]*', host) is not None
                 and not host.endswith(('.localhost', '.localdomain', '.local', '.internal', '.home.arpa')))
-    if address.version == 6 and (address.sixtofour or address not in ipaddress.IPv6Network('2000::/3')):
-        return False  # within it is everything that is public and stands for no other address
-    return address.is_global and not address.is_multicast
+    # One that stands for another is met where names are looked up; in a link it hides something.
+    return is_global(address) and (address.version == 4 or (address in _UNICAST and not address.sixtofour))

@@ -52,7 +52,7 @@ BROKER_HEARTBEAT_CHECKRATE: float = 2
 #   check_hostname   false: the certificate may be of another host than the one in BROKER_URL
 #   server_hostname  RabbitMQ only: the host that it is of, where it is not the one in BROKER_URL
 #   ciphers          as OpenSSL names them
-# Celery's spellings are read too: ssl_ca_certs, ssl.CERT_REQUIRED, CERT_NONE …
+# Celery's spellings are read too: ssl_ca_certs, ssl.CERT_REQUIRED, CERT_NONE … See docs/how-to/encrypt-the-broker.rst.
 BROKER_USE_SSL: bool | dict[str, object] = False
 
 # Further options of the transport, such as {'visibility_timeout': 43200}; laid over those that the worker itself needs.
@@ -102,6 +102,7 @@ PUBLISH_FACTS = True
 
 # Where the ledger is, as Django has it. Only the recorder and who reads the ledger use it; workers touch no database.
 # PostgreSQL: {'default': {'ENGINE': 'django.db.backends.postgresql', 'NAME': …, 'USER': …, 'PASSWORD': …, 'HOST': …}}.
+# See docs/how-to/keep-a-ledger.rst.
 DATABASES: dict[str, dict[str, object]] = {
     'default': {
         'ENGINE': 'django.db.backends.sqlite3',
@@ -120,6 +121,7 @@ LEDGER_KEEP_PARKED_DAYS = 0
 # --- The console ----------------------------------------------------------------------------------------------------
 
 # Where `ecommerce-worker console` listens: host and port. Loopback only, unless a proxy with TLS stands before it.
+# See docs/how-to/use-the-console.rst.
 CONSOLE_ADDRESS = '127.0.0.1:8130'
 
 # The address that people open it by, such as https://orders.example.com; other host names are refused. Empty:
@@ -198,6 +200,7 @@ REDELIVERY_LIMIT = 10
 # Commands of Celery's remote control that workers obey, such as [revoke, enable_events], or [all]. Anybody who may
 # publish on the virtual host can send them. Questions (celery inspect) are always answered.
 REMOTE_CONTROL: list[str] = []
+
 # Two messages of one order are never run at the same time: on one machine ('machine'), or on all machines whose workers
 # consume ('cluster'), for which RabbitMQ is asked twice for each order. 'auto' does the latter as long as workers of
 # more than one machine consume.
@@ -232,8 +235,8 @@ ALLOW_INSECURE_SECRETS = False
 
 # --- Scheduled jobs -------------------------------------------------------------------------------------------------
 
-# What runs by the clock, by a name of your choice. `ecommerce-worker beat` publishes each job when it is due; a worker
-# runs it. An entry is a mapping of:
+# What runs by the clock, by a name of your choice; see docs/how-to/run-scheduled-jobs.rst. `ecommerce-worker beat`
+# publishes each job when it is due; a worker runs it. An entry is a mapping of:
 #   task      the full name of a task of the worker's
 #   crontab   'minute hour day-of-month month day-of-week' in the time zone CELERY_TIMEZONE (UTC if not set); a day must
 #             match both of its fields; or
@@ -324,6 +327,7 @@ SITE_OVERRIDES: dict[str, dict[str, object]] = {}
 
 # Who sends mail: 'braze', 'sailthru', 'smtp', 'sendgrid', 'outbox' (keeps it in files), or the dotted path of a module
 # of your own. Empty: Braze where BRAZE_ENABLE, else Sailthru where SAILTHRU_ENABLE, else see EMAIL_WITHOUT_VENDOR.
+# See docs/how-to/send-mail.rst.
 EMAIL_VENDOR = ''
 
 # The vendor's options, such as {'host': 'mail.example.com', 'from_email': 'shop@example.com'} for smtp. Braze and

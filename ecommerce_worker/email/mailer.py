@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ from ecommerce_worker.email.message import Email, Receipt
 from ecommerce_worker.errors import Misconfigured
 from ecommerce_worker.retry import Regular
 from ecommerce_worker.settings.kinds import Kind
+from ecommerce_worker.words import did_you_mean
 
 #: Makes an :class:`~ecommerce_worker.clients.http.Api` with the time-outs and as many connections as fit the process.
 Connect = Callable[..., Api]
@@ -48,17 +48,16 @@ def names() -> list[str]:
 
 
 def find(name: str) -> Callable[[Mapping[str, Any], Connect], Mailer]:
-    """The class of the vendor of that name, or of a module of somebody's own, by its dotted path.
+    """The class of the vendor of that name, or of a module of somebody's own.
 
     Raises :class:`~ecommerce_worker.errors.Misconfigured`.
     """
-    module = name if '.' in name else f'{vendors.__name__}.{name}'
+    module = f'{vendors.__name__}.{name}' if name in names() else name
     try:
         found: Callable[[Mapping[str, Any], Connect], Mailer] = getattr(importlib.import_module(module), CLASS)
     except ModuleNotFoundError as error:
         if error.name and (module == error.name or module.startswith(error.name + '.')):
-            close = difflib.get_close_matches(name, names(), 1)
-            guess = f'; did you mean {close[0]}?' if close else f'; there are {", ".join(names())}'
+            guess = did_you_mean(name, names()) or f'; there are {", ".join(names())}'
             raise Misconfigured([f'EMAIL_VENDOR names {name}, which does not exist{guess}']) from None
         raise Misconfigured([f'EMAIL_VENDOR {name} needs the module {error.name}, which is not installed']) from None
     except AttributeError:
@@ -78,8 +77,7 @@ def read_options(given: Mapping[str, Any], kinds: Mapping[str, Kind], defaults: 
         if value is None:  # takes back what stands for all sites, maybe for another vendor
             continue
         if name not in kinds:
-            close = difflib.get_close_matches(name, kinds, 1)
-            guess = f'; did you mean {close[0]}?' if close else f'; there are {", ".join(sorted(kinds))}'
+            guess = did_you_mean(name, kinds) or f'; there are {", ".join(sorted(kinds))}'
             problems.append(f'{setting}[{name}] is no option of this vendor{guess}')
             continue
         try:

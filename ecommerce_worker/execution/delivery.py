@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Final
 
@@ -31,8 +32,12 @@ class Delivery:
 
     @property
     def message(self) -> Message:
-        """What tells this message from any other, its own next try included; the same when it is delivered again."""
-        return self.call.id, str(self.call.retries), repr(self.raw.headers.get(NOTES))
+        """What tells this message from any other, its own next try included; the same when it is delivered again.
+
+        Its id alone does not: whoever publishes may give one to several.
+        """
+        content = hashlib.blake2b(self.raw.body, digest_size=16).hexdigest()
+        return self.call.id, self.call.task, str(self.call.retries), repr(self.raw.headers.get(NOTES)), content
 
     @property
     def inherited(self) -> int:

@@ -80,12 +80,17 @@ class Handover(Reject):
     To Celery by itself it means to give the message back.
     """
 
-    def __init__(self, publications: tuple[Publication, ...], message: Message, told: Told | None) -> None:
+    #: The name of the run; '' of what did not run.
+    run: str
+
+    def __init__(self, publications: tuple[Publication, ...], message: Message, told: Told | None,
+                 run: str = '') -> None:
         super().__init__('what follows from it is not published yet', requeue=True)
         self.publications = publications
         self.message = message
         self.told = told
+        self.run = run
 
     @override
     def __reduce__(self) -> tuple[type[Handover], tuple[Any, ...]]:
-        return Handover, (self.publications, self.message, self.told)
+        return Handover, (self.publications, self.message, self.told, self.run)

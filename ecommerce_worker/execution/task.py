@@ -210,7 +210,7 @@ class Task(celery.Task):
         Raises Celery's ``Ignore`` (acknowledge), or :class:`Handover` with what must be published before that.
         """
         if not run.secured and (publications := tuple(self._publications(delivery, run))):
-            raise Handover(publications, delivery.message, run.told)
+            raise Handover(publications, delivery.message, run.told, run.name)
         if not isinstance(run.outcome, Done):
             raise Ignore(run.outcome.reason)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from ecommerce_worker.errors import Undecodable, WorkerError
 from ecommerce_worker.execution.parking import key_of, park_one, site_of
 from ecommerce_worker.operations.parked import ParkedMessage, discard
 from ecommerce_worker.telemetry.run import Told
+from ecommerce_worker.words import did_you_mean
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -64,8 +64,7 @@ def require(connection: Connection, names: Iterable[str], declared: Iterable[str
     ours = [*declared, topology.PARKED, topology.LEDGER, *waiting_room(connection)]
     for name in names:
         if name not in ours and topology.depth(connection, name) is None:
-            close = difflib.get_close_matches(name, [*ours, *ELSEWHERE], 1)
-            raise UnknownQueue(f'there is no queue {name}' + (f'; did you mean {close[0]}?' if close else ''))
+            raise UnknownQueue(f'there is no queue {name}{did_you_mean(name, [*ours, *ELSEWHERE])}')
 
 
 def waiting_room(connection: Connection) -> list[str]:

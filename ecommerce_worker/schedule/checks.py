@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Container, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
@@ -11,6 +10,7 @@ from ecommerce_worker.errors import Misconfigured, WrongArguments
 from ecommerce_worker.schedule import commands
 from ecommerce_worker.schedule.entries import HOUSEKEEPING, RETENTION, Entry, can_expire, entries, timing_of, zone_of
 from ecommerce_worker.schedule.timing import Timing
+from ecommerce_worker.words import did_you_mean
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -70,7 +70,7 @@ def schedule_problems(settings: Settings, tasks: Mapping[str, Any], spoiled: Con
             continue
         place = _place(settings, 'WAKE_UP', name)
         if name not in settings.SCHEDULE:
-            found.append(f'{place} wakes an entry that SCHEDULE does not have{_did_you_mean(name, settings.SCHEDULE)}')
+            found.append(f'{place} wakes an entry that SCHEDULE does not have{did_you_mean(name, settings.SCHEDULE)}')
         elif settings.SCHEDULE[name].get('task') in (RETENTION, HOUSEKEEPING):
             found.append(f'{place} wakes an entry that the recorder does by the clock only')
         if not wake.get('channel'):
@@ -115,7 +115,7 @@ def _problems(entry: Entry, settings: Settings, tasks: Mapping[str, Any]) -> Ite
         yield 'names no task'
         return
     if entry.task not in tasks:
-        yield f'names the task {entry.task}, which there is not{_did_you_mean(entry.task, tasks)}'
+        yield f'names the task {entry.task}, which there is not{did_you_mean(entry.task, tasks)}'
         return
     if entry.expires is not None and not can_expire(tasks[entry.task]):
         yield 'expires, but its task takes no not_after: it would run however late'
@@ -146,8 +146,3 @@ def _place(settings: Settings, setting: str, name: str) -> str:
     source = next((source for key, source in settings.sources.items()
                    if key.startswith(label) and source != 'default'), '')
     return f'{source}: {label}' if source else label
-
-
-def _did_you_mean(name: str, names: Mapping[str, Any]) -> str:
-    close = difflib.get_close_matches(name, names, 1)
-    return f'; did you mean {close[0]}?' if close else ''

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator
 from urllib.parse import urlsplit
 
@@ -10,6 +9,7 @@ from ecommerce_worker.settings.kinds import Secrecy
 from ecommerce_worker.settings.masking import mask
 from ecommerce_worker.settings.schema import SETTINGS
 from ecommerce_worker.settings.values import SHIPPED, Settings, broker_urls
+from ecommerce_worker.words import did_you_mean
 
 _OAUTH2 = ('BACKEND_SERVICE_EDX_OAUTH2_KEY', 'BACKEND_SERVICE_EDX_OAUTH2_SECRET')
 CREDENTIALS = {'AUTHENTICATION', 'JWT_SECRET_KEY', 'ALLOW_INSECURE_SECRETS', *_OAUTH2}
@@ -80,10 +80,9 @@ def queue_remarks(consumed: Iterable[str]) -> Iterator[str]:
     if missing := [name for name in PUBLISHED_TO if name not in consumed]:
         yield f'does not consume {", ".join(missing)}, to which shops publish: another worker must'
     for name in consumed:
-        close = difflib.get_close_matches(name, PUBLISHED_TO, 1, 0.75)
         if name not in (*PUBLISHED_TO, *_ONCE_PUBLISHED_TO):
             yield (f'consumes {name}, to which no shop publishes of itself'
-                   + (f'; did you mean {close[0]}?' if close else ''))
+                   f'{did_you_mean(name, PUBLISHED_TO, 0.75)}')
 
 
 def remarks_on(settings: Settings, given: set[str]) -> Iterator[tuple[str, str]]:

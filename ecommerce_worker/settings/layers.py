@@ -16,9 +16,10 @@ import yaml
 
 from ecommerce_worker.configuration import CONFIGURATION_MODULE
 from ecommerce_worker.settings.kinds import literal
-from ecommerce_worker.settings.names import CELERY_STYLE, PREFIX, Names, did_you_mean, setting_of
+from ecommerce_worker.settings.names import CELERY_STYLE, PREFIX, Names, setting_of
 from ecommerce_worker.settings.pitfalls import pitfalls_in
 from ecommerce_worker.settings.schema import DEFAULTS, SETTINGS
+from ecommerce_worker.words import did_you_mean
 
 DEFAULT_MODULE = 'ecommerce_worker.configuration.local'
 OWN_MODULES = tuple(f'ecommerce_worker.configuration.{name}' for name in ('devstack', 'local', 'production', 'test'))

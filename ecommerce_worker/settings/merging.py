@@ -38,9 +38,10 @@ from ecommerce_worker.settings.layers import (
     yaml_layer,
 )
 from ecommerce_worker.settings.masking import masked
-from ecommerce_worker.settings.names import CELERY_STYLE, Names, did_you_mean, label_of, setting_of
+from ecommerce_worker.settings.names import CELERY_STYLE, Names, label_of, setting_of
 from ecommerce_worker.settings.schema import DEFAULTS, SETTINGS, SITE_SETTINGS
 from ecommerce_worker.settings.values import Settings, frozen, laid_over
+from ecommerce_worker.words import did_you_mean
 
 _REFERENCE = re.compile(r'(\$?)\$\{(\w+)\}')
 

@@ -1,10 +1,8 @@
-"""How settings are called: how Celery spells them, how people read them, which one was meant."""
+"""How settings are called: how Celery spells them, and how people read them."""
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable
 
 from ecommerce_worker.configuration import base
 
@@ -39,10 +37,3 @@ def label_of(names: Names) -> str:
     if names[0] == 'SITE_OVERRIDES' and len(names) > 2:  # a setting of a site, not a site
         return f'SITE_OVERRIDES[{names[1]}].{label_of(names[2:])}'
     return names[0] + ''.join(f'[{name}]' for name in names[1:])
-
-
-def did_you_mean(name: str, names: Iterable[str], likeness: float = 0.6) -> str:
-    """A hint at the name that comes closest; empty if none does."""
-    by_spelling = {known.casefold(): known for known in names}
-    close = difflib.get_close_matches(name.casefold(), by_spelling, 1, likeness)
-    return f'; did you mean {by_spelling[close[0]]}?' if close else ''

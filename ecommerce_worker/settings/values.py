@@ -13,8 +13,9 @@ from typing_extensions import override
 from ecommerce_worker.configuration import base
 from ecommerce_worker.settings.kinds import Kind, cut
 from ecommerce_worker.settings.masking import mask
-from ecommerce_worker.settings.names import Names, did_you_mean, label_of
+from ecommerce_worker.settings.names import Names, label_of
 from ecommerce_worker.settings.schema import DEFAULTS, SETTINGS
+from ecommerce_worker.words import did_you_mean
 
 logger = logging.getLogger(__name__)
 

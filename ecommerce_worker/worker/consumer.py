@@ -368,7 +368,7 @@ class Consumer(consumer.Consumer):
         """Keep the message of a run that has ended until what follows from it is published."""
         def settle(done: bool) -> None:
             if done:
-                runtime.current().runs.secured(handover.message)
+                runtime.current().runs.secured(handover.run)
             request.settle(done)
 
         self.keeper.keep(Kept(handover.message, handover.publications, settle, handover.told))

@@ -159,7 +159,9 @@ class Keeper:
         self._keep_seconds = keep_seconds
         self._last_seconds = last_seconds
         self._incoming: deque[Kept] = deque()
-        self._all: dict[Message, Kept] = {}
+        #: All that is in hand, and of each message the latest: it may be there more than once.
+        self._all: dict[Kept, None] = {}
+        self._latest: dict[Message, Kept] = {}
         self._published: OrderedDict[Message, None] = OrderedDict()
         self._ways: dict[str, _Way] = {}
         self._connection: Any = None
@@ -181,11 +183,7 @@ class Keeper:
         """Take the message in hand; it is settled from the keeper's thread."""
         kept.rest = len(kept.publications)
         with self._lock:
-            if before := self._all.get(kept.message):
-                # Delivered again, or a twin of it (a shop that published twice): what is to be published is the same.
-                before.join(kept.settle)
-                return
-            self._all[kept.message] = kept
+            self._all[kept], self._latest[kept.message] = None, kept
             self._incoming.append(kept)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name='keeper', daemon=True)
@@ -197,7 +195,7 @@ class Keeper:
         with self._lock:
             if message in self._published:
                 published = True
-            elif kept := self._all.get(message):
+            elif kept := self._latest.get(message):
                 kept.join(settle)
                 kept.since = time.monotonic()
                 published = False
@@ -376,8 +374,7 @@ class Keeper:
         if kept.rest or kept.gone:
             return
         with self._empty:
-            if self._all.get(kept.message) is kept:
-                del self._all[kept.message]
+            self._forget(kept)
             self._published[kept.message] = None
             if len(self._published) > REMEMBERED:
                 self._published.popitem(last=False)
@@ -431,14 +428,13 @@ class Keeper:
         if now - oldest > CONFIRM_SECONDS and not self._blocked:
             raise TimeoutError
         with self._lock:
-            last = {kept for kept in self._all.values()
+            last = {kept for kept in self._all
                     if not kept.last and now - kept.since > self._keep_seconds - self._last_seconds}
-            overdue = [kept for kept in self._all.values() if now - kept.since > self._keep_seconds]
+            overdue = [kept for kept in self._all if now - kept.since > self._keep_seconds]
             refused = {id(kept) for way in self._ways.values() if way.trouble for kept, _ in way.waiting}
-            late = [kept for kept in self._all.values() if id(kept) in refused or now - kept.since > LATE_SECONDS]
+            late = [kept for kept in self._all if id(kept) in refused or now - kept.since > LATE_SECONDS]
             for kept in overdue:
-                del self._all[kept.message]
-                kept.gone = True
+                self._forget(kept)
             self._settling = bool(overdue)
         if last:
             self._send_as_new(last)
@@ -451,6 +447,13 @@ class Keeper:
         self._ways = {name: way for name, way in self._ways.items() if way.waiting or way.sent or not way.aside}
         if sum(before.values()) != len(late):
             self._on_kept(len(late))
+
+    def _forget(self, kept: Kept) -> None:
+        """It is in hand no more, and is about to be settled."""
+        kept.gone = True
+        self._all.pop(kept, None)
+        if self._latest.get(kept.message) is kept:
+            del self._latest[kept.message]
 
     def _send_as_new(self, last: Collection[Kept]) -> None:
         """Have these go to their own queues, in place of where they should go."""

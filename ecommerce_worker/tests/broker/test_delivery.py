@@ -92,6 +92,22 @@ def is_called_for_once(shop, *at_work):
     assert shop.orders['EDX-1'].puts == 1
 
 
+def test_a_message_that_was_delivered_again_in_mid_run_is_done_with_its_run(shop, broker, publish, start_worker):
+    # The run ends in another try, which is published once, whatever the message that was delivered again does.
+    shop.add_order('EDX-1', Answer(status=429, delay=3))
+    worker = start_worker(FULFILLMENT_READ_TIMEOUT=30).ready()
+    publish('EDX-1')
+    eventually(lambda: shop.orders['EDX-1'].puts == 1)
+    broker.node.ctl('close_all_connections', 'test')
+    eventually(lambda: 'delivered again after its run had ended' in worker.log)
+    eventually(lambda: worker.settled('EDX-1') == 'done')
+    eventually(lambda: not broker.waiting())
+    assert worker.stop() == 0
+    assert broker.depth(QUEUE) == 0
+    assert worker.outcomes('EDX-1').count('done') == 1
+    assert 'skipped' not in worker.outcomes('EDX-1')
+
+
 def test_a_long_delay_survives_a_restart_of_the_worker_and_of_rabbitmq(shop, broker, publish, start_worker):
     shop.add_order('EDX-1', Answer(status=503, headers={'Retry-After': '12'}))
     worker = start_worker().ready()

@@ -58,10 +58,10 @@ def start(environment, tmp_path):
         process.wait()
 
 
-def ends(process):
+def ends(process, seconds=8):
     """Tell it to end, and return how it did."""
     process.send_signal(signal.SIGTERM)
-    return process.wait(8 + GRACE)
+    return process.wait(seconds + GRACE)
 
 
 @pytest.mark.parametrize('pool', ['threads', 'prefork'])
@@ -70,9 +70,10 @@ def test_a_worker_whose_output_nobody_reads_fulfils_orders_and_ends(start, full_
     for number in numbers:
         shop.add_order(number)
         publish(number)
-    worker = start('worker', '--pool', pool, '--concurrency', '4', output=full_pipe, SHUTDOWN_SECONDS=8)
+    worker = start('worker', '--pool', pool, '--concurrency', '4', output=full_pipe, SHUTDOWN_SECONDS=25)
     eventually(lambda: all(shop.orders[number].status == 'Complete' for number in numbers))
-    assert ends(worker) == 0
+    # In good order, for which a busy machine needs its time: nothing is delivered again.
+    assert ends(worker, 25) == 0
     eventually(lambda: broker.depth(QUEUE) == 0)
 
 

@@ -97,6 +97,30 @@ def test_what_nobody_should_send_is_parked_and_orders_behind_it_are_fulfilled(br
     assert worker.stop() == 0
 
 
+#: A task that finds no site in a call.
+ODD = """
+from ecommerce_worker.execution.task import task
+@task(policy=lambda site: site.fulfillment_policy, site=lambda call: call.kwargs['site'])
+def odd(self, *args, **kwargs):
+    pass
+"""
+
+
+def test_a_message_that_cannot_be_described_is_parked_with_its_body(broker, shop, publish, forge, environment, tmp_path,
+                                                                   start_worker):
+    (tmp_path / 'odd.py').write_text(ODD)
+    environment['PYTHONPATH'] = str(tmp_path)
+    worker = start_worker(CELERY_IMPORTS=f'{FULFILL.rpartition(".")[0]},odd').ready()
+    forge(Forged(ORDER, properties(JSON.encode(), fuzz.table(task='odd.odd', id='id'), correlation_id=b'\xff\xfe')))
+    shop.add_order('EDX-1')
+    publish('EDX-1')
+    eventually(lambda: worker.settled('EDX-1') == 'done')
+    message, = eventually(broker.parked)
+    assert bytes(message.body) == ORDER
+    assert message.headers[NOTES]['reason'] == 'not all of it can be read: correlation_id'
+    assert message.headers[NOTES]['queue'] == QUEUE
+
+
 def test_headers_that_fill_a_frame_are_parked_as_far_as_there_is_room(broker, forge, start_worker):
     start_worker('--concurrency', '2').ready()
     full = fuzz.full_headers(random.Random(1))

@@ -25,11 +25,11 @@ from pathlib import Path
 from ecommerce_worker.testing.rabbitmq import PrivateNode
 from ecommerce_worker.tests.chaos import cluster, outage
 from ecommerce_worker.tests.chaos.faults import FAULTS
-from ecommerce_worker.tests.chaos.harness import OURS, STOCK, Count, run
+from ecommerce_worker.tests.chaos.harness import LASTING, OURS, STOCK, Count, run
 from ecommerce_worker.tests.support.harness import Broker
 
 COLUMNS = ('accepted', 'refused', 'fulfilled', 'left_alone', 'waiting', 'parked', 'missing', 'repeated', 'overlapping',
-           'twice', 'strangers', 'recovery', 'seconds')
+           'twice', 'strangers', 'p50', 'p99', 'recovery', 'seconds')
 
 KINDS = {kind.name: kind for kind in (OURS, STOCK)}
 
@@ -55,6 +55,8 @@ def main() -> int:
     parser.add_argument('--orders', type=int, default=200, help='of each run')
     parser.add_argument('--faults', type=words, default=[name for name in FAULTS if name not in SHORT],
                         help='some of: ' + ', '.join(FAULTS))
+    parser.add_argument('--lasting', type=float, default=LASTING, metavar='SECONDS',
+                        help='of the faults that go on and on (what is slow beside what is not)')
     parser.add_argument('--pools', type=words, default=['threads', 'prefork'], help='threads, prefork or both')
     parser.add_argument('--worker', choices=KINDS, default=OURS.name, help='stock: see above; prefork only')
     parser.add_argument('--outage', type=int, default=0, metavar='ORDERS',
@@ -82,7 +84,8 @@ def main() -> int:
             fault = FAULTS[name]
             for pool in (it for it in options.pools if it in fault.pools and it in kind.pools):
                 with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
-                    counted = run(Broker(node), Path(directory), fault, pool, options.orders, kind=kind)
+                    counted = run(Broker(node), Path(directory), fault, pool, options.orders, kind=kind,
+                                  lasting=options.lasting)
                 kept = counted.holds(fault)
                 good = good and (kept or not kind.promises)
                 found.append(counted.as_json() | {'kept': kept})

@@ -5,15 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from ecommerce_worker.broker.topology import PARKED
 from ecommerce_worker.testing.shop import Answer
-from ecommerce_worker.tests.chaos import poison
+from ecommerce_worker.tests.chaos import machine, neighbours, poison
 from ecommerce_worker.tests.chaos.harness import Fault, Scene, each, send
+from ecommerce_worker.tests.chaos.proxy import Proxy
 from ecommerce_worker.tests.support.harness import FULFILL, Worker, eventually, shop_app
+from ecommerce_worker.worker.watchdog import EX_TEMPFAIL
 
 #: Seconds of an outage: more than it takes a worker to see that something is wrong.
 OUTAGE = 8.0
@@ -317,6 +321,96 @@ def refuse_tokens(scene: Scene) -> None:
     scene.shop.repair_tokens()
 
 
+# -- What is slow beside what is not ----------------------------------------------------------------------------------
+
+def _beside(scene: Scene, *answers: Answer, slow: Callable[[neighbours.Neighbour], None] = lambda _: None) -> None:
+    """Have orders of another site come for as long as the fault lasts, whose shop is slow; then it is mended."""
+    neighbour = scene.neighbour
+    assert neighbour
+    slow(neighbour)
+    neighbour.publish(scene.lasting, *answers)
+    neighbour.mend()
+
+
+def _with_a_neighbour(scene: Scene) -> None:
+    scene.neighbour = neighbours.Neighbour(scene)
+
+
+#: Seconds within which 99 of 100 orders of a site are called for, whatever becomes of those of another one.
+IN_TIME = 2.0
+
+
+@fault('site-slow', prepare=_with_a_neighbour, lasts=True, punctual=IN_TIME)
+def answer_slowly_at_another_site(scene: Scene) -> None:
+    """The shop of another site takes 25 s for each order, below any time-out."""
+    _beside(scene, Answer.slow(neighbours.SLOW_SECONDS))
+
+
+@fault('site-dripping', prepare=_with_a_neighbour, lasts=True, punctual=IN_TIME)
+def drip_at_another_site(scene: Scene) -> None:
+    """The shop of another site answers by a byte in a second."""
+    _beside(scene, slow=lambda neighbour: neighbour.wire.drip())
+
+
+@fault('site-hanging', prepare=_with_a_neighbour, lasts=True, punctual=IN_TIME)
+def hang_at_another_site(scene: Scene) -> None:
+    """The shop of another site takes connections and answers nothing."""
+    _beside(scene, slow=lambda neighbour: neighbour.wire.freeze())
+
+
+def _with_mail(scene: Scene) -> None:
+    scene.mail = neighbours.Mail(scene)
+
+
+@fault('mail-hanging', prepare=_with_mail, lasts=True, punctual=IN_TIME)
+def hang_where_mail_is_sent(scene: Scene) -> None:
+    """Who sends the mail takes connections and answers nothing."""
+    assert scene.mail
+    scene.mail.wire.freeze()
+    scene.mail.publish(scene.lasting)
+    scene.mail.wire.thaw()
+
+
+#: As many as a worker may lose of its threads: a quarter of the twice 8 that it has.
+HUNG = 4
+
+
+@fault('threads-lost', pools=('threads',), strangers=HUNG, settings={
+    'CELERY_IMPORTS': f'ecommerce_worker.fulfillment.v1.tasks,{poison.__name__}', 'REDELIVERY_LIMIT': 2,
+    'LONGEST_RUN': 5})
+def lose_threads(scene: Scene) -> None:
+    """Messages whose runs hang in C; a worker that ended because of them is started again."""
+    scene.keep_alive()
+    with shop_app(scene.broker.url) as app:
+        for number in range(HUNG):
+            send(app, f'HUNG-{number}', task=f'{poison.__name__}.hang')
+    eventually(lambda: sum(key.startswith('HUNG') for key in scene.parked()) == HUNG, seconds=240)
+    statuses = {worker.process.poll() for worker in scene.workers[:-1]}
+    assert statuses == {EX_TEMPFAIL}, f'workers that lost their threads ended with {statuses}'
+
+
+# -- Two machines -----------------------------------------------------------------------------------------------------
+
+def _on_two_machines(scene: Scene) -> None:
+    """Each worker has a network namespace, whose loopback leads to RabbitMQ and to the shop."""
+    wires = scene.directory / 'wires'
+    wires.mkdir()
+    for port in (scene.wire.port, scene.shop.port):
+        scene.stack.enter_context(Proxy(port, wires / str(port)))
+    scene.command = partial(machine.command, wires)
+
+
+@fault('pairs', pools=('threads',), prepare=_on_two_machines, workers=2, copies=2)
+def publish_pairs(scene: Scene) -> None:
+    """Each order is published twice at once, with a worker on each of two machines."""
+
+
+@fault('pairs-cut', pools=('threads',), prepare=_on_two_machines, workers=2, copies=2)
+def publish_pairs_and_close_connections(scene: Scene) -> None:
+    """The same, while connections are closed in mid-run."""
+    close_all_connections(scene, 3)
+
+
 # -- All at once ------------------------------------------------------------------------------------------------------
 
 @fault('everything', script=_mixed, workers=2, publishing=60, settings={'REDELIVERY_LIMIT': 20})
@@ -331,3 +425,43 @@ def break_everything(scene: Scene) -> None:
     refuse_tokens(scene)
     kill_rabbitmq(scene, 1)
     scene.workers[-1].kill()
+
+
+#: The part of its time for which a worker lives that is killed again and again, in seconds.
+LIFE = 20.0
+
+
+def _with_everybody(scene: Scene) -> None:
+    """Another site, mail, and a worker whose output nobody reads."""
+    _with_a_neighbour(scene)
+    _with_mail(scene)
+    unread, output = os.pipe()
+    scene.stack.callback(os.close, unread)
+    scene.start_worker(output)
+    os.close(output)
+
+
+@fault('crowded', prepare=_with_everybody, lasts=True, punctual=5.0, settings={'REDELIVERY_LIMIT': 20})
+def crowd(scene: Scene) -> None:
+    """Beside the orders: a site whose shop drips, mail that hangs, garbage, a worker whose output nobody reads, another
+    one that is killed again and again, and connections that are closed.
+    """
+    scene.keep_alive()
+    assert scene.mail
+    scene.mail.wire.freeze()
+    others = [threading.Thread(target=act) for act in (
+        partial(_beside, scene, slow=lambda neighbour: neighbour.wire.drip()),
+        partial(scene.mail.publish, scene.lasting))]
+    for other in others:
+        other.start()
+    for life in each(LIFE, max(2, int(scene.lasting / LIFE))):
+        for body, content_type, headers in GARBAGE:
+            scene.broker.publish_raw(body, content_type=content_type, content_encoding='utf-8', headers=headers)
+        scene.strangers += len(GARBAGE)
+        if life % 2:
+            scene.workers[-1].kill()
+        else:
+            scene.broker.node.ctl('close_all_connections', 'chaos')
+    for other in others:
+        other.join()
+    scene.mail.wire.thaw()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import signal
@@ -10,11 +11,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from celery import Celery
 from kombu import Connection, Queue
@@ -27,8 +28,14 @@ from ecommerce_worker.testing.shop import Answer, Call, Order, ShopProcess
 from ecommerce_worker.tests.chaos.proxy import Proxy
 from ecommerce_worker.tests.support.harness import FULFILL, QUEUES, Broker, Worker, shop_app, worker_environment
 
+if TYPE_CHECKING:
+    from ecommerce_worker.tests.chaos.neighbours import Mail, Neighbour
+
 #: Tasks at once in a worker, by pool.
 CONCURRENCY = {'threads': 8, 'prefork': 4}
+
+#: Seconds of a fault that goes on and on, unless another time is given.
+LASTING = 60.0
 
 #: Seconds of each call at the shop: with it, some are always in progress when something breaks.
 LATENCY = 0.2
@@ -87,11 +94,13 @@ STOCK = Kind('stock', (
 class WorkerOf(Worker):
     """A worker of any kind."""
 
-    def __init__(self, broker: Broker, log: Path, environment: Mapping[str, str], command: Sequence[str]) -> None:
+    def __init__(self, broker: Broker, log: Path, environment: Mapping[str, str], command: Sequence[str],
+                 pipe: int | None = None) -> None:
         self._broker = broker
         self._log = log
         with log.open('ab') as output:
-            self.process = subprocess.Popen([sys.executable, *command], stdout=output, stderr=output,
+            there = output if pipe is None else pipe
+            self.process = subprocess.Popen([sys.executable, *command], stdout=there, stderr=there,
                                             env=dict(environment), cwd=log.parent, start_new_session=True)
 
 
@@ -118,6 +127,9 @@ class Count:
     twice: list[str]
     #: Parked messages that are none of the orders'.
     strangers: int
+    #: Seconds from publishing an order until it is called for: within these 50 and 99 of 100 are.
+    p50: float
+    p99: float
     #: Seconds from the end of the fault until the last order was settled; of the whole run.
     recovery: float
     seconds: float
@@ -127,9 +139,11 @@ class Count:
     def holds(self, fault: Fault) -> bool:
         """Whether each accepted order is in one place, and none was called for again where that can be ruled out."""
         whole = self.fulfilled + self.waiting + self.parked == self.accepted
-        again = max(self.repeated, self.overlapping, len(self.twice))
+        # A shop that publishes an order twice has it called for twice, though never while it is open.
+        again = max(self.repeated if fault.copies == 1 else 0, self.overlapping, len(self.twice))
         few = max(2, SELDOM * self.accepted) if fault.unavoidable else 0
-        return whole and again <= few and not self.missing and not self.wrong
+        in_time = not fault.punctual or self.p99 <= fault.punctual
+        return whole and again <= few and in_time and not self.missing and not self.wrong
 
     def as_json(self) -> dict[str, Any]:
         """The count as the JSON file has it."""
@@ -139,9 +153,12 @@ class Count:
 class Producer(threading.Thread):
     """The shop's half: publishes orders at an even pace and notes what it is told of each."""
 
-    def __init__(self, url: str, numbers: Sequence[str], seconds: float) -> None:
+    def __init__(self, url: str, numbers: Sequence[str], seconds: float, copies: int = 1) -> None:
         super().__init__(name='producer', daemon=True)
         self.numbers = numbers
+        #: When each was published, in epoch seconds.
+        self.published: dict[str, float] = {}
+        self._copies = copies
         self.accepted: list[str] = []
         self.refused: dict[str, str] = {}
         self._url = url
@@ -153,8 +170,10 @@ class Producer(threading.Thread):
             app.conf.broker_transport_options = CONFIRMED
             for number in self.numbers:
                 began = time.monotonic()
+                self.published[number] = time.time()
                 try:
-                    send(app, number)
+                    for _ in range(self._copies):
+                        send(app, number)
                 except Exception as error:
                     self.refused[number] = type(error).__name__
                 else:
@@ -162,13 +181,14 @@ class Producer(threading.Thread):
                 time.sleep(max(0.0, self._pace - (time.monotonic() - began)))
 
 
-def send(app: Celery, number: str, task: str = FULFILL) -> None:
+def send(app: Celery, number: str, task: str = FULFILL, site_code: str | None = None) -> None:
     """Publish an order as the shop does, without trying again by itself: it may have arrived; raises if unconfirmed."""
+    kwargs = {'site_code': site_code} if site_code else {}
     with app.producer_or_acquire() as producer:
         connection = producer.connection
         try:
-            app.send_task(task, (number,), serializer='pickle', ignore_result=True, queue='ecommerce.fulfillment',
-                          producer=producer, retry=False, confirm_timeout=5)
+            app.send_task(task, (number,), kwargs, serializer='pickle', ignore_result=True,
+                          queue='ecommerce.fulfillment', producer=producer, retry=False, confirm_timeout=5)
         except BaseException:
             # A late confirmation must not be taken for that of the next order.
             connection.collect()
@@ -179,8 +199,19 @@ class Scene:
     """All that takes part in one run; faults break its parts."""
 
     def __init__(self, broker: Broker, directory: Path, pool: str, settings: Mapping[str, object],
-                 kind: Kind = OURS) -> None:
+                 kind: Kind = OURS, lasting: float = LASTING) -> None:
         self.broker = broker
+        #: Seconds for which a fault lasts that goes on and on.
+        self.lasting = lasting
+        #: How many messages it had parked that are none of the orders'.
+        self.strangers = 0
+        #: Another site, and who sends the mail, where a fault has them.
+        self.neighbour: Neighbour | None = None
+        self.mail: Mail | None = None
+        #: What ends with the scene.
+        self.stack = contextlib.ExitStack()
+        #: Arguments of Python for each worker, given those that start one.
+        self.command: Callable[..., Sequence[str]] = lambda *arguments: arguments
         self.kind = kind
         self.pool = pool
         self.concurrency = CONCURRENCY[pool]
@@ -211,6 +242,7 @@ class Scene:
             worker.process.wait()
         with contextlib.suppress(OSError, ProcessLookupError):
             self.shop.kill()
+        self.stack.close()
         self.wire.close()
 
     def fresh(self) -> None:
@@ -226,8 +258,12 @@ class Scene:
             for name in (*QUEUES, topology.PARKED, *map(topology.level, range(topology.BITS))):
                 channel.queue_purge(name)
 
-    def start_worker(self) -> Worker:
-        """Start one more worker, which reaches RabbitMQ through :attr:`wire`."""
+    def configure(self, **settings: object) -> None:
+        """Set these for workers that are started from now on."""
+        self._settings |= settings
+
+    def start_worker(self, pipe: int | None = None) -> Worker:
+        """Start one more worker, which reaches RabbitMQ through :attr:`wire`; its log goes to a file or to the pipe."""
         url = f'amqp://guest:guest@127.0.0.1:{self.wire.port}//'
         environment = worker_environment(url, self.shop, **{
             **SETTINGS, 'WORKER_POOL': self.pool, 'WORKER_CONCURRENCY': self.concurrency, **self._settings})
@@ -242,9 +278,8 @@ class Scene:
     def detour(self, port: int) -> None:
         """Have workers that are started from now on reach the shop by way of this port."""
         there = f'http://127.0.0.1:{port}'
-        for name, address in (('ECOMMERCE_API_ROOT', self.shop.api_root),
-                              ('BACKEND_SERVICE_EDX_OAUTH2_PROVIDER_URL', self.shop.oauth2_root)):
-            self._settings[name] = address.replace(self.shop.url, there)
+        self.configure(ECOMMERCE_API_ROOT=self.shop.api_root.replace(self.shop.url, there),
+                       BACKEND_SERVICE_EDX_OAUTH2_PROVIDER_URL=self.shop.oauth2_root.replace(self.shop.url, there))
 
     def keep_alive(self) -> None:
         """Start a worker whenever the last one died, as systemd does."""
@@ -256,12 +291,12 @@ class Scene:
         self._keeper = threading.Thread(target=keep, daemon=True)
         self._keeper.start()
 
-    def await_consumer(self) -> None:
-        """Return when a worker consumes; waits out a RabbitMQ that is coming back."""
+    def await_consumer(self, workers: int = 1) -> None:
+        """Return when so many workers consume; waits out a RabbitMQ that is coming back."""
         until = time.monotonic() + PATIENCE
         while time.monotonic() < until:
             with contextlib.suppress(Exception):
-                if self.broker.consumers('ecommerce.fulfillment'):
+                if self.broker.consumers('ecommerce.fulfillment') >= workers:
                     return
             time.sleep(0.1)
         raise AssertionError('no worker consumes:\n' + self.log()[-3000:])
@@ -361,6 +396,14 @@ class Fault:
     settings: Mapping[str, object] = field(default_factory=dict)
     #: Seconds that the shop takes at least to publish all orders.
     publishing: float = 8.0
+    #: What is to be there before the first worker is started.
+    prepare: Callable[[Scene], None] = lambda _: None
+    #: Whether it goes on for as long as it is told to, and the orders as well.
+    lasts: bool = False
+    #: How often the shop publishes each order, at once.
+    copies: int = 1
+    #: Seconds within which 99 of 100 orders are to be called for; 0 if that is not asked.
+    punctual: float = 0.0
     #: How many parked messages there are to be that are none of the orders'.
     strangers: int = 0
     #: Why repeated or overlapping PUTs cannot be ruled out, though seldom; elsewhere there must be none.
@@ -368,18 +411,20 @@ class Fault:
 
 
 def run(broker: Broker, directory: Path, fault: Fault, pool: str, orders: int, patience: float = PATIENCE,
-        kind: Kind = OURS) -> Count:
+        kind: Kind = OURS, lasting: float = LASTING) -> Count:
     """Let the orders go through while the fault happens, and count."""
     began = time.monotonic()
     numbers = [f'EDX-{position}' for position in range(orders)]
-    with Scene(broker, directory, pool, fault.settings, kind) as scene:
+    with Scene(broker, directory, pool, fault.settings, kind, lasting) as scene:
         scene.shop.add_orders(
             [Order(number, answers=list(fault.script(position))) for position, number in enumerate(numbers)])
+        fault.prepare(scene)
         for _ in range(fault.workers):
             scene.start_worker()
-        scene.await_consumer()
+        scene.await_consumer(fault.workers)
         # Long enough for several rounds of a fault, and no more than the worker can do.
-        producer = Producer(broker.url, numbers, max(fault.publishing, orders * LATENCY * 1.5 / scene.concurrency))
+        producer = Producer(broker.url, numbers, max(lasting if fault.lasts else fault.publishing,
+                                                     orders * LATENCY * 1.5 / scene.concurrency), fault.copies)
         producer.start()
         time.sleep(1.5)
         wrong = []
@@ -406,17 +451,24 @@ def count(scene: Scene, fault: Fault, producer: Producer, wrong: list[str], seco
     parked = open_ & set(keys)
     waiting = (open_ - parked) & scene.in_broker() if open_ - parked else set()
     strangers = sum(number for key, number in keys.items() if key not in book)
-    if scene.kind.promises and strangers != fault.strangers:
-        wrong.append(f'{strangers} strangers are parked instead of {fault.strangers}')
+    expected = fault.strangers + scene.strangers
+    if scene.kind.promises and strangers != expected:
+        wrong.append(f'{strangers} strangers are parked instead of {expected}')
     puts = [call for call in calls if call.is_put]
     ends = [call.time + (call.duration or 0.0) for call in calls if call.order in accepted]
+    first: dict[str, float] = defaultdict(lambda: math.inf)
+    for call in puts:
+        first[call.order or ''] = min(first[call.order or ''], call.time)
+    waits = sorted(first[number] - producer.published[number] for number in accepted & first.keys())
+    p50, p99 = (round(waits[min(len(waits) - 1, len(waits) * part // 100)], 3) if waits else 0.0 for part in (50, 99))
     return Count(
         fault=fault.name, pool=scene.pool, accepted=len(accepted), refused=len(producer.refused),
         fulfilled=len(accepted & complete), left_alone=len(set(_LEFT_ALONE.findall(scene.log())) & set(book)),
         waiting=len(waiting), parked=len(parked), missing=sorted(open_ - parked - waiting),
         repeated=sum(call.repeated for call in puts), overlapping=sum(call.overlapping for call in puts),
         twice=sorted(number for number, order in book.items() if order.fulfilments > 1), strangers=strangers,
-        recovery=round(max(0.0, max(ends, default=0.0) - scene.repaired), 1), seconds=round(seconds, 1), wrong=wrong)
+        p50=p50, p99=p99, recovery=round(max(0.0, max(ends, default=0.0) - scene.repaired), 1),
+        seconds=round(seconds, 1), wrong=wrong)
 
 
 def at_once(calls: Sequence[Call]) -> int:

@@ -1,4 +1,4 @@
-"""A piece of network on loopback that freezes, thaws, cuts and refuses as it is told to."""
+"""A piece of network on loopback that freezes, drips, thaws, cuts and refuses as it is told to."""
 
 from __future__ import annotations
 
@@ -7,26 +7,38 @@ import socket
 import struct
 import threading
 import time
+from pathlib import Path
 from typing import Self
 
 #: Makes ``close`` send a reset at once.
 _RESET = struct.pack('ii', 1, 0)
 
 
-class Proxy:
-    """Passes bytes between whoever connects to :attr:`port` and a port of loopback."""
+#: Seconds between two bytes of what drips.
+_DRIP = 1.0
 
-    def __init__(self, target: int) -> None:
+
+class Proxy:
+    """Passes bytes between whoever connects to :attr:`port` and a port of loopback; either may be a Unix socket's path,
+    which reaches into other network namespaces.
+    """
+
+    def __init__(self, target: int | Path, at: int | Path = 0) -> None:
         self.target = target
         self._flows = threading.Event()
         self._flows.set()
-        self._refuses = False
+        self._drips = self._refuses = False
         self._ends: set[socket.socket] = set()
         self._orphans: list[socket.socket] = []
         self._fars: set[socket.socket] = set()
         self._lock = threading.Lock()
-        self._listener = socket.create_server(('127.0.0.1', 0), backlog=128)
-        self.port: int = self._listener.getsockname()[1]
+        if isinstance(at, Path):
+            self._listener = socket.socket(socket.AF_UNIX)
+            self._listener.bind(str(at))
+            self._listener.listen(128)
+        else:
+            self._listener = socket.create_server(('127.0.0.1', at), backlog=128)
+        self.port: int = 0 if isinstance(at, Path) else self._listener.getsockname()[1]
         #: When somebody connected, refused or not, in epoch seconds.
         self.connected: list[float] = []
         threading.Thread(target=self._accept, name='proxy', daemon=True).start()
@@ -35,8 +47,13 @@ class Proxy:
         """Pass nothing on; connections stay open, and new ones get no answer."""
         self._flows.clear()
 
+    def drip(self) -> None:
+        """Pass answers on by one byte in a second."""
+        self._drips = True
+
     def thaw(self) -> None:
         """Pass on what has been held back and what comes."""
+        self._drips = False
         self._flows.set()
 
     def cut(self) -> None:
@@ -99,13 +116,13 @@ class Proxy:
 
     def _serve(self, near: socket.socket) -> None:
         self._flows.wait()
-        with near, contextlib.suppress(OSError), socket.create_connection(('127.0.0.1', self.target)) as far:
+        with near, contextlib.suppress(OSError), self._connected() as far:
             with self._lock:
                 self._ends |= {near, far}
                 self._fars.add(far)
             if self._refuses:
                 return
-            back = threading.Thread(target=self._pass, args=(far, near), daemon=True)
+            back = threading.Thread(target=self._pass, args=(far, near), kwargs={'answers': True}, daemon=True)
             back.start()
             self._pass(near, far)
             back.join()
@@ -113,10 +130,21 @@ class Proxy:
                 self._ends -= {near, far}
                 self._fars.discard(far)
 
-    def _pass(self, source: socket.socket, sink: socket.socket) -> None:
+    def _connected(self) -> socket.socket:
+        if isinstance(self.target, int):
+            return socket.create_connection(('127.0.0.1', self.target))
+        far = socket.socket(socket.AF_UNIX)
+        far.connect(str(self.target))
+        return far
+
+    def _pass(self, source: socket.socket, sink: socket.socket, *, answers: bool = False) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65_536):
                 self._flows.wait()
+                while answers and self._drips and len(data) > 1:
+                    sink.sendall(data[:1])
+                    data = data[1:]
+                    time.sleep(_DRIP)
                 sink.sendall(data)
         # Whoever is at the other end is to know, unless this is what nobody tells.
         with self._lock:

@@ -19,7 +19,7 @@ def settled(task: Task, *args: Any, **kwargs: Any) -> Ignore | None:
     except Handover as handover:
         for publication in handover.publications:
             publishing.publish(task.app, publication)
-        runtime.current().runs.secured(handover.message)
+        runtime.current().runs.secured(handover.run)
         return None if handover.told and handover.told.outcome == 'done' else Ignore()
     except Ignore as word:
         return word

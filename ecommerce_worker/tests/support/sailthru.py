@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from ecommerce_worker.configuration import base
-from ecommerce_worker.tests.support.peer import Reply, Request, reply
+from ecommerce_worker.testing.peer import Reply, Request, reply
 
 KEY, SECRET = 'our-key', 'our-sécret'
 

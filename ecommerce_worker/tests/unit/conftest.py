@@ -15,9 +15,9 @@ from kombu.transport import memory
 
 from ecommerce_worker import runtime, settings
 from ecommerce_worker.clients.http import Api
+from ecommerce_worker.testing.peer import Peer, Reply
 from ecommerce_worker.tests.support.isolation import environment, loopback_only  # noqa: F401 - for each test
 from ecommerce_worker.tests.support.ledger import PrivateMariadb, PrivatePostgres, PrivateServer, private
-from ecommerce_worker.tests.support.peer import Peer, Reply
 
 # More is tried where nobody waits.
 hypothesis.settings.register_profile('unit', deadline=None, database=None, print_blob=True,

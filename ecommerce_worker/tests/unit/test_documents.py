@@ -1,6 +1,7 @@
 """The examples in the documents: each configuration is taken as it stands."""
 
 import re
+import runpy
 import subprocess
 import sys
 import textwrap
@@ -77,10 +78,9 @@ def written(tmp_path):
 @pytest.fixture
 def vendor(monkeypatch):
     """The vendor that a page tells how to write."""
-    module = ModuleType('shop_mail.acme')
+    module = ModuleType('acme_mail')
     module.Vendor = lambda options, connect: SimpleNamespace(policy=None)  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, 'shop_mail', ModuleType('shop_mail'))
-    monkeypatch.setitem(sys.modules, 'shop_mail.acme', module)
+    monkeypatch.setitem(sys.modules, 'acme_mail', module)
 
 
 @pytest.mark.parametrize('block', [*examples()])
@@ -107,3 +107,18 @@ def test_the_file_of_a_server_passes_check_as_the_page_says(written, page):
                            check=False, cwd=ROOT, env={**BARE, **written(block)})
     assert ended.stdout.endswith('no problem found\n'), ended.stdout + ended.stderr
     assert 'ECOMMERCE_WORKER' not in ended.stdout.replace('ECOMMERCE_WORKER_CFG', '')
+
+
+@pytest.fixture
+def settings_page():
+    """The program that writes the page of settings."""
+    return runpy.run_path(str(ROOT / 'docs' / 'settings_page.py'))
+
+
+def test_the_page_of_settings_is_what_make_reference_writes(settings_page):
+    assert settings_page['PAGE'].read_text() == settings_page['page']()
+
+
+def test_the_page_of_settings_has_all_of_them(settings_page):
+    terms = re.findall(r'(?m)^``.*', settings_page['made']())
+    assert set(re.findall(r'``(\w+)``', '\n'.join(terms))) == set(settings.SETTINGS)

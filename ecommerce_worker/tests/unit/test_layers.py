@@ -16,7 +16,7 @@ ROOT = Path(ecommerce_worker.__file__).parent
 #: Folders, and modules of the top level.  From the top: what nothing else is needed for, to what is only ever started
 #: by people.
 ROWS = [
-    'configuration errors durations process',
+    'configuration errors durations process words',
     'bounds retry settings web',
     'telemetry',
     'clients broker',
@@ -32,7 +32,7 @@ ROWS = [
     'resubmit',
     'worker',
     'celery_app',
-    'console testing',
+    'console extension testing',
     'demo',
     'cli',
     '__main__',

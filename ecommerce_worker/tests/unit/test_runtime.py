@@ -6,7 +6,7 @@ import pytest
 
 from ecommerce_worker import runtime
 from ecommerce_worker.errors import Held, Misconfigured, Unreachable
-from ecommerce_worker.tests.support.peer import reply
+from ecommerce_worker.testing.peer import reply
 
 BRAZE = {'BRAZE_ENABLE': True, 'BRAZE_REST_API_KEY': 'key', 'BRAZE_WEBAPP_API_KEY': 'app'}
 

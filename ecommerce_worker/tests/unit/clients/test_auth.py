@@ -15,8 +15,8 @@ import requests
 from ecommerce_worker.clients.auth import ClientCredentials, SelfSigned
 from ecommerce_worker.clients.http import Api
 from ecommerce_worker.errors import ApiError, PeerFailure, Rejected, Throttled, Unauthorized, Unreachable
+from ecommerce_worker.testing.peer import Reply, reply
 from ecommerce_worker.tests.support.clock import Clock
-from ecommerce_worker.tests.support.peer import Reply, reply
 
 THREADS = 30
 

@@ -11,7 +11,7 @@ from ecommerce_worker.clients.ecommerce import FULFILLABLE, ORDER_NUMBER, Ecomme
 from ecommerce_worker.clients.http import Api
 from ecommerce_worker.errors import NotFound, PeerFailure, Rejected, Skip, Transient, Unreachable, WrongArguments
 from ecommerce_worker.retry import Policy
-from ecommerce_worker.tests.support.peer import reply
+from ecommerce_worker.testing.peer import reply
 
 ORDER = b'{"number": "EDX-1", "status": "Complete"}'
 

@@ -12,7 +12,7 @@ from ecommerce_worker.clients.exchange import Plain, TooMuch, connected, exchang
 from ecommerce_worker.email.vendors import braze, sendgrid
 from ecommerce_worker.errors import ApiError, Transient, Unreachable
 from ecommerce_worker.sailthru.client import Sailthru
-from ecommerce_worker.tests.support.peer import Reply, reply
+from ecommerce_worker.testing.peer import Reply, reply
 from ecommerce_worker.tests.support.smtp import Certificate
 
 

@@ -29,7 +29,7 @@ from ecommerce_worker.errors import (
     Unauthorized,
     Unreachable,
 )
-from ecommerce_worker.tests.support.peer import Reply, reply
+from ecommerce_worker.testing.peer import Reply, reply
 
 NOON = 'Tue, 02 Mar 2021 12:00:00 GMT'
 

@@ -10,7 +10,7 @@ import pytest
 
 from ecommerce_worker.clients.links import fetch, fetch_all, is_global
 from ecommerce_worker.errors import PeerFailure, Rejected, Unreachable, WrongArguments
-from ecommerce_worker.tests.support.peer import Reply, reply
+from ecommerce_worker.testing.peer import Reply, reply
 from ecommerce_worker.tests.support.smtp import Certificate
 
 

@@ -14,9 +14,9 @@ from ecommerce_worker.ledger.incoming import Parcel
 from ecommerce_worker.schedule.claims import id_of
 from ecommerce_worker.schedule.entries import RETENTION, Entry
 from ecommerce_worker.telemetry.facts import Fact
+from ecommerce_worker.testing.peer import Peer, reply
 from ecommerce_worker.tests.support.console import Console
 from ecommerce_worker.tests.support.ledger import Refused, environment_of
-from ecommerce_worker.tests.support.peer import Peer, reply
 
 FULFILL = 'ecommerce_worker.fulfillment.v1.tasks.fulfill_order'
 MAIL = 'ecommerce_worker.email.v1.api.send_refund_email'

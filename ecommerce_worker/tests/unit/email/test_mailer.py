@@ -16,7 +16,7 @@ from ecommerce_worker.email.rendering import rendered
 from ecommerce_worker.errors import Misconfigured, Rejected
 from ecommerce_worker.runtime import Runtime
 from ecommerce_worker.settings.kinds import FLAG, SECRET, TEXT, whole
-from ecommerce_worker.tests.support.peer import reply
+from ecommerce_worker.testing.peer import reply
 
 HOW_TO = Path(__file__).parents[4] / 'docs' / 'how-to'
 
@@ -93,11 +93,27 @@ def snippet(language: str, number: int, page: str = 'add-a-vendor') -> str:
     return re.sub(r'^    ', '', blocks[number], flags=re.MULTILINE)
 
 
-def test_the_vendor_of_the_page_works_as_it_is_written(package, peer, api):
-    package(acme=snippet('python', 0))
+EXAMPLE = HOW_TO.parent / 'examples' / 'acme-mail'
+
+
+@pytest.fixture
+def example(monkeypatch):
+    """The vendor of the page, where it is found."""
+    monkeypatch.syspath_prepend(EXAMPLE)
+    yield
+    sys.modules.pop('acme_mail', None)
+
+
+@pytest.mark.parametrize('number, name', [(0, 'acme_mail.py'), (1, 'test_acme_mail.py')])
+def test_the_page_shows_the_files_of_the_example(number, name):
+    assert snippet('python', number).strip() == (EXAMPLE / name).read_text().strip()
+
+
+@pytest.mark.usefixtures('example')
+def test_the_vendor_of_the_page_works_as_it_is_written(peer, api):
     acme = peer(reply(200, b'{"id": "acme-1"}'), reply(200, b'[{"reason": "no such user"}]'),
                 reply(422, b'{"error": "ann@example.com is blocked"}'))
-    vendor = find('shop_mail.acme')(
+    vendor = find('acme_mail')(
         {'api_key': 'key', 'from_email': 'shop@example.com', 'api_url': acme.url},
         lambda root, *, peer, signer: api(root, signer=signer))
     mail = Email(Purpose.UPDATE, ('ann@example.com',), 'Hello', '<p>Hi</p>', reply_to='help@example.com',
@@ -114,15 +130,15 @@ def test_the_vendor_of_the_page_works_as_it_is_written(package, peer, api):
     assert 'ann@' not in str(caught.value)
 
 
-def test_the_settings_of_the_page_name_its_vendor_and_what_it_needs(package, api):
-    package(acme=snippet('python', 0))
+@pytest.mark.usefixtures('example')
+def test_the_settings_of_the_page_name_its_vendor_and_what_it_needs(api):
     given_ = yaml.safe_load(snippet('yaml', 0))
     vendor = find(given_['EMAIL_VENDOR'])(
         given_['EMAIL_OPTIONS'], lambda root, *, peer, signer: api(root, signer=signer))
     assert vendor.policy is None
 
 
-@pytest.mark.parametrize('page, number', [('add-a-vendor', 1), ('send-mail', 0)])
+@pytest.mark.parametrize('page, number', [('add-a-vendor', 2), ('send-mail', 0)])
 def test_the_mail_that_a_page_tries_is_sent(in_force, tmp_path, capsys, page, number):
     in_force(EMAIL_VENDOR='outbox', EMAIL_OPTIONS={'directory': str(tmp_path)})
     exec(compile(snippet('python', number, page), page, 'exec'), {})

@@ -19,10 +19,10 @@ from ecommerce_worker.email.v1.tasks import report_assignment_email
 from ecommerce_worker.errors import Misconfigured
 from ecommerce_worker.execution.delivery import DELIVERY, Delivery
 from ecommerce_worker.sailthru.v1 import tasks as sailthru
+from ecommerce_worker.testing.peer import reply
 from ecommerce_worker.tests.support import keeping
 from ecommerce_worker.tests.support.memory import taken
 from ecommerce_worker.tests.support.messages import MESSAGES
-from ecommerce_worker.tests.support.peer import reply
 
 QUEUE = 'ecommerce.email_marketing'
 MAILS = [message for message in MESSAGES

@@ -27,8 +27,8 @@ from ecommerce_worker.fulfillment.v1.tasks import fulfill_order
 from ecommerce_worker.runtime import Runs
 from ecommerce_worker.sailthru.v1 import tasks as sailthru
 from ecommerce_worker.telemetry.run import Told
+from ecommerce_worker.testing.peer import reply
 from ecommerce_worker.tests.support import keeping
-from ecommerce_worker.tests.support.peer import reply
 
 JSON, PICKLE = 'application/json', 'application/x-python-serialize'
 QUEUE = 'ecommerce.fulfillment'

@@ -27,9 +27,9 @@ from ecommerce_worker.execution.task import task
 from ecommerce_worker.fulfillment.v1.tasks import fulfill_order
 from ecommerce_worker.sailthru.v1.tasks import update_course_enrollment
 from ecommerce_worker.telemetry.run import Told
+from ecommerce_worker.testing.peer import reply
 from ecommerce_worker.tests.support import keeping
 from ecommerce_worker.tests.support.memory import taken
-from ecommerce_worker.tests.support.peer import reply
 
 QUEUE = 'ecommerce.fulfillment'
 OPEN, COMPLETE = b'{"number": "EDX-1", "status": "Open"}', b'{"number": "EDX-1", "status": "Complete"}'
@@ -650,16 +650,18 @@ def test_what_was_not_published_then_is_handed_over_again():
 
 
 class Slow:
-    """A run that goes on until it is let go."""
+    """A run that goes on until it is let go, and then ends well or with the error."""
 
-    def __init__(self):
-        self.begun = 0
+    def __init__(self, error=None):
+        self.begun, self.error = 0, error
         self.started, self.may_end = threading.Event(), threading.Event()
 
     def __call__(self):
         self.begun += 1
         self.started.set()
         self.may_end.wait(60)
+        if self.error:
+            raise self.error
 
 
 def test_for_a_run_still_under_way_nobody_waits_and_its_message_comes_back_to_it(channel):
@@ -710,6 +712,26 @@ def test_the_next_try_of_a_message_is_another_one(channel, notes):
     # Another worker began it and was lost: it waits, as whatever is delivered again without having ended here.
     assert isinstance(settled(body, lost), Ignore)
     assert taken(channel, QUEUE).headers[NOTES]['redelivered'] == 1
+
+
+def test_messages_to_which_their_producer_gave_one_id_are_not_taken_for_each_other():
+    message = delivery()
+    other_task = dataclasses.replace(message, call=dataclasses.replace(message.call, task='another'))
+    other_body = dataclasses.replace(message, raw=dataclasses.replace(message.raw, body=b'[]'))
+    assert len({message.message, other_task.message, other_body.message}) == 3
+    assert again(message).message == message.message
+
+
+def test_what_follows_from_a_run_is_not_taken_to_be_published_since_its_message_went_on_as_another(channel):
+    # It was delivered again while it ran, and goes on as a message that comes back to the run.
+    slow = Slow(Unreachable('gone'))
+    message = delivery(act=slow)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(handed_over, body, message)
+        assert slow.started.wait(60)
+        settled(body, again(message))
+        slow.may_end.set()
+        assert Notes.of(first.result(60).publications[0].raw.headers).outages == 1
 
 
 def test_no_more_runs_are_remembered_than_fit():

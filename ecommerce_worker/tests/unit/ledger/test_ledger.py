@@ -346,10 +346,11 @@ def test_whatever_is_in_a_parked_message_is_kept(ledger):
 
 # -- questions --------------------------------------------------------------------------------------------------------
 
-def test_a_search_finds_the_key_or_else_its_beginning_or_the_id_of_a_message(ledger):
+def test_a_search_finds_the_key_or_else_any_part_of_it_or_the_id_of_a_message(ledger):
     ledger('recording.record', [fact(), fact(key='EDX-10', id='id-10'), fact(key='EDX-11', id='id-11')])
-    for text, keys in {'EDX-1': ['EDX-1'], 'EDX-': ['EDX-1', 'EDX-10', 'EDX-11'], 'id-10': ['EDX-10'], 'x': [],
-                       '%': [], '': []}.items():
+    for text, keys in {'EDX-1': ['EDX-1'], 'EDX-': ['EDX-1', 'EDX-10', 'EDX-11'], 'id-10': ['EDX-10'],
+                       'dx-1': ['EDX-1', 'EDX-10', 'EDX-11'], '11': ['EDX-11'], 'y': [], '%': [], '_': [],
+                       '': []}.items():
         assert [each['key'] for each in ledger('queries.search', text)] == keys
 
 

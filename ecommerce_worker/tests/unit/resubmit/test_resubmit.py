@@ -16,7 +16,7 @@ from ecommerce_worker.resubmit.shops import is_young, pages, root_of, sites_of, 
 from ecommerce_worker.retry import Policy
 from ecommerce_worker.runtime import Runtime
 from ecommerce_worker.settings import load
-from ecommerce_worker.tests.support.peer import reply
+from ecommerce_worker.testing.peer import reply
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 DAY = 86_400.0

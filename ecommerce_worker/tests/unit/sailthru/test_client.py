@@ -20,7 +20,7 @@ from ecommerce_worker.errors import (
     Unreachable,
 )
 from ecommerce_worker.sailthru.client import ROOT, Sailthru, code_of, error_in, is_unknown, signature, signed
-from ecommerce_worker.tests.support.peer import reply
+from ecommerce_worker.testing.peer import reply
 from ecommerce_worker.tests.support.sailthru import KEY, SECRET, connecting, read, refusal
 
 

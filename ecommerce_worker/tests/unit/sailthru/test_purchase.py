@@ -24,8 +24,8 @@ from ecommerce_worker.errors import (
 )
 from ecommerce_worker.sailthru.client import Sailthru
 from ecommerce_worker.sailthru.purchase import Course, Courses, Enrolment, Purchases, cents, course_in
+from ecommerce_worker.testing.peer import reply
 from ecommerce_worker.tests.support.clock import Clock
-from ecommerce_worker.tests.support.peer import reply
 from ecommerce_worker.tests.support.sailthru import Account, connecting, options, refusal
 
 ANN = 'ann@example.com'

@@ -24,7 +24,7 @@ from ecommerce_worker.errors import (
     Unreachable,
 )
 from ecommerce_worker.retry import Regular
-from ecommerce_worker.tests.support.peer import Reply, reply
+from ecommerce_worker.testing.peer import Reply, reply
 
 EXPORT, ALIAS, TRACK, SEND = '/users/export/ids', '/users/alias/new', '/users/track', '/messages/send'
 IDENTIFY, TRIGGER, BOUNCES = '/users/identify', '/campaigns/trigger/send', '/email/hard_bounces'

@@ -9,7 +9,7 @@ from ecommerce_worker.email.message import Attachment, Email, Purpose, Receipt
 from ecommerce_worker.email.vendors.sailthru import OF_AN_ADDRESS, TEMPLATES, Vendor
 from ecommerce_worker.errors import Misconfigured, PeerFailure, Rejected, Throttled, Transient, Unauthorized
 from ecommerce_worker.retry import Regular
-from ecommerce_worker.tests.support.peer import reply
+from ecommerce_worker.testing.peer import reply
 from ecommerce_worker.tests.support.sailthru import Account, connecting, options, refusal
 
 MAIL = Email(Purpose.ASSIGNMENT, ('ann@example.com',), 'A code', '<p>Hello</p>', sender_alias="O'Reilly, Inc.",

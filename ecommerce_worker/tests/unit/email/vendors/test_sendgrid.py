@@ -8,7 +8,7 @@ import pytest
 from ecommerce_worker.email.message import Attachment, Email, Purpose, Receipt
 from ecommerce_worker.email.vendors.sendgrid import Vendor, message, reason
 from ecommerce_worker.errors import Misconfigured, PeerFailure, Rejected, Throttled, Unauthorized
-from ecommerce_worker.tests.support.peer import reply
+from ecommerce_worker.testing.peer import reply
 
 
 def mail(**given):

@@ -23,7 +23,7 @@ from ecommerce_worker.errors import (
     Unreachable,
     WrongArguments,
 )
-from ecommerce_worker.tests.support.peer import reply
+from ecommerce_worker.testing.peer import reply
 from ecommerce_worker.tests.support.smtp import Certificate, MailServer, mail_server
 
 

@@ -1,0 +1,23 @@
+"""How names are told to people."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+_OURS = 'ecommerce_worker.'
+
+
+def did_you_mean(name: str, names: Iterable[str], likeness: float = 0.6) -> str:
+    """A hint at the name that comes closest, as the end of a sentence; empty if none does.
+
+    ``likeness`` is what it must come to at least, from 0 to 1, as :func:`difflib.get_close_matches` measures it.
+    """
+    by_spelling = {known.casefold(): known for known in names}
+    close = difflib.get_close_matches(name.casefold(), by_spelling, 1, likeness)
+    return f'; did you mean {by_spelling[close[0]]}?' if close else ''
+
+
+def short_name(task: str) -> str:
+    """A task as people know it: ours by its last word, another's in full."""
+    return task.rpartition('.')[2] if task.startswith(_OURS) else task
