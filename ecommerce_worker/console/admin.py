@@ -8,7 +8,7 @@ from django.contrib.admin import AdminSite, ModelAdmin
 from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.forms import AuthenticationForm
 from django.contrib.auth.models import User
-from django.urls import path
+from django.urls import path, reverse
 
 from ecommerce_worker.console import views
 from ecommerce_worker.ledger.models import Audit
@@ -32,6 +32,11 @@ class Console(AdminSite):
         """The front page."""
         return views.front(request, {**self.each_context(request), **(extra_context or {})})
 
+    def each_context(self, request: Any) -> dict[str, Any]:
+        """Django's, and what is wrong, for who may see it."""
+        context = super().each_context(request)
+        return {**context, **views.standing(reverse('admin:orders'))} if self.has_permission(request) else context
+
     def get_urls(self) -> list[Any]:
         """Our pages, then Django's."""
         return [
@@ -39,10 +44,16 @@ class Console(AdminSite):
             path('orders/', self._page(views.orders), name='orders'),
             path('orders/<int:number>/', self._page(views.order), name='order'),
             path('parked/', self._page(views.parked), name='parked'),
-            path('parked/decide/', self._page(views.decide), name='decide'),
+            path('parked/decide/', self._decide, name='decide'),
             path('parked/<int:number>/', self._page(views.parked_order), name='parked_order'),
             path('parked/<int:number>/body/', self._page(views.body), name='body'),
             *super().get_urls()]
+
+    def _decide(self, request: Any) -> Any:
+        """As the other pages; but who must log in first finds again what they chose and wrote."""
+        if not request.user.is_authenticated:
+            return views.log_in_again(request)
+        return self._page(views.decide)(request)
 
     def _page(self, view: Any) -> Any:
         def page(request: Any, **found: Any) -> Any:
