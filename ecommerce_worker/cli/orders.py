@@ -12,6 +12,7 @@ from ecommerce_worker.cli.options import DURATION, JSON
 from ecommerce_worker.cli.output import counted, fail, needs, plainly, print_json, say, table
 from ecommerce_worker.cli.resources import opened_ledger
 from ecommerce_worker.cli.root import main
+from ecommerce_worker.words import short_name
 
 
 @main.command()
@@ -120,7 +121,7 @@ def list_orders(state: str | None, older_than: float, task: str, site: str | Non
 
 
 def _orders(entries: Iterable[Any]) -> None:
-    rows = [(it.key, it.state, it.task.rpartition('.')[2], it.site or '-', it.attempts,
+    rows = [(it.key, it.state, short_name(it.task), it.site or '-', it.attempts,
              f'{it.last_seen:%Y-%m-%d %H:%M}', it.reason) for it in entries]
     if rows:
         table(('ORDER', 'STATE', 'TASK', 'SITE', 'TRIES', 'LAST SEEN (UTC)', 'REASON'), rows)

@@ -22,6 +22,7 @@ from ecommerce_worker.errors import NotPublished
 from ecommerce_worker.execution.parking import site_of_message, stray
 from ecommerce_worker.telemetry.facts import Fact
 from ecommerce_worker.telemetry.log import word
+from ecommerce_worker.words import short_name
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -71,8 +72,7 @@ class ParkedMessage:
     @property
     def short_task(self) -> str:
         """The task's name, without the package if it is ours."""
-        ours = self.task.startswith('ecommerce_worker.')
-        return self.task.rpartition('.')[2] if ours else self.task
+        return short_name(self.task)
 
     def matches(self, *, order: str | None = None, task: str | None = None, ids: tuple[str, ...] = ()) -> bool:
         """Whether it is about this order, of this task (its full name or the end of it), and one of these ids."""
