@@ -188,7 +188,7 @@ def are_overdue() -> Q:
             | Q(state=State.TRYING) & (Q(heard__lt=_ago(TRYING_SECONDS)) | Q(heard=None, last_seen__lt=long)))
 
 
-def _ago(seconds: float) -> ExpressionWrapper:
+def _ago(seconds: float) -> ExpressionWrapper[Any]:
     """So long ago by the clock of the database, by which it is written when something was heard."""
     return ExpressionWrapper(Now() - Value(timedelta(seconds=seconds)), output_field=DateTimeField())
 
