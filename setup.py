@@ -51,7 +51,7 @@ setup(
     description='The worker behind a shop: it fulfils paid orders and sends their mail, whatever the network does.',
     long_description=long_description(),
     long_description_content_type='text/x-rst',
-    license='AGPL-3.0',
+    license='AGPL-3.0-only',
     license_files=['LICENSE.txt'],
     keywords='ecommerce celery rabbitmq worker fulfillment edx',
     classifiers=[

@@ -23,8 +23,9 @@ from celery.signals import (
 from ecommerce_worker import runtime
 from ecommerce_worker.broker import topology
 from ecommerce_worker.broker.app import Application, celery_settings
-from ecommerce_worker.broker.facts import Teller
+from ecommerce_worker.broker.facts import CONFIRM_SECONDS, Teller
 from ecommerce_worker.process import output
+from ecommerce_worker.resubmit.names import FULFILL
 from ecommerce_worker.settings import Settings, queue_remarks
 from ecommerce_worker.worker import (
     command_line,
@@ -107,7 +108,9 @@ def tell_the_ledger(**_: Any) -> None:
     """Publish a fact of each run, on brokers that let the ledger's queue grow no further than it should."""
     current = runtime.current()
     if current.settings.PUBLISH_FACTS and topology.has_waiting_room(app.connection_for_write()):
-        current.listeners.append(Teller(app, queue_type=current.settings.QUEUE_TYPE))
+        teller = Teller(app, queue_type=current.settings.QUEUE_TYPE, repeatable=[FULFILL])
+        current.listeners.append(teller)
+        current.safety = teller
 
 
 def _tellers() -> list[Teller]:
@@ -118,7 +121,7 @@ def _tellers() -> list[Teller]:
 def tell_from_a_child(**_: Any) -> None:
     """In each process of a prefork pool."""
     for teller in _tellers():
-        teller.begin()
+        teller.begin(patience=CONFIRM_SECONDS)
 
 
 @worker_shutdown.connect

@@ -37,8 +37,8 @@ class Policy:
         """Seconds until the next try, or None to give up.
 
         ``attempt`` is how many tries have ended in this kind of error (refusal or outage), this one included, from
-        1; ``age`` the seconds since the first try; for what was not tried (``Held``), and is never given up for it, the
-        seconds for which it has been put off.  An error that is not of another service is never retried.
+        1; ``age`` for how many seconds it has been made to wait; for what was not tried (``Held``), and is never given
+        up for it, for how many it has been put off.  An error that is not of another service is never retried.
         """
         if not isinstance(error, ApiError):
             return None

@@ -18,7 +18,7 @@ from ecommerce_worker.locks.machine import Turns
 from ecommerce_worker.settings import Settings, certificate_problems, load
 from ecommerce_worker.site import Site
 from ecommerce_worker.telemetry import log
-from ecommerce_worker.telemetry.run import Listener, Told
+from ecommerce_worker.telemetry.run import Listener, Safety, Told
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +92,8 @@ class Runtime:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.listeners: list[Listener] = [log.log]
+        #: Before which messages are not acknowledged; None where nobody listens but the log.
+        self.safety: Safety | None = None
         self.runs = Runs(2 * settings.WORKER_CONCURRENCY)  # twice as many as are in hand at once
         #: Whose turn it is at an order: one run of this machine, until something wider is put here.
         self.turn: Callable[..., AbstractContextManager[None]] = Turns(settings.BROKER_URL).turn

@@ -5,21 +5,27 @@
     run ends ──► deque, bounded ──► a thread of its own: batch ──► exchange ecommerce.facts, confirmed ──► next batch
                     │ full                                  ▲                     │ the broker is away
                     ▼                                       └─────── later ───────┘
-              the oldest is dropped and counted
+              the oldest is dropped, and missing in the count
 
-A run is never kept waiting, and none fails for it.
+A run is never kept waiting, and none fails for it.  What waits is the acknowledgement of a message whose run is not to
+be missed, without a thread: see :meth:`Teller.holds`.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
+import math
 import threading
 import time
+import uuid
 from collections import deque
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from ecommerce_worker.broker import topology
-from ecommerce_worker.telemetry.facts import CONTENT_TYPE, Fact
+from ecommerce_worker.telemetry.facts import CONTENT_TYPE, ENDS, Fact
 from ecommerce_worker.telemetry.run import Told
 
 if TYPE_CHECKING:
@@ -34,7 +40,10 @@ BOUND: Final = 20_000
 BATCH: Final = 500
 
 #: Seconds to let facts gather before they are published together, which costs less than one by one.
-GATHER_SECONDS: Final = 0.5
+GATHER_SECONDS: Final = 0.1
+
+#: Seconds between two looks whether all that is held has been let go.
+LOOK_SECONDS: Final = 0.01
 
 #: Seconds to wait for the broker's confirmation.
 CONFIRM_SECONDS: Final = 15.0
@@ -44,6 +53,10 @@ SHORTEST, LONGEST = 1.0, 30.0
 
 #: Seconds for the last facts when the process ends.
 FLUSH_SECONDS: Final = 5.0
+
+#: Seconds for which a message is held at most until its fact is safe: less than the half hour after which RabbitMQ
+#: takes it back.
+HOLD_SECONDS: Final = 600.0
 
 
 class NotConfirmed(Exception):
@@ -110,39 +123,126 @@ class Publisher:
         raise NotConfirmed('the broker refused a fact')
 
 
-class Teller:
-    """A listener that publishes what it is told from a thread of its own, which the first telling starts."""
+@dataclass
+class _End:
+    """An end that was told and is not confirmed yet: its number, since when (monotonic), and what waits for it."""
 
-    def __init__(self, app: Celery, *, bound: int = BOUND, queue_type: str = 'classic') -> None:
+    number: int = 0
+    since: float = field(default_factory=time.monotonic)
+    acts: list[Callable[[], None]] = field(default_factory=list)
+
+
+class Teller:
+    """A listener that publishes what it is told from a thread of its own, which the first telling starts.
+
+    ``repeatable`` are the tasks that may be run again without harm: a message of theirs is not to be acknowledged
+    before its end is safe, for a worker that is killed in between would leave an order of which nobody knows.  Those
+    of other tasks are not held: a mail that is sent twice is worse than one that the ledger does not know to be sent.
+    """
+
+    def __init__(self, app: Celery, *, bound: int = BOUND, queue_type: str = 'classic',
+                 repeatable: Collection[str] = ()) -> None:
         self._app = app
         self._queue_type = queue_type
         self._bound = bound
+        self._repeatable = frozenset(repeatable)
         self.begin()
 
-    def begin(self) -> None:
-        """Begin anew, in a process that was forked: what the parent has to tell, the parent tells."""
-        self._told: deque[Told] = deque(maxlen=self._bound)
-        self._hand: list[Fact] = []
+    def begin(self, *, patience: float = 0.0) -> None:
+        """Begin anew, in a process that was forked: what the parent has to tell, the parent tells.
+
+        Such a process runs one message at a time, whose acknowledgement is its parent's business: telling of an end
+        that is not to be missed waits until it is safe, which takes some milliseconds; at most ``patience`` seconds.
+        """
+        self._patience = patience
+        #: What tells the facts of this process from all others.
+        self.name = uuid.uuid4().hex
+        self._numbers = itertools.count(1)
+        self._told: deque[tuple[int, Told]] = deque()
+        self._hand: list[tuple[int, Told]] = []
+        self._ends: dict[str, _End] = {}
+        self._held = 0
+        self._lock = threading.Lock()
         self._dropped = 0
         self._away = False
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
         self._wake = threading.Event()
+        self._gathered = threading.Event()
         self._ending = threading.Event()
 
     def __call__(self, told: Told) -> None:
         """Take note of it; costs a few microseconds and never waits."""
-        if len(self._told) == self._bound:
-            self._dropped += 1
-        self._told.append(told)
+        acts: list[Callable[[], None]] = []
+        with self._lock:
+            if len(self._told) >= self._bound:
+                self._dropped += 1
+                acts = self._ended(*self._told.popleft())
+            number = next(self._numbers)
+            self._told.append((number, told))
+            if told.outcome in ENDS and told.task in self._repeatable:
+                self._ends.setdefault(told.id, _End()).number = number
+        for act in acts:
+            act()
         if not self._wake.is_set():
             self._wake.set()
         if self._thread is None:
             self._start()
+        if self._patience and told.outcome in ENDS:
+            safe = threading.Event()
+            if self.holds(told.id, safe.set, 1):
+                safe.wait(self._patience)
+
+    def holds(self, id_: str, act: Callable[[], None], most: int) -> bool:
+        """See :class:`~ecommerce_worker.telemetry.run.Safety`; ``act`` is called from any thread.
+
+        It is called too if that takes very long: an order must not stand still for its entry in the ledger.
+        """
+        with self._lock:
+            end = self._ends.get(id_)
+            if end is None:
+                return False
+            end.acts.append(act)
+            self._held += 1
+            acts = self._let_go(time.monotonic() - HOLD_SECONDS, most)
+            if self._held > most // 2:
+                self._gathered.set()
+        for each in acts:
+            each()
+        return True
+
+    def flush(self, seconds: float = FLUSH_SECONDS) -> None:
+        """Return when all ends are safe, whether or not anything is held for them yet; in so many seconds at most."""
+        until = time.monotonic() + seconds
+        while self._ends and time.monotonic() < until and not self._ending.wait(LOOK_SECONDS):
+            pass
+
+    def _ended(self, number: int, told: Told) -> list[Callable[[], None]]:
+        """What waited for this fact and need not any more."""
+        end = self._ends.get(told.id)
+        if end is None or end.number != number:
+            return []
+        return self._released(told.id)
+
+    def _let_go(self, before: float, most: float = math.inf) -> list[Callable[[], None]]:
+        """What has waited since before that, and what is too much."""
+        acts: list[Callable[[], None]] = []
+        while self._held:
+            id_, end = next((id_, end) for id_, end in self._ends.items() if end.acts)
+            if self._held <= most and end.since > before:
+                break
+            acts += self._released(id_)
+        return acts
+
+    def _released(self, id_: str) -> list[Callable[[], None]]:
+        acts = self._ends.pop(id_).acts
+        self._held -= len(acts)
+        return acts
 
     def end(self, seconds: float = FLUSH_SECONDS) -> None:
         """Publish what is left, for so long at most."""
         self._ending.set()
+        self._gathered.set()
         self._wake.set()
         if self._thread is None:
             return
@@ -162,9 +262,11 @@ class Teller:
         while True:
             self._wake.wait()
             self._wake.clear()
-            self._ending.wait(GATHER_SECONDS)
+            if not self._patience:
+                self._gathered.wait(GATHER_SECONDS)
+            self._gathered.clear()
             try:
-                while self._hand or self._told:
+                if self._hand or self._told:
                     self._publish(publisher)
             except Exception as error:  # noqa: BLE001 - whatever it is, the runs must not feel it
                 self._lost(error)
@@ -174,22 +276,32 @@ class Teller:
                 delay = min(LONGEST, delay * 2)
                 continue
             delay = SHORTEST
-            if self._ending.is_set():
+            if self._told:
+                self._wake.set()
+            elif self._ending.is_set():
                 publisher.close()
                 return
 
     def _publish(self, publisher: Publisher) -> None:
         """Publish the oldest; what cannot be published stays in hand."""
-        if not self._hand:
-            told = (self._told.popleft() for _ in range(min(BATCH, len(self._told))))
-            self._hand = [each.as_fact() for each in told]
-        publisher.publish(self._hand)
-        self._hand = []
+        with self._lock:
+            while self._told and len(self._hand) < BATCH:
+                self._hand.append(self._told.popleft())
+        publisher.publish([replace(told.as_fact(), teller=self.name, number=number) for number, told in self._hand])
+        with self._lock:
+            acts = [act for number, told in self._hand for act in self._ended(number, told)]
+            self._hand = []
+        for act in acts:
+            act()
         if self._away or self._dropped:
             logger.warning('facts are published again: dropped=%d', self._dropped)
             self._away, self._dropped = False, 0
 
     def _lost(self, error: Exception) -> None:
+        with self._lock:
+            acts = self._let_go(time.monotonic() - HOLD_SECONDS)
+        for act in acts:
+            act()
         if not self._away:
             self._away = True
             # Not its text: some quote what they were given.

@@ -18,13 +18,14 @@ class Notes:
     """What this worker writes on a message that it moves: how often and since when it has been tried.
 
     ``attempt`` counts runs begun before this one; ``refusals`` and ``outages`` what they ended in; ``redelivered``
-    the deliveries that no run ended; ``since`` and ``at`` are epoch seconds; ``unsure`` tells that an earlier run may
-    have had its effect though no answer came; ``resent`` that a person sent it again; ``due``, in epoch
-    seconds, when it is to run, if that is later than the broker can wait at once.
+    the deliveries that no run ended; ``since`` and ``at`` are epoch seconds, by the clock of whichever worker it was,
+    and are shown only; ``unsure`` tells that an earlier run may have had its effect though no answer came; ``resent``
+    that a person sent it again; ``due``, in epoch seconds, when it is to run, if that is later than the broker can wait
+    at once.
 
-    ``tried`` is when its first try ended, ``deferred`` since when it has been put off without being tried (both epoch
-    seconds); ``ask`` tells to ask how things stand before anything is done; ``run`` names a run of it that was still
-    under way in the process that wrote this.
+    ``waited`` is for how many seconds it was to wait for its next tries in all, ``deferred`` for how many it has been
+    put off since without being tried; ``ask`` tells to ask how things stand before anything is done; ``run`` names a
+    run of it that was still under way in the process that wrote this.
     """
 
     queue: str = ''
@@ -33,11 +34,11 @@ class Notes:
     outages: int = 0
     redelivered: int = 0
     since: float | None = None
+    waited: float = 0.0
     resent: bool = False
     unsure: bool = False
     due: float | None = None
-    tried: float | None = None
-    deferred: float | None = None
+    deferred: float = 0.0
     ask: bool = False
     run: str = ''
     history: tuple[Mapping[str, Any], ...] = ()
@@ -65,7 +66,7 @@ class Notes:
             queue=queue if isinstance(queue, str) and len(queue.encode(errors='replace')) <= 255 else '',
             attempt=number('attempt'), refusals=number('refusals'), outages=number('outages'),
             redelivered=number('redelivered'),
-            since=time('since'), due=time('due'), tried=time('tried'), deferred=time('deferred'),
+            since=time('since'), due=time('due'), waited=time('waited') or 0.0, deferred=time('deferred') or 0.0,
             resent=found.get('resent') is True,
             unsure=found.get('unsure') is True,
             ask=found.get('ask') is True,
@@ -84,7 +85,7 @@ class Notes:
         """The notes as an AMQP table."""
         return {'queue': self.queue, 'attempt': self.attempt, 'refusals': self.refusals, 'outages': self.outages,
                 'redelivered': self.redelivered, 'since': self.since, 'resent': self.resent, 'unsure': self.unsure,
-                'due': self.due, 'tried': self.tried, 'deferred': self.deferred, 'ask': self.ask, 'run': self.run,
+                'due': self.due, 'waited': self.waited, 'deferred': self.deferred, 'ask': self.ask, 'run': self.run,
                 'history': _fitting(self.history)}
 
 

@@ -6,6 +6,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amqp.exceptions import AccessRefused, NotAllowed, PreconditionFailed
@@ -27,6 +28,9 @@ EX_UNAVAILABLE, EX_NOPERM, EX_CONFIG = 69, 77, 78
 
 #: The policies that this worker needs on some versions of RabbitMQ.
 POLICIES = 'the policies of deploy/rabbitmq/policies.sh'
+
+#: What starts a broker for development, in a checkout.
+MAKEFILE = Path(__file__).parents[2] / 'Makefile'
 
 #: Brokers that keep a message until it is acknowledged.
 KEEPS_MESSAGES = ('amqp', 'redis')
@@ -88,7 +92,8 @@ def _unusable(error: BaseException, url: Any, settings: Settings) -> BrokerUnusa
     if isinstance(cause, ssl.SSLError):
         why = getattr(cause, 'verify_message', '') or cause.reason or cause
         return BrokerUnusable(f'no TLS connection to the broker at {url}: {why}; look at BROKER_USE_SSL')
-    hint = '  `make rabbitmq` starts one for development' if settings.ALLOW_INSECURE_SECRETS else ''
+    is_checkout = settings.ALLOW_INSECURE_SECRETS and MAKEFILE.exists()
+    hint = '  `make rabbitmq` starts one for development' if is_checkout else ''
     return BrokerUnusable(f'the broker at {url} cannot be reached ({cause}): is it running, is BROKER_URL right?{hint}')
 
 

@@ -21,7 +21,8 @@ from ecommerce_worker.bounds import LARGEST_BODY
 from ecommerce_worker.broker.notes import NOTES, Notes
 from ecommerce_worker.broker.topology import BITS, FACTS, PARKED, entrance, has_waiting_room, require_facts
 from ecommerce_worker.broker.wire import Call, Raw
-from ecommerce_worker.errors import NotPublished, WorkerError, WrongArguments
+from ecommerce_worker.errors import NotPublished, Undecodable, WorkerError, WrongArguments
+from ecommerce_worker.telemetry import facts
 from ecommerce_worker.telemetry.facts import Fact, one_line
 
 if TYPE_CHECKING:
@@ -168,6 +169,16 @@ def park(app: Celery, raw: Raw, notes: Notes, *, task: str, id: str, key: str, r
     publish(app, parked_message(raw, notes, task=task, id=id, key=key, reason=reason, fact=fact))
 
 
+def fact_of(raw: Raw) -> Fact | None:
+    """The fact of the run that the message was parked after; None if it has none that can be read."""
+    header = raw.headers.get(NOTES)
+    found = header.get('fact') if isinstance(header, Mapping) else None
+    try:
+        return facts.read(found.encode(errors='replace')) if isinstance(found, str) else None
+    except Undecodable:
+        return None
+
+
 def unpark(app: Celery, raw: Raw, known: Container[str]) -> None:
     """Send a parked message to the queue that it came from, as new, but known to have been tried before.
 
@@ -180,7 +191,9 @@ def unpark(app: Celery, raw: Raw, known: Container[str]) -> None:
     if notes.queue not in known:
         raise UnknownQueue(f'it names the queue {one_line(notes.queue, 100)}, which QUEUES does not: it stays parked; '
                            'if that queue is one of yours, add it to QUEUES, else publish the order anew')
-    fresh = Notes(queue=notes.queue, resent=True, history=notes.history)
+    # Tries are counted on, by which it is known which of two reports of them is the later one.
+    tried = max(notes.attempt + notes.redelivered, told.attempt if (told := fact_of(raw)) else 0)
+    fresh = Notes(queue=notes.queue, resent=True, attempt=tried, history=notes.history)
     headers = {**without_traces(raw.headers), NOTES: fresh.as_header()}
     content_type = header.get('content_type') if isinstance(header, Mapping) else raw.content_type
     publish(app, Publication(replace(raw, headers=headers, content_type=content_type or raw.content_type), notes.queue))

@@ -6,29 +6,38 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import click
-
 from ecommerce_worker import runtime, settings
-from ecommerce_worker.cli.output import counted, table
+from ecommerce_worker.cli.options import JSON
+from ecommerce_worker.cli.output import counted, print_json, say, table
 from ecommerce_worker.cli.resources import application
 from ecommerce_worker.cli.root import main
 from ecommerce_worker.errors import Misconfigured
 
 
 @main.command()
-def check() -> None:
-    """Print the configuration in force, secrets masked, and everything that is wrong with it."""
+@JSON
+def check(as_json: bool) -> None:
+    """Print the configuration in force, or what is wrong with it.
+
+    Secrets are masked.
+    """
     found = settings.examine()
     conf, problems = found.settings, [*found.problems, *(_further_problems(found) if found.complete else ())]
+    problems = list(dict.fromkeys(problems))
+    if as_json:
+        print_json({'problems': problems, 'notes': [] if problems else list(conf.remarks),
+                    'settings': [] if problems else [{'name': name, 'from': source, 'value': value}
+                                                     for name, value, source in conf.rows()]})
+        sys.exit(1 if problems else 0)
     if problems:
-        for problem in dict.fromkeys(problems):
-            click.echo(f'problem: {problem}')
-        click.echo(counted(len(set(problems)), 'problem') + ' found; a worker would not start')
+        for problem in problems:
+            say(f'problem: {problem}')
+        say(counted(len(problems), 'problem') + ' found; a worker would not start')
         sys.exit(1)
     table(('SETTING', 'FROM', 'VALUE'), [(name, source, value) for name, value, source in conf.rows()])
     for remark in conf.remarks:
-        click.echo(f'note: {remark}')
-    click.echo('no problem found')
+        say(f'note: {remark}')
+    say('no problem found')
 
 
 def _further_problems(found: settings.Examined) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ecommerce_worker.cli.output import needs, plainly, running
+from ecommerce_worker.cli.output import needs, plainly, running, say
 from ecommerce_worker.cli.root import main
 
 
@@ -15,11 +15,14 @@ from ecommerce_worker.cli.root import main
 @needs('console', 'django', 'axes', 'waitress', 'whitenoise')
 @running
 def console(debug: bool, threads: int | None, access_logfile: str | None) -> None:
-    """Serve the pages for support staff and operators, until told to stop."""
+    """Serve the pages for support staff and operators.
+
+    Until it is told to stop.
+    """
     from ecommerce_worker.console import server
 
     options = [f'--threads={threads}'] * bool(threads) + [f'--access-logfile={access_logfile}'] * bool(access_logfile)
-    server.run(lambda line: click.echo(f'ecommerce-worker: {line}', err=True), options, debug=debug)
+    server.run(lambda line: say(f'ecommerce-worker: {line}', err=True), options, debug=debug)
 
 
 @main.command('console-user')
@@ -29,7 +32,10 @@ def console(debug: bool, threads: int | None, access_logfile: str | None) -> Non
 @needs('console', 'django', 'axes', 'whitenoise')
 @plainly
 def console_user(name: str, role: str | None) -> None:
-    """Print a link, good once and for a day, by which NAME chooses a password for the console."""
+    """Print a link by which NAME chooses a password.
+
+    It is for the console, and good once and for a day.
+    """
     from ecommerce_worker.console import server
 
-    click.echo(server.invite(name, role or ''))
+    say(server.invite(name, role or ''))

@@ -15,7 +15,10 @@ from ecommerce_worker.cli.root import main
 @click.option('--files', is_flag=True, help='Do without RabbitMQ even where there is one: orders travel in files.')
 @plainly
 def demo(keep: bool, files: bool) -> None:
-    """Show orders fulfilled and mails sent through every kind of trouble, on this machine alone."""
+    """Show all of it at work, through every kind of trouble.
+
+    Orders are fulfilled and mails sent on this machine alone.
+    """
     from ecommerce_worker.demo.story import run
 
     sys.exit(run(keep, rabbitmq=not files))

@@ -16,10 +16,11 @@ from ecommerce_worker.cli.root import main
 @needs('flower', 'flower')
 @plainly
 def flower(options: tuple[str, ...]) -> None:
-    """Serve Flower, Celery's own monitor of workers, on loopback and read-only, until told to stop.
+    """Serve Flower, Celery's own monitor of workers.
 
-    Flower is installed apart.  Options go to it and overrule ours: `--address=127.0.0.1`, `--read_only=true`, and
-    `--enable_events=false`, for events show what tasks were called with, and that is personal data.
+    On loopback and read-only, until told to stop.  Flower is installed apart.  Options go to it and overrule ours:
+    `--address=127.0.0.1`, `--read_only=true`, and `--enable_events=false`, for events show what tasks were called
+    with, and that is personal data.
     """
     from celery.bin.celery import celery
 

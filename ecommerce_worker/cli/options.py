@@ -31,6 +31,10 @@ class _Duration(click.ParamType):  # type: ignore[type-arg]  # generic since cli
 DURATION = _Duration()
 
 
+#: The command can print JSON, for programs.
+JSON = click.option('--json', 'as_json', is_flag=True, help='Print JSON, and nothing else.')
+
+
 def leveled(command: Callable[[str | None], Any]) -> Callable[..., Any]:
     """The command takes what it logs: a level, or None for what is configured."""
     @click.option('--debug', is_flag=True, help='Log everything.')

@@ -8,10 +8,11 @@ from typing import Any
 import click
 
 from ecommerce_worker import runtime
-from ecommerce_worker.cli.options import DURATION
-from ecommerce_worker.cli.output import counted, fail, needs, plainly, table
+from ecommerce_worker.cli.options import DURATION, JSON
+from ecommerce_worker.cli.output import counted, fail, needs, plainly, print_json, say, table
 from ecommerce_worker.cli.resources import opened_ledger
 from ecommerce_worker.cli.root import main
+from ecommerce_worker.words import short_name
 
 
 @main.command()
@@ -19,12 +20,15 @@ from ecommerce_worker.cli.root import main
 @needs('ledger', 'django')
 @plainly
 def migrate(target: str) -> None:
-    """Make the ledger, or bring it up to date (back to the migration TARGET, for a version to go back to)."""
+    """Make the ledger, or bring it up to date.
+
+    TARGET is the migration to go back to, for an older version.
+    """
     from ecommerce_worker.ledger import setup
 
     runtime.current()
     setup.migrate(target=target)
-    click.echo('the ledger is up to date' if not target else f'the ledger is at {target}')
+    say('the ledger is up to date' if not target else f'the ledger is at {target}')
 
 
 @main.group()
@@ -34,25 +38,32 @@ def orders() -> None:
 
 @orders.command('show')
 @click.argument('key')
+@JSON
 @needs('ledger', 'django')
 @plainly
-def show_order(key: str) -> None:
-    """Show all that the ledger knows of an order: its number, or the id of its message."""
+def show_order(key: str, as_json: bool) -> None:
+    """Show all that the ledger knows of an order.
+
+    KEY is its number or a part of it, or the id of its message.
+    """
     queries = opened_ledger()
     found = queries.search(key)
     if not found:
         fail(f'the ledger knows no order {key}; `ecommerce-worker resubmit --order {key}` asks the shop')
+    if as_json:
+        print_json({'orders': [_told(queries.story(entry.number)) for entry in found]})
+        return
     if found[0].key != key and len(found) > 1:
         _orders(found)
         return
     for number, entry in enumerate(found):
         if number:
-            click.echo()
+            say()
         story = queries.story(entry.number)
         for name, value in (('order', entry.key), ('task', entry.task), ('site', entry.site or '-'),
                             ('state', entry.state), ('reason', entry.reason or '-'),
                             ('next try', f'{entry.next_try:%Y-%m-%d %H:%M:%S} UTC' if entry.next_try else '-')):
-            click.echo(f'{name:8} {value}')
+            say(f'{name:8} {value}')
         table(('STARTED (UTC)', 'TRY', 'OUTCOME', 'SECONDS', 'STATUS', 'REASON'), map(_event, story.events))
 
 
@@ -67,6 +78,25 @@ def _event(it: Any) -> tuple[Any, ...]:
             f'{it.seconds:.2f}' if it.attempt else '-', it.status or '-', it.reason)
 
 
+def _order(entry: Any) -> dict[str, Any]:
+    """Where an order is, as programs read it."""
+    return {'order': entry.key, 'task': entry.task, 'site': entry.site, 'state': entry.state, 'reason': entry.reason,
+            'status': entry.status, 'next_try': entry.next_try, 'tries': entry.attempts,
+            'first_seen': entry.first_seen, 'last_seen': entry.last_seen}
+
+
+def _told(story: Any) -> dict[str, Any]:
+    """All about an order, as programs read it."""
+    from ecommerce_worker.ledger.queries import Decision
+
+    return {**_order(story.order), 'events': [
+        {'at': it.at, 'what': it.action, 'by': it.who, 'reason': it.reason, 'message': it.message_id}
+        if isinstance(it, Decision) else
+        {'at': it.started, 'what': it.outcome, 'try': it.attempt or None, 'seconds': it.seconds, 'status': it.status,
+         'reason': it.reason, 'next_try': it.next_try, 'queue': it.queue, 'worker': it.worker,
+         'message': it.message_id} for it in story.events]}
+
+
 @orders.command('list')
 @click.option('--state', type=click.Choice(['fulfilled', 'waiting', 'parked', 'trying', 'discarded']),
               help='Only those in this state.')
@@ -74,17 +104,25 @@ def _event(it: Any) -> tuple[Any, ...]:
               help='Only those of which nothing was heard for so long, such as 1h.')
 @click.option('--task', default='', help='Only those of this task; the end of its name will do.')
 @click.option('--site', help='Only those of this site.')
+@click.option('--overdue', is_flag=True, help='Only those of which nothing was heard when it was time.')
 @click.option('--limit', default=100, show_default=True, help='Show so many at most.')
+@JSON
 @needs('ledger', 'django')
 @plainly
-def list_orders(state: str | None, older_than: float, task: str, site: str | None, limit: int) -> None:
-    """List orders, those first of which nothing was heard for longest."""
-    _orders(opened_ledger().orders(state=state or '', older_than=older_than, task=task, site=site, limit=limit))
+def list_orders(state: str | None, older_than: float, task: str, site: str | None, overdue: bool, limit: int,
+                as_json: bool) -> None:
+    """List orders, those longest unheard of first."""
+    found = opened_ledger().orders(state=state or '', older_than=older_than, task=task, site=site, overdue=overdue,
+                                   limit=limit)
+    if as_json:
+        print_json({'orders': [_order(entry) for entry in found]})
+    else:
+        _orders(found)
 
 
 def _orders(entries: Iterable[Any]) -> None:
-    rows = [(it.key, it.state, it.task.rpartition('.')[2], it.site or '-', it.attempts,
+    rows = [(it.key, it.state, short_name(it.task), it.site or '-', it.attempts,
              f'{it.last_seen:%Y-%m-%d %H:%M}', it.reason) for it in entries]
     if rows:
         table(('ORDER', 'STATE', 'TASK', 'SITE', 'TRIES', 'LAST SEEN (UTC)', 'REASON'), rows)
-    click.echo(counted(len(rows), 'order'))
+    say(counted(len(rows), 'order'))

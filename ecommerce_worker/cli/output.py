@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import wraps
 from importlib.util import find_spec
 from typing import Any, NoReturn
@@ -15,9 +17,20 @@ from ecommerce_worker import runtime
 from ecommerce_worker.errors import Misconfigured, WorkerError
 
 
+def clean(value: Any) -> str:
+    """A text on one line, in letters that a terminal only shows: what is in a message anybody may have written."""
+    text = str(value)
+    return text if text.isprintable() else ''.join(letter if letter.isprintable() else '?' for letter in text)
+
+
+def say(line: str = '', *, err: bool = False) -> None:
+    """Print a line.  Whatever a command prints goes this way, or by :func:`print_json`."""
+    click.echo(clean(line), err=err)
+
+
 def fail(message: str, status: int = 1) -> NoReturn:
     """End with one plain line and this exit status."""
-    click.echo(f'ecommerce-worker: {message}', err=True)
+    say(f'ecommerce-worker: {message}', err=True)
     sys.exit(status)
 
 
@@ -29,7 +42,7 @@ def plainly(command: Callable[..., Any]) -> Callable[..., Any]:
             return command(*args, **kwargs)
         except Misconfigured as error:
             for problem in error.problems:
-                click.echo(f'ecommerce-worker: {problem}', err=True)
+                say(f'ecommerce-worker: {problem}', err=True)
             fail(f'{counted(len(error.problems), "problem")} in the configuration; '
                  '`ecommerce-worker check` shows all of it')
         except WorkerError as error:
@@ -43,7 +56,7 @@ def needs(extra: str, *modules: str) -> Callable[[Callable[..., Any]], Callable[
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(command)
         def run(*args: Any, **kwargs: Any) -> Any:
-            if missing := [name for name in modules if not _is_installed(name)]:
+            if missing := [name for name in modules if not is_installed(name)]:
                 fail(f"this needs {', '.join(missing)}, which is not installed here: "
                      f"pip install 'edx-ecommerce-worker[{extra}]'")
             return command(*args, **kwargs)
@@ -53,7 +66,8 @@ def needs(extra: str, *modules: str) -> Callable[[Callable[..., Any]], Callable[
     return decorate
 
 
-def _is_installed(module: str) -> bool:
+def is_installed(module: str) -> bool:
+    """Whether a module is there to be imported."""
     try:
         return find_spec(module) is not None
     except ValueError:  # in sys.modules, but nothing that was imported
@@ -91,7 +105,7 @@ def answered(options: str) -> Iterator[None]:
     try:
         yield
     except click.Abort:
-        click.echo()
+        say()
         fail(f'nothing was done, for nobody answered: {options} answers beforehand')
 
 
@@ -100,9 +114,20 @@ def counted(number: int, noun: str) -> str:
     return f'{number} {noun}{"" if number == 1 else "s"}'
 
 
-def table(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> None:
+def print_json(value: Any) -> None:
+    """The one thing that a command prints for programs; times in UTC, ASCII only, for a terminal may be in the way."""
+    click.echo(json.dumps(value, indent=2, default=_in_json))
+
+
+def _in_json(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat(timespec='milliseconds').replace('+00:00', 'Z')
+    raise TypeError(type(value).__name__)
+
+
+def table(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]], *, err: bool = False) -> None:
     """A table whose columns are as wide as they need to be; the last one may be as long as it likes."""
-    lines = [tuple(str(cell) for cell in row) for row in rows]
+    lines = [tuple(clean(cell) for cell in row) for row in rows]
     widths = [max(len(line[column]) for line in (head, *lines)) for column in range(len(head))]
     for line in (head, *lines):
-        click.echo('  '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        say('  '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip(), err=err)

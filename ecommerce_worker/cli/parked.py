@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import getpass
 import os
 import socket
@@ -14,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ecommerce_worker import runtime
-from ecommerce_worker.cli.output import answered, counted, fail, plainly, table
-from ecommerce_worker.cli.resources import connected
+from ecommerce_worker.cli.options import JSON
+from ecommerce_worker.cli.output import answered, counted, fail, plainly, print_json, say, table
+from ecommerce_worker.cli.resources import connected, require_django
 from ecommerce_worker.cli.root import main
+from ecommerce_worker.errors import NotPublished, WorkerError
 
 if TYPE_CHECKING:
     from ecommerce_worker.operations.everywhere import Parked
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
 
 @main.group()
 def parked() -> None:
-    """Messages that wait for a person: look at them, send them again, or discard them.
+    """Messages that wait for a person: look, resend, discard.
 
     They are in the queue ecommerce.parked, or, where a recorder runs, in the ledger; here that makes no difference.
     """
@@ -48,18 +51,38 @@ REASON = click.option('--reason', default='', help='Why; it is written into the 
 @parked.command('list')
 @chosen
 @click.option('--limit', default=100, show_default=True, help='Show so many at most; all are counted.')
+@JSON
 @plainly
-def list_(order: str | None, task: str | None, limit: int) -> None:
+def list_(order: str | None, task: str | None, limit: int, as_json: bool) -> None:
     """List them, oldest first."""
-    rows, count = [], 0
+    rows, told, count = list[tuple[Any, ...]](), list[dict[str, Any]](), 0
     with _parked(order, task) as messages:
         for it in messages:
             count += 1
             if count <= limit:
                 rows.append(_row(it))
+                told.append(_told(it))
+    if as_json:
+        print_json({'parked': told, 'count': count})
+        return
     if rows:
         _parked_table(rows)
-    click.echo(counted(count, 'parked message') + (f', the first {limit} are shown' if count > limit else ''))
+    say(counted(count, 'parked message') + (f', the first {limit} are shown' if count > limit else ''))
+
+
+def _told(it: Parked) -> dict[str, Any]:
+    """A parked message as programs read it."""
+    return {'id': it.id, 'order': it.key, 'task': it.task, 'queue': it.queue, 'parked_at': it.parked_at,
+            'tries': it.tries, 'reason': it.reason}
+
+
+def _told_at_length(it: Parked, *, body: bool) -> dict[str, Any]:
+    """The same with what happened to it; with its body if that is asked for, in base64."""
+    from ecommerce_worker.operations.parked import moment
+
+    history = [{'at': moment(entry.get('at')), 'reason': str(entry.get('reason', ''))} for entry in it.history]
+    return {**_told(it), 'content_type': it.content_type, 'size': it.size, 'history': history,
+            **({'body': base64.b64encode(it.body()).decode()} if body else {})}
 
 
 def _row(it: Parked) -> tuple[Any, ...]:
@@ -67,28 +90,36 @@ def _row(it: Parked) -> tuple[Any, ...]:
     return it.id, it.key or '-', it.short_task or '-', f'{it.parked_at:%Y-%m-%d %H:%M}', it.tries, it.reason
 
 
-def _parked_table(rows: list[tuple[Any, ...]]) -> None:
+def _parked_table(rows: list[tuple[Any, ...]], *, err: bool = False) -> None:
     """A table of such lines; eight letters of each id, or more where that does not tell them apart."""
     ids, length = {row[0] for row in rows}, 8
     while len({id_[:length] for id_ in ids}) < len(ids):
         length += 1
-    table(('ID', 'ORDER', 'TASK', 'PARKED (UTC)', 'TRIES', 'REASON'), [(id_[:length], *row) for id_, *row in rows])
+    table(('ID', 'ORDER', 'TASK', 'PARKED (UTC)', 'TRIES', 'REASON'), [(id_[:length], *row) for id_, *row in rows],
+          err=err)
 
 
 @parked.command()
 @click.argument('ids', nargs=-1, metavar='[ID]...')
 @chosen
 @click.option('--body', is_flag=True, help='Show the raw body as well; it may hold personal data.')
+@JSON
 @plainly
-def show(ids: tuple[str, ...], order: str | None, task: str | None, body: bool) -> None:
-    """Show what happened to some of them; the beginning of an ID will do."""
+def show(ids: tuple[str, ...], order: str | None, task: str | None, body: bool, as_json: bool) -> None:
+    """Show what happened to some of them.
+
+    The beginning of an ID will do.
+    """
     if not (ids or order or task):
         fail('say which: an ID, --order or --task', 2)
     count = 0
     with _parked(order, task, ids) as messages:
+        if as_json:
+            print_json({'parked': [_told_at_length(it, body=body) for it in messages]})
+            return
         for it in messages:
             if count:
-                click.echo()
+                say()
             count += 1
             _show(it, body=body)
     if not count:
@@ -102,13 +133,14 @@ def _show(it: Parked, *, body: bool) -> None:
             ('parked', f'{it.parked_at:%Y-%m-%d %H:%M:%S} UTC'), ('reason', it.reason), ('tries', it.tries),
             ('body', f'{it.size} bytes, {it.content_type}')]
     for name, value in rows:
-        click.echo(f'{name:8} {value}')
-    click.echo('history')
+        say(f'{name:8} {value}')
+    say('history')
     for entry in it.history:
         at = moment(entry.get('at'))
-        click.echo(f'  {f"{at:%Y-%m-%d %H:%M:%S}" if at else "?"}  {entry.get("reason", "")}')
+        say(f'  {f"{at:%Y-%m-%d %H:%M:%S}" if at else "?"}  {entry.get("reason", "")}')
     if body:
-        click.echo(it.body().decode(errors='backslashreplace'))
+        for line in it.body().decode(errors='backslashreplace').splitlines():
+            say(line)
 
 
 @parked.command()
@@ -116,30 +148,37 @@ def _show(it: Parked, *, body: bool) -> None:
 @chosen
 @click.option('--all', 'everything', is_flag=True, help='All of them.')
 @REASON
+@JSON
 @plainly
-def resend(ids: tuple[str, ...], order: str | None, task: str | None, everything: bool, reason: str) -> None:
-    """Send them to the queue that they came from, with their patience renewed.
+def resend(ids: tuple[str, ...], order: str | None, task: str | None, everything: bool, reason: str,
+           as_json: bool) -> None:
+    """Send them to the queue that they came from.
 
-    A worker asks the shop how the order stands before it does anything.
+    Their patience is renewed.  A worker asks the shop how the order stands before it does anything.
     """
-    from ecommerce_worker.broker import publishing
-
     _say_which(ids, order, task, everything)
-    count = stuck = 0
+    sent, stuck = list[dict[str, Any]](), list[dict[str, Any]]()
     with _parked(order, task, ids, reason) as messages:
         for it in _meant(messages, ids) if ids else messages:
             try:
                 it.resend()
-            except publishing.UnknownQueue as error:
-                stuck += 1
-                click.echo(f'{it.id[:8]} {error}', err=True)
+            except NotPublished:
+                raise
+            except WorkerError as error:
+                stuck.append({'id': it.id, 'order': it.key, 'reason': str(error)})
+                if not as_json:
+                    say(f'{it.id[:8]} {error}', err=True)
                 continue
-            count += 1
-            click.echo(f'{it.id[:8]} {it.key or "-"} sent to {it.queue}')
-    if not (count or stuck):
+            sent.append({'id': it.id, 'order': it.key, 'queue': it.queue})
+            if not as_json:
+                say(f'{it.id[:8]} {it.key or "-"} sent to {it.queue}')
+    if not (sent or stuck):
         fail(NONE_LIKE_THAT)
-    click.echo(f'{counted(count, "message")} sent again')
-    sys.exit(0 if count and not stuck else 1)
+    if as_json:
+        print_json({'resent': sent, 'stuck': stuck})
+    else:
+        say(f'{counted(len(sent), "message")} sent again')
+    sys.exit(0 if sent and not stuck else 1)
 
 
 @parked.command()
@@ -148,23 +187,32 @@ def resend(ids: tuple[str, ...], order: str | None, task: str | None, everything
 @click.option('--all', 'everything', is_flag=True, help='All of them.')
 @click.option('--yes', is_flag=True, help='Do not ask.')
 @REASON
+@JSON
 @plainly
 def discard(ids: tuple[str, ...], order: str | None, task: str | None, everything: bool, yes: bool,
-            reason: str) -> None:
-    """Throw them away for good; what they promised is then not done."""
+            reason: str, as_json: bool) -> None:
+    """Throw them away for good.
+
+    What they promised is then not done.
+    """
     _say_which(ids, order, task, everything)
+    if as_json and not yes:
+        fail('--json asks nothing: say --yes', 2)
     with _parked(order, task, ids, reason) as messages:
         found = _meant(messages, ids)
         if not found:
             fail(NONE_LIKE_THAT)
-        for it in found[:20]:
-            click.echo(f'{it.id[:8]} {it.key or "-"} {it.reason}')
+        for it in () if as_json else found[:20]:
+            say(f'{it.id[:8]} {it.key or "-"} {it.reason}')
         with answered('--yes'):
             if not (yes or click.confirm(f'Throw {counted(len(found), "message")} away for good?')):
                 fail('nothing was thrown away')
         for it in found:
             it.discard()
-    click.echo(f'{counted(len(found), "message")} thrown away')
+    if as_json:
+        print_json({'discarded': [{'id': it.id, 'order': it.key} for it in found]})
+        return
+    say(f'{counted(len(found), "message")} thrown away')
 
 
 def _say_which(ids: tuple[str, ...], order: str | None, task: str | None, everything: bool) -> None:
@@ -178,7 +226,7 @@ def _meant(messages: Iterable[Parked], ids: tuple[str, ...]) -> list[Parked]:
     for given in ids:
         like = {it.id for it in found if it.id.startswith(given)}
         if given not in like and len(like) > 1:
-            _parked_table([_row(it) for it in found if it.id in like])
+            _parked_table([_row(it) for it in found if it.id in like], err=True)
             fail(f'{given} is the beginning of several ids: say more of the one that you mean')
         meant |= {given} if given in like else like
     return [it for it in found if it.id in meant or not ids]
@@ -193,9 +241,10 @@ def _parked(order: str | None, task: str | None, ids: tuple[str, ...] = (), reas
     from ecommerce_worker.operations.parked import looked_through
 
     which = everywhere.Chosen(order, task, ids)
+    if is_kept := database.is_kept(runtime.current().settings):
+        require_django()
     with connected() as (app, connection), looked_through(connection) as messages:
-        ledger = (everywhere.in_ledger(app, which, who=_who(), reason=reason)
-                  if database.is_kept(runtime.current().settings) else iter(()))
+        ledger = everywhere.in_ledger(app, which, who=_who(), reason=reason) if is_kept else iter(())
         yield chain(everywhere.in_queue(app, messages, which), ledger)
 
 

@@ -12,7 +12,7 @@ import click
 
 from ecommerce_worker import runtime, settings
 from ecommerce_worker.cli.options import DURATION, leveled
-from ecommerce_worker.cli.output import fail, needs, running
+from ecommerce_worker.cli.output import fail, needs, running, say
 from ecommerce_worker.cli.resources import application
 from ecommerce_worker.cli.root import main
 
@@ -59,10 +59,10 @@ def worker(debug: bool, wait: float, celery_options: tuple[str, ...]) -> None:
         except ValueError:
             fail(f'--pool must be {settings.SETTINGS["WORKER_POOL"].wants}', 2)
     if wait:
-        preflight.wait(app, conf, wait, lambda said: click.echo(f'ecommerce-worker: {said}', err=True))
+        preflight.wait(app, conf, wait, lambda said: say(f'ecommerce-worker: {said}', err=True))
     preflight.check(app, conf)
     for remark in conf.remarks:
-        click.echo(f'ecommerce-worker: note: {remark}', err=True)
+        say(f'ecommerce-worker: note: {remark}', err=True)
     ours = ['worker', f'--loglevel={"DEBUG" if debug else conf.LOG_LEVEL}']
     if _said(celery_options, '-n', '--hostname') is None:
         # In containers of one host name all have the same process id; who asks workers tells them apart by name.
@@ -89,7 +89,10 @@ def _said(options: tuple[str, ...], short: str, long: str) -> str | None:
 @needs('ledger', 'django')
 @running
 def recorder(level: str | None) -> None:
-    """Write facts and parked messages into the ledger, until told to stop."""
+    """Write facts and parked messages into the ledger.
+
+    Until it is told to stop.
+    """
     from ecommerce_worker import celery_app
     from ecommerce_worker.ledger import setup
 
@@ -105,7 +108,10 @@ def recorder(level: str | None) -> None:
 @leveled
 @running
 def beat(level: str | None) -> None:
-    """Publish the jobs of SCHEDULE when they are due, until told to stop; several may run."""
+    """Publish the jobs of SCHEDULE when they are due.
+
+    Until it is told to stop; several may run.
+    """
     from ecommerce_worker import celery_app
     from ecommerce_worker.ledger import stores
     from ecommerce_worker.schedule import beat as beats
@@ -121,14 +127,14 @@ def beat(level: str | None) -> None:
 @needs('up', 'circus', 'django', 'axes', 'waitress', 'whitenoise')
 @running
 def up(debug: bool) -> None:
-    """Run recorder, worker, console and beat of a small site together, until told to stop.
+    """Run recorder, worker, console and beat of a small site.
 
-    Brings the ledger up to date first.  What ends by itself is started again.  SIGTERM ends one after the other, and
-    the worker finishes what runs.
+    Together, until told to stop.  Brings the ledger up to date first.  What ends by itself is started again.  SIGTERM
+    ends one after the other, and the worker finishes what runs.
     """
     from ecommerce_worker.cli import up as together
     from ecommerce_worker.ledger import setup
 
     runtime.current().check()
     setup.migrate()
-    together.run(runtime.current().settings, click.echo, debug=debug)
+    together.run(runtime.current().settings, say, debug=debug)

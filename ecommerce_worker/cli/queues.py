@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ecommerce_worker import runtime
-from ecommerce_worker.cli.output import answered, counted, fail, plainly, table
+from ecommerce_worker.cli.output import answered, counted, fail, plainly, say, table
 from ecommerce_worker.cli.resources import connected
 from ecommerce_worker.cli.root import main
 
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 @main.group()
 def queues() -> None:
-    """Empty the queues, or make them anew, for whoever used to reset RabbitMQ."""
+    """Empty the queues, or make them anew.
+
+    For whoever used to reset RabbitMQ.
+    """
 
 
 def emptying(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -44,10 +47,10 @@ def emptying(command: Callable[..., Any]) -> Callable[..., Any]:
 @emptying
 @plainly
 def purge(names: tuple[str, ...], yes: bool, park: bool) -> None:
-    """Take all messages out of these queues (all task queues and the waiting room if none is named).
+    """Take all messages out of these queues.
 
-    Messages that a worker has in hand are not touched, nor are parked ones unless ecommerce.parked is named.  The
-    ledger, if there is one, is told of what is destroyed.
+    Out of all task queues and the waiting room if none is named.  Messages that a worker has in hand are not touched,
+    nor are parked ones unless ecommerce.parked is named.  The ledger, if there is one, is told of what is destroyed.
     """
     from ecommerce_worker.operations import queues as queue_room
 
@@ -61,11 +64,11 @@ def purge(names: tuple[str, ...], yes: bool, park: bool) -> None:
 @click.option('--force', is_flag=True, help='Even if workers are connected.')
 @plainly
 def reset(yes: bool, park: bool, force: bool) -> None:
-    """Delete the task queues and the waiting room and declare them anew; parked messages stay.
+    """Delete the task queues and declare them anew.
 
-    For a queue that was once declared in another shape.  Stop the workers first.  What is published meanwhile is
-    treated as what is there.  The queues of parked messages and of facts get the type that QUEUE_TYPE asks for, and
-    keep their messages; stop the recorder, too.
+    And the waiting room; parked messages stay.  For a queue that was once declared in another shape.  Stop the workers
+    first.  What is published meanwhile is treated as what is there.  The queues of parked messages and of facts get
+    the type that QUEUE_TYPE asks for, and keep their messages; stop the recorder, too.
     """
     from ecommerce_worker.broker import topology
     from ecommerce_worker.operations import queues as queue_room
@@ -86,9 +89,9 @@ def reset(yes: bool, park: bool, force: bool) -> None:
                 app.amqp.queues[name].bind(connection.default_channel).declare()
         for queue in ours if topology.has_waiting_room(connection) else ():
             if (moved := queue_room.reshaped(app, connection, queue)) is not None:
-                click.echo(f'{queue.name} is of the type {conf.QUEUE_TYPE} now; {counted(moved, "message")} kept')
+                say(f'{queue.name} is of the type {conf.QUEUE_TYPE} now; {counted(moved, "message")} kept')
         topology.declare(connection, app.amqp.queues.consume_from.values(), conf.QUEUE_TYPE)
-    click.echo(f'{counted(len(names), "queue")} declared anew')
+    say(f'{counted(len(names), "queue")} declared anew')
 
 
 def _all_queues(connection: Connection) -> tuple[str, ...]:
@@ -105,11 +108,11 @@ def _empty(app: Celery, connection: Connection, names: Iterable[str], *, yes: bo
     full = [depth for depth in queue_room.depths(connection, names) if depth.messages]
     total = sum(depth.messages for depth in full)
     if not total:
-        click.echo('the queues are empty')
+        say('the queues are empty')
         return park or not yes
     table(('QUEUE', 'MESSAGES'), [(depth.name, depth.messages) for depth in full])
     if not (yes or park):
-        click.echo(f'This would destroy {counted(total, "message")}: orders that were paid for and mails that were '
+        say(f'This would destroy {counted(total, "message")}: orders that were paid for and mails that were '
                    'promised.')
         with answered('--park or --yes'):
             answer = click.prompt('Park them instead, destroy them, or leave them?',
@@ -130,5 +133,5 @@ def _clear(app: Celery, connection: Connection, names: list[str], *, park: bool)
               queue_room.purge(app, connection, names)):
         count += 1
         if count % 1000 == 0:
-            click.echo(f'{count} {done} so far', err=True)
-    click.echo(f'{counted(count, "message")} {done}')
+            say(f'{count} {done} so far', err=True)
+    say(f'{counted(count, "message")} {done}')

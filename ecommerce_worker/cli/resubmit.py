@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from ecommerce_worker import runtime
-from ecommerce_worker.cli.options import DURATION
-from ecommerce_worker.cli.output import counted, plainly, table
-from ecommerce_worker.cli.resources import application
+from ecommerce_worker.cli.options import DURATION, JSON
+from ecommerce_worker.cli.output import counted, fail, is_installed, plainly, print_json, say, table
+from ecommerce_worker.cli.resources import application, require_django
 from ecommerce_worker.cli.root import main
+from ecommerce_worker.errors import WorkerError
+from ecommerce_worker.resubmit.names import EX_TEMPFAIL
+
+if TYPE_CHECKING:
+    from ecommerce_worker.resubmit.names import Memory
 
 
 @main.command()
@@ -28,28 +34,55 @@ from ecommerce_worker.cli.root import main
 @click.option('--look-into-queues', is_flag=True,
               help='Look through queued messages too; each is then taken for delivered again, and waits.')
 @click.option('--dry-run', is_flag=True, help='Publish nothing; tell what would be.')
+@JSON
 @plainly
 def resubmit(numbers: tuple[str, ...], sites: tuple[str, ...], since: float, grace: float, delay: float,
-             limit: int | None, look_into_queues: bool, dry_run: bool) -> None:
-    """Publish the orders that the shop has as paid and unfulfilled and of which nothing is in RabbitMQ.
+             limit: int | None, look_into_queues: bool, dry_run: bool, as_json: bool) -> None:
+    """Publish paid orders of which nothing is in RabbitMQ.
 
-    Nothing is published twice, however often and by however many this is run.  Where a ledger is kept, orders that
-    are parked in it are left, and so are those that a person has discarded, unless --order names them.
+    Those that the shop has as unfulfilled.  Nothing is published twice, however often and by however many this is run.
+    Where a ledger is kept, orders that are parked in it are left, and so are those that a person has discarded, unless
+    --order names them; and those of which nothing was heard when it was time are asked about at the shop.
 
     Exit status: 1 if something could not be asked or published, 75 if it cannot be done at this moment, or not here: a
     shop or its LMS that does not answer is waited for for half a minute.
     """
     from ecommerce_worker.resubmit import run as resubmitting
-    from ecommerce_worker.resubmit.known import memory_of
     from ecommerce_worker.resubmit.names import Wanted
     from ecommerce_worker.resubmit.report import HEAD
 
     wanted = Wanted(numbers, sites, since, grace, delay, limit, dry_run, look_into_queues)
-    report = resubmitting.resubmit(application(), wanted, memory_of(runtime.current().settings),
-                                   lambda line: click.echo(line, err=True))
+    memory = _memory()
+    report = resubmitting.resubmit(application(), wanted, memory, lambda line: say(line, err=True))
+    if memory and not dry_run:
+        from ecommerce_worker.resubmit.known import settle_overdue
+
+        settle_overdue(report, numbers)
+    if as_json:
+        print_json({**report.as_json(), 'dry_run': dry_run})
+        sys.exit(report.status)
     if report.rows:
         table(HEAD, [row.cells for row in report.rows])
     for trouble in report.troubles:
-        click.echo(f'trouble: {trouble}')
-    click.echo(f'{counted(report.published, "order")} {"would be " if dry_run else ""}published')
+        say(f'trouble: {trouble}')
+    if report.settled:
+        say(f'{counted(report.settled, "order")} of which nothing had been heard: complete at the shop, and now '
+                   'in the ledger')
+    say(f'{counted(report.published, "order")} {"would be " if dry_run else ""}published')
     sys.exit(report.status)
+
+
+def _memory() -> Memory | None:
+    """What the ledger knows of orders; None where none is kept, for which nothing but the wheel need be installed."""
+    from ecommerce_worker.ledger import database
+
+    settings = runtime.current().settings
+    if not is_installed('django') and not database.is_kept(settings):
+        return None
+    try:
+        require_django()
+    except WorkerError as error:
+        fail(str(error), EX_TEMPFAIL)
+    from ecommerce_worker.resubmit.known import memory_of
+
+    return memory_of(settings)

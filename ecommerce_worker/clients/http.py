@@ -112,6 +112,9 @@ def error_for(response: requests.Response, peer: str = 'the service') -> ApiErro
             kind, meaning = Throttled, 'asks us to slow down'
         case _ if status >= 500 or status < 200:
             kind, meaning = PeerFailure, 'failed'
+        case 302 | 303 | 307 if not _is_moved(response):
+            place = _place(response.headers.get('Location', '')) or 'another page'
+            kind, meaning = PeerFailure, f'sends us to {place} for now, as if it were being maintained'
         case _ if 300 <= status < 400:
             place = _place(response.headers.get('Location', '')) or 'another address'
             kind, meaning = Rejected, f'redirects to {place}; the configured address is not the right one'
@@ -132,6 +135,14 @@ def _of_another(response: requests.Response, peer: str, wait: float | None = Non
     return PeerFailure(
         f'{peer} answered {response.status_code} with {kind} instead of JSON; is a proxy, a firewall or a login page '
         'in between?', status=response.status_code, retry_after=wait, maybe_done=True)
+
+
+def _is_moved(response: requests.Response) -> bool:
+    """Whether the same path is redirected to elsewhere (https, say); a maintenance page has one of its own."""
+    try:
+        return urlsplit(response.headers.get('Location', '')).path == urlsplit(response.url or '').path != ''
+    except ValueError:
+        return False
 
 
 def _place(url: str) -> str:

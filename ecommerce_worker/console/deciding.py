@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
-
-from django.db import transaction
 
 from ecommerce_worker import runtime
 from ecommerce_worker.clients.ecommerce import COMPLETE, FULFILLABLE
 from ecommerce_worker.console import queries
-from ecommerce_worker.console.text import is_fulfillment
 from ecommerce_worker.errors import ApiError, NotPublished, Transient, WorkerError
 from ecommerce_worker.ledger import decisions
-from ecommerce_worker.ledger.models import Order
 from ecommerce_worker.ledger.queries import Parked
+from ecommerce_worker.ledger.words import ORDER, kind_of
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -28,15 +24,19 @@ class NotNow(WorkerError):
 
 @dataclass(frozen=True)
 class Done:
-    """What became of some messages: how many went well, and why each of the others did not, in plain words."""
+    """What became of some messages: how many went well, and why each of the others did not, in plain words.
+
+    ``left`` are the numbers of those that are still parked.
+    """
 
     count: int
     troubles: tuple[str, ...]
+    left: tuple[int, ...] = ()
 
 
 def resend(app: Celery, numbers: Iterable[int], *, who: str, reason: str) -> Done:
     """Send these parked messages again, as far as the shop and the limit let them."""
-    count, troubles = 0, []
+    count, troubles, left = 0, [], []
     away: dict[str, Transient] = {}
     for number in numbers:
         parked = queries.one_parked(number)
@@ -45,11 +45,12 @@ def resend(app: Celery, numbers: Iterable[int], *, who: str, reason: str) -> Don
             continue
         try:
             # A shop that is away is not asked for each of fifty.
-            if parked.site in away and is_fulfillment(parked.task):
+            if parked.site in away and kind_of(parked.task) == ORDER:
                 raise away[parked.site]
             _ask_the_shop(parked)
-            _resend(app, parked, who, reason)
+            decisions.resend(app, number, who=who, reason=reason)
             count += 1
+            continue
         except Transient as error:
             away[parked.site] = error
             troubles.append(f'{_name(parked)}: not sent, for {error}')
@@ -57,7 +58,8 @@ def resend(app: Celery, numbers: Iterable[int], *, who: str, reason: str) -> Don
             troubles.append(f'{_name(parked)}: RabbitMQ did not take it; it stays parked')
         except WorkerError as error:
             troubles.append(f'{_name(parked)}: {error}')
-    return Done(count, tuple(troubles))
+        left.append(number)
+    return Done(count, tuple(troubles), tuple(left))
 
 
 def discard(numbers: Iterable[int], *, who: str, reason: str) -> Done:
@@ -74,7 +76,7 @@ def discard(numbers: Iterable[int], *, who: str, reason: str) -> Done:
 
 def _ask_the_shop(parked: Parked) -> None:
     """Raise what speaks against sending it again; only the fulfilment of an order is asked about."""
-    if not is_fulfillment(parked.task) or not parked.key:
+    if kind_of(parked.task) != ORDER or not parked.key:
         return
     try:
         status = runtime.site(parked.site or None).ecommerce.status(parked.key)
@@ -86,18 +88,6 @@ def _ask_the_shop(parked: Parked) -> None:
         raise NotNow('not sent, for the shop has fulfilled it already (Complete); it may be discarded')
     if status not in FULFILLABLE:
         raise NotNow(f'not sent, for the shop would refuse to fulfil it: its status there is {status[:50]}')
-
-
-def _resend(app: Celery, parked: Parked, who: str, reason: str) -> None:
-    most = runtime.current().settings.CONSOLE_RESENDS_PER_HOUR
-    with transaction.atomic():
-        # Two people at once are one after the other.
-        _ = Order.objects.select_for_update().filter(pk=queries.order_of(parked.number)).first()
-        key = parked.key or parked.id
-        if queries.resent_since(key, parked.task, datetime.now(UTC) - timedelta(hours=1)) >= most:
-            raise NotNow(f'not sent, for it was sent {most} times within an hour, which is the most' if most else
-                         'not sent, for CONSOLE_RESENDS_PER_HOUR is 0')
-        decisions.resend(app, parked.number, who=who, reason=reason)
 
 
 def _name(parked: Parked) -> str:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from django.db.models import Count, Min, QuerySet, Value
+from django.db.models import Count, Min, Q, QuerySet, Value
 from django.db.models.fields import IntegerField
 
 from ecommerce_worker.console.charts import Chart, chart
-from ecommerce_worker.ledger.models import Attempt, Audit, Order, ParkedMessage, State
-from ecommerce_worker.ledger.queries import Entry, Parked
+from ecommerce_worker.ledger import words
+from ecommerce_worker.ledger.models import Attempt, Order, ParkedMessage, State
+from ecommerce_worker.ledger.queries import Entry, Parked, are_overdue
 
 #: What nobody is done with yet.
 UNFULFILLED: Final = (State.TRYING, State.WAITING, State.PARKED)
@@ -23,10 +24,15 @@ PAGE: Final = 50
 
 @dataclass(frozen=True)
 class Figures:
-    """The front page; ``reasons`` are tasks and reasons of parked messages, and how many there are of each."""
+    """The front page; ``reasons`` are tasks and reasons of parked messages, and how many there are of each.
+
+    ``oldest`` is an order; ``orders``, ``mails`` and ``jobs`` are how many there are in each state.
+    """
 
     oldest: Entry | None
     orders: Mapping[str, int]
+    mails: Mapping[str, int]
+    jobs: Mapping[str, int]
     parked: int
     reasons: tuple[tuple[str, str, int], ...]
     hour: Chart
@@ -35,14 +41,18 @@ class Figures:
 
 def figures(now: datetime) -> Figures:
     """All of it."""
-    waiting = Order.objects.filter(state__in=UNFULFILLED)
+    waiting = Order.objects.filter(state__in=UNFULFILLED, task__endswith='.fulfill_order')
     first = waiting.aggregate(first=Min('first_seen'))['first']
     oldest = waiting.filter(first_seen=first).order_by('pk').first() if first else None
     parked = ParkedMessage.objects.filter(settled='')
     reasons = parked.order_by().values_list('task', 'reason').annotate(count=Count('*')).order_by('-count')
+    kinds: dict[str, dict[str, int]] = {kind: {} for kind in (words.ORDER, words.MAIL, words.JOB)}
+    for state, task, count in Order.objects.order_by().values_list('state', 'task').annotate(count=Count('*')):
+        states = kinds[words.kind_of(task)]
+        states[state] = states.get(state, 0) + count
     return Figures(
         oldest=Entry.of(oldest) if oldest else None,
-        orders=dict(Order.objects.order_by().values_list('state').annotate(count=Count('*'))),
+        orders=kinds[words.ORDER], mails=kinds[words.MAIL], jobs=kinds[words.JOB],
         parked=parked.count(), reasons=tuple(reasons[:8]),
         hour=_rates(now, timedelta(minutes=5), 12), day=_rates(now, timedelta(hours=1), 24))
 
@@ -63,6 +73,23 @@ def _rates(now: datetime, step: timedelta, count: int) -> Chart:
     return chart(list(zip(begins, counted, strict=True)))
 
 
+#: What is listed instead of a state: orders of which nothing was heard when it was time.
+OVERDUE: Final = 'overdue'
+
+
+def orders(state: str, page: int) -> tuple[list[Entry], int]:
+    """A page (the first is 1) of what is in that state, or of all, and how many there are.
+
+    What is not done comes first of which nothing was heard for longest; the rest, what was heard of last.
+    """
+    found = Order.objects.all()
+    if state:
+        found = found.filter(are_overdue() if state == OVERDUE else Q(state=state))
+    by = 'last_seen' if state == OVERDUE or state in UNFULFILLED else '-last_seen'
+    begin = (page - 1) * PAGE
+    return [Entry.of(each) for each in found.order_by(by, 'pk')[begin:begin + PAGE]], found.count()
+
+
 @dataclass(frozen=True)
 class Wanted:
     """Which parked messages; '' stands for all."""
@@ -74,13 +101,13 @@ class Wanted:
 
     @classmethod
     def of(cls, given: Mapping[str, str]) -> Wanted:
-        """As a form has it; a key may be its beginning."""
+        """As a form has it; a key may be a part of it."""
         return cls(*(clean(given.get(name, '')) for name in ('key', 'task', 'site', 'reason')))
 
     def among(self, found: QuerySet[Any]) -> QuerySet[Any]:
         """Those that are so."""
         if self.key:
-            found = found.filter(key__startswith=self.key)
+            found = found.filter(key__icontains=self.key)
         for name in ('task', 'site', 'reason'):
             if value := getattr(self, name):
                 found = found.filter(**{name: value})
@@ -117,11 +144,6 @@ def order_of(parked_number: int) -> int | None:
     """The number of the order that a message belongs to."""
     found: int | None = ParkedMessage.objects.filter(pk=parked_number).values_list('order', flat=True).first()
     return found
-
-
-def resent_since(key: str, task: str, since: datetime) -> int:
-    """How often an order was sent again from then on."""
-    return int(Audit.objects.filter(key=key, task=task, action='resent', at__gte=since).count())
 
 
 def clean(given: str) -> str:

@@ -54,6 +54,10 @@ class Schedule:
 
     ticked: datetime | None
     is_alive: bool
+    #: For how long a beat has been silent; None if there has never been one.
+    silent: timedelta | None
+    #: Whether there should be one: where there never was, the jobs that come with the worker ask for none.
+    is_missed: bool
     jobs: tuple[Job, ...] = ()
     problems: tuple[str, ...] = ()
 
@@ -71,17 +75,19 @@ class Schedule:
 def schedule(app: Celery, settings: Settings, now: datetime) -> Schedule:
     """How they stand."""
     ticked = _time(LedgerFirings(CLAIM_SECONDS).ticked())
-    is_alive = ticked is not None and now - ticked <= timedelta(seconds=checks.ALIVE_SECONDS)
+    silent = None if ticked is None else now - ticked
+    is_alive = silent is not None and silent <= timedelta(seconds=checks.ALIVE_SECONDS)
+    is_missed = not is_alive and checks.is_wanted(settings, began=ticked is not None)
     try:
         _import_tasks(app)
         timings = checks.timings(app, settings)
     except Misconfigured as error:
-        return Schedule(ticked, is_alive, problems=tuple(error.problems))
+        return Schedule(ticked, is_alive, silent, is_missed, problems=tuple(error.problems))
     lasts = last_of(entry.key for entry, _ in timings)
     ids = {entry.name: claims.id_of(entry, last.published) for entry, _ in timings
            if (last := lasts.get(entry.key)) and last.published is not None}
     ended = last_ended(ids.values())
-    return Schedule(ticked, is_alive, tuple(
+    return Schedule(ticked, is_alive, silent, is_missed, tuple(
         _job(entry, timing, app.timezone, lasts.get(entry.key), ended.get(ids.get(entry.name, '')), now)
         for entry, timing in timings))
 

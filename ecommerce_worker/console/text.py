@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from ecommerce_worker.ledger.queries import Entry
+from ecommerce_worker.ledger.words import kind_of, state_of
 
 #: Units of time that are longer than a second, in seconds.
 UNITS: Final = ((86_400, 'day'), (3600, 'hour'), (60, 'minute'))
@@ -13,13 +14,12 @@ UNITS: Final = ((86_400, 'day'), (3600, 'hour'), (60, 'minute'))
 
 def sentence(order: Entry, now: datetime) -> str:
     """Where the order is."""
-    what = 'The order' if is_fulfillment(order.task) else 'This'
+    what = f'The {kind_of(order.task)}'
     why = order.reason.rstrip('.')
     match order.state:
         case 'fulfilled':
-            verb = 'was fulfilled' if is_fulfillment(order.task) else 'was done'
             times = f', at the {ordinal(order.attempts)} try' if order.attempts > 1 else ''
-            return f'{what} {verb} on {when(order.last_seen)}{times}.'
+            return f'{what} was {state_of(order.state, order.task)} on {when(order.last_seen)}{times}.'
         case 'waiting' if order.next_try and order.next_try < now:
             return (f'{what} was to be tried again {span(now - order.next_try)} ago, but nothing was heard of it: is a '
                     f'worker running? At its last try: {why}.')
@@ -33,16 +33,6 @@ def sentence(order: Entry, now: datetime) -> str:
         case _:
             return f'{what} is with a worker, or about to be, since {when(order.last_seen)}.' + (
                 f' Before: {why}.' if why else '')
-
-
-def is_fulfillment(task: str) -> bool:
-    """Whether the key is the number of an order at the shop."""
-    return task.rpartition('.')[2] == 'fulfill_order'
-
-
-def short(task: str) -> str:
-    """The task's name, without its package."""
-    return task.rpartition('.')[2]
 
 
 def when(moment: datetime) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlencode
 
+from django.conf import settings as django_settings
 from django.contrib import messages
 from django.contrib.auth.decorators import permission_required
 from django.core.exceptions import PermissionDenied
@@ -17,12 +19,15 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_POST, require_safe
 
 from ecommerce_worker import celery_app, runtime
-from ecommerce_worker.console import broker, deciding
+from ecommerce_worker.clients.ecommerce import ORDER_NUMBER
+from ecommerce_worker.console import broker, deciding, drafts
 from ecommerce_worker.console import queries as figures
+from ecommerce_worker.console.alarms import alarms
 from ecommerce_worker.console.schedule import schedule
-from ecommerce_worker.console.text import sentence, short, span
+from ecommerce_worker.console.text import sentence, span
 from ecommerce_worker.ledger import decisions, queries
-from ecommerce_worker.ledger.models import State
+from ecommerce_worker.ledger.words import kind_of, outcome_of, state_of
+from ecommerce_worker.words import short_name
 
 Context = dict[str, Any]
 
@@ -32,36 +37,66 @@ def _watch() -> broker.Watch:
     return broker.Watch(lambda: broker.ask(runtime.current().settings))
 
 
+def standing(orders: str) -> Context:
+    """What is at the top of each page, and what it was made from; ``orders`` is where orders are listed."""
+    now = datetime.now(UTC)
+    planned = schedule(celery_app.app, runtime.current().settings, now)
+    found, unknown = _watch().look(), queries.unknown()
+    return {'now': now, 'standing': found, 'schedule': planned, 'unknown': unknown, 'lost_days': queries.LOST_DAYS,
+            'alarms': list(alarms(found, planned, unknown, f'{orders}?state={figures.OVERDUE}'))}
+
+
 @require_safe
 def front(request: Any, context: Context) -> Any:
     """How things stand."""
-    now = datetime.now(UTC)
-    found = figures.figures(now)
-    planned = schedule(celery_app.app, runtime.current().settings, now)
+    now, planned, found = context['now'], context['schedule'], figures.figures(context['now'])
     return render(request, 'console/front.html', {
-        **context, 'title': 'How things stand', 'figures': found, 'standing': _watch().look(), 'now': now,
-        'schedule': planned, 'jobs': [(job, short(job.task)) for job in planned.jobs],
-        'beat_age': span(now - planned.ticked) if planned.ticked else '',
+        **context, 'title': 'How things stand', 'figures': found,
+        'queued': sum(queue.messages for queue in context['standing'].queues),
+        'others': [(name, [(count, state_of(state, '')) for state, count in sorted(states.items())])
+                   for name, states in (('Mails', found.mails), ('Jobs', found.jobs)) if states],
+        'jobs': [(job, short_name(job.task), job.ended and outcome_of(job.ended.outcome, job.task))
+                 for job in planned.jobs],
+        'beat_age': span(planned.silent) if planned.silent else '',
         'oldest_age': span(now - found.oldest.first_seen) if found.oldest else '',
         'oldest_sentence': sentence(found.oldest, now) if found.oldest else '',
-        'reasons': [(short(task), reason, count, urlencode({'task': task, 'reason': reason}))
+        'reasons': [(short_name(task), reason, count, urlencode({'task': task, 'reason': reason}))
                     for task, reason, count in found.reasons]})
+
+
+#: What orders are listed by: states, and the words for them.
+STATES: Final = (('', 'all'), ('trying', 'with a worker'), ('waiting', 'waiting'), ('parked', 'parked'),
+                 (figures.OVERDUE, 'overdue'), ('fulfilled', 'fulfilled'), ('discarded', 'given up'))
 
 
 @require_safe
 def orders(request: Any, context: Context) -> Any:
-    """What a search finds, or the orders of a state of which nothing was heard for the longest time."""
+    """What a search finds; without one all, or those of a state, a page at a time."""
     text, state = figures.clean(request.GET.get('q', '')), request.GET.get('state', '')
+    page = _page_of(request)
+    if state not in dict(STATES):
+        state = ''
     if text:
         found = queries.search(text)
         if len(found) == 1:
             return redirect('admin:order', found[0].number)
+        count = len(found)
     else:
-        found = queries.orders(state=state) if state in set(State) else []
+        found, count = figures.orders(state, page)
     now = datetime.now(UTC)
     return render(request, 'console/orders.html', {
-        **context, 'title': f'Orders like {text}' if text else f'Orders: {state}', 'q': text, 'most': queries.MOST,
-        'rows': [(entry, short(entry.task), sentence(entry, now)) for entry in found]})
+        **context, 'title': f'Orders like {text}' if text else 'Orders', 'q': text, 'most': queries.MOST,
+        'state': state, 'states': STATES, 'count': count, 'page': page, 'is_number': bool(ORDER_NUMBER.fullmatch(text)),
+        'is_mail': '@' in text, 'query': urlencode({'state': state} if state else {}),
+        'previous': page - 1 if page > 1 and not text else None,
+        'following': page + 1 if page * figures.PAGE < count and not text else None,
+        'rows': [(entry, kind_of(entry.task), sentence(entry, now)) for entry in found]})
+
+
+def _page_of(request: Any) -> int:
+    """The page of a list that is asked for; the first is 1."""
+    given = request.GET.get('page', '')
+    return max(1, int(given)) if given.isascii() and given.isdigit() and len(given) < 7 else 1
 
 
 @require_safe
@@ -73,22 +108,22 @@ def order(request: Any, context: Context, number: int) -> Any:
     now = datetime.now(UTC)
     return render(request, 'console/order.html', {
         **context, 'title': story.order.key, 'story': story, 'sentence': sentence(story.order, now), 'now': now,
-        'task': short(story.order.task), 'parked': figures.parked_of(number)})
+        'events': [(it, outcome_of(it.outcome if isinstance(it, queries.Try) else it.action, story.order.task))
+                   for it in story.events],
+        'task': short_name(story.order.task), 'parked': figures.parked_of(number), 'draft': drafts.of(request)})
 
 
 @require_safe
 def parked(request: Any, context: Context) -> Any:
     """The parked messages, with what may be done about them."""
     wanted = figures.Wanted.of(request.GET)
-    given = request.GET.get('page', '')
-    page = int(given) if given.isascii() and given.isdigit() and 0 < len(given) < 7 else 1
-    rows, count = figures.parked(wanted, max(1, page))
+    page = _page_of(request)
+    rows, count = figures.parked(wanted, page)
     query = urlencode({name: value for name, value in vars(wanted).items() if value})
     return render(request, 'console/parked.html', {
-        **context, 'title': 'Parked messages', 'wanted': wanted, 'rows': [(row, short(row.task)) for row in rows],
-        'count': count, 'page': page, 'query': query, 'here': f'{request.path}?{query}',
-        'chosen': request.GET.get('choose') == 'all',
-        'tasks': [(task, short(task)) for task in figures.choices('task')], 'sites': figures.choices('site'),
+        **context, 'title': 'Parked messages', 'wanted': wanted, 'rows': [(row, short_name(row.task)) for row in rows],
+        'count': count, 'page': page, 'query': query, 'here': request.get_full_path(), 'draft': drafts.of(request),
+        'tasks': [(task, short_name(task)) for task in figures.choices('task')], 'sites': figures.choices('site'),
         'reasons': figures.choices('reason'), 'previous': page - 1 if page > 1 else None,
         'following': page + 1 if page * figures.PAGE < count else None})
 
@@ -102,31 +137,61 @@ def parked_order(request: Any, context: Context, number: int) -> Any:  # noqa: A
     return redirect('admin:order', found)
 
 
-@require_POST
 def decide(request: Any, context: Context) -> Any:  # noqa: ARG001
     """Resend or discard the chosen messages, and go back to where this was asked."""
-    action, reason = request.POST.get('action', ''), figures.clean(request.POST.get('reason', ''))
-    numbers = [int(given) for given in request.POST.getlist('message')[:figures.PAGE]
-               if given.isascii() and given.isdigit() and len(given) < 19]
-    if action not in ('resend', 'discard') or not request.user.has_perm(f'console.{action}'):
+    if request.method != 'POST':
+        return redirect('admin:parked')  # after a login, say
+    action, draft, back = request.POST.get('action', ''), drafts.given(request), _back(request)
+    if action not in ACTIONS or not any(request.user.has_perm(f'console.{it}') for it in ACTIONS[action]):
         raise PermissionDenied
-    if not numbers:
+    if action in ('all', 'none'):
+        chosen = drafts.numbers(request, 'shown') if action == 'all' else []
+        drafts.keep(request, replace(draft, messages=chosen), back)
+        return redirect(back)
+    drafts.keep(request, draft, back)
+    if not draft.messages:
         messages.error(request, 'Nothing was done: no message was chosen.')
-    elif not reason:
+    elif not draft.reason:
         messages.error(request, 'Nothing was done: say why, so that others can read it later.')
-    elif action == 'discard' and not request.POST.get('sure'):
+    elif action == 'discard' and not draft.sure:
         messages.error(request, 'Nothing was done: tick "for good" beside the button to discard.')
     else:
-        _decide(request, action, numbers, reason)
-    return redirect(_back(request))
+        _decide(request, action, draft, back)
+    return redirect(back)
 
 
-def _decide(request: Any, action: str, numbers: list[int], reason: str) -> None:
+#: What the buttons ask for, and who may: the last two choose only.
+ACTIONS: Final = {'resend': ('resend',), 'discard': ('discard',), 'all': ('resend', 'discard'),
+                  'none': ('resend', 'discard')}
+
+
+def log_in_again(request: Any) -> Any:
+    """Keep what somebody asked for whose login has ended, and go to the page for it by way of a login."""
+    back = _back(request)
+    if request.method == 'POST':
+        drafts.keep(request, drafts.given(request), back)
+        messages.error(request, 'Nothing was done, for your login had ended. What you chose and wrote is still there.')
+    return redirect(f'{reverse("admin:login")}?{urlencode({"next": back})}')
+
+
+def refused(request: Any, reason: str = '') -> Any:  # noqa: ARG001
+    """A form without the cookie that belongs to it: it ended with the login, or the form is of another server."""
+    ours = request.headers.get('Origin') in django_settings.CSRF_TRUSTED_ORIGINS
+    if ours and request.method == 'POST' and request.path == reverse('admin:decide'):
+        return log_in_again(request)
+    return render(request, '403_csrf.html', {'title': 'Nothing was done'}, status=403)
+
+
+def _decide(request: Any, action: str, draft: drafts.Draft, back: str) -> None:
     who = request.user.get_username()
     if action == 'resend':
-        done, verb = deciding.resend(celery_app.app, numbers, who=who, reason=reason), 'sent again'
+        done, verb = deciding.resend(celery_app.app, draft.messages, who=who, reason=draft.reason), 'sent again'
     else:
-        done, verb = deciding.discard(numbers, who=who, reason=reason), 'thrown away'
+        done, verb = deciding.discard(draft.messages, who=who, reason=draft.reason), 'thrown away'
+    if done.left:
+        drafts.keep(request, replace(draft, messages=done.left), back)
+    else:
+        drafts.drop(request)
     if done.count:
         messages.success(request, f'{done.count} message{"" if done.count == 1 else "s"} {verb}.')
     for trouble in done.troubles[:10]:

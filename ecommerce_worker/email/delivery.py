@@ -26,6 +26,7 @@ from ecommerce_worker.execution.outcomes import Then
 from ecommerce_worker.execution.task import Task
 from ecommerce_worker.retry import Patience
 from ecommerce_worker.site import Site
+from ecommerce_worker.telemetry.log import word
 
 logger = logging.getLogger(__name__)
 
@@ -59,13 +60,13 @@ def deliver(task: Task, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Ite
     """
     found = resolve(task.name, args, kwargs, runtime.current().settings.site_codes)
     for remark in found.remarks:
-        logger.warning('%s: task=%s id=%s', remark, task.name, task.request.id)
+        logger.warning('%s: task=%s id=%s', remark, task.name, word(task.request.id or ''))
     site = runtime.site(found.email.site_code)
     email, bad = checked(replace(found.email, id=task.request.id or ''), site.settings.ATTACHMENT_HOSTS)
     receipt = site.mailer.send(rendered(email, site.settings.EMAIL_TEMPLATES))
     for others in filter(None, (receipt.left, bad)):
         logger.warning('not all were mailed, the others are tried apart: task=%s id=%s others=%d', task.name,
-                       task.request.id, len(others))
+                       word(task.request.id or ''), len(others))
         yield Then(task.name, for_others(email, task.name, others))
     if email.purpose is Purpose.ASSIGNMENT:
         yield Then(REPORT, _report(email, receipt.id))

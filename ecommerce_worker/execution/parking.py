@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from celery import current_app
 
 from ecommerce_worker.broker import publishing, topology
-from ecommerce_worker.broker.notes import NOTES, Notes
+from ecommerce_worker.broker.notes import Notes
 from ecommerce_worker.broker.wire import Call, Raw, read
 from ecommerce_worker.clients.ecommerce import ORDER_NUMBER
 from ecommerce_worker.errors import Undecodable
 from ecommerce_worker.execution.task import Task, site_code
-from ecommerce_worker.telemetry import facts
-from ecommerce_worker.telemetry.facts import Fact
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -42,16 +39,6 @@ def site_of_message(raw: Raw) -> str:
         return site_of(current_app, read(raw))
     except Undecodable:
         return ''
-
-
-def fact_of(raw: Raw) -> Fact | None:
-    """The fact of the run that the message was parked after; None if it has none that can be read."""
-    header = raw.headers.get(NOTES)
-    found = header.get('fact') if isinstance(header, Mapping) else None
-    try:
-        return facts.read(found.encode(errors='replace')) if isinstance(found, str) else None
-    except Undecodable:
-        return None
 
 
 def stray(message: Any) -> str:

@@ -48,6 +48,10 @@ LONGEST_MOMENT: Final = 30.0
 #: Seconds between two tries of a task that is called as a function while another run has the order in hand.
 LOOK_SECONDS: Final = 0.2
 
+#: Seconds after which it is reported again of a message that it is put off: less than an order may be silent for before
+#: it is taken to be lost.
+REPORT_SECONDS: Final = 300.0
+
 #: How often a task that is called in eager mode is tried again at once, where a service is unreachable or busy.
 EAGER_OUTAGES: Final = 2
 
@@ -98,7 +102,8 @@ class Task(celery.Task):
                 run.outcome = self.perform(delivery)
                 run.told = self.announce(delivery, run.outcome, time.monotonic() - started)
             else:
-                logger.info('delivered again after its run had ended: task=%s id=%s', self.name, delivery.call.id)
+                logger.info('delivered again after its run had ended: task=%s id=%s', self.name,
+                            log.word(delivery.call.id))
             self.settle(delivery, run)
         finally:
             run.lock.release()
@@ -165,8 +170,7 @@ class Task(celery.Task):
     def put_off(self) -> float:
         """For how many seconds this message has been put off since its last try, or since it came."""
         delivery: Delivery | None = self.request.get(DELIVERY)
-        since = delivery.notes.deferred if delivery else None
-        return max(0.0, time.time() - since) if since else 0.0
+        return delivery.notes.deferred if delivery else 0.0
 
     def perform(self, delivery: Delivery) -> Outcome:
         """Run the body and say how it ended; raises nothing."""
@@ -179,8 +183,9 @@ class Task(celery.Task):
         except (OSError, SoftTimeLimitExceeded) as error:
             return self._hindered(delivery, error)
         except Exception as error:  # noqa: BLE001 - whatever it is, the message must be settled
-            logger.error('a task has a programming error: task=%s id=%s error=%s\n%s', self.name, delivery.call.id,
-                         type(error).__name__, ''.join(traceback.format_tb(error.__traceback__)))
+            logger.error('a task has a programming error: task=%s id=%s error=%s\n%s', self.name,
+                         log.word(delivery.call.id), type(error).__name__,
+                         ''.join(traceback.format_tb(error.__traceback__)))
             reason = f'a programming error in the worker: {type(error).__name__} at {_where(error)}'
             return Parked(reason, _noted(delivery, reason, attempt=1))
         except BaseException as error:  # noqa: BLE001 - SystemExit and the like say nothing about the message
@@ -197,7 +202,8 @@ class Task(celery.Task):
     def announce(self, delivery: Delivery, outcome: Outcome, seconds: float) -> Told | None:
         """Tell every listener how the run ended; what they were told, None if nothing was."""
         if isinstance(outcome, Deferred):
-            if delivery.notes.deferred is not None:
+            before, after = (int(notes.deferred // REPORT_SECONDS) for notes in (delivery.notes, outcome.notes))
+            if delivery.notes.deferred and before == after:
                 return None
             return self._tell(delivery, 'retrying', outcome.reason, seconds, next_try=outcome.delay)
         return self._tell(delivery, type(outcome).__name__.lower(), outcome.reason, seconds,
@@ -284,7 +290,7 @@ class Task(celery.Task):
     def deferred(self, delivery: Delivery, reason: str, delay: float, *, ask: bool = False) -> Deferred:
         """The message put off for so many seconds; told to ``ask`` first when it comes again."""
         now, notes = time.time(), delivery.notes
-        return Deferred(reason, delay, replace(notes, since=notes.since or now, deferred=notes.deferred or now,
+        return Deferred(reason, delay, replace(notes, since=notes.since or now, deferred=notes.deferred + delay,
                                                ask=notes.ask or ask))
 
     def _too_early(self, delivery: Delivery) -> Outcome | None:
@@ -319,7 +325,7 @@ class Task(celery.Task):
             return call.args, dict(call.kwargs)
         known = {name: value for name, value in call.kwargs.items() if name in self._parameters}
         if len(known) < len(call.kwargs):
-            logger.warning('ignored unknown arguments: task=%s id=%s names=%s', self.name, call.id,
+            logger.warning('ignored unknown arguments: task=%s id=%s names=%s', self.name, log.word(call.id),
                            log.word(','.join(sorted(name[:40] for name in set(call.kwargs) - set(known)))))
         try:
             self._signature.bind(*call.args, **known)
@@ -337,14 +343,14 @@ class Task(celery.Task):
             assert delay is not None  # noqa: S101 - for the type checker: what is held is not given up
             return self.deferred(delivery, reason, delay)
         tries = (notes.refusals + delivery.inherited if counted else notes.outages) + 1
-        age = max(0.0, time.time() - notes.tried) if notes.tried else 0.0
-        delay = policy.next_delay(error, tries, age)
+        # What it was told to wait, and not what clocks say: those of two workers differ, and one may be set meanwhile.
+        delay = policy.next_delay(error, tries, notes.waited)
         noted = _noted(delivery, reason, attempt=1, **{'refusals' if counted else 'outages': 1})
-        noted = replace(noted, unsure=notes.unsure or error.maybe_done, tried=notes.tried or time.time())
+        noted = replace(noted, unsure=notes.unsure or error.maybe_done)
         if delay is None:
             tried = delivery.earlier + 1
             return Parked(reason if tried == 1 else f'{reason}; given up after {tried} tries', noted, error.status)
-        return Retrying(reason, delay, noted, error.status)
+        return Retrying(reason, delay, replace(noted, waited=notes.waited + delay), error.status)
 
     @cached_property
     def _signature(self) -> inspect.Signature:
@@ -413,7 +419,7 @@ def _noted(delivery: Delivery, reason: str, **counted: int) -> Notes:
     now = time.time()
     notes = delivery.notes
     changes = {name: getattr(notes, name) + step for name, step in counted.items()}
-    return notes.having({'at': now, 'reason': reason}, since=notes.since or now, deferred=None, run='', **changes)
+    return notes.having({'at': now, 'reason': reason}, since=notes.since or now, deferred=0.0, run='', **changes)
 
 
 def _where(error: BaseException) -> str:

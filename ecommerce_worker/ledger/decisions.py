@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from django.db import transaction
-from django.db.models import Q
+from django.db.models.functions import Now
 
 from ecommerce_worker import runtime
 from ecommerce_worker.broker import publishing
@@ -23,20 +23,38 @@ class AlreadySettled(WorkerError):
     """Somebody else was faster: look at the message again."""
 
 
+class TooOften(WorkerError):
+    """It was sent again so often lately that its cause is still there: see to that first, or wait."""
+
+
 def resend(app: Celery, number: int, *, who: str, reason: str = '') -> str:
     """Send the parked message to the queue that it came from, and erase it here; returns the queue.
 
-    ``number`` is that of the ledger.  Raises :class:`AlreadySettled`, or
+    ``number`` is that of the ledger.  Raises :class:`AlreadySettled`, or :class:`TooOften`,
     :class:`~ecommerce_worker.broker.publishing.UnknownQueue` or :class:`~ecommerce_worker.errors.NotPublished`, after
     which it is parked as before.
     """
     with transaction.atomic():
         parked = _locked(number)
-        # The time from before it is published: the run that follows may be over before this is written.
-        now = datetime.now(UTC)
+        _refuse_too_often(parked)
+        # Written before it is published: the run that follows may be over at once, and who records that waits for this.
+        _settle(parked, datetime.now(UTC), 'resent', State.TRYING, who, reason)
         publishing.unpark(app, raw_of(parked), runtime.current().settings.known_queues)
-        _settle(parked, now, 'resent', State.TRYING, who, reason)
     return str(parked.queue)
+
+
+def _refuse_too_often(parked: ParkedMessage) -> None:
+    """An order that the shop fails on each time may cost its customer a receipt each time, whoever sends it again."""
+    most = runtime.current().settings.CONSOLE_RESENDS_PER_HOUR
+    # Two people at once are one after the other.
+    _ = Order.objects.select_for_update().filter(pk=parked.order_id).first()  # type: ignore[misc]  # it may be of none
+    lately = Audit.objects.filter(key=parked.key, task=parked.task, action='resent',
+                                  at__gte=datetime.now(UTC) - timedelta(hours=1))
+    if not parked.key:
+        lately = lately.filter(message_id=parked.message_id)
+    if lately.count() >= most:
+        raise TooOften(f'not sent, for it was sent {most} times within an hour, which is the most' if most else
+                       'not sent, for CONSOLE_RESENDS_PER_HOUR is 0')
 
 
 def discard(number: int, *, who: str, reason: str) -> None:
@@ -47,7 +65,7 @@ def discard(number: int, *, who: str, reason: str) -> None:
 
 def raw_of(parked: ParkedMessage) -> Raw:
     """The message as it lay in the parked queue."""
-    return Raw(bytes(parked.body), parked.content_type or None, parked.content_encoding or None,
+    return Raw(bytes(parked.body or b''), parked.content_type or None, parked.content_encoding or None,
                headers.read(parked.headers), {'correlation_id': parked.correlation_id or None})
 
 
@@ -62,10 +80,10 @@ def _locked(number: int) -> ParkedMessage:
 def _settle(parked: ParkedMessage, now: datetime, action: str, state: State, who: str, reason: str) -> None:
     ParkedMessage.objects.filter(pk=parked.pk).update(
         body=None, headers='', correlation_id='', settled=action, settled_at=now)
-    # What a worker has run since has the say; a time to come is nothing but a wrong clock.
-    heard_of = Q(last_seen__lte=now) | Q(last_seen__gt=datetime.now(UTC))
-    Order.objects.filter(heard_of, pk=parked.order_id).update(
-        state=state, reason=f'{action} by {who}'[:1000], next_try=None, last_seen=now)
+    # Throwing away what is left over of an order does not undo that another message fulfilled it.
+    done = [State.FULFILLED] if state == State.DISCARDED else []
+    Order.objects.filter(pk=parked.order_id).exclude(state__in=done).update(  # type: ignore[misc]  # as above
+        state=state, reason=f'{action} by {who}'[:1000], next_try=None, last_seen=now, heard=Now())
     write_down(who, action, reason, message_id=parked.message_id, key=parked.key, task=parked.task, at=now)
 
 

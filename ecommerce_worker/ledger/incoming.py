@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ecommerce_worker.broker.notes import NOTES, Notes
+from ecommerce_worker.broker.publishing import fact_of
 from ecommerce_worker.broker.wire import Raw
-from ecommerce_worker.execution.parking import fact_of, site_of_message
+from ecommerce_worker.execution.parking import site_of_message
 from ecommerce_worker.telemetry.facts import LAST_SECOND, LENGTHS, Fact, one_line, plausible
 
 

@@ -16,7 +16,7 @@ from django.db import Error, connection, models, transaction
 
 from ecommerce_worker.errors import Misconfigured
 from ecommerce_worker.ledger import models as ledger
-from ecommerce_worker.ledger.models import Attempt, Audit, Order, ParkedMessage, SetAside, State
+from ecommerce_worker.ledger.models import Attempt, Audit, Order, ParkedMessage, SetAside, State, Teller
 from ecommerce_worker.ledger.schedule_store import LedgerFirings
 from ecommerce_worker.ledger.setup import LedgerUnusable, said
 from ecommerce_worker.schedule.claims import CLAIM_SECONDS, Firing, claimed
@@ -49,6 +49,7 @@ def retention(keep_days: int, keep_parked_days: int = 0, *, now: datetime | None
             ParkedMessage.objects.filter(parked_at__lt=end, settled_at__lt=end).exclude(settled=''),
             Audit.objects.filter(at__lt=end),
             SetAside.objects.filter(received__lt=end),
+            Teller.objects.filter(heard__lt=end),
             Order.objects.filter(state__in=(State.FULFILLED, State.DISCARDED), last_seen__lt=end)
             .exclude(parked__in=_undecided())):
         yield from _delete(rows)

@@ -8,6 +8,7 @@
                   │
                   └──< Audit    who decided what
 
+    Teller                      which of the facts that a process told have come
     Firing, BeatTick            what the beats share that fire the jobs of ``SCHEDULE``
 
 Only :class:`ParkedMessage` holds what a customer wrote or is called, and only until it is settled.
@@ -51,11 +52,15 @@ class Order(models.Model):
     attempts = models.PositiveIntegerField(default=0)
     first_seen = models.DateTimeField()
     last_seen = models.DateTimeField()
+    #: When the ledger heard of it last, by the clock of the database: those of workers may be wrong.
+    heard = models.DateTimeField(null=True)
 
     class Meta:
         """How it is looked for."""
 
         indexes = (models.Index(fields=('state', 'last_seen'), name='order_state_last_seen'),
+                   models.Index(fields=('state', 'next_try'), name='order_state_next_try'),
+                   models.Index(fields=('state', 'task'), name='order_state_task'),
                    models.Index(fields=('last_seen',), name='order_last_seen'))
 
     @override
@@ -154,6 +159,25 @@ class SetAside(models.Model):
     @override
     def __str__(self) -> str:
         return str(self.reason)
+
+
+class Teller(models.Model):
+    """A process that numbers the facts that it tells: what did not come is missing in the row of numbers."""
+
+    name = models.CharField(max_length=LENGTHS['teller'], unique=True)
+    worker = models.CharField(max_length=LENGTHS['worker'])
+    #: The highest number that came, and the numbers below it that did not: in JSON, pairs of the first and the last.
+    highest = models.BigIntegerField(default=0)
+    gaps = models.TextField(default='[]')
+    #: How many are missing, as the gaps have it.
+    missing = models.PositiveBigIntegerField(default=0, db_index=True)
+    #: When one came last, and when one was found to be missing last, by the clock of the database.
+    heard = models.DateTimeField(null=True)
+    missed = models.DateTimeField(null=True)
+
+    @override
+    def __str__(self) -> str:
+        return f'{self.name} {self.highest}'
 
 
 class Firing(models.Model):

@@ -8,12 +8,21 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from django.db.models import Q, QuerySet
+from django.db.models import DateTimeField, ExpressionWrapper, Q, QuerySet, Sum, Value
+from django.db.models.functions import Now
 
-from ecommerce_worker.ledger.models import Attempt, Audit, Order, ParkedMessage, State
+from ecommerce_worker.ledger.models import Attempt, Audit, Order, ParkedMessage, State, Teller
+from ecommerce_worker.telemetry import facts
 
 #: The most orders that a search answers with.
 MOST: Final = 100
+
+#: Seconds after the time of its next try in which an order is heard of, and for which one may be with a worker.
+LATE_SECONDS: Final = 600
+TRYING_SECONDS: Final = 3600
+
+#: Days for which it is said that reports of runs were lost.
+LOST_DAYS: Final = 7
 
 
 @dataclass(frozen=True)
@@ -124,11 +133,11 @@ class Parked:
 
 
 def search(text: str) -> list[Entry]:
-    """The orders of that key; if there is none, those that begin so, and those of a message of that id."""
+    """The orders of that key; if there is none, those that have it in them, and those of a message of that id."""
     found = list(Order.objects.filter(key=text).order_by('-last_seen')[:MOST])
     if not found and text:
         found = list(Order.objects.filter(pk__in=Attempt.objects.filter(message_id=text).values('order')))
-        found += Order.objects.filter(key__startswith=text).order_by('key')[:MOST]
+        found += Order.objects.filter(key__icontains=text).order_by('key')[:MOST]
     return [Entry.of(order) for order in found]
 
 
@@ -150,17 +159,55 @@ def story(number: int) -> Story | None:
 
 def last_ended(ids: Iterable[str]) -> dict[str, Ended]:
     """How the last run ended of each of these messages that was run."""
-    found = Attempt.objects.filter(message_id__in=list(ids)).order_by('started', 'pk')
-    return {id_: Ended(*others) for id_, *others in found.values_list('message_id', 'order', 'outcome', 'reason')}
+    found = Attempt.objects.filter(message_id__in=list(ids)).values_list(
+        'message_id', 'order', 'outcome', 'reason', 'attempt')
+    ordered = sorted(found, key=lambda it: facts.standing(it[2], it[4]))
+    return {id_: Ended(order, outcome, reason) for id_, order, outcome, reason, _ in ordered}
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """What the ledger knows that it does not know: orders that are overdue, and reports of runs that never came."""
+
+    overdue: int
+    lost: int
+
+
+def unknown() -> Unknown:
+    """How much there is of it; one report more or less may belong to any order that a worker had at that time."""
+    lost = Teller.objects.filter(missing__gt=0, missed__gt=_ago(LOST_DAYS * 86_400)).aggregate(lost=Sum('missing'))
+    return Unknown(Order.objects.filter(are_overdue()).count(), int(lost['lost'] or 0))
+
+
+def are_overdue() -> Q:
+    """Orders of which nothing was heard when it was time: their reports are lost, or their messages."""
+    now = datetime.now(UTC)
+    late, long = now - timedelta(seconds=LATE_SECONDS), now - timedelta(seconds=TRYING_SECONDS)
+    # An earlier version did not write down when something was heard.
+    return (Q(state=State.WAITING, next_try__lt=late) & (Q(heard__lt=_ago(LATE_SECONDS)) | Q(heard=None))
+            | Q(state=State.TRYING) & (Q(heard__lt=_ago(TRYING_SECONDS)) | Q(heard=None, last_seen__lt=long)))
+
+
+def _ago(seconds: float) -> ExpressionWrapper[Any]:
+    """So long ago by the clock of the database, by which it is written when something was heard."""
+    return ExpressionWrapper(Now() - Value(timedelta(seconds=seconds)), output_field=DateTimeField())
+
+
+def heard_lately(keys: Collection[str], task: str, seconds: float) -> set[int]:
+    """Those of these orders of which something was heard in so many seconds, by their numbers in the ledger."""
+    found = Order.objects.filter(task=task, key__in=keys, heard__gt=_ago(seconds))
+    return set(found.values_list('pk', flat=True))
 
 
 def orders(*, state: str = '', older_than: float = 0, task: str = '', site: str | None = None,
-           limit: int = MOST) -> list[Entry]:
+           overdue: bool = False, limit: int = MOST) -> list[Entry]:
     """Orders of that state that nothing was heard of for so many seconds, the oldest first.
 
-    ``task`` may be the end of its name.
+    ``task`` may be the end of its name; ``overdue`` asks for those of which nothing was heard when it was time.
     """
     found = Order.objects.order_by('last_seen')
+    if overdue:
+        found = found.filter(are_overdue())
     if state:
         found = found.filter(state=State(state))
     if older_than:

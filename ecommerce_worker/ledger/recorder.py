@@ -38,6 +38,7 @@ from ecommerce_worker.ledger.setup import LedgerAway, LedgerUnusable, require_sc
 from ecommerce_worker.process.ending import Stop
 from ecommerce_worker.schedule.entries import zone_of
 from ecommerce_worker.telemetry import facts
+from ecommerce_worker.telemetry.log import word
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -252,7 +253,8 @@ def _record(told: list[facts.Fact], parcels: list[Parcel], aside: list[Aside]) -
         try:
             recording.record([fact])
         except (DataError, ValueError, OverflowError) as error:
-            logger.error('a fact cannot be written, it is set aside: id=%s error=%s', fact.id, type(error).__name__)
+            logger.error('a fact cannot be written, it is set aside: id=%s error=%s', word(fact.id),
+                         type(error).__name__)
             recording.record(aside=[Aside(fact.as_body(), f'it cannot be written ({type(error).__name__})')])
     for parcel in parcels:
         recording.record(parcels=[parcel])

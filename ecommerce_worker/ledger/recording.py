@@ -6,17 +6,19 @@ import hashlib
 import json
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
 from django.db import DataError, connection, transaction
+from django.db.models.functions import Now
 
 from ecommerce_worker.errors import Undecodable
-from ecommerce_worker.ledger import headers
+from ecommerce_worker.ledger import gaps, headers
 from ecommerce_worker.ledger.incoming import Aside, Parcel
-from ecommerce_worker.ledger.models import Attempt, Order, ParkedMessage, SetAside, State
+from ecommerce_worker.ledger.models import Attempt, Order, ParkedMessage, SetAside, State, Teller
 from ecommerce_worker.telemetry import facts
 from ecommerce_worker.telemetry.facts import Fact
 
@@ -59,20 +61,26 @@ def record(told: Sequence[Fact] = (), parcels: Sequence[Parcel] = (), aside: Seq
 
     A parcel brings the fact of the run that it was parked after: one that was killed then may not have told it.
 
+    Of two facts of one message the one that is later in its life has the say, whichever comes first; of two messages of
+    one order, the one that is heard of last.  What workers take for the time is shown, and decides nothing.
+
     Raises Django's ``Error``; an ``IntegrityError`` if another recorder writes the same at this moment.  At most some
     900 of each: a database limits the values of a statement.
     """
     now = time.time()
+    numbered = [(fact.teller, fact.number, fact.worker) for fact in told if fact.teller and fact.number]
     with transaction.atomic():
         told = [fact.in_time(now) for fact in
                 _unknown([*told, *(parcel.fact for parcel in parcels if parcel.fact)])]
         parcels = [parcel.in_time(now) for parcel in _unknown_parcels(parcels)]
         orders = _orders([*told, *parcels])
-        for fact in sorted(told, key=lambda fact: fact.ended):
-            _apply(orders[Promise.of(fact).identity], fact, now)
+        known = _standings(orders, [*told, *parcels])
+        for fact in told:
+            _apply(orders[Promise.of(fact).identity], fact, now, known)
         for parcel in parcels:
-            _apply_parcel(orders[Promise.of(parcel).identity], parcel, now)
+            _apply_parcel(orders[Promise.of(parcel).identity], parcel, now, known)
         _save(orders)
+        _count(numbered)
         Attempt.objects.bulk_create([_attempt(fact, orders[Promise.of(fact).identity]) for fact in told])
         # Each by itself: they may have megabytes, and MySQL limits a statement.
         ParkedMessage.objects.bulk_create(
@@ -80,6 +88,54 @@ def record(told: Sequence[Fact] = (), parcels: Sequence[Parcel] = (), aside: Seq
         SetAside.objects.bulk_create(
             [SetAside(digest=hashlib.sha256(each.body).hexdigest(), body=each.body, reason=each.reason,
                       received=datetime.now(UTC)) for each in aside], ignore_conflicts=True, batch_size=1)
+
+
+#: How late in its life each message of an order is, as far as is known; see
+#: :func:`ecommerce_worker.telemetry.facts.standing`.  An order is known by its identity.
+Standings = dict[tuple[uuid.UUID, str], tuple[bool, int, int]]
+
+_NOTHING: Final = (False, -1, -1)
+
+
+def _standings(orders: Mapping[uuid.UUID, Order], found: Sequence[Fact | Parcel]) -> Standings:
+    """What is known of the messages that these are about."""
+    known: Standings = {}
+    parked: dict[tuple[uuid.UUID, str], int] = {}
+    identities, ids = {order.pk: order.identity for order in orders.values() if order.pk}, {each.id for each in found}
+    if not identities:
+        return known
+    told = Attempt.objects.filter(message_id__in=ids).values_list('order', 'message_id', 'outcome', 'attempt')
+    for order, id_, outcome, attempt in told:
+        if order in identities:
+            message = identities[order], id_
+            known[message] = max(known.get(message, _NOTHING), facts.standing(outcome, attempt))
+            if outcome == 'parked':
+                parked[message] = max(parked.get(message, 0), attempt)
+    for order, id_, tries in ParkedMessage.objects.filter(message_id__in=ids).values_list(
+            'order', 'message_id', 'tries'):
+        if order in identities:
+            message = identities[order], id_
+            kept = facts.standing(facts.KEPT, max(tries, parked.get(message, 0)))
+            known[message] = max(known.get(message, _NOTHING), kept)
+    return known
+
+
+def _count(numbered: Sequence[tuple[str, int, str]]) -> None:
+    """Take note of which facts came, by the numbers that their tellers gave them."""
+    came: dict[str, list[int]] = defaultdict(list)
+    for name, number, _ in numbered:
+        came[name].append(number)
+    workers = {name: worker for name, _, worker in numbered}
+    known = {teller.name: teller for teller in
+             Teller.objects.select_for_update().filter(name__in=list(came)).order_by('pk')} if came else {}
+    for name in sorted(came):
+        teller = known.get(name) or Teller(name=name, worker=workers[name])
+        before = teller.missing
+        teller.highest, found = gaps.after(teller.highest, json.loads(teller.gaps), came[name])
+        teller.gaps, teller.missing, teller.heard = json.dumps(found), gaps.count(found), Now()
+        if teller.missing > before:
+            teller.missed = Now()
+        teller.save()
 
 
 def _unknown(told: Sequence[Fact]) -> list[Fact]:
@@ -109,9 +165,12 @@ def _save(orders: Mapping[uuid.UUID, Order]) -> None:
     """Write the orders, and give the new ones their numbers."""
     new = [order for order in orders.values() if order.pk is None]
     for order in orders.values():
+        order.heard = Now()
+    for order in orders.values():
         if order.pk:
             # One by one: `bulk_update` takes four times as long to write its statement.
-            order.save(update_fields=('state', 'reason', 'status', 'next_try', 'attempts', 'first_seen', 'last_seen'))
+            order.save(update_fields=(
+                'state', 'reason', 'status', 'next_try', 'attempts', 'first_seen', 'last_seen', 'heard'))
     Order.objects.bulk_create(new)
     if not connection.features.can_return_rows_from_bulk_insert:  # MySQL
         numbers = dict(Order.objects.filter(identity__in=[order.identity for order in new])
@@ -127,27 +186,35 @@ def _new(promise: Promise, found: Fact | Parcel) -> Order:
 
 
 def _last_seen(order: Order, now: float) -> datetime:
-    """When something was heard of the order; what a wrong clock had put into the future does not keep out the truth."""
+    """When something was heard of the order; what a wrong clock had put into the future counts no more."""
     seen: datetime = order.last_seen
     return seen if seen <= time_of(now) else time_of(0)
 
 
-def _apply(order: Order, fact: Fact, now: float) -> None:
-    """What the fact says of the order; of two the later one has the say, whichever comes first."""
-    ended = time_of(fact.ended)
+def _apply(order: Order, fact: Fact, now: float, known: Standings) -> None:
+    """What the fact says of the order, unless something later is known of its message."""
     order.first_seen = min(order.first_seen, time_of(fact.started))
     if fact.attempt and fact.outcome in ('done', 'skipped', 'retrying', 'parked'):
         order.attempts += 1
-    if ended >= _last_seen(order, now):
-        order.last_seen, order.state, order.reason = ended, STATES[fact.outcome], fact.reason
-        order.status = fact.status
-        order.next_try = None if fact.next_try is None else time_of(fact.next_try)
+    message = order.identity, fact.id
+    if fact.standing < known.get(message, fact.standing):
+        return
+    known[message] = fact.standing
+    order.last_seen = max(time_of(fact.ended), _last_seen(order, now))
+    order.state, order.reason, order.status = STATES[fact.outcome], fact.reason, fact.status
+    order.next_try = None if fact.next_try is None else time_of(fact.next_try)
 
 
-def _apply_parcel(order: Order, parcel: Parcel, now: float) -> None:
-    parked_at = time_of(parcel.parked_at)
-    if parked_at >= _last_seen(order, now):
-        order.last_seen, order.state, order.reason, order.next_try = parked_at, State.PARKED, parcel.reason, None
+def _apply_parcel(order: Order, parcel: Parcel, now: float, known: Standings) -> None:
+    """It is here and waits for a person, whatever is known of its tries; unless it has ended all the same."""
+    message = order.identity, parcel.id
+    standing = known.get(message, _NOTHING)
+    if standing[0]:
+        return
+    tries = max(parcel.tries, parcel.fact.attempt if parcel.fact else 0)
+    known[message] = max(standing, facts.standing(facts.KEPT, tries))
+    order.last_seen = max(time_of(parcel.parked_at), _last_seen(order, now))
+    order.state, order.reason, order.next_try = State.PARKED, parcel.reason, None
 
 
 def _attempt(fact: Fact, order: Order) -> Attempt:

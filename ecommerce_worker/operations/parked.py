@@ -19,9 +19,10 @@ from ecommerce_worker.broker import publishing, topology
 from ecommerce_worker.broker.notes import NOTES, Notes
 from ecommerce_worker.broker.wire import Raw
 from ecommerce_worker.errors import NotPublished
-from ecommerce_worker.execution.parking import fact_of, site_of_message, stray
+from ecommerce_worker.execution.parking import site_of_message, stray
 from ecommerce_worker.telemetry.facts import Fact
 from ecommerce_worker.telemetry.log import word
+from ecommerce_worker.words import short_name
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -71,8 +72,7 @@ class ParkedMessage:
     @property
     def short_task(self) -> str:
         """The task's name, without the package if it is ours."""
-        ours = self.task.startswith('ecommerce_worker.')
-        return self.task.rpartition('.')[2] if ours else self.task
+        return short_name(self.task)
 
     def matches(self, *, order: str | None = None, task: str | None = None, ids: tuple[str, ...] = ()) -> bool:
         """Whether it is about this order, of this task (its full name or the end of it), and one of these ids."""
@@ -125,12 +125,14 @@ def _tell(parked: ParkedMessage, outcome: str, at: float) -> None:
     """Tell the ledger that a person took it out, and of the run before, which the message carried; what hinders that
     does not undo it.
     """
-    fact = Fact(outcome, at, task=parked.task, id=parked.id, key=parked.key, site=site_of_message(parked.raw),
-                queue=parked.queue, reason=f'{outcome} by hand')
+    before = publishing.fact_of(parked.raw)
+    tries = max(parked.notes.attempt, before.attempt if before else 0)
+    fact = Fact(outcome, at, attempt=tries, task=parked.task, id=parked.id, key=parked.key,
+                site=site_of_message(parked.raw), queue=parked.queue, reason=f'{outcome} by hand')
     connection = parked.message.channel.connection.client
     try:
         if runtime.current().settings.PUBLISH_FACTS and topology.has_waiting_room(connection):
-            for each in filter(None, (fact_of(parked.raw), fact)):
+            for each in filter(None, (before, fact)):
                 publishing.tell(connection, each.as_body(), each.routing_key, runtime.current().settings.QUEUE_TYPE)
     except (NotPublished, OSError, KombuError, *connection.connection_errors, *connection.channel_errors) as error:
         logger.warning('the ledger was not told: id=%s error=%s', word(parked.id), type(error).__name__)

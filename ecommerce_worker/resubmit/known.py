@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import time
+import uuid
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from django.db import Error, close_old_connections, connection
 
+from ecommerce_worker.clients.ecommerce import COMPLETE
+from ecommerce_worker.errors import ApiError
 from ecommerce_worker.ledger import database, setup
 from ecommerce_worker.resubmit.names import FULFILL, Known, Memory, NotNow
+from ecommerce_worker.resubmit.report import Report
+from ecommerce_worker.resubmit.shops import patiently, shop_of
+from ecommerce_worker.telemetry.facts import Fact
 
 if TYPE_CHECKING:
     from ecommerce_worker.ledger.queries import Entry, Parked
@@ -47,15 +54,17 @@ def known(numbers: Collection[str]) -> list[Known]:
         # In this order: one that is sent again in between has just been heard of.
         parked = queries.parked_of(numbers, FULFILL)
         orders = queries.entries_of(numbers, FULFILL)
-    return [*filter(None, map(_standing, orders)), *map(_lying, parked)]
+        lately = queries.heard_lately(numbers, FULFILL, RECENTLY)
+    standing = (_standing(order, lately=order.number in lately) for order in orders)
+    return [*filter(None, standing), *map(_lying, parked)]
 
 
-def _standing(order: Entry) -> Known | None:
+def _standing(order: Entry, *, lately: bool) -> Known | None:
     """What the ledger knows of an order without its message: a person's decision, or that it was seen a moment ago."""
     if order.state == 'discarded':
         return Known(order.site, order.key, f'it was {order.reason or "discarded"}, {order.last_seen:%Y-%m-%d %H:%M} '
                                             'UTC', discarded=True)
-    if order.state != 'fulfilled' and order.last_seen > datetime.now(UTC) - timedelta(seconds=RECENTLY):
+    if order.state != 'fulfilled' and lately:
         return Known(order.site, order.key, f'it may be on its way, being {order.state} at {order.last_seen:%H:%M:%S} '
                                             'UTC')
     return None
@@ -64,6 +73,31 @@ def _standing(order: Entry) -> Known | None:
 def _lying(parked: Parked) -> Known:
     return Known(parked.site, parked.key, f'it is parked here since {parked.parked_at:%Y-%m-%d %H:%M} UTC '
                                           f'({parked.reason}); see `parked resend`')
+
+
+def settle_overdue(report: Report, numbers: Collection[str] = ()) -> None:
+    """Ask the shops about orders of which nothing was heard when it was time, and write down those that are complete.
+
+    The report of their end was lost.  ``numbers`` asks for these orders only.
+    """
+    from ecommerce_worker.ledger import queries, recording  # not before the ledger is open
+
+    with _looking():
+        close_old_connections()
+        overdue = [it for it in queries.orders(overdue=True, task=FULFILL) if not numbers or it.key in numbers]
+    told = []
+    for order in overdue:
+        try:
+            status = patiently(partial(shop_of(order.site).status, order.key))
+        except ApiError as error:
+            report.blame(order.key, error)
+            continue
+        if status == COMPLETE:
+            told.append(Fact('skipped', time.time(), task=order.task, id=str(uuid.uuid4()), key=order.key,
+                             site=order.site, reason='the shop has it as complete; the report of its end was lost'))
+    with _looking():
+        recording.record(told)
+    report.settled = len(told)
 
 
 @contextmanager

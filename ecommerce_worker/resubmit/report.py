@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from ecommerce_worker.errors import ApiError, NotFound, Transient, Unauthorized
 from ecommerce_worker.resubmit.names import EX_TEMPFAIL, Found
@@ -30,11 +30,15 @@ HEAD: Final = ('ORDER', 'SITE', 'STATUS', 'PLACED (UTC)', 'RESULT')
 
 @dataclass
 class Report:
-    """What became of each order, what stood in the way, and how many were published, or would have been."""
+    """What became of each order, what stood in the way, and how many were published, or would have been.
+
+    ``settled`` are orders that the ledger had as unfulfilled, and the shop as complete.
+    """
 
     rows: list[Row] = field(default_factory=list)
     troubles: list[str] = field(default_factory=list)
     published: int = 0
+    settled: int = 0
     #: How many of the troubles pass by themselves: a service that does not answer now.
     passing: int = 0
 
@@ -44,6 +48,14 @@ class Report:
         if not self.troubles:
             return 0
         return EX_TEMPFAIL if self.passing == len(self.troubles) else 1
+
+    def as_json(self) -> dict[str, Any]:
+        """As programs read it; see the reference of commands."""
+        return {
+            'orders': [{'order': row.found.number, 'site': row.found.site, 'status': row.found.status,
+                        'placed': row.found.placed, 'result': row.result, 'published': row.published}
+                       for row in self.rows],
+            'published': self.published, 'settled': self.settled, 'troubles': self.troubles}
 
     def blame(self, place: str, error: ApiError) -> None:
         """Note what could not be asked."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
-from typing import Final
 
 from ecommerce_worker import runtime
 from ecommerce_worker.errors import Skip
@@ -15,9 +13,6 @@ from ecommerce_worker.schedule.entries import refuse_late
 from ecommerce_worker.telemetry.log import quoted
 
 logger = logging.getLogger(__name__)
-
-#: The last line of `resubmit` where it published any.
-_PUBLISHED: Final = re.compile(r'([1-9]\d*) orders? published')
 
 
 @task(policy=lambda site: site.fulfillment_policy, lane=lambda _: JOBS,
@@ -31,17 +26,20 @@ def resubmit_orders(self: Task, *, not_after: float | None = None) -> None:  # n
     """
     refuse_late(not_after)
     try:
-        ended = commands.run_ours(['resubmit'], runtime.current().settings.MANAGEMENT_COMMAND_TIMEOUT)
+        ended, found = commands.run_ours(['resubmit'], runtime.current().settings.MANAGEMENT_COMMAND_TIMEOUT)
     except OSError as error:
         logger.error('orders cannot be resubmitted: error=%s', type(error).__name__)
         raise Skip(f'resubmit cannot be started ({type(error).__name__})') from None
-    last = ended.tail.rpartition('\n')[2].removeprefix('ecommerce-worker: ')
-    if found := _PUBLISHED.fullmatch(last):
+    report = found or {}
+    if published := report.get('published'):
         # Each of them was lost on its way here: worth a look.
-        logger.warning('orders were resubmitted of which nothing was here: count=%s', found[1])
+        logger.warning('orders were resubmitted of which nothing was here: count=%s', published)
+    if settled := report.get('settled'):
+        logger.warning('orders were complete whose reports had been lost: count=%s', settled)
+    troubles = report.get('troubles') or [ended.tail.rpartition('\n')[2].removeprefix('ecommerce-worker: ')]
     if ended.status == EX_TEMPFAIL:
-        troubles = [line.removeprefix('trouble: ') for line in ended.tail.splitlines() if line.startswith('trouble: ')]
-        raise Skip(troubles[-1] if troubles else last)
+        raise Skip(troubles[-1])
     if ended.status != 0:
-        logger.error('orders could not all be resubmitted: how=%s output=%s', quoted(ended.how), quoted(ended.tail))
+        output = '\n'.join(report.get('troubles') or [ended.tail])
+        logger.error('orders could not all be resubmitted: how=%s output=%s', quoted(ended.how), quoted(output))
         raise Skip(f'resubmit failed: {ended.how}; it comes again by itself')

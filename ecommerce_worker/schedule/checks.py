@@ -85,6 +85,12 @@ def is_shipped(settings: Settings, name: str) -> bool:
     return settings.sources.get(f'SCHEDULE[{name}]') == 'default'
 
 
+def is_wanted(settings: Settings, *, began: bool) -> bool:
+    """Whether there should be a beat: the jobs that come with the worker alone ask for none before one ``began``."""
+    wanted = [entry for entry in entries(settings) if not entry.is_the_recorders]
+    return bool(wanted) and (began or not all(is_shipped(settings, entry.name) for entry in wanted))
+
+
 def kept(settings: Settings, tasks: Mapping[str, Any]) -> list[Entry]:
     """The entries that are kept: all, but shipped ones whose task or queue is not in use here."""
     return [entry for entry in entries(settings)

@@ -6,16 +6,18 @@ need a database see what the worker sees, which itself touches none.  No shell r
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from ecommerce_worker.errors import Misconfigured, WrongArguments
 from ecommerce_worker.settings import Settings, environment_for_others, mask
@@ -115,22 +117,30 @@ def run(words: Sequence[str], settings: Settings, meanwhile: Callable[[], None] 
         raise Misconfigured([problem]) from None
 
 
-def run_ours(words: Sequence[str], timeout: float) -> Ended:
-    """Run ``ecommerce-worker`` with these words, where and with what this worker runs, and say how it ended.
+def run_ours(words: Sequence[str], timeout: float) -> tuple[Ended, Any]:
+    """Run ``ecommerce-worker`` with these words and ``--json``, where and with what this worker runs.
 
+    How it ended, with the end of what it says to people, and what it says to programs; None if it does not.
     ``timeout`` is in seconds.  Raises OSError if this machine cannot start a process now.
     """
-    # Unbuffered: what it says last comes last, whichever of its two outputs it goes to.
-    return _run([sys.executable, '-u', '-c', _PROGRAM.format('ecommerce_worker'), *words], timeout)
+    program = [sys.executable, '-c', _PROGRAM.format('ecommerce_worker'), *words, '--json']
+    with tempfile.TemporaryFile() as output:
+        ended = _run(program, timeout, output=output)
+        output.seek(0)
+        try:
+            return ended, json.load(output)
+        except ValueError:
+            return ended, None
 
 
 def _run(program: Sequence[str], timeout: float, *, environment: Mapping[str, str] | None = None,
          directory: str | None = None, secrets: Collection[str] = (),
-         meanwhile: Callable[[], None] = lambda: None) -> Ended:
+         meanwhile: Callable[[], None] = lambda: None, output: IO[bytes] | None = None) -> Ended:
     started = time.monotonic()
     process = subprocess.Popen(  # noqa: S603 - words of an allow-listed command, or our own, and no shell
-        program, env=environment, cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, start_new_session=True)
+        program, env=environment, cwd=directory, stdin=subprocess.DEVNULL,
+        stdout=output or subprocess.PIPE, stderr=subprocess.PIPE if output else subprocess.STDOUT,
+        start_new_session=True)
     with process:
         try:
             tail = _watch(process, started + timeout, meanwhile)
@@ -142,8 +152,9 @@ def _run(program: Sequence[str], timeout: float, *, environment: Mapping[str, st
 
 def _watch(process: subprocess.Popen[bytes], until: float, meanwhile: Callable[[], None]) -> bytes:
     """Read along until the process has ended or its time is over; the end of its output."""
-    assert process.stdout  # noqa: S101 - it is a pipe
-    output = process.stdout.fileno()
+    pipe = process.stdout or process.stderr
+    assert pipe  # noqa: S101 - one of them is
+    output = pipe.fileno()
     os.set_blocking(output, False)
     poll = select.poll()
     poll.register(output, select.POLLIN)

@@ -23,11 +23,20 @@ OUTCOMES: Final = ('done', 'skipped', 'retrying', 'parked', 'returned', 'resent'
 
 #: The most letters of each text.
 LENGTHS: Final[Mapping[str, int]] = {
-    'task': 255, 'id': 255, 'key': 128, 'site': 128, 'queue': 255, 'reason': 1000, 'worker': 255, 'root_id': 255}
+    'task': 255, 'id': 255, 'key': 128, 'site': 128, 'queue': 255, 'reason': 1000, 'worker': 255, 'root_id': 255,
+    'teller': 32}
+
+#: Outcomes after which nothing more is to come of the message.
+ENDS: Final = ('done', 'skipped')
+
+#: That a parked message is in the ledger; nobody tells it, it is there.
+KEPT: Final = 'kept'
+
+#: What may follow from one and the same try, in this order.
+_FOLLOWS: Final = ('retrying', 'parked', 'returned', KEPT, 'resent', 'discarded')
 
 #: The end of the year 9999, the last that databases know, in epoch seconds.
 LAST_SECOND: Final = 253_402_300_799
-
 
 #: When this worker was first released (2015-09-22), in epoch seconds: no run is older.
 FIRST_SECOND: Final = 1_442_880_000
@@ -41,6 +50,15 @@ def plausible(seconds: float, now: float) -> float:
     return seconds if FIRST_SECOND <= seconds <= now else now
 
 
+def standing(outcome: str, attempt: int) -> tuple[bool, int, int]:
+    """How late in the life of its message this is: of two facts of one message the greater one has the say.
+
+    No clock is asked, for those of two workers differ: tries are counted by the message itself, and what has ended has
+    ended.
+    """
+    return outcome in ENDS, attempt, -1 if outcome in ENDS else _FOLLOWS.index(outcome)
+
+
 def new_id() -> str:
     """An id for a fact."""
     return uuid.uuid4().hex
@@ -52,6 +70,8 @@ class Fact:
 
     ``started`` and ``next_try`` are epoch seconds, ``status`` is the HTTP status that decided it, ``fact`` tells this
     fact from any other however often it arrives, ``root_id`` is the id of the request that everything began with.
+    ``teller`` is the process that published it and ``number`` how many it had published by then, so that a gap shows;
+    '' and 0 where nobody counts.
     """
 
     outcome: str
@@ -68,7 +88,14 @@ class Fact:
     next_try: float | None = None
     worker: str = ''
     root_id: str = ''
+    teller: str = ''
+    number: int = 0
     fact: str = field(default_factory=new_id)
+
+    @property
+    def standing(self) -> tuple[bool, int, int]:
+        """See :func:`standing`."""
+        return standing(self.outcome, self.attempt)
 
     @property
     def routing_key(self) -> str:
@@ -83,16 +110,20 @@ class Fact:
     def in_time(self, now: float) -> Fact:
         """The fact with times that can be, where a wrong clock or a forger wrote others; ``now`` is when it came.
 
-        A run that would end later than that ended then, and took as long as it says.
+        A run that would end later than that ended then, and took as long as it says; its next try is as much later as
+        it was to be.
         """
         ended = plausible(self.ended, now)
         started = plausible(ended - self.seconds, ended)
-        next_try = None if self.next_try is None else min(max(self.next_try, started), now + LONGEST_WAIT)
+        next_try = self.next_try
+        if next_try is not None:
+            next_try = min(max(next_try - self.ended + ended, started), now + LONGEST_WAIT)
         return replace(self, started=started, seconds=min(self.seconds, ended - started), next_try=next_try)
 
     def as_body(self) -> bytes:
         """The fact in JSON, without what is not there."""
-        said = {name: value for name, value in vars(self).items() if value not in ('', None)}
+        said = {name: value for name, value in vars(self).items()
+                if value not in ('', None) and (name, value) != ('number', 0)}
         return json.dumps({'version': VERSION, **said}, separators=(',', ':')).encode()
 
 
@@ -116,7 +147,7 @@ def read(body: bytes) -> Fact:
         outcome=outcome, fact=_fact_id(found.get('fact')),
         started=_number(found, 'started', LAST_SECOND), seconds=_number(found, 'seconds', LAST_SECOND),
         next_try=None if found.get('next_try') is None else _number(found, 'next_try', LAST_SECOND),
-        attempt=int(_number(found, 'attempt', 2 ** 31 - 1)),
+        attempt=int(_number(found, 'attempt', 2 ** 31 - 1)), number=int(_number(found, 'number', 2 ** 53)),
         status=None if found.get('status') is None else int(_number(found, 'status', 999)),
         **{name: one_line(found.get(name, ''), length) for name, length in LENGTHS.items()})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from ecommerce_worker.telemetry.facts import Fact, new_id
 
@@ -43,3 +44,16 @@ class Told:
 
 
 Listener = Callable[[Told], None]
+
+
+class Safety(Protocol):
+    """Who knows whether what was told is safe."""
+
+    def holds(self, id_: str, act: Callable[[], None], most: int) -> bool:
+        """Whether the message of that id is to be held, its end being told and not safe yet; ``act`` is called then.
+
+        Of more than ``most`` that are held the oldest is let go.
+        """
+
+    def flush(self) -> None:
+        """Return when all that was told of ends is safe, or soon."""

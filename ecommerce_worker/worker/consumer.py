@@ -30,11 +30,13 @@ from ecommerce_worker.execution.parking import key_of, site_of
 from ecommerce_worker.locks.cluster import ClusterTurns, Leases, Neighbours, machine
 from ecommerce_worker.locks.machine import Turns
 from ecommerce_worker.resubmit import names, run
+from ecommerce_worker.telemetry.log import word
 from ecommerce_worker.telemetry.run import Told
 from ecommerce_worker.worker import (
     inspect,  # noqa: F401 - tells what is in hand
     nodes,
 )
+from ecommerce_worker.worker.acknowledging import Acknowledging
 from ecommerce_worker.worker.control import Control
 from ecommerce_worker.worker.keeper import Keeper, Kept
 from ecommerce_worker.worker.lanes import Lanes
@@ -192,6 +194,8 @@ class Consumer(consumer.Consumer):
         self._ticked, self._stood_still, self._patience = time.monotonic(), False, 0.0
         super().__init__(self._offer, *args, worker_options=options, **kwargs)
         self.initial_prefetch_count = self._window = max(self._room, concurrency + max(1, concurrency // 2))
+        self._kept = 0
+        self._acknowledging = Acknowledging(self, self._window - concurrency)
         if self.hub:
             self.hub.on_close.add(self._on_hub_closed)
             self.hub.on_tick.add(self._tick)
@@ -250,6 +254,7 @@ class Consumer(consumer.Consumer):
             if delivery.redelivered and self.keeper.adopt(delivery.message, partial(self.settle, message)):
                 return
             _present(message, delivery, keep_eta=self._holds(call))
+            self._acknowledging.see_to(message, call.id)
             receive(message)
 
         return on_message
@@ -398,7 +403,7 @@ class Consumer(consumer.Consumer):
             self._run(request)
         except Exception:
             # The pool is closing: it is delivered again when the connection is closed.
-            logger.debug('not begun any more: id=%s', request.id, exc_info=True)
+            logger.debug('not begun any more: id=%s', word(request.id), exc_info=True)
             self.lanes.left(request)
 
     def _send_away(self, request: Request, delay: float) -> None:
@@ -418,16 +423,25 @@ class Consumer(consumer.Consumer):
         self.call_soon(self._set_window, min(kept, MOST_KEPT))
 
     def share(self, queue: str) -> int:
-        """How much of one queue may be in hand where each is counted by itself: orders have the most."""
+        """How much of one queue may be in hand where each is counted by itself: orders have the most.
+
+        Of orders half as many again, whose acknowledgements wait for their facts.
+        """
         threads = self._concurrency
-        return (threads if queue in run.ORDER_QUEUES else max(1, threads // 4)) + self._wider
+        orders = threads + max(1, threads // 2)
+        return (orders if queue in run.ORDER_QUEUES else max(1, threads // 4)) + self._wider
 
     def _set_window(self, kept: int) -> None:
-        self.initial_prefetch_count = self._window + kept
+        self._kept = kept
+        self.widen()
+
+    def widen(self) -> None:
+        """Have as much more in hand as is kept, and as is held: on the event loop."""
+        self.initial_prefetch_count = self._window + self._kept
         if self.qos:
-            self.qos.value = self.initial_prefetch_count
+            self.qos.value = self.initial_prefetch_count + self._acknowledging.wider
         # Consumers keep the number that they began with: they begin anew, but not each time that it changes.
-        wider = next((step for step in STEPS if step >= kept), MOST_KEPT)
+        wider = next((step for step in STEPS if step >= self._kept), MOST_KEPT)
         if self.counts_by_queue and wider != self._wider and self.task_consumer:
             self._wider = wider
             self.task_consumer.cancel()
@@ -452,6 +466,7 @@ class Consumer(consumer.Consumer):
         """Acknowledge what has ended, once no more is taken; whether that is so."""
         if self._afterwards is None:
             return False
+        self._acknowledging.flush()
         self._afterwards.end()
         return True
 

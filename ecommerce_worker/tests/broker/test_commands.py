@@ -137,9 +137,10 @@ def test_the_beginning_of_several_ids_is_refused_with_the_list_of_them(park, com
     park('11111111-1', '11111111-2', '2222')
     refused = command('parked', *words, '111')
     assert (refused.returncode, broker.depth(topology.PARKED)) == (1, 3)
-    assert re.findall(r'^[12]\S+', refused.stdout, re.MULTILINE) == ['11111111-1', '11111111-2']
-    assert refused.stderr == ('ecommerce-worker: 111 is the beginning of several ids: say more of the one that you '
-                              'mean\n')
+    assert refused.stdout == ''
+    assert re.findall(r'^[12]\S+', refused.stderr, re.MULTILINE) == ['11111111-1', '11111111-2']
+    assert refused.stderr.endswith('\necommerce-worker: 111 is the beginning of several ids: say more of the one that '
+                                   'you mean\n')
     assert command('parked', *words, '11111111-2').returncode == 0
     assert broker.depth(topology.PARKED) == 2
 
@@ -156,6 +157,85 @@ def test_what_finds_no_message_says_so(broker, command, words):
     ended = command('parked', *words)
     assert (ended.returncode, ended.stdout) == (1, '')
     assert ended.stderr.startswith('ecommerce-worker: no parked message is like that')
+
+
+def said(ended):
+    """The one JSON document that a command printed, and nothing else."""
+    return json.loads(ended.stdout)
+
+
+def test_programs_read_what_is_parked_and_what_became_of_it(shop, park, command, broker):
+    park('1111', '2222', '3333')
+    found = said(command('parked', 'list', '--limit', '2', '--json'))
+    assert (found['count'], [it['id'] for it in found['parked']]) == (3, ['1111', '2222'])
+    first = found['parked'][0]
+    assert {name: value for name, value in first.items() if name != 'parked_at'} == {
+        'id': '1111', 'order': 'EDX-0', 'task': FULFILL, 'queue': QUEUE, 'tries': 0, 'reason': 'why'}
+    assert re.fullmatch(r'\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z', first['parked_at'])
+    [shown] = said(command('parked', 'show', '1111', '--json'))['parked']
+    assert (shown['size'], shown['content_type'], shown['history']) == (2, 'application/json', [])
+    assert 'body' not in shown
+    assert said(command('parked', 'show', '1111', '--body', '--json'))['parked'][0]['body'] == 'e30='
+    assert said(command('parked', 'resend', '1111', '--json')) == {
+        'resent': [{'id': '1111', 'order': 'EDX-0', 'queue': QUEUE}], 'stuck': []}
+    refused = command('parked', 'discard', '2222', '--json')
+    assert (refused.returncode, refused.stdout) == (2, '')
+    assert said(command('parked', 'discard', '2222', '--yes', '--json')) == {
+        'discarded': [{'id': '2222', 'order': 'EDX-1'}]}
+    assert broker.depth(topology.PARKED) == 1
+
+
+def test_programs_read_how_things_stand(broker, publish, command):
+    publish('EDX-1')
+    ended = command('status', '--json')
+    found = said(ended)
+    assert ended.returncode == 1
+    assert {name: type(value) for name, value in found.items()} == {
+        'broker': str, 'takes_messages': bool, 'workers': list, 'waiting': int, 'parked': int, 'queues': list,
+        'ledger': type(None), 'beat': type(None), 'troubles': list}
+    assert found['queues'][0] == {'name': QUEUE, 'messages': 1, 'consumers': 0}
+    assert any('nobody consumes it' in trouble for trouble in found['troubles'])
+
+
+def test_programs_read_what_was_resubmitted(shop, command):
+    shop.add_order('EDX-1', age=3600)
+    shop.add_order('EDX-2', status='Complete', age=3600)
+    ended = command('resubmit', '--order', 'EDX-1', '--order', 'EDX-2', '--order', 'EDX-3', '--dry-run', '--json')
+    found = said(ended)
+    assert ended.returncode == 1
+    assert [(it['order'], it['status'], it['published']) for it in found['orders']] == [
+        ('EDX-2', 'Complete', False), ('EDX-1', 'Open', True)]
+    assert (found['published'], found['settled'], found['dry_run']) == (1, 0, True)
+    assert found['troubles'] == ['EDX-3: no shop knows it (404)']
+
+
+def test_programs_read_the_configuration(command):
+    found = said(command('check', '--json'))
+    assert (found['problems'], type(found['notes'])) == ([], list)
+    settings = {it['name']: it for it in found['settings']}
+    assert '***' in settings['BROKER_URL']['value']
+    assert settings['MAX_FULFILLMENT_RETRIES']['from'].startswith('environment ')
+    ended = command('check', '--json', WORKER_CONCURRENCY='many')
+    assert ended.returncode == 1
+    assert len(said(ended)['problems']) == 1
+
+
+#: What a terminal obeys, what looks like another row, and what turns the direction of writing.
+EVIL = 'EDX-1\x1b[2J\x9b31m\nFORGED  row\u202e'
+
+
+@pytest.mark.parametrize('words', [['list'], ['show', '1'], ['discard', '1', '--yes'], ['resend', '1']], ids=' '.join)
+def test_no_message_reaches_the_terminal(broker, command, words):
+    with shop_app(broker.url) as app, broker.connection() as connection:
+        topology.declare_parked(connection)
+        publishing.park(app, Raw(b'{}', 'application/json', 'utf-8'), Notes(queue=QUEUE, history=({'reason': EVIL},)),
+                        task=EVIL, id=f'1{EVIL}', key=EVIL, reason=EVIL)
+    ended = command('parked', *words)
+    shown = ended.stdout + ended.stderr
+    assert 'EDX-1?[2J?31m?FORGED  row?' in shown
+    assert all(line.isprintable() for line in shown.splitlines())
+    assert not any(line.startswith('FORGED') for line in shown.splitlines())
+    assert json.loads(command('parked', 'list', '--json').stdout)['count'] == int(words[0] in ('list', 'show'))
 
 
 def test_discarding_asks_first(stuck, command, broker):

@@ -1,11 +1,14 @@
 """Workers tell their own story: a fact of each run in the ledger's queue, whatever happens to the broker."""
 
+import threading
 import time
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from kombu import Queue
 
+from ecommerce_worker.broker import facts as facts_module
 from ecommerce_worker.broker import publishing, topology
 from ecommerce_worker.broker.facts import Teller
 from ecommerce_worker.broker.notes import NOTES, Notes
@@ -38,7 +41,7 @@ def facts(broker):
 def teller(broker):
     """A teller to that broker."""
     with shop_app(broker.url) as app:
-        teller = Teller(app, bound=50)
+        teller = Teller(app, bound=50, repeatable=['a.b'])
         yield teller
         teller.end(0)
 
@@ -192,3 +195,86 @@ def test_a_queue_is_emptied_without_a_word_to_the_ledger_where_there_are_no_fact
     publish('EDX-1')
     assert command('queues', 'purge', '--yes', PUBLISH_FACTS=False).returncode == 0
     assert (broker.depth(QUEUE), facts()) == (0, [])
+
+
+# -- what is held until its fact is safe ------------------------------------------------------------------------------
+
+def test_orders_that_were_fulfilled_are_told_of_however_often_their_worker_is_killed(
+        broker, shop, start_worker, publish, facts):
+    numbers = [f'EDX-{number}' for number in range(120)]
+    shop.tell('add', [{'number': number} for number in numbers])
+    for number in numbers:
+        publish(number, site_code='edx')
+    for _ in range(3):
+        worker = start_worker('--concurrency', '8').ready()
+        begun = fulfilled(shop)
+        eventually(partial(at_least, shop, min(120, begun + 30)))
+        worker.kill()
+    worker = start_worker('--concurrency', '8').ready()
+    told: set[str] = set()
+
+    def complete():
+        told.update(fact.key for _, fact in facts() if fact.outcome in ('done', 'skipped'))
+        return told >= set(numbers)
+
+    eventually(complete)
+    assert worker.stop() == 0
+
+
+def at_least(shop, count):
+    return fulfilled(shop) >= count
+
+
+def fulfilled(shop):
+    """How many orders the shop has been told to fulfil, each counted once."""
+    return len({call.path for call in shop.calls if call.is_put and call.status == 200})
+
+
+def test_an_order_is_not_acknowledged_before_its_fact_is_safe(node, broker, teller, facts):
+    acknowledged = threading.Event()
+    node.stop()
+    try:
+        teller(TOLD)
+        assert teller.holds('id-1', acknowledged.set, 9)
+        assert not acknowledged.wait(0.5)
+    finally:
+        node.start()
+    facts(1)
+    assert acknowledged.wait(30)
+    assert not teller.holds('id-1', acknowledged.set, 9)
+
+
+def test_only_the_end_of_what_may_be_repeated_is_held(teller):
+    for told in (replace(TOLD, task='mail'), replace(TOLD, outcome='retrying'), replace(TOLD, outcome='parked')):
+        teller(told)
+        assert not teller.holds('id-1', print, 9)
+
+
+def test_of_what_is_held_the_oldest_is_let_go_if_it_is_too_much_or_for_too_long(node, teller, monkeypatch):
+    let_go: list[int] = []
+    node.stop()
+    try:
+        for number in range(3):
+            teller(replace(TOLD, id=f'id-{number}'))
+            assert teller.holds(f'id-{number}', partial(let_go.append, number), 2)
+        assert let_go == [0]
+        monkeypatch.setattr(facts_module, 'HOLD_SECONDS', 0.0)
+        teller(replace(TOLD, id='id-3'))
+        teller.holds('id-3', partial(let_go.append, 3), 9)
+        assert let_go == [0, 1, 2, 3]
+    finally:
+        node.start()
+
+
+def test_each_process_numbers_its_facts_and_drops_leave_a_gap(node, teller, facts):
+    node.stop()
+    try:
+        for number in range(60):
+            teller(replace(TOLD, id=f'id-{number}'))
+    finally:
+        node.start()
+    found = [fact for _, fact in facts(50)]
+    assert {fact.teller for fact in found} == {teller.name}
+    numbers = sorted({fact.number for fact in found})
+    assert numbers[-1] == 60
+    assert 50 <= len(numbers) <= 51

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import json
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -320,6 +322,32 @@ def test_orders_that_are_parked_in_the_ledger_or_were_discarded_there_are_left(s
     assert 'UTC; `--order EDX-1` publishes it all the same' in line_of(ended, 'EDX-1')
     assert published(resubmit('--order', 'EDX-1')) == 1
     assert broker.waiting() == 1
+
+
+@pytest.mark.parametrize('numbers, settled', [((), 1), (('EDX-1',), 1), (('EDX-7',), 0)])
+def test_an_order_whose_report_was_lost_is_overdue_until_the_shop_is_asked(
+        shop, command, resubmit, recorder, tmp_path, numbers, settled):
+    shop.add_order('EDX-1', status='Complete', age=OLD)
+    shop.add_order('EDX-2', age=OLD)
+    shop.add_order('EDX-7', status='Complete', age=OLD)
+    with closing(sqlite3.connect(tmp_path / 'ledger.sqlite3', timeout=20)) as ledger, ledger:
+        for number in ('EDX-1', 'EDX-2'):
+            ledger.execute('INSERT INTO ledger_order (identity, key, task, site, state, reason, next_try, attempts, '
+                           'first_seen, last_seen, heard) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)',
+                           [uuid.uuid5(uuid.NAMESPACE_OID, json.dumps([number, FULFILL, ''])).hex, number, FULFILL, '',
+                            'waiting', 'down', *['2026-01-01 00:00:00', 1], *['2026-01-01 00:00:00'] * 3])
+    done = command('status')
+    assert 'unknown   2 orders overdue; 0 reports of runs lost in the last 7 days' in done.stdout
+    assert 'trouble: nothing was heard of 2 orders when it was time' in done.stdout
+    told = command('status', '--json')
+    assert (told.returncode, json.loads(told.stdout)['ledger']['overdue']) == (1, 2)
+    listed = json.loads(command('orders', 'list', '--overdue', '--json').stdout)['orders']
+    assert {order['order'] for order in listed} == {'EDX-1', 'EDX-2'}
+    ended = resubmit(*(f'--order={number}' for number in numbers))
+    assert ('1 order of which nothing had been heard: complete at the shop' in ended.stdout) is bool(settled)
+    assert command('status').stdout.count(f'{2 - settled} order') == 2
+    if settled:
+        assert 'the report of its end was lost' in command('orders', 'show', 'EDX-1').stdout
 
 
 def test_an_order_that_is_in_the_hands_of_a_recorder_is_left(shop, broker, start_worker, publish, environment, recorder,

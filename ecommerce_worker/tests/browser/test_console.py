@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from selenium.webdriver.common.by import By
 
 from ecommerce_worker.testing.shop import Answer
-from ecommerce_worker.tests.browser.conftest import choose_password
+from ecommerce_worker.tests.browser.conftest import PASSWORD, choose_password
 from ecommerce_worker.tests.support.harness import eventually
 
 #: What a beat leaves behind that is gone.
@@ -52,7 +52,7 @@ def test_support_finds_a_stuck_order_reads_why_and_sends_it_again(at_work, shop,
     shop.repair('EDX-10001')
     browser.write('reason', 'the course is open again')
     browser.press('Resend')
-    browser.says('1 message sent again.', 'resent by sue: the course is open again')
+    browser.says('1 message sent again.', 'sent again by sue: the course is open again')
     eventually(lambda: shop.orders['EDX-10001'].status == 'Complete')
 
     def fulfilled():
@@ -85,8 +85,8 @@ def test_an_operator_begins_by_the_printed_link_and_sends_many_again_at_once(
     shop.add_order(numbers[2], status='Complete')
     browser.will_say('/', '3 of fulfill_order', '1 worker at work', 'ecommerce.fulfillment')
     browser.follow('Parked')
-    browser.follow('Choose all on this page')
     browser.write('reason', 'the shop is right again')
+    browser.press('Choose all on this page')
     browser.press('Resend')
     browser.says('2 messages sent again.', f'{numbers[2]}: not sent, for the shop has fulfilled it already')
     eventually(lambda: all(shop.orders[number].status == 'Complete' for number in numbers))
@@ -114,7 +114,7 @@ def test_the_schedule_shows_what_is_overdue_and_later_what_was_missed(at_work, s
 
     def fired():
         browser.open('/')
-        return re.search(r'(?s)(done|skipped).* [56] missed, 20', browser.text) and browser.text
+        return re.search(r'(?s)(done|left alone).* [56] missed, 20', browser.text) and browser.text
 
     text = eventually(fired)
     assert 'Beat gave a sign of life' in text
@@ -136,6 +136,66 @@ def test_pages_fit_a_phone_and_are_dark_where_that_is_wished(at_work, shop, publ
             assert body.get_property('scrollWidth') <= browser.chrome.get_window_size()['width'], path
             red = int(body.value_of_css_property('background-color').partition('(')[2].partition(',')[0])
             assert (red > 128) is bright, (path, scheme)
+
+
+#: Puts names into the ledger that are as long as they may be, and have no space.
+LONG = """
+import time
+from ecommerce_worker.ledger.setup import open_ledger
+open_ledger()
+from ecommerce_worker.ledger import decisions, recording
+from ecommerce_worker.ledger.models import ParkedMessage
+from ecommerce_worker.broker.notes import NOTES
+from ecommerce_worker.broker.wire import Raw
+from ecommerce_worker.ledger.incoming import Parcel
+from ecommerce_worker.telemetry.facts import Fact
+
+for task in ('ecommerce_worker.fulfillment.v1.tasks.fulfill_order', 'a_task.' + 't' * 240):
+    key, reason = 'K' * 128, 'there_is_no_task_' + 'r' * 900
+    fact = Fact('parked', time.time() - 9000, attempt=1, task=task, id='i' * 255 + task[:0], key=key, site='s' * 128,
+                reason=reason, queue='q' * 255, worker='w' * 255)
+    notes = {'queue': 'q' * 255, 'attempt': 1, 'history': [], 'id': 'i' * 255, 'task': task, 'key': key,
+             'reason': reason, 'parked_at': time.time() - 9000 + len(task), 'fact': fact.as_body().decode()}
+    recording.record([Fact('retrying', time.time() - 9000, attempt=1, task=task, id='o' * 200, key='O' * 128,
+                           site='s' * 128, reason=reason)], [Parcel.of(Raw(b'{}', None, None, {NOTES: notes}))])
+decisions.write_down('p' * 150, 'resent', 'y' * 900, message_id='i' * 255, key='K' * 128, task='t' * 255)
+"""
+
+
+def test_long_names_break_nothing_on_a_small_phone(console, settings, browser, person):
+    person('olga', 'operator')
+    subprocess.run([sys.executable, '-c', LONG], env=settings, check=True)
+    browser.chrome.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', {
+        'width': 360, 'height': 740, 'deviceScaleFactor': 1, 'mobile': False})
+    for path in ('/', '/parked/', '/orders/', '/orders/?q=K', '/orders/1/', '/orders/2/', '/auth/user/',
+                 '/auth/user/add/', '/ledger/audit/', '/password_change/', '/nothing/'):
+        browser.open(path)
+        page = browser.chrome.find_element(By.TAG_NAME, 'html')
+        assert page.get_property('scrollWidth') <= page.get_property('clientWidth') <= 360, path
+
+
+def test_a_form_that_was_filled_in_outlives_the_end_of_a_login(console, settings, browser, person):
+    person('olga', 'operator')
+    subprocess.run([sys.executable, '-c', LONG], env=settings, check=True)
+    browser.open('/parked/')
+    browser.write('reason', 'they called')
+    browser.press('Choose all on this page')
+    assert [box.is_selected() for box in boxes(browser)] == [True, True]
+    browser.chrome.delete_cookie('console_session')
+    browser.press('Resend')
+    browser.says('Nothing was done, for your login had ended.')
+    browser.write('username', 'olga')
+    browser.write('password', PASSWORD)
+    browser.press('Log in')
+    browser.says('2 messages')
+    assert [box.is_selected() for box in boxes(browser)] == [True, True]
+    reason = browser.chrome.find_element(By.XPATH, '//input[@name="reason"]')
+    assert reason.get_property('value') == 'they called'
+
+
+def boxes(browser):
+    """What messages are chosen by."""
+    return browser.chrome.find_elements(By.XPATH, '//input[@type="checkbox"][@name="message"]')
 
 
 def test_chromium_has_nothing_to_complain_about(console, browser, person):

@@ -126,16 +126,19 @@ def _call(name: str, args: Any, kwargs: Any) -> Any:
 
 
 def visit(path: str, *, who: str = '', send: Mapping[str, str | Sequence[str]] | None = None,
-          follow: bool = False, host: str = '127.0.0.1') -> Page:
+          follow: bool = False, host: str = '127.0.0.1', without_token: str | None = None) -> Page:
     """A page as this person sees it, or what comes of a form that is sent; '' is nobody.
 
-    ``who`` has the role of that name (``support``), and is made if need be.
+    ``who`` has the role of that name (``support``), and is made if need be.  ``without_token`` is the origin of a form
+    that is sent without its token and its cookie.
     """
     from django.test import Client
 
-    client = Client(SERVER_NAME=host)
+    client = Client(SERVER_NAME=host, enforce_csrf_checks=without_token is not None)
     _log_in(client, who)
-    found = client.get(path, follow=follow) if send is None else client.post(path, dict(send), follow=follow)
+    headers = {'Origin': without_token} if without_token else {}
+    found = client.get(path, follow=follow) if send is None else client.post(
+        path, dict(send), follow=follow, headers=headers)
     content = b''.join(found) if found.streaming else found.content
     cookies = {'Set-Cookie': found.cookies.output(header='')} if found.cookies else {}
     return Page(found.status_code, content.decode(), {**found.headers, **cookies})
@@ -204,7 +207,7 @@ def people(**where: Any) -> list[int]:
 
 def clear() -> None:
     """Take everything out of it but the roles."""
-    from axes.models import AccessAttempt  # type: ignore[import-untyped]
+    from axes.models import AccessAttempt
     from django.contrib.auth.models import User
 
     ledger.empty()

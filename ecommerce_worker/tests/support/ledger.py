@@ -316,8 +316,8 @@ def empty() -> None:
     """Take everything out of the ledger."""
     from ecommerce_worker.ledger import models
 
-    for model in (models.Audit, models.ParkedMessage, models.Attempt, models.Order, models.SetAside, models.Firing,
-                  models.BeatTick):
+    for model in (models.Audit, models.ParkedMessage, models.Attempt, models.Order, models.SetAside, models.Teller,
+                  models.Firing, models.BeatTick):
         model.objects.all().delete()
 
 

@@ -165,7 +165,8 @@ def test_a_parked_message_that_is_sent_again_is_the_one_that_came(app, channel, 
     assert message.headers['a'] == 1
     assert 'x-death' not in message.headers
     # Its patience is renewed, but it is known to have been tried.
-    assert Notes.of(message.headers) == Notes(queue='fulfillment', resent=True, history=notes.history)
+    assert Notes.of(message.headers) == Notes(queue='fulfillment', resent=True, attempt=16,
+                                              history=notes.history)
 
 
 @pytest.mark.parametrize('queue, said', [('evil.queue', 'names the queue evil.queue'), ('', 'does not say which'),

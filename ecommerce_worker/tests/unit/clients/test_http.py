@@ -44,7 +44,8 @@ def response(status, **headers):
 # -- what an answer means ---------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('status, kind', [
-    (300, Rejected), (301, Rejected), (302, Rejected), (304, Rejected),
+    (300, Rejected), (301, Rejected), (304, Rejected), (308, Rejected),
+    (302, PeerFailure), (303, PeerFailure), (307, PeerFailure),
     (400, Rejected), (401, Unauthorized), (403, Unauthorized), (404, NotFound), (405, Rejected), (406, Rejected),
     (408, Rejected), (409, Rejected), (418, Rejected), (422, Rejected), (429, Throttled),
     (500, PeerFailure), (501, PeerFailure), (502, PeerFailure), (503, PeerFailure), (504, PeerFailure),
@@ -116,8 +117,9 @@ def test_a_redirect_names_the_host_that_it_leads_to_and_no_more(location):
 
 
 @pytest.mark.parametrize('location', ['', '/elsewhere', 'http://[::1', 'https://', '\x00'])
-def test_a_redirect_to_nowhere_is_a_refusal_like_any_other(location):
-    assert type(error_for(response(302, Location=location))) is Rejected
+def test_a_redirect_to_nowhere_is_like_any_other(location):
+    assert type(error_for(response(301, Location=location))) is Rejected
+    assert type(error_for(response(302, Location=location))) is PeerFailure
 
 
 @pytest.mark.parametrize('body, kind', [
@@ -359,16 +361,26 @@ def test_a_200_that_is_not_json_is_a_failure_of_the_peer(api, peer, body):
 
 def test_a_redirect_is_not_followed_and_its_host_is_told(api, peer):
     elsewhere = peer(reply())
-    shop = peer(reply(302, b'', [f'Location: {elsewhere.url}?next=s3cret']))
+    shop = peer(reply(302, b'', [f'Location: {elsewhere.url}x?next=s3cret']))
     with pytest.raises(Rejected, match=f'redirects to http://127.0.0.1:{elsewhere.port}') as caught:
         api(shop.url).request('PUT', 'x')
     assert 's3cret' not in str(caught.value)
     assert not elsewhere.requests
 
 
+@pytest.mark.parametrize('status', [302, 303, 307])
+@pytest.mark.parametrize('location', ['/maintenance.html', 'https://status.example.com/?from=s3cret'])
+def test_a_redirect_to_a_maintenance_page_is_an_outage(api, peer, status, location):
+    shop = peer(reply(status, b'<html>', [f'Location: {location}', 'Retry-After: 60']))
+    with pytest.raises(PeerFailure, match='for now, as if it were being maintained') as caught:
+        api(shop.url).request('PUT', 'orders/EDX-1/fulfill/')
+    assert caught.value.retry_after == 60
+    assert 's3cret' not in str(caught.value)
+
+
 @pytest.mark.parametrize('location', [b'http://[::1', b'http://caf\xe9.test/', b'http://h:99999999/', b'%zz', b'\x01'])
 def test_a_redirect_that_cannot_be_read_is_a_refusal_like_any_other(api, peer, location):
-    answer = Reply([b'HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: ' + location + b'\r\n\r\n'])
+    answer = Reply([b'HTTP/1.1 301 Moved\r\nContent-Length: 0\r\nLocation: ' + location + b'\r\n\r\n'])
     with pytest.raises(Rejected):
         api(peer(answer).url).request('PUT', 'x')
 

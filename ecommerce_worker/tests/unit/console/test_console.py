@@ -169,7 +169,7 @@ def test_each_state_is_a_plain_sentence():
     assert done.stdout.splitlines() == [
         'The order was fulfilled on 2026-11-21 12:00 UTC.',
         'The order was fulfilled on 2026-11-21 12:00 UTC, at the 2nd try.',
-        'This was done on 2026-11-21 12:00 UTC.',
+        'The job was done on 2026-11-21 12:00 UTC.',
         'The order is tried again in 1 hour. At its last try: why.',
         ('The order was to be tried again 1 day ago, but nothing was heard of it: is a worker running? At its last '
          'try: why.'),

@@ -232,20 +232,75 @@ def test_the_front_page_shows_how_things_stand(console):
     console('recording.record', [fact('retrying', 7200, reason='the shop failed (503)', next_try=time.time() + 600),
                                fact('done', 60, key='EDX-2', id='id-2')], [parcel('EDX-3')])
     words = console('visit', '/', who='viewer').words
-    assert '1 waiting for the next try 1 parked 0 with a worker 1 done' in words
-    assert 'EDX-1 , for 2 hours. The order is tried again in 9 minutes. At its last try: the shop failed (503)' in words
+    assert ('0 queued for a worker 0 orders with a worker 1 orders waiting for the next try 1 parked messages '
+            '1 orders fulfilled') in words
+    assert ('EDX-1 , first seen 2 hours ago. The order is tried again in 9 minutes. At its last try: the shop failed '
+            '(503)') in words
     assert '1 of fulfill_order : the shop failed (500)' in words
     assert 'The last hour: 1 done, 0 to be tried again, 0 parked' in words
     assert 'The last day: 1 done, 1 to be tried again, 0 parked' in words
 
 
-def test_an_order_is_found_by_its_number_or_the_beginning_of_it(console):
+def test_an_order_is_found_by_its_number_or_a_part_of_it(console):
     console('recording.record', [fact(), fact(key='EDX-10', id='id-10'), fact(key='EDX-11', id='id-11')])
     found = console('visit', '/orders/?q=EDX-1', who='viewer', follow=True)
     assert 'The order was fulfilled on' in found.words
     assert 'EDX-10' not in found.words
     assert {'EDX-10', 'EDX-11'} <= set(console('visit', '/orders/?q=EDX', who='viewer').words.split())
-    assert 'The ledger knows no order EDX-7' in console('visit', '/orders/?q=EDX-7', who='viewer').words
+    assert {'EDX-10', 'EDX-11'} <= set(console('visit', '/orders/?q=x-1', who='viewer').words.split())
+    assert console('visit', '/orders/?q=11', who='viewer').status == 302
+    missing = console('visit', '/orders/?q=EDX-7', who='viewer').words
+    assert 'The ledger knows no order EDX-7' in missing
+    assert 'resubmit --order EDX-7 asks the shop' in missing
+    by_mail = console('visit', '/orders/?q=student@example.com', who='viewer').words
+    assert 'Nothing is found by a mail address: the ledger holds none.' in by_mail
+    assert 'resubmit' not in by_mail
+
+
+def test_all_orders_are_listed_a_page_at_a_time_or_those_of_a_state(console):
+    console('recording.record', [fact(key=f'EDX-{number}', id=f'id-{number}', ago=number) for number in range(1, 61)])
+    console('recording.record', [fact('retrying', key='EDX-99', id='id-99'), fact(key='a@b.c', id='id-98', task=MAIL)])
+    first, second = (console('visit', f'/orders/?page={page}', who='viewer').words for page in (1, 2))
+    assert '62 in all, page 1' in first
+    assert ('EDX-1 ' in first, 'EDX-60 ' in first, 'EDX-60 ' in second) == (True, False, True)
+    assert 'Next page' in first
+    assert 'Previous page' in second
+    for path, count in (('/orders/?state=waiting', 1), ('/orders/?state=nonsense', 62), ('/orders/?q=', 62),
+                        ('/orders/?state=overdue', 0)):
+        assert f'{count} in all' in console('visit', path, who='viewer').words
+    assert 'The mail was done on' in first
+    assert 'href="/orders/"' in console('visit', '/parked/', who='viewer').text
+
+
+def test_orders_mails_and_jobs_are_counted_apart(console):
+    console('recording.record', [
+        fact(), fact('retrying', key='a@b.c', id='id-2', task=MAIL), fact(key='', id='id-3', task=RESUBMIT.task),
+        fact('retrying', 7200, key='', id='id-4', task=RESUBMIT.task)])
+    words = console('visit', '/', who='viewer').words
+    assert '0 orders waiting for the next try' in words
+    assert '1 orders fulfilled' in words
+    assert 'Mails: 1 waiting Jobs: 1 done, 1 waiting' in words
+    assert 'The oldest order that is not fulfilled There is none.' in words
+
+
+@pytest.mark.parametrize('path', ['/', '/orders/', '/orders/?q=nothing', '/parked/', '/auth/user/', '/ledger/audit/'])
+def test_what_is_wrong_stands_at_the_top_of_every_page(console, path):
+    console('recording.record', [fact('retrying', 9000, next_try=time.time() - 8000)])
+    console('execute', "UPDATE ledger_order SET heard = '2026-01-01 00:00:00'")
+    console('firings', 'tick', 'one', time.time() - 7300)
+    found = console('visit', path, who='operator')
+    assert 'Nothing was heard of 1 order when it was time. Which? ecommerce-worker resubmit' in found.words
+    assert 'No beat is alive: the last sign of life was 2 hours ago.' in found.words
+    content = found.text.index('id="content"')
+    assert found.text.index('No beat is alive') < content
+    assert 'errornote' not in found.text[content:]
+    assert 'EDX-1' in console('visit', '/orders/?state=overdue', who='viewer').words
+    assert 'No beat is alive' not in console('visit', '/login/').words
+
+
+def test_reports_that_were_lost_are_counted_where_people_look(console):
+    console('recording.record', [fact(teller='a' * 32, number=3)])
+    assert '2 reports of runs never came in the last 7 days' in console('visit', '/', who='viewer').words
 
 
 @pytest.mark.parametrize('path', [
@@ -264,7 +319,7 @@ def test_an_order_has_its_story(console):
     [number] = console('rows', 'Order', 'pk')
     words = console('visit', f'/orders/{number}/', who='viewer').words
     assert 'The order is stuck until a person decides' in words
-    assert 'try 1: retrying after 1.50 s, the shop failed (503)' in words
+    assert 'try 1: to be tried again after 1.50 s, the shop failed (503)' in words
     assert 'try 2: parked , the shop refuses it (400)' in words
     assert 'Your role may look, but not resend.' in words
 
@@ -299,8 +354,8 @@ RESUBMIT = Entry('resubmit', 'ecommerce_worker.resubmit.tasks.resubmit_orders', 
 
 
 def of_schedule(console):
-    """What the front page says of it."""
-    return console('visit', '/', who='viewer').words.partition(' Schedule ')[2]
+    """What the front page says of it, and at its top."""
+    return console('visit', '/', who='viewer').words
 
 
 def firing(console, ago, *, published=True, missed=0):
@@ -326,7 +381,7 @@ def test_the_schedule_shows_what_was_fired_how_it_ended_and_when_it_is_due_next(
                                fact('skipped', 5, task=task, key='', id=id_, reason='messages are queued'),
                                fact('parked', 1, task=task, key='', id='another')])
     words = of_schedule(console)
-    assert f'{minute(due)} skipped : messages are queued ' in words
+    assert f'{minute(due)} left alone : messages are queued ' in words
     assert minute(due + 600) in words or minute(due + 1200) in words
     assert 'Beat gave a sign of life' in words
     assert 'verdue' not in words
@@ -336,6 +391,8 @@ def test_the_schedule_shows_what_was_fired_how_it_ended_and_when_it_is_due_next(
 def test_a_page_without_a_beat_says_what_that_means(console):
     assert 'No beat is alive: there has never been one.' in of_schedule(console)
     assert 'started with ecommerce-worker beat' in of_schedule(console)
+    assert 'alarm">No beat is alive' not in console('visit', '/', who='viewer').text
+    assert 'when a beat runs' in of_schedule(console)
     assert 'No beat knows' not in of_schedule(console)
     console('firings', 'tick', 'one', time.time() - 7300)
     assert 'No beat is alive: the last sign of life was 2 hours ago.' in of_schedule(console)
@@ -403,7 +460,7 @@ def test_support_sends_a_parked_order_again(console, shop):
     assert audits(console) == [('support', 'resent', 'EDX-1', 'they called')]
     assert console('rows', 'ParkedMessage', 'body', 'settled') == [(None, 'resent')]
     [order] = console('rows', 'Order', 'pk')
-    assert 'resent by support: they called' in console('visit', f'/orders/{order}/', who='viewer').words
+    assert 'sent again by support: they called' in console('visit', f'/orders/{order}/', who='viewer').words
 
 
 @pytest.mark.parametrize('who, action, status', [
@@ -457,6 +514,70 @@ def test_without_a_message_or_a_reason_nothing_is_done(console, numbers, reason,
 def test_nothing_is_thrown_away_by_a_slip(console):
     assert 'tick "for good"' in decide(console, 'operator', 'discard', *park(console, 'EDX-1'), sure='').words
     assert (console('queries.count_parked'), audits(console)) == (1, [])
+
+
+def test_what_was_chosen_and_written_outlives_a_mistake_and_a_reload(console):
+    _, two = park(console, 'EDX-1', 'EDX-2')
+    page, sent = '/parked/?key=EDX', {'message': str(two), 'reason': 'they called', 'back': '/parked/?key=EDX'}
+    _, refused, again, elsewhere, done, after = console('browse', [
+        (page, None), ('/parked/decide/', {**sent, 'action': 'discard'}), (page, None), ('/parked/', None),
+        ('/parked/decide/', {**sent, 'action': 'discard', 'sure': 'yes'}), (page, None)], who='operator')
+    assert 'tick "for good"' in refused.words
+    for found in (refused, again):
+        assert 'value="they called"' in found.text
+        assert checked(found) == [two]
+    assert checked(elsewhere) == []
+    assert '1 message thrown away.' in done.words
+    assert (checked(after), 'they called' in after.text) == ([], False)
+
+
+def test_choosing_all_keeps_what_was_written(console):
+    numbers = park(console, 'EDX-1', 'EDX-2')
+    found = decide(console, 'support', 'all', shown=[str(number) for number in numbers], back='/parked/')
+    assert checked(found) == numbers
+    assert 'value="they called"' in found.text
+    assert checked(decide(console, 'support', 'none', *numbers, back='/parked/')) == []
+    assert audits(console) == []
+
+
+def test_what_the_shop_did_not_let_go_stays_chosen(console, shop):
+    shop.statuses['EDX-2'] = 'Complete'
+    one, two = park(console, 'EDX-1', 'EDX-2')
+    found = decide(console, 'support', 'resend', one, two, back='/parked/')
+    assert '1 message sent again.' in found.words
+    assert checked(found) == [two]
+
+
+def test_what_was_chosen_and_written_outlives_the_end_of_a_login(console):
+    _, two = park(console, 'EDX-1', 'EDX-2')
+    link = console('invite', 'ada', 'operator')
+    console('browse', [(link, None), (re.sub('[^/]+/$', 'set-password/', link), PASSWORD)])
+    sent = {'action': 'resend', 'message': str(two), 'reason': 'they called', 'back': '/parked/'}
+    *_, asked, found = console('browse', [
+        ('/login/', None), ('/parked/decide/', sent),
+        ('/login/', {'username': 'ada', 'password': 'correct horse 7', 'next': '/parked/'})])
+    assert asked.headers['where'] == '/login/'
+    assert found.headers['where'] == '/parked/'
+    assert 'Nothing was done, for your login had ended.' in found.words + asked.words
+    assert checked(found) == [two]
+    assert 'value="they called"' in found.text
+    assert console('queries.count_parked') == 2
+
+
+@pytest.mark.parametrize('origin, status', [('http://127.0.0.1:8130', 302), ('https://evil.example', 403), ('', 403)])
+def test_a_form_without_its_cookie_is_kept_only_if_it_is_of_this_console(console, origin, status):
+    [number] = park(console, 'EDX-1')
+    found = console('visit', '/parked/decide/', without_token=origin, send={
+        'action': 'resend', 'message': [str(number)], 'reason': 'they called', 'back': '/parked/'})
+    assert found.status == status
+    assert console('queries.count_parked') == 1
+    if status == 403:
+        assert 'Nothing was done.' in found.words
+
+
+def checked(page):
+    """The numbers of the messages that are chosen on a page."""
+    return [int(number) for number in re.findall(r'name="message" value="(\d+)"[^>]* checked', page.text)]
 
 
 def test_many_are_decided_at_once_and_what_somebody_else_settled_is_told(console):

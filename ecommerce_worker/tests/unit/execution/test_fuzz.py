@@ -55,7 +55,7 @@ ETAS = (st.none() | st.datetimes(timezones=st.none() | st.just(UTC) | st.just(ti
         | ANY)
 
 #: The notes of this worker, as somebody might have spoilt them.
-COUNTERS = ('queue', 'attempt', 'refusals', 'outages', 'redelivered', 'since', 'resent', 'unsure', 'due')
+COUNTERS = ('queue', 'attempt', 'refusals', 'outages', 'redelivered', 'since', 'waited', 'resent', 'unsure', 'due')
 NOTED = ANY | st.fixed_dictionaries({}, optional={
     **dict.fromkeys(COUNTERS, PLAIN), 'history': st.lists(ANY, max_size=3) | ANY})
 

@@ -3,7 +3,9 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -94,6 +96,99 @@ def test_of_two_facts_the_later_one_has_the_say_whichever_comes_first(ledger):
     ledger('recording.record', [fact('retrying', NOW)])
     assert states(ledger) == [('EDX-1', 'fulfilled', 2)]
     assert ledger('rows', 'Order', 'first_seen')[0].timestamp() == pytest.approx(NOW)
+
+
+#: What becomes of one message, try by try; the clock of every other worker is a day fast, or slow.
+LIVES = [
+    [('retrying', 1), ('retrying', 2), ('done', 3)],
+    [('retrying', 1), ('returned', 1), ('skipped', 2)],
+    [('retrying', 1), ('parked', 2)],
+    [('retrying', 1), ('parked', 2), ('resent', 2), ('retrying', 3)],
+    [('parked', 1), ('resent', 1), ('retrying', 2), ('done', 3)],
+    [('parked', 0), ('discarded', 0)],
+]
+ENDS = ['fulfilled', 'fulfilled', 'parked', 'waiting', 'fulfilled', 'discarded']
+
+
+@pytest.mark.parametrize('skew', [86_400, -86_400])
+@pytest.mark.parametrize('life, end', list(zip(LIVES, ENDS, strict=True)), ids=str)
+def test_an_order_ends_the_same_in_whatever_order_its_facts_come_and_whatever_workers_take_for_the_time(
+        ledger, life, end, skew):
+    for number, order in enumerate(permutations(range(len(life)))):
+        key = f'EDX-{number}'
+        told = [fact(outcome, NOW + at + skew * (at % 2), attempt=attempt, key=key, id=f'id-{number}')
+                for at, (outcome, attempt) in enumerate(life)]
+        together = number % 2
+        for batch in [[told[at] for at in order]] if together else [[told[at]] for at in order]:
+            ledger('recording.record', batch)
+        assert ledger('rows', 'Order', 'state', key=key) == [end]
+
+
+def test_a_message_that_lies_in_the_ledger_is_parked_though_reports_of_its_tries_come_late(ledger):
+    told = fact('parked', attempt=4)
+    ledger('recording.record', (), [parcel(fact=told.as_body().decode())])
+    ledger('recording.record', [fact('retrying', NOW + 60, attempt=3), fact('returned', NOW + 61, attempt=4)])
+    assert ledger('rows', 'Order', 'state') == ['parked']
+
+
+def test_of_two_messages_of_an_order_the_one_heard_of_last_has_the_say(ledger):
+    ledger('recording.record', [fact('done', NOW, id='id-1')])
+    ledger('recording.record', [fact('retrying', NOW - 86_400, id='id-2')])
+    assert ledger('rows', 'Order', 'state') == ['waiting']
+
+
+# -- what the ledger knows that it does not know ----------------------------------------------------------------------
+
+def unknown(ledger):
+    found = ledger('queries.unknown')
+    return found['overdue'], found['lost']
+
+
+def test_numbers_that_did_not_come_are_counted_until_they_do(ledger):
+    def told(*numbers, teller='a' * 32):
+        return [fact('done', key=f'EDX-{number}', id=f'id-{number} {teller}', teller=teller, number=number)
+                for number in numbers]
+
+    three, = told(3)
+    ledger('recording.record', told(1, 2))
+    assert unknown(ledger) == (0, 0)
+    ledger('recording.record', told(7, 5))
+    ledger('recording.record', told(7, 5))
+    assert unknown(ledger) == (0, 3)
+    ledger('recording.record', told(3, teller='b' * 32))
+    assert unknown(ledger) == (0, 5)
+    ledger('recording.record', [three, *told(4)])
+    assert unknown(ledger) == (0, 3)
+    ledger('recording.record', [three])
+    assert unknown(ledger) == (0, 3)
+
+
+def test_a_fact_that_came_with_its_parked_message_is_not_missing_when_it_comes_itself(ledger):
+    told = fact('parked', attempt=1)
+    ledger('recording.record', (), [parcel(fact=told.as_body().decode())])
+    ledger('recording.record', [replace(told, teller='a' * 32, number=1)])
+    assert unknown(ledger) == (0, 0)
+
+
+def test_what_was_lost_long_ago_is_not_said_for_ever(ledger):
+    ledger('recording.record', [fact(teller='a' * 32, number=4)])
+    assert unknown(ledger) == (0, 3)
+    ledger('execute', "UPDATE ledger_teller SET missed = '2026-01-01 00:00:00', heard = '2026-01-01 00:00:00'")
+    assert unknown(ledger) == (0, 0)
+    ledger('maintenance.retention', 90)
+    assert ledger('rows', 'Teller', 'name') == []
+
+
+@pytest.mark.parametrize('outcome, due, silent, is_overdue', [
+    ('retrying', -3600, True, True), ('retrying', -3600, False, False), ('retrying', 3600, True, False),
+    ('resent', None, True, True), ('returned', None, True, True), ('returned', None, False, False),
+    ('parked', None, True, False), ('done', None, True, False)])
+def test_an_order_that_should_have_been_heard_of_is_overdue(ledger, outcome, due, silent, is_overdue):
+    ledger('recording.record', [fact(outcome, NOW - 7200, next_try=due and NOW + due)])
+    if silent:
+        ledger('execute', "UPDATE ledger_order SET heard = '2026-01-01 00:00:00'")
+    assert unknown(ledger) == (int(is_overdue), 0)
+    assert [each['key'] for each in ledger('queries.orders', overdue=True)] == ['EDX-1'] * is_overdue
 
 
 YEAR_9022 = 222_529_000_000.0
@@ -251,10 +346,11 @@ def test_whatever_is_in_a_parked_message_is_kept(ledger):
 
 # -- questions --------------------------------------------------------------------------------------------------------
 
-def test_a_search_finds_the_key_or_else_its_beginning_or_the_id_of_a_message(ledger):
+def test_a_search_finds_the_key_or_else_any_part_of_it_or_the_id_of_a_message(ledger):
     ledger('recording.record', [fact(), fact(key='EDX-10', id='id-10'), fact(key='EDX-11', id='id-11')])
-    for text, keys in {'EDX-1': ['EDX-1'], 'EDX-': ['EDX-1', 'EDX-10', 'EDX-11'], 'id-10': ['EDX-10'], 'x': [],
-                       '%': [], '': []}.items():
+    for text, keys in {'EDX-1': ['EDX-1'], 'EDX-': ['EDX-1', 'EDX-10', 'EDX-11'], 'id-10': ['EDX-10'],
+                       'dx-1': ['EDX-1', 'EDX-10', 'EDX-11'], '11': ['EDX-11'], 'y': [], '%': [], '_': [],
+                       '': []}.items():
         assert [each['key'] for each in ledger('queries.search', text)] == keys
 
 
@@ -372,7 +468,7 @@ def test_a_ledger_of_another_version_names_the_command(ledger):
     ledger('setup.require_schema')
     ledger('execute', "UPDATE django_migrations SET name = '0000_old' WHERE app = 'ledger' AND name = '0001_initial'")
     try:
-        with pytest.raises(Refused, match=r'newer version .migration 0000_old.*`ecommerce-worker migrate 0002_'):
+        with pytest.raises(Refused, match=r'newer version .migration 0000_old.*`ecommerce-worker migrate 0003_'):
             ledger('setup.require_schema')
         ledger('execute', "UPDATE django_migrations SET app = 'other' WHERE app = 'ledger'")
         with pytest.raises(Refused, match=r'there is no ledger yet.*`ecommerce-worker migrate`'):

@@ -16,6 +16,7 @@ from ecommerce_worker.telemetry.facts import Fact
 from ecommerce_worker.tests.support.ledger import Ledger, environment_of
 
 LONG_AGO = time.time() - RECENTLY - 60
+LONG_SILENT = "UPDATE ledger_order SET heard = '2026-01-01 00:00:00'"
 
 
 @pytest.fixture(scope='module')
@@ -50,6 +51,7 @@ def known(ledger, *numbers):
 
 def test_a_parked_order_is_known_for_as_long_as_its_message_is_there(ledger):
     ledger('recording.record', [], [parcel(), parcel('EDX-2'), parcel('EDX-3', task='other.task')])
+    ledger('execute', LONG_SILENT)
     [(site, number, where, discarded)] = known(ledger, 'EDX-1', 'EDX-3', 'EDX-4')
     assert (site, number, discarded) == ('edx', 'EDX-1', False)
     assert where.startswith('it is parked here since 20')
@@ -68,11 +70,15 @@ def test_what_a_person_has_discarded_is_known_as_that(ledger):
     assert found['EDX-1'][1] is found['EDX-2'][1] is True
 
 
-@pytest.mark.parametrize('outcome, ago, is_known', [
-    ('retrying', 0, True), ('returned', 0, True), ('resent', 0, True), ('parked', 0, True), ('retrying', -60, True),
-    ('retrying', 360, False), ('parked', 360, False), ('done', 0, False), ('skipped', 0, False)])
-def test_an_order_that_was_heard_of_a_moment_ago_may_be_on_its_way(ledger, outcome, ago, is_known):
-    ledger('recording.record', [fact(outcome, time.time() - ago)])
+@pytest.mark.parametrize('clock', [-86_400, 0, 86_400])
+@pytest.mark.parametrize('outcome, silent, is_known', [
+    ('retrying', False, True), ('returned', False, True), ('resent', False, True), ('parked', False, True),
+    ('retrying', True, False), ('parked', True, False), ('done', False, False), ('skipped', False, False)])
+def test_an_order_that_was_heard_of_a_moment_ago_may_be_on_its_way_whatever_its_worker_takes_for_the_time(
+        ledger, outcome, silent, is_known, clock):
+    ledger('recording.record', [fact(outcome, time.time() + clock)])
+    if silent:
+        ledger('execute', LONG_SILENT)
     found = known(ledger, 'EDX-1')
     assert bool(found) is is_known
     assert all(where.startswith('it may be on its way, being ') and not discarded for *_, where, discarded in found)

@@ -1,0 +1,38 @@
+"""Which numbers of a row are missing: pairs of the first and the last, in order; plain functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+#: The most gaps that are told apart; of more, the two oldest count as one, with what came between them.
+MOST: Final = 200
+
+Gaps = list[list[int]]
+
+
+def after(highest: int, gaps: Sequence[Sequence[int]], came: Iterable[int]) -> tuple[int, Gaps]:
+    """The highest number and the gaps below it, once these numbers came too; harmless to repeat, in whatever order."""
+    found = [list(gap) for gap in gaps]
+    for number in sorted(set(came)):
+        if number > highest + 1:
+            found.append([highest + 1, number - 1])
+        if number <= highest:
+            found = _without(found, number)
+        highest = max(highest, number)
+    while len(found) > MOST:
+        found[:2] = [[found[0][0], found[1][1]]]
+    return highest, found
+
+
+def count(gaps: Iterable[Sequence[int]]) -> int:
+    """How many numbers are missing."""
+    return sum(last - first + 1 for first, last in gaps)
+
+
+def _without(gaps: Gaps, number: int) -> Gaps:
+    for place, (first, last) in enumerate(gaps):
+        if first <= number <= last:
+            rest = [[first, number - 1], [number + 1, last]]
+            return [*gaps[:place], *(gap for gap in rest if gap[0] <= gap[1]), *gaps[place + 1:]]
+    return gaps

@@ -1,0 +1,82 @@
+"""Acknowledging what was run, but not before the ledger is sure to learn of it; no thread waits for that.
+
+::
+
+    run ends ──► told ──► Celery acknowledges ──► its fact is safe ──► acknowledged
+                                   │ not yet                               ▲
+                                   ▼                                       │ confirmed, some milliseconds later
+                           held, and the prefetch window is as much wider ─┘
+
+A worker that is killed meanwhile leaves the message to another one, which asks the shop, and tells how it stands.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from ecommerce_worker import runtime
+
+if TYPE_CHECKING:
+    from ecommerce_worker.worker.consumer import Consumer
+
+#: How many messages are held at most, where the window can be made as much wider: RabbitMQ may take no facts for long,
+#: being short of memory or disk, and orders must go on.
+MOST_HELD: Final = 1000
+
+#: Seconds after which the window is looked at that was made wider: RabbitMQ is not to be asked for each message.
+NARROW_SECONDS: Final = 1.0
+
+
+class Acknowledging:
+    """The messages of one consumer that are held, all on its event loop.
+
+    ``room`` is how many may be held before the prefetch window must be wider.
+    """
+
+    def __init__(self, consumer: Consumer, room: int) -> None:
+        self._consumer = consumer
+        self._room = room
+        self._held = 0
+        #: By how much the window is to be wider.
+        self.wider = 0
+
+    def see_to(self, message: Any, id_: str) -> None:
+        """Have the message held, when Celery acknowledges it, for as long as is needed."""
+        if self._consumer.hub:
+            message.ack_log_error = partial(self._acknowledge, id_, message.ack_log_error)
+
+    def flush(self) -> None:
+        """Wait a little for the facts of what is held: the connection is about to end."""
+        if safety := runtime.current().safety:
+            safety.flush()
+
+    def _acknowledge(self, id_: str, acknowledge: Any, *args: Any) -> None:
+        def at_last() -> None:
+            self._held -= 1
+            acknowledge(*args)
+
+        # A window that keeps its size has no more room than it began with.
+        safety, most = runtime.current().safety, self._room if self._consumer.counts_by_queue else MOST_HELD
+        if safety and safety.holds(id_, partial(self._consumer.call_soon, at_last), most):
+            self._held += 1
+            if self._wanted() > self.wider:
+                if not self.wider:
+                    self._consumer.hub.call_later(NARROW_SECONDS, self._narrow)
+                self._widen()
+        else:
+            acknowledge(*args)
+
+    def _wanted(self) -> int:
+        """By how much the window must be wider: in large steps, each of which RabbitMQ is told."""
+        return self._held // self._room * self._room
+
+    def _narrow(self) -> None:
+        if self._wanted():
+            self._consumer.hub.call_later(NARROW_SECONDS, self._narrow)
+        else:
+            self._widen()
+
+    def _widen(self) -> None:
+        self.wider = self._wanted()
+        self._consumer.widen()
