@@ -33,6 +33,9 @@ CHUNK: Final = 500
 #: Seconds between two looks at what is due.
 LOOK_SECONDS: Final = 30.0
 
+#: Seconds until what has failed is tried again.
+AGAIN_SECONDS: Final = 300.0
+
 #: Days after which an entry that has not been fired is taken to be gone from every schedule; 29 February comes rarely.
 FIRING_DAYS: Final = 8 * 366 + 1
 
@@ -118,7 +121,7 @@ class Chores:
                 if firing := claimed(self._firings, entry, timing, self._name, self._clock()):
                     yield from self._do(entry, firing)
             except (Error, LedgerUnusable) as error:
-                self._again[entry.key] = self._clock() + CLAIM_SECONDS
+                self._again[entry.key] = self._clock() + AGAIN_SECONDS
                 logger.error('a job of the ledger failed, it is tried again: entry=%s error=%s', entry.name,
                              quoted(said(error)))
 
