@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 #: The queue of messages that wait for a person.
 PARKED: Final = 'ecommerce.parked'
 
+#: The queue of those that a ledger's database does not take; made when there is one.
+PARKED_LARGE: Final = 'ecommerce.parked.large'
+
 #: The exchange of facts, and the queue in which they wait for the ledger.
 FACTS: Final = 'ecommerce.facts'
 LEDGER: Final = 'ecommerce.ledger'
@@ -99,9 +102,9 @@ def task_queue(name: str, queue_type: str = 'classic') -> Queue:
                  queue_arguments={'x-queue-type': 'quorum'} if queue_type == 'quorum' else None)
 
 
-def parked_queue(queue_type: str = 'classic') -> Queue:
-    """The queue of parked messages on a new installation."""
-    return Queue(PARKED, queue_arguments=dict(_QUORUM) if queue_type == 'quorum' else None)
+def parked_queue(queue_type: str = 'classic', name: str = PARKED) -> Queue:
+    """The queue of parked messages on a new installation, or that of large ones."""
+    return Queue(name, queue_arguments=dict(_QUORUM) if queue_type == 'quorum' else None)
 
 
 def ledger_queue(queue_type: str = 'classic') -> Queue:

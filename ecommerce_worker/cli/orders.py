@@ -12,6 +12,7 @@ from ecommerce_worker.cli.options import DURATION, JSON
 from ecommerce_worker.cli.output import fail, needs, plainly, print_json, say, table
 from ecommerce_worker.cli.resources import opened_ledger
 from ecommerce_worker.cli.root import main
+from ecommerce_worker.words import short_name
 
 
 @main.command()
@@ -127,7 +128,7 @@ def _orders(entries: Iterable[Any]) -> None:
     from ecommerce_worker.ledger import words
 
     entries = list(entries)
-    rows = [(it.key, words.state_of(it.state, it.task), it.task.rpartition('.')[2], it.site or '-', it.attempts,
+    rows = [(it.key, words.state_of(it.state, it.task), short_name(it.task), it.site or '-', it.attempts,
              f'{it.last_seen:%Y-%m-%d %H:%M}', it.reason) for it in entries]
     if rows:
         table(('ORDER', 'STATE', 'TASK', 'SITE', 'TRIES', 'LAST SEEN (UTC)', 'REASON'), rows)

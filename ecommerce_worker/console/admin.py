@@ -9,6 +9,7 @@ from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.forms import AuthenticationForm
 from django.contrib.auth.models import User
 from django.urls import path, reverse
+from typing_extensions import override
 
 from ecommerce_worker.console import views
 from ecommerce_worker.ledger.models import Audit
@@ -24,19 +25,23 @@ class Console(AdminSite):
     enable_nav_sidebar = False
     login_form = AuthenticationForm
 
+    @override
     def has_permission(self, request: Any) -> bool:
         """Whether this person may come in."""
         return bool(request.user.is_active and request.user.has_perm('console.look'))
 
+    @override
     def index(self, request: Any, extra_context: dict[str, Any] | None = None) -> Any:
         """The front page."""
         return views.front(request, {**self.each_context(request), **(extra_context or {})})
 
+    @override
     def each_context(self, request: Any) -> dict[str, Any]:
         """Django's, and what is wrong, for who may see it."""
         context = super().each_context(request)
         return {**context, **views.standing(reverse('admin:orders'))} if self.has_permission(request) else context
 
+    @override
     def get_urls(self) -> list[Any]:
         """Our pages, then Django's."""
         return [
@@ -62,7 +67,7 @@ class Console(AdminSite):
         return self.admin_view(page)
 
 
-class People(UserAdmin):
+class People(UserAdmin):  # type: ignore[type-arg]  # Django's classes take none
     """People have a name, a password and roles, and nothing else."""
 
     list_display = ('username', 'roles', 'is_active', 'last_login')
@@ -77,7 +82,7 @@ class People(UserAdmin):
         return ', '.join(group.name for group in user.groups.all())
 
 
-class Decisions(ModelAdmin):
+class Decisions(ModelAdmin):  # type: ignore[type-arg]
     """Who did what, to be read only."""
 
     list_display = ('at', 'who', 'action', 'key', 'task', 'reason')
@@ -87,15 +92,18 @@ class Decisions(ModelAdmin):
     show_full_result_count = False
     list_per_page = 50
 
-    def has_add_permission(self, request: Any) -> bool:  # noqa: ARG002
+    @override
+    def has_add_permission(self, request: Any) -> bool:
         """Nobody."""
         return False
 
-    def has_change_permission(self, request: Any, obj: Any = None) -> bool:  # noqa: ARG002
+    @override
+    def has_change_permission(self, request: Any, obj: Any = None) -> bool:
         """Nobody."""
         return False
 
-    def has_delete_permission(self, request: Any, obj: Any = None) -> bool:  # noqa: ARG002
+    @override
+    def has_delete_permission(self, request: Any, obj: Any = None) -> bool:
         """Nobody."""
         return False
 

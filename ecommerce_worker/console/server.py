@@ -33,7 +33,7 @@ def run(say: Callable[[str], None] = print, options: Sequence[str] = (), *, debu
     configure_logging('DEBUG' if debug else None)
     # It reports each login in four lines.
     logging.getLogger('axes').setLevel(logging.WARNING)
-    application = get_wsgi_application()
+    application: web.Application = get_wsgi_application()
     if said.access_logfile:
         application = web.logged(application, _access_log(said.access_logfile))
     listener = web.listener_at(settings.CONSOLE_ADDRESS, 'the console', 'CONSOLE_ADDRESS')

@@ -35,11 +35,6 @@ def sentence(order: Entry, now: datetime) -> str:
                 f' Before: {why}.' if why else '')
 
 
-def short(task: str) -> str:
-    """The task's name, without its package."""
-    return task.rpartition('.')[2]
-
-
 def when(moment: datetime) -> str:
     """The time, to the minute."""
     return f'{moment:%Y-%m-%d %H:%M} UTC'

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from axes.utils import reset  # type: ignore[import-untyped]
+from axes.utils import reset
 from django.contrib.auth.models import User
 from django.contrib.auth.tokens import default_token_generator
 from django.contrib.auth.validators import UnicodeUsernameValidator

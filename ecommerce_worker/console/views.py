@@ -24,9 +24,10 @@ from ecommerce_worker.console import broker, deciding, drafts
 from ecommerce_worker.console import queries as figures
 from ecommerce_worker.console.alarms import alarms
 from ecommerce_worker.console.schedule import schedule
-from ecommerce_worker.console.text import sentence, short, span
+from ecommerce_worker.console.text import sentence, span
 from ecommerce_worker.ledger import decisions, queries
 from ecommerce_worker.ledger.words import kind_of, outcome_of, state_of
+from ecommerce_worker.words import short_name
 
 Context = dict[str, Any]
 
@@ -54,11 +55,12 @@ def front(request: Any, context: Context) -> Any:
         'queued': sum(queue.messages for queue in context['standing'].queues),
         'others': [(name, [(count, state_of(state, '')) for state, count in sorted(states.items())])
                    for name, states in (('Mails', found.mails), ('Jobs', found.jobs)) if states],
-        'jobs': [(job, short(job.task), job.ended and outcome_of(job.ended.outcome, job.task)) for job in planned.jobs],
+        'jobs': [(job, short_name(job.task), job.ended and outcome_of(job.ended.outcome, job.task))
+                 for job in planned.jobs],
         'beat_age': span(planned.silent) if planned.silent else '',
         'oldest_age': span(now - found.oldest.first_seen) if found.oldest else '',
         'oldest_sentence': sentence(found.oldest, now) if found.oldest else '',
-        'reasons': [(short(task), reason, count, urlencode({'task': task, 'reason': reason}))
+        'reasons': [(short_name(task), reason, count, urlencode({'task': task, 'reason': reason}))
                     for task, reason, count in found.reasons]})
 
 
@@ -108,7 +110,7 @@ def order(request: Any, context: Context, number: int) -> Any:
         **context, 'title': story.order.key, 'story': story, 'sentence': sentence(story.order, now), 'now': now,
         'events': [(it, outcome_of(it.outcome if isinstance(it, queries.Try) else it.action, story.order.task))
                    for it in story.events],
-        'task': short(story.order.task), 'parked': figures.parked_of(number), 'draft': drafts.of(request)})
+        'task': short_name(story.order.task), 'parked': figures.parked_of(number), 'draft': drafts.of(request)})
 
 
 @require_safe
@@ -119,9 +121,9 @@ def parked(request: Any, context: Context) -> Any:
     rows, count = figures.parked(wanted, page)
     query = urlencode({name: value for name, value in vars(wanted).items() if value})
     return render(request, 'console/parked.html', {
-        **context, 'title': 'Parked messages', 'wanted': wanted, 'rows': [(row, short(row.task)) for row in rows],
+        **context, 'title': 'Parked messages', 'wanted': wanted, 'rows': [(row, short_name(row.task)) for row in rows],
         'count': count, 'page': page, 'query': query, 'here': request.get_full_path(), 'draft': drafts.of(request),
-        'tasks': [(task, short(task)) for task in figures.choices('task')], 'sites': figures.choices('site'),
+        'tasks': [(task, short_name(task)) for task in figures.choices('task')], 'sites': figures.choices('site'),
         'reasons': figures.choices('reason'), 'previous': page - 1 if page > 1 else None,
         'following': page + 1 if page * figures.PAGE < count else None})
 

@@ -47,7 +47,7 @@ def _refuse_too_often(parked: ParkedMessage) -> None:
     """An order that the shop fails on each time may cost its customer a receipt each time, whoever sends it again."""
     most = runtime.current().settings.CONSOLE_RESENDS_PER_HOUR
     # Two people at once are one after the other.
-    _ = Order.objects.select_for_update().filter(pk=parked.order_id).first()
+    _ = Order.objects.select_for_update().filter(pk=parked.order_id).first()  # type: ignore[misc]  # it may be of none
     lately = Audit.objects.filter(key=parked.key, task=parked.task, action='resent',
                                   at__gte=datetime.now(UTC) - timedelta(hours=1))
     if not parked.key:
@@ -65,7 +65,7 @@ def discard(number: int, *, who: str, reason: str) -> None:
 
 def raw_of(parked: ParkedMessage) -> Raw:
     """The message as it lay in the parked queue."""
-    return Raw(bytes(parked.body), parked.content_type or None, parked.content_encoding or None,
+    return Raw(bytes(parked.body or b''), parked.content_type or None, parked.content_encoding or None,
                headers.read(parked.headers), {'correlation_id': parked.correlation_id or None})
 
 
@@ -82,7 +82,7 @@ def _settle(parked: ParkedMessage, now: datetime, action: str, state: State, who
         body=None, headers='', correlation_id='', settled=action, settled_at=now)
     # Throwing away what is left over of an order does not undo that another message fulfilled it.
     done = [State.FULFILLED] if state == State.DISCARDED else []
-    Order.objects.filter(pk=parked.order_id).exclude(state__in=done).update(
+    Order.objects.filter(pk=parked.order_id).exclude(state__in=done).update(  # type: ignore[misc]  # as above
         state=state, reason=f'{action} by {who}'[:1000], next_try=None, last_seen=now, heard=Now())
     write_down(who, action, reason, message_id=parked.message_id, key=parked.key, task=parked.task, at=now)
 

@@ -143,7 +143,8 @@ def search(text: str) -> list[Entry]:
 
 def containing(found: QuerySet[Any], text: str) -> QuerySet[Any]:
     """Those whose key has that in it, in upper or lower case; MariaDB would mind the case, as keys have to there."""
-    return found.alias(upper_key=Upper('key')).filter(upper_key__contains=text.upper())
+    having: QuerySet[Any] = found.alias(upper_key=Upper('key')).filter(upper_key__contains=text.upper())
+    return having
 
 
 def story(number: int) -> Story | None:
@@ -193,7 +194,7 @@ def are_overdue() -> Q:
             | Q(state=State.TRYING) & (Q(heard__lt=_ago(TRYING_SECONDS)) | Q(heard=None, last_seen__lt=long)))
 
 
-def _ago(seconds: float) -> ExpressionWrapper:
+def _ago(seconds: float) -> ExpressionWrapper[Any]:
     """So long ago by the clock of the database, by which it is written when something was heard."""
     return ExpressionWrapper(Now() - Value(timedelta(seconds=seconds)), output_field=DateTimeField())
 

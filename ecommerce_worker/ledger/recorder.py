@@ -27,7 +27,7 @@ from django.db import connection as database
 from kombu import Consumer, Queue
 from kombu.exceptions import KombuError
 
-from ecommerce_worker.broker import topology
+from ecommerce_worker.broker import publishing, topology
 from ecommerce_worker.broker.wire import Raw
 from ecommerce_worker.errors import NotPublished, Undecodable
 from ecommerce_worker.execution import parking
@@ -58,6 +58,9 @@ HEARTBEAT: Final = 60
 
 #: Seconds between two tries to reach what is away: at first, and at most.
 SHORTEST, LONGEST = 1.0, 15.0
+
+#: The most that is kept of what is no fact, in bytes; a fact has some hundreds.
+LARGEST_ASIDE: Final = 64 * 1024
 
 #: How often a batch is written that another recorder gets in the way of, before its members are written one by one.
 AT_ONCE: Final = 5
@@ -169,6 +172,7 @@ class Recorder:
         if not (told.messages or parked.messages):
             return
         read = [_fact(message) for message in told.messages]
+        self._keep_apart(parked)
         parcels = [Parcel.of(Raw.of(message)) for message in parked.messages]
         _record([each for each in read if isinstance(each, facts.Fact)], [each for each in parcels if each],
                 [each for each in read if isinstance(each, Aside)])
@@ -181,6 +185,23 @@ class Recorder:
             told.messages[-1].ack(multiple=True)
         told.messages.clear()
         parked.messages.clear()
+
+
+    def _keep_apart(self, parked: _Inbox) -> None:
+        """Leave in RabbitMQ, in a queue of their own, those that the database would never take."""
+        largest = recording.largest_body() if parked.messages else None
+        large = [message for message in parked.messages if largest is not None and len(Raw.of(message).body) > largest]
+        if not large:
+            return
+        with self._app.connection_for_write() as connection:
+            topology.declare_queue(connection, topology.parked_queue(self._settings.QUEUE_TYPE, topology.PARKED_LARGE))
+        for message in large:
+            raw = Raw.of(message)
+            publishing.publish(self._app, publishing.Publication(raw, topology.PARKED_LARGE))
+            message.ack()
+            parked.messages.remove(message)
+            logger.error('a parked message is larger than what the database takes, and stays in %s: bytes=%d most=%d '
+                         '(max_allowed_packet)', topology.PARKED_LARGE, len(raw.body), largest)
 
 
 class _Trouble(Exception):
@@ -214,7 +235,7 @@ def _fact(message: Any) -> facts.Fact | Aside:
     try:
         return facts.read(body)
     except Undecodable as error:
-        return Aside(body, str(error))
+        return Aside(body[:LARGEST_ASIDE], str(error))
 
 
 def _record(told: list[facts.Fact], parcels: list[Parcel], aside: list[Aside]) -> None:

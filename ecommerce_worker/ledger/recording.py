@@ -28,6 +28,10 @@ STATES: Final[Mapping[str, State]] = {
     'returned': State.TRYING, 'resent': State.TRYING, 'discarded': State.DISCARDED}
 
 
+#: Bytes of the statement that writes a parked message, beside its body.
+STATEMENT_BYTES: Final = 512 * 1024
+
+
 @dataclass(frozen=True)
 class Promise:
     """What an order is known by."""
@@ -231,6 +235,16 @@ def _parked(parcel: Parcel, order: Order) -> ParkedMessage:
         content_type=facts.one_line(raw.content_type, 255),
         content_encoding=facts.one_line(raw.content_encoding, 255),
         correlation_id=facts.one_line(str(raw.properties.get('correlation_id') or ''), 255), size=len(raw.body))
+
+
+def largest_body() -> int | None:
+    """The largest body of a parked message that the database takes, in bytes; None where that is more than comes."""
+    if connection.vendor != 'mysql':
+        return None
+    with connection.cursor() as cursor:
+        # A statement must fit into one packet, and as text each byte may take two.
+        cursor.execute('SELECT @@max_allowed_packet')
+        return max(0, int(cursor.fetchone()[0]) - STATEMENT_BYTES) // 2
 
 
 def read_set_aside() -> int:

@@ -39,8 +39,9 @@ def last_of(entries: Iterable[str]) -> dict[str, Last]:
     """What became of those of these entries that a beat has begun with."""
     names = {_name(entry): entry for entry in entries}
     found = Firing.objects.filter(entry__in=list(names))
-    return {names[name]: Last(*others) for name, *others in found.values_list(
-        'entry', 'fired', 'published', 'missed', 'missed_at')}
+    return {names[name]: Last(fired, published, missed, missed_at)
+            for name, fired, published, missed, missed_at in found.values_list(
+                'entry', 'fired', 'published', 'missed', 'missed_at')}
 
 
 class LedgerFirings:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from ecommerce_worker.operations import parked as queue_room
+from ecommerce_worker.words import short_name
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -34,7 +35,7 @@ class Parked:
     @property
     def short_task(self) -> str:
         """The task's name, without the package if it is ours."""
-        return self.task.rpartition('.')[2] if self.task.startswith('ecommerce_worker.') else self.task
+        return short_name(self.task)
 
 
 @dataclass(frozen=True)

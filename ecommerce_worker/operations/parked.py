@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from kombu import Queue
@@ -21,6 +22,7 @@ from ecommerce_worker.errors import NotPublished
 from ecommerce_worker.execution.parking import site_of_message, stray
 from ecommerce_worker.telemetry.facts import Fact
 from ecommerce_worker.telemetry.log import word
+from ecommerce_worker.words import short_name
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -70,8 +72,7 @@ class ParkedMessage:
     @property
     def short_task(self) -> str:
         """The task's name, without the package if it is ours."""
-        ours = self.task.startswith('ecommerce_worker.')
-        return self.task.rpartition('.')[2] if ours else self.task
+        return short_name(self.task)
 
     def matches(self, *, order: str | None = None, task: str | None = None, ids: tuple[str, ...] = ()) -> bool:
         """Whether it is about this order, of this task (its full name or the end of it), and one of these ids."""
@@ -85,17 +86,17 @@ def looked_through(connection: Connection) -> Iterator[Iterator[ParkedMessage]]:
     """The parked messages, oldest first; what is not acknowledged in between goes back to its place afterwards."""
     topology.declare_parked(connection, runtime.current().settings.QUEUE_TYPE)
     # As many as there are now: what is parked again meanwhile is not looked at twice.
-    found = topology.depth(connection, topology.PARKED)
+    found = [topology.depth(connection, name) for name in (topology.PARKED, topology.PARKED_LARGE)]
     channel = connection.channel()
     try:
-        yield _first(channel, found.messages if found else 0)
+        yield chain.from_iterable(_first(channel, depth) for depth in found if depth)
     finally:
         channel.close()
 
 
-def _first(channel: Any, count: int) -> Iterator[ParkedMessage]:
-    queue = Queue(topology.PARKED).bind(channel)
-    for _ in range(count):
+def _first(channel: Any, depth: topology.Depth) -> Iterator[ParkedMessage]:
+    queue = Queue(depth.name).bind(channel)
+    for _ in range(depth.messages):
         message = queue.get(no_ack=False)
         if message is None:
             return

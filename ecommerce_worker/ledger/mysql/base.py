@@ -3,6 +3,7 @@
 from fnmatch import fnmatch
 
 import pymysql
+from typing_extensions import override
 
 # Django knows its driver by the name of another one.
 pymysql.install_as_MySQLdb()
@@ -17,6 +18,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
     # With `LIKE BINARY`, as Django has it, no index is used; in such a database it says the same.
     operators = base.DatabaseWrapper.operators | {'startswith': 'LIKE %s', 'endswith': 'LIKE %s'}
 
+    @override
     def check_database_version_supported(self) -> None:
         """Raise ``NotSupportedError`` for another database too: at the first connection of a process."""
         super().check_database_version_supported()

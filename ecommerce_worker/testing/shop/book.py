@@ -34,6 +34,7 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: str = ''
     delay: float = 0  # seconds before anything else
+    held: bool = False  # nothing is done before the shop is told to release what is held
     effect: bool = False  # the order is fulfilled, whatever the answer says
     cut: bool = False  # the connection ends in the middle of the body
     drop: bool = False  # the connection ends without an answer
@@ -43,6 +44,11 @@ class Answer:
     def slow(cls, seconds: float) -> Self:
         """Take your time, then do as the shop does."""
         return cls(delay=seconds)
+
+    @classmethod
+    def until_released(cls) -> Self:
+        """Wait for the word to go on, then do as the shop does."""
+        return cls(held=True)
 
     @classmethod
     def hanging(cls) -> Self:
@@ -194,6 +200,10 @@ class Keeper(ABC):
     def repair_reports(self) -> None:
         """End the script of reports of mail."""
         self.tell('repair_reports', None)
+
+    def release(self) -> None:
+        """Go on with all calls whose step is held, now and from now on."""
+        self.tell('release', None)
 
     def revoke_tokens(self) -> None:
         """Forget all tokens: whoever comes with one of them gets 401."""

@@ -75,6 +75,8 @@ class Shop(Keeper):
         self._puts_in_progress: Counter[str] = Counter()
         self._lock = threading.RLock()
         self._closing = threading.Event()
+        self._released = False
+        self._changed = threading.Condition()
         self._server: Server | None = None
         self._log = Journal(log)
         self._book = Journal(book)
@@ -92,6 +94,8 @@ class Shop(Keeper):
         server, self._server = self._server, None
         if server is not None:
             self._closing.set()
+            with self._changed:
+                self._changed.notify_all()
             server.shutdown()
             server.server_close()
         self._log.close()
@@ -125,6 +129,10 @@ class Shop(Keeper):
                     self._keep_script(name, self._scripts[name] + [Answer(**step) for step in value])
                 case 'repair_tokens' | 'repair_reports':
                     self._keep_script(verb.removeprefix('repair_'), [])
+                case 'release':
+                    with self._changed:
+                        self._released = True
+                        self._changed.notify_all()
                 case 'revoke_tokens':
                     self._tokens.clear()
                     self._book.write({'revoked': True})
@@ -277,6 +285,8 @@ class Shop(Keeper):
 
     def _done(self, step: Answer, as_ever: Callable[[], Reply], lines: int = 1) -> Reply | None:
         """Carry out a step; `as_ever` does what the shop does of itself."""
+        if step.held:
+            self._wait_for_release()
         if self._closing.wait(self.latency * lines + step.delay):
             return None
         reply = Reply(step.status or 200, step.body.encode(), step.headers)
@@ -284,6 +294,10 @@ class Shop(Keeper):
             done = as_ever()
             reply = reply if step.status else done
         return None if step.drop else replace(reply, cut=step.cut)
+
+    def _wait_for_release(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._released or self._closing.is_set())
 
     def _knows(self, authorization: str) -> bool:
         scheme, _, token = authorization.partition(' ')

@@ -37,11 +37,12 @@ def complete(shop: Any, *numbers: str) -> bool:
 
 
 def test_an_order_survives_the_kill_of_its_worker(shop, publish, start_worker):
-    shop.add_order('EDX-1', Answer.slow(5))
-    worker = start_worker(FULFILLMENT_READ_TIMEOUT=10).ready()
+    shop.add_order('EDX-1', Answer.until_released())
+    worker = start_worker(FULFILLMENT_READ_TIMEOUT=60).ready()
     publish('EDX-1')
     eventually(lambda: shop.orders['EDX-1'].puts == 1)
     worker.kill()
+    shop.release()
     shop.repair('EDX-1')
     again = start_worker().ready()
     eventually(lambda: again.settled('EDX-1') in ('done', 'skipped'))
@@ -67,16 +68,16 @@ def test_orders_in_flight_survive_the_kill_of_a_prefork_worker(shop, publish, st
 @pytest.mark.parametrize('options', [[], ['--pool', 'prefork', '--concurrency', '2']],
                          ids=['by two threads', 'by two children'])
 def test_an_order_that_was_published_twice_is_called_for_once(shop, publish, start_worker, options):
-    shop.add_order('EDX-1', Answer.slow(4))
+    shop.add_order('EDX-1', Answer.until_released())
     # Both messages are there before anybody takes one.
     for _ in range(2):
         publish('EDX-1')
-    is_called_for_once(shop, start_worker(*options, FULFILLMENT_READ_TIMEOUT=30))
+    is_called_for_once(shop, start_worker(*options, FULFILLMENT_READ_TIMEOUT=60))
 
 
 def test_an_order_that_was_published_twice_is_called_for_once_by_two_workers(shop, publish, start_worker):
-    shop.add_order('EDX-1', Answer.slow(8))
-    at_work = [start_worker(FULFILLMENT_READ_TIMEOUT=30) for _ in range(2)]
+    shop.add_order('EDX-1', Answer.until_released())
+    at_work = [start_worker(FULFILLMENT_READ_TIMEOUT=60) for _ in range(2)]
     at_work[0].ready(2)
     # RabbitMQ gives them to who consumes by turns.
     for _ in range(2):
@@ -86,6 +87,8 @@ def test_an_order_that_was_published_twice_is_called_for_once_by_two_workers(sho
 
 def is_called_for_once(shop, *at_work):
     """The second comes again and again while the first is at it, which is reported once, and asks."""
+    eventually(lambda: any(worker.outcomes('EDX-1') == ['retrying'] for worker in at_work))
+    shop.release()
     eventually(lambda: sorted(outcome for worker in at_work for outcome in worker.outcomes('EDX-1'))
                == ['done', 'retrying', 'skipped'])
     assert complete(shop, 'EDX-1')

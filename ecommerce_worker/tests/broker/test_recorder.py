@@ -17,6 +17,7 @@ from kombu import Producer
 from ecommerce_worker.broker import publishing, topology
 from ecommerce_worker.broker.notes import NOTES, Notes
 from ecommerce_worker.broker.wire import Raw
+from ecommerce_worker.operations.parked import looked_through
 from ecommerce_worker.telemetry.facts import Fact
 from ecommerce_worker.tests.support.harness import FULFILL, QUEUE, Broker, eventually, shop_app
 from ecommerce_worker.tests.support.ledger import (
@@ -255,6 +256,28 @@ def test_a_recorder_that_its_database_hung_up_on_opens_another_connection(queues
     eventually(partial(more_than, ledger, 2))
     ledger.close()
     assert 'away' not in recorder.log()
+
+
+def test_a_parked_message_that_the_database_does_not_take_stays_in_rabbitmq_and_holds_nobody_up(
+        queues, mysql, record, app):
+    ledger = Ledger(mysql.database)
+    ledger('empty')
+    ledger('execute', f'SET GLOBAL max_allowed_packet = {1024 * 1024}')
+    try:
+        for number, size in enumerate((10, 2_000_000, 10)):
+            park(app, number, b'\xff' * size)
+        recorder = record(ledger)
+        eventually(lambda: ledger('queries.count_parked') == 2)
+        assert queues.depth(topology.PARKED_LARGE) == 1
+        assert 'larger than what the database takes' in recorder.log()
+        # The commands know it all the same.
+        with queues.connection() as connection, looked_through(connection) as found:
+            assert [(parked.id, len(parked.raw.body)) for parked in found] == [('id-1', 2_000_000)]
+    finally:
+        ledger('execute', f'SET GLOBAL max_allowed_packet = {16 * 1024 * 1024}')
+        ledger.close()
+        with queues.connection() as connection:
+            connection.default_channel.queue_delete(topology.PARKED_LARGE)
 
 
 def test_parked_messages_are_taken_that_are_too_big_for_one_statement(queues, server, record, app):

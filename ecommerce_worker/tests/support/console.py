@@ -207,7 +207,7 @@ def people(**where: Any) -> list[int]:
 
 def clear() -> None:
     """Take everything out of it but the roles."""
-    from axes.models import AccessAttempt  # type: ignore[import-untyped]
+    from axes.models import AccessAttempt
     from django.contrib.auth.models import User
 
     ledger.empty()

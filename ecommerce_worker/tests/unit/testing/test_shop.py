@@ -495,3 +495,14 @@ def test_a_killed_process_comes_back_with_its_orders_scripts_tokens_and_calls(tm
         assert shop.tokens_issued == 1
         assert shop.reports == {'d-1': '7'}
         client.close()
+
+
+def test_what_is_held_is_done_when_the_shop_is_told_to_release_it(shop, client):
+    shop.add_order('EDX-1', Answer.until_released())
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(client.fulfil)
+        eventually(lambda: shop.orders['EDX-1'].puts)
+        assert not asked.done()
+        shop.release()
+        assert asked.result(60).status_code == 200
+    assert shop.orders['EDX-1'].status == 'Complete'
