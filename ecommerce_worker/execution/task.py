@@ -94,10 +94,7 @@ class Task(celery.Task):
         run = runs.of(delivery.message, redelivered=delivery.redelivered, name=delivery.notes.run)
         if not run.lock.acquire(blocking=False):
             # It may take its time or hang: nobody waits for it, and the round is counted.
-            runs.expect(run)
-            again = runtime.Run(outcome=self._interrupted(delivery, 'delivered again while it runs', run=run.name))
-            again.told = self.announce(delivery, again.outcome, 0.0)
-            self.settle(delivery, again)
+            self._come_back(delivery, run, 'delivered again while it runs')
             return None
         try:
             if run.outcome is None:
@@ -111,6 +108,26 @@ class Task(celery.Task):
         finally:
             run.lock.release()
         return None
+
+    def let_go(self, delivery: Delivery) -> Handover | None:
+        """What becomes of the message of a run that does not end, as if it was delivered again; None if it has ended.
+
+        Not every RabbitMQ delivers it again by itself, however long it is in hand.
+        """
+        run = runtime.current().runs.of(delivery.message, redelivered=True, name=delivery.notes.run)
+        if run.outcome is None and run.lock.locked():
+            try:
+                self._come_back(delivery, run, 'it does not end')
+            except Handover as handover:
+                return handover
+        return None
+
+    def _come_back(self, delivery: Delivery, run: runtime.Run, reason: str) -> None:
+        """Have the message come back to its run later; raises :class:`Handover`."""
+        runtime.current().runs.expect(run)
+        again = runtime.Run(outcome=self._interrupted(delivery, reason, run=run.name))
+        again.told = self.announce(delivery, again.outcome, 0.0)
+        self.settle(delivery, again)
 
     def _called(self, *args: Any, **kwargs: Any) -> None:
         """Run the body, and what follows, in the process of its caller; another run of the order is waited for.

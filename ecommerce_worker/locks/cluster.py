@@ -21,6 +21,7 @@ import json
 import logging
 import mmap
 import os
+import re
 import threading
 import time
 import uuid
@@ -49,6 +50,9 @@ MACHINES: Final = 'ecommerce.machines'
 #: A turn is given up by hand until this many seconds before its lease ends; then RabbitMQ may have ended it already,
 #: and it may be another's.
 MARGIN_SECONDS: Final = 2.0
+
+#: How RabbitMQ says that a turn has another lease, in milliseconds.
+_OTHER_LEASE: Final = re.compile(r"'x-expires'.* current is (?:the value )?'(\d+)'")
 
 #: How often RabbitMQ is asked, should a connection be lost meanwhile; asking twice gives the same answer.
 TRIES: Final = 3
@@ -94,13 +98,16 @@ class Leases:
         Raises :class:`~ecommerce_worker.errors.Taken` if somebody is at it, or if RabbitMQ cannot be asked.
         """
         queue = TURN.format(hashlib.blake2b(name.encode(errors='surrogatepass'), digest_size=12).hexdigest())
-        arguments = {'x-queue-type': 'classic', 'x-expires': int(lease * 1000),
-                     # Of no use but to be compared.
-                     'x-dead-letter-exchange': '', 'x-dead-letter-routing-key': self._mark or uuid.uuid4().hex}
         until = time.monotonic() + lease - MARGIN_SECONDS
         try:
-            self._asked(lambda channel: channel.queue_declare(queue=queue, durable=True, auto_delete=False,
-                                                              arguments=arguments))
+            try:
+                self._declare(queue, int(lease * 1000))
+            except PreconditionFailed as error:
+                # One of ours that was killed may have had other time-outs, and so another lease: that is no other mark.
+                if not self._mark or not (other := _OTHER_LEASE.search(str(error))):
+                    raise
+                self._declare(queue, int(other[1]))
+                until = min(until, time.monotonic() + int(other[1]) / 1000 - MARGIN_SECONDS)
         except PreconditionFailed:
             raise Taken('another run has this order in hand') from None
         except Exception as error:  # noqa: BLE001 - whatever it is, it is not known whether somebody is at it
@@ -113,6 +120,13 @@ class Leases:
                 # If it cannot be given up, it is over soon.
                 with suppress(Exception):
                     self._asked(lambda channel: channel.queue_delete(queue))
+
+    def _declare(self, queue: str, milliseconds: int) -> None:
+        arguments = {'x-queue-type': 'classic', 'x-expires': milliseconds,
+                     # Of no use but to be compared.
+                     'x-dead-letter-exchange': '', 'x-dead-letter-routing-key': self._mark or uuid.uuid4().hex}
+        self._asked(lambda channel: channel.queue_declare(queue=queue, durable=True, auto_delete=False,
+                                                          arguments=arguments))
 
     def _asked(self, act: Callable[[Any], Any]) -> None:
         with self._app.pool.acquire(block=True) as connection:

@@ -373,6 +373,20 @@ class Consumer(consumer.Consumer):
 
         self.keeper.keep(Kept(handover.message, handover.publications, settle, handover.told))
 
+    def let_go(self, request: Request) -> None:
+        """Have the message of a run that does not end come back to it, while its thread stays lost."""
+        if request.acknowledged or getattr(request.message.channel, 'connection', None) is None:
+            return  # with its connection it went back by itself
+        handover = request.task.let_go(request.delivery)
+        if handover is None:
+            return
+
+        def settle(done: bool) -> None:
+            request.acknowledged = True
+            self.settle(request.message, done)
+
+        self.keeper.keep(Kept(handover.message, handover.publications, settle, handover.told))
+
     def _offer(self, request: Request) -> None:
         """Give it a thread if its lane may have one; what is delivered again only counts that."""
         request.consumer, request.offered = self, time.monotonic()

@@ -102,3 +102,5 @@ class Watchdog:
         if request.worker_pid and request.worker_pid != os.getpid():
             # A child can be ended: its message is delivered again, which is counted.
             os.kill(request.worker_pid, signal.SIGKILL)
+        else:
+            self._consumer.let_go(request)

@@ -119,19 +119,7 @@ def test_orders_in_the_hands_of_a_frozen_worker_cost_its_neighbour_no_thread(sho
 
 # -- a run that hangs -------------------------------------------------------------------------------------------------
 
-@pytest.fixture
-def impatient(broker):
-    """RabbitMQ takes back what is in hand for some seconds."""
-    def limits(consumer_timeout, channel_tick_interval):
-        broker.node.ctl('eval', f'application:set_env(rabbit, consumer_timeout, {consumer_timeout}), '
-                                f'application:set_env(rabbit, channel_tick_interval, {channel_tick_interval}).')
-
-    limits(3000, 500)
-    yield
-    limits(1_800_000, 60_000)
-
-
-def test_a_run_that_hangs_costs_one_thread_and_is_parked(shop, broker, publish, start_worker, begun, impatient):
+def test_a_run_that_hangs_costs_one_thread_and_is_parked(shop, broker, publish, start_worker, begun):
     worker = start_worker('--concurrency', '4', CELERY_IMPORTS=f'{TASKS},hangs', REDELIVERY_DELAY=1, REDELIVERY_LIMIT=2,
                           LONGEST_RUN=2, SHUTDOWN_SECONDS=1).ready()
     publish('BAD', task='hangs.hang', queue=QUEUE)
@@ -143,6 +131,22 @@ def test_a_run_that_hangs_costs_one_thread_and_is_parked(shop, broker, publish, 
     assert 'a run does not end: task=hangs.hang key=BAD' in worker.log
     assert 'ctypes.CDLL(None).pause()' in worker.log
     assert worker.process.poll() is None
+    # Nothing of it is in hand any more.
+    worker.kill()
+    assert broker.depth(QUEUE) == 0
+
+
+def test_a_run_that_ends_late_after_all_is_the_one_that_counts(shop, broker, publish, start_worker):
+    shop.add_order('EDX-1', Answer(status=429, delay=8))
+    worker = start_worker('--concurrency', '4', FULFILLMENT_READ_TIMEOUT=30, REDELIVERY_DELAY=1, LONGEST_RUN=2).ready()
+    publish('EDX-1')
+    eventually(lambda: 'a run does not end' in worker.log)
+    eventually(lambda: worker.settled('EDX-1') == 'done')
+    assert shop.orders['EDX-1'].puts == 2
+    eventually(lambda: not broker.waiting())
+    assert worker.stop() == 0
+    assert broker.depth(QUEUE) == 0
+    assert 'skipped' not in worker.outcomes('EDX-1')
 
 
 def test_a_worker_that_has_lost_too_many_threads_ends_for_another(shop, broker, publish, start_worker, begun):

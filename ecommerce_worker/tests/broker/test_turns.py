@@ -75,6 +75,18 @@ def test_a_machine_takes_over_the_turn_of_one_of_its_workers_that_was_killed(app
     assert not is_taken(first)
 
 
+def test_it_takes_over_such_a_turn_whatever_its_lease_was_and_no_other_machine_does(apps):
+    first, second = apps
+    gone = Leases(first, 'a').turn('shop EDX-1', lease=60)
+    gone.__enter__()
+    with pytest.raises(Taken), Leases(second, 'b').turn('shop EDX-1', lease=30):
+        pass
+    assert is_taken(second)
+    with Leases(second, 'a').turn('shop EDX-1', lease=30):
+        assert is_taken(first)
+    assert not is_taken(first)
+
+
 def test_of_many_on_two_machines_one_is_under_way(apps):
     under_way, seen, pause = [], [], threading.Event()
 
