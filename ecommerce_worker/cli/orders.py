@@ -9,7 +9,7 @@ import click
 
 from ecommerce_worker import runtime
 from ecommerce_worker.cli.options import DURATION, JSON
-from ecommerce_worker.cli.output import counted, fail, needs, plainly, print_json, say, table
+from ecommerce_worker.cli.output import fail, needs, plainly, print_json, say, table
 from ecommerce_worker.cli.resources import opened_ledger
 from ecommerce_worker.cli.root import main
 from ecommerce_worker.words import short_name
@@ -56,25 +56,29 @@ def show_order(key: str, as_json: bool) -> None:
     if found[0].key != key and len(found) > 1:
         _orders(found)
         return
+    from ecommerce_worker.ledger import words
+
     for number, entry in enumerate(found):
         if number:
             say()
         story = queries.story(entry.number)
-        for name, value in (('order', entry.key), ('task', entry.task), ('site', entry.site or '-'),
-                            ('state', entry.state), ('reason', entry.reason or '-'),
+        for name, value in ((words.kind_of(entry.task), entry.key), ('task', entry.task), ('site', entry.site or '-'),
+                            ('state', words.state_of(entry.state, entry.task)), ('reason', entry.reason or '-'),
                             ('next try', f'{entry.next_try:%Y-%m-%d %H:%M:%S} UTC' if entry.next_try else '-')):
             say(f'{name:8} {value}')
-        table(('STARTED (UTC)', 'TRY', 'OUTCOME', 'SECONDS', 'STATUS', 'REASON'), map(_event, story.events))
+        table(('STARTED (UTC)', 'TRY', 'OUTCOME', 'SECONDS', 'STATUS', 'REASON'),
+              [_event(it, entry.task) for it in story.events])
 
 
-def _event(it: Any) -> tuple[Any, ...]:
+def _event(it: Any, task: str) -> tuple[Any, ...]:
     """A run of an order, or what a person did, in one line."""
+    from ecommerce_worker.ledger import words
     from ecommerce_worker.ledger.queries import Decision
 
     if isinstance(it, Decision):
-        return (f'{it.at:%Y-%m-%d %H:%M:%S}', '-', it.action, '-', '-',
+        return (f'{it.at:%Y-%m-%d %H:%M:%S}', '-', words.outcome_of(it.action, task), '-', '-',
                 f'by {it.who}: {it.reason or "no reason given"}')
-    return (f'{it.started:%Y-%m-%d %H:%M:%S}', it.attempt or '-', it.outcome,
+    return (f'{it.started:%Y-%m-%d %H:%M:%S}', it.attempt or '-', words.outcome_of(it.outcome, task),
             f'{it.seconds:.2f}' if it.attempt else '-', it.status or '-', it.reason)
 
 
@@ -121,8 +125,11 @@ def list_orders(state: str | None, older_than: float, task: str, site: str | Non
 
 
 def _orders(entries: Iterable[Any]) -> None:
-    rows = [(it.key, it.state, short_name(it.task), it.site or '-', it.attempts,
+    from ecommerce_worker.ledger import words
+
+    entries = list(entries)
+    rows = [(it.key, words.state_of(it.state, it.task), short_name(it.task), it.site or '-', it.attempts,
              f'{it.last_seen:%Y-%m-%d %H:%M}', it.reason) for it in entries]
     if rows:
         table(('ORDER', 'STATE', 'TASK', 'SITE', 'TRIES', 'LAST SEEN (UTC)', 'REASON'), rows)
-    say(counted(len(rows), 'order'))
+    say(words.counted(it.task for it in entries))

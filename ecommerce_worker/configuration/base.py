@@ -139,7 +139,7 @@ CONSOLE_SECRET_KEY: str | None = None
 # How long a login lasts.
 CONSOLE_SESSION_SECONDS = 28_800
 
-# How often within an hour one order may be sent again from the console; 0: not at all.
+# How often within an hour one order may be sent again out of the ledger, from the console or a command; 0: not at all.
 CONSOLE_RESENDS_PER_HOUR = 3
 
 # --- Messages -------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from django.db.models.fields import IntegerField
 from ecommerce_worker.console.charts import Chart, chart
 from ecommerce_worker.ledger import words
 from ecommerce_worker.ledger.models import Attempt, Order, ParkedMessage, State
-from ecommerce_worker.ledger.queries import Entry, Parked, are_overdue
+from ecommerce_worker.ledger.queries import Entry, Parked, are_overdue, containing
 
 #: What nobody is done with yet.
 UNFULFILLED: Final = (State.TRYING, State.WAITING, State.PARKED)
@@ -107,7 +107,7 @@ class Wanted:
     def among(self, found: QuerySet[Any]) -> QuerySet[Any]:
         """Those that are so."""
         if self.key:
-            found = found.filter(key__icontains=self.key)
+            found = containing(found, self.key)
         for name in ('task', 'site', 'reason'):
             if value := getattr(self, name):
                 found = found.filter(**{name: value})

@@ -19,7 +19,7 @@ from ecommerce_worker.ledger import models as ledger
 from ecommerce_worker.ledger.models import Attempt, Audit, Order, ParkedMessage, SetAside, State, Teller
 from ecommerce_worker.ledger.schedule_store import LedgerFirings
 from ecommerce_worker.ledger.setup import LedgerUnusable, said
-from ecommerce_worker.schedule.claims import CLAIM_SECONDS, Firing, claimed
+from ecommerce_worker.schedule.claims import Firing, claimed
 from ecommerce_worker.schedule.entries import HOUSEKEEPING, RETENTION, Entry, entries, timing_of
 from ecommerce_worker.schedule.timing import Timing
 from ecommerce_worker.settings import Settings
@@ -32,6 +32,9 @@ CHUNK: Final = 500
 
 #: Seconds between two looks at what is due.
 LOOK_SECONDS: Final = 30.0
+
+#: Seconds for which a job is claimed, anew with each step of it, and until what has failed is tried again.
+AGAIN_SECONDS: Final = 300.0
 
 #: Days after which an entry that has not been fired is taken to be gone from every schedule; 29 February comes rarely.
 FIRING_DAYS: Final = 8 * 366 + 1
@@ -93,7 +96,7 @@ class Chores:
     def __init__(self, settings: Settings, zone: tzinfo, *, clock: Callable[[], float] = time.time) -> None:
         self._settings = settings
         self._clock = clock
-        self._firings = LedgerFirings(CLAIM_SECONDS)
+        self._firings = LedgerFirings(AGAIN_SECONDS)
         self._name = f'recorder {socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}'
         self._timings = [(entry, _timing_of(entry, zone)) for entry in entries(settings) if entry.is_the_recorders]
         self._under_way: Iterator[None] = iter(())
@@ -118,7 +121,7 @@ class Chores:
                 if firing := claimed(self._firings, entry, timing, self._name, self._clock()):
                     yield from self._do(entry, firing)
             except (Error, LedgerUnusable) as error:
-                self._again[entry.key] = self._clock() + CLAIM_SECONDS
+                self._again[entry.key] = self._clock() + AGAIN_SECONDS
                 logger.error('a job of the ledger failed, it is tried again: entry=%s error=%s', entry.name,
                              quoted(said(error)))
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from django.db.models import DateTimeField, ExpressionWrapper, Q, QuerySet, Sum, Value
-from django.db.models.functions import Now
+from django.db.models.functions import Now, Upper
 
 from ecommerce_worker.ledger.models import Attempt, Audit, Order, ParkedMessage, State, Teller
 from ecommerce_worker.telemetry import facts
@@ -137,8 +137,14 @@ def search(text: str) -> list[Entry]:
     found = list(Order.objects.filter(key=text).order_by('-last_seen')[:MOST])
     if not found and text:
         found = list(Order.objects.filter(pk__in=Attempt.objects.filter(message_id=text).values('order')))
-        found += Order.objects.filter(key__icontains=text).order_by('key')[:MOST]
+        found += containing(Order.objects.order_by('key'), text)[:MOST]
     return [Entry.of(order) for order in found]
+
+
+def containing(found: QuerySet[Any], text: str) -> QuerySet[Any]:
+    """Those whose key has that in it, in upper or lower case; MariaDB would mind the case, as keys have to there."""
+    having: QuerySet[Any] = found.alias(upper_key=Upper('key')).filter(upper_key__contains=text.upper())
+    return having
 
 
 def story(number: int) -> Story | None:

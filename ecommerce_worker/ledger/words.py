@@ -1,11 +1,9 @@
-"""What things in the ledger are called, wherever people read them; programs read the values of the models."""
+"""What things in the ledger are called, wherever people read them; programs read the values of the models.  Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Final
-
-from ecommerce_worker.ledger.models import State
 
 #: What a row of the ledger's orders may be: the order of a customer, a mail, or something that the worker does by the
 #: clock.
@@ -27,7 +25,7 @@ def kind_of(task: str) -> str:
 
 def state_of(state: str, task: str) -> str:
     """The state in a word: orders are fulfilled, everything else is done."""
-    return 'done' if state == State.FULFILLED and kind_of(task) != ORDER else state
+    return 'done' if state == 'fulfilled' and kind_of(task) != ORDER else state
 
 
 def outcome_of(outcome: str, task: str) -> str:

@@ -15,8 +15,8 @@ def id_of(entry: Entry, due: float) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_OID, f'{entry.key} {due:.0f}'))
 
 
-#: Seconds for which a firing is claimed: longer than publishing may take.
-CLAIM_SECONDS: Final = 300.0
+#: Seconds for which a firing is claimed: longer than publishing may take, to a broker that is short of disk.
+CLAIM_SECONDS: Final = 900.0
 
 #: Seconds by which the clock may have been ahead when something was fired last; more, and it begins anew.
 AHEAD_SECONDS: Final = 3600.0

@@ -306,10 +306,11 @@ def resend(broker_url: str, number: int, **said: str) -> str:
 
 
 def firings(method: str, *args: Any) -> Any:
-    """Ask the firings that the ledger keeps; their claims last 300 seconds."""
+    """Ask the firings that the ledger keeps."""
     from ecommerce_worker.ledger.schedule_store import LedgerFirings
+    from ecommerce_worker.schedule.claims import CLAIM_SECONDS
 
-    return getattr(LedgerFirings(300.0), method)(*args)
+    return getattr(LedgerFirings(CLAIM_SECONDS), method)(*args)
 
 
 def empty() -> None:

@@ -53,6 +53,9 @@ def test_a_ledger_of_an_earlier_version_is_brought_up_to_date_and_nothing_is_los
     assert [it['order'] for it in overdue] == ['EDX-2']
     [story] = json.loads(command(file, environment, 'orders', 'show', 'EDX-4', '--json').stdout)['orders']
     assert [(event['what'], event.get('by')) for event in story['events']] == [('parked', None), ('discarded', 'ada')]
+    shown = command(file, environment, 'orders', 'show', 'EDX-1').stdout
+    assert ('state    fulfilled' in shown, ' 1    fulfilled  0.50' in shown) == (True, True)
+    assert command(file, environment, 'orders', 'list').stdout.endswith('\n4 orders\n')
     [parked] = json.loads(command(file, environment, 'parked', 'show', '--order', 'EDX-3', '--body', '--json')
                           .stdout)['parked']
     assert (parked['tries'], parked['reason'], parked['body'] != '') == (2, 'the shop failed (500)', True)

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 import ecommerce_worker
+from ecommerce_worker.broker import publishing
+from ecommerce_worker.broker.app import celery_settings
 from ecommerce_worker.schedule.claims import CLAIM_SECONDS
 from ecommerce_worker.schedule.file_store import FileFirings
 from ecommerce_worker.tests.support.ledger import Ledger, Refused, environment_of
@@ -259,3 +261,10 @@ def test_a_ledger_that_comes_back_is_used_again(request, server, hang_up):
         assert InLedger(ledger).last('there (60 s)') == BEGUN
     finally:
         ledger.close()
+
+
+def test_a_claim_outlasts_the_longest_publishing_in_it(in_force):
+    settings = celery_settings(in_force(BROKER_URL='amqp://127.0.0.1//').settings)
+    connecting = settings['broker_connection_timeout'] + settings['broker_transport_options']['read_timeout']
+    # As often as publishing is tried on another connection.
+    assert publishing.CONFIRM_SECONDS + 4 * connecting < CLAIM_SECONDS
