@@ -107,7 +107,7 @@ def name_strange_queues(**_: Any) -> None:
 def tell_the_ledger(**_: Any) -> None:
     """Publish a fact of each run, on brokers that let the ledger's queue grow no further than it should."""
     current = runtime.current()
-    if current.settings.PUBLISH_FACTS and topology.has_waiting_room(app.connection_for_write()):
+    if current.settings.PUBLISH_FACTS and topology.is_rabbitmq(app.connection_for_write()):
         teller = Teller(app, queue_type=current.settings.QUEUE_TYPE, repeatable=[FULFILL])
         current.listeners.append(teller)
         current.safety = teller

@@ -10,7 +10,7 @@ from celery.app.defaults import _TO_NEW_KEY  # the only complete table of old na
 from kombu import Connection
 
 from ecommerce_worker.broker import publishing, topology
-from ecommerce_worker.settings import Settings, broker_urls
+from ecommerce_worker.settings import Settings, broker_scheme, broker_urls
 
 #: Seconds after which a socket of the broker's that neither takes nor gives anything is given up.
 SOCKET_SECONDS = 15
@@ -90,7 +90,7 @@ def _tls(settings: Settings) -> dict[str, Any] | None:
     verifying = options.pop('cert_reqs', 'required')
     checking = options.pop('check_hostname', verifying == 'required')
     mode = ssl.VerifyMode[f'CERT_{verifying.upper()}']
-    if broker_urls(settings)[0].startswith('redis'):
+    if broker_scheme(settings) == 'redis':
         return {'ssl_cert_reqs': mode, 'ssl_check_hostname': checking,
                 **{f'ssl_{name}': value for name, value in options.items()}}
     if not checking:
@@ -102,10 +102,10 @@ def _tls(settings: Settings) -> dict[str, Any] | None:
 
 
 def _transport_options(settings: Settings) -> dict[str, Any]:
-    if str(settings.BROKER_URL).startswith(('redis', 'sentinel')):
+    if broker_scheme(settings) in ('redis', 'sentinel'):
         # Every ten seconds it is looked for what killed workers had in hand.
         return {'visibility_timeout': publishing.VISIBILITY_TIMEOUT, 'unacked_restore_throttle': 1}
-    if not str(settings.BROKER_URL).startswith(('amqp', 'pyamqp', '[')):
+    if broker_scheme(settings) != 'amqp':
         return {}
     return {'confirm_publish': True, 'connect_timeout': settings.BROKER_CONNECTION_TIMEOUT,
             'read_timeout': SOCKET_SECONDS, 'write_timeout': SOCKET_SECONDS}

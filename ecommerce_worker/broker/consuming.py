@@ -37,7 +37,7 @@ def consumable(app: Celery) -> list[Queue]:
     """The task queues of this worker, but for those whose only node is down."""
     queues = list(app.amqp.queues.consume_from.values())
     with topology.asking(app) as connection:
-        if not topology.has_waiting_room(connection):
+        if not topology.is_rabbitmq(connection):
             return queues
         found = [queue for queue in queues
                  if topology.declare_task_queue(connection, queue) is not topology.Shape.UNAVAILABLE]

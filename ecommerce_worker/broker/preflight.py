@@ -151,7 +151,7 @@ def limits(connection: Connection) -> list[str]:
 
 def remarks(connection: Connection, declared: topology.Declared, settings: Settings) -> Iterator[str]:
     """What is not as it should be in this RabbitMQ, and what to do about it; for the log of a worker."""
-    if not topology.has_waiting_room(connection):
+    if not topology.is_rabbitmq(connection):
         return
     for name in declared.unavailable:
         yield f'{name} cannot be had, for the node of RabbitMQ that it lies on is down; the worker goes on without it'

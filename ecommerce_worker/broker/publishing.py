@@ -19,7 +19,7 @@ from kombu.utils.json import dumps
 
 from ecommerce_worker.bounds import LARGEST_BODY
 from ecommerce_worker.broker.notes import NOTES, Notes
-from ecommerce_worker.broker.topology import BITS, FACTS, PARKED, entrance, has_waiting_room, require_facts
+from ecommerce_worker.broker.topology import BITS, FACTS, PARKED, entrance, is_rabbitmq, require_facts
 from ecommerce_worker.broker.wire import Call, Raw
 from ecommerce_worker.errors import NotPublished, Undecodable, WorkerError, WrongArguments
 from ecommerce_worker.telemetry import facts
@@ -75,7 +75,7 @@ class Publication:
 
     def address(self, connection: Connection) -> tuple[str, str]:
         """The exchange and the routing key by which it goes there."""
-        if self.delay and has_waiting_room(connection):
+        if self.delay and is_rabbitmq(connection):
             return entrance(self.delay), '.'.join((*f'{self.delay:0{BITS}b}', self.queue))
         return '', self.queue
 
@@ -84,7 +84,7 @@ class Publication:
         not run.
         """
         headers = dict(self.raw.headers)
-        if self.delay and not has_waiting_room(connection):
+        if self.delay and not is_rabbitmq(connection):
             # A worker holds it until then, unacknowledged; a broker such as Redis gives it to another after a while.
             held = min(self.delay, LONGEST_HELD)
             due = time.time() + self.delay if held < self.delay else None
@@ -253,7 +253,7 @@ def publish(app: Celery, publication: Publication) -> None:
         with app.producer_or_acquire() as producer:
             connection, raw = producer.connection, publication.raw
             exchange, routing_key = publication.address(connection)
-            options = {'mandatory': True, 'confirm_timeout': CONFIRM_SECONDS} if has_waiting_room(connection) else {}
+            options = {'mandatory': True, 'confirm_timeout': CONFIRM_SECONDS} if is_rabbitmq(connection) else {}
             try:
                 producer.publish(
                     raw.body, exchange=exchange, routing_key=routing_key,

@@ -120,8 +120,8 @@ def queue_of(exchange: str, routing_key: str) -> str:
     return routing_key
 
 
-def has_waiting_room(connection: Connection) -> bool:
-    """Whether this broker can delay messages itself; others get a countdown that the worker holds."""
+def is_rabbitmq(connection: Connection) -> bool:
+    """Whether it leads to RabbitMQ, which can delay messages itself; for others the worker holds a countdown."""
     return bool(connection.transport.driver_type == 'amqp')
 
 
@@ -157,7 +157,7 @@ def is_quorum(connection: Connection, name: str) -> bool:
 def asking(app: Celery) -> Connection:
     """A connection to declare by, which waits for :data:`ANSWER_SECONDS` only for what a node that is down keeps."""
     connection = app.connection_for_write()
-    if not has_waiting_room(connection):
+    if not is_rabbitmq(connection):
         return connection
     connection.release()
     return app.connection_for_write(transport_options={'read_timeout': ANSWER_SECONDS})
@@ -265,7 +265,7 @@ def declare(connection: Connection, queues: Iterable[Queue], queue_type: str = '
         shapes[queue.name] = declare_task_queue(connection, queue)
     unavailable = tuple(name for name, shape in shapes.items() if shape is Shape.UNAVAILABLE)
     kept = [name for name, shape in shapes.items() if shape is Shape.ANOTHER]
-    if has_waiting_room(connection):
+    if is_rabbitmq(connection):
         kept += declare_waiting_room(connection)
         with connection.channel() as channel:
             if PARKED not in unavailable:
@@ -300,7 +300,7 @@ def declare_task_queue(connection: Connection, queue: Queue) -> Shape:
 
 def missing(connection: Connection, task_queues: Iterable[str]) -> list[str]:
     """The queues that a worker of these task queues has, and that are not there, or not to be had."""
-    if not has_waiting_room(connection):
+    if not is_rabbitmq(connection):
         return []
     names = (*task_queues, PARKED, *(level(number) for number in reversed(range(BITS))))
     return [name for name in names if depth(connection, name) is None]
@@ -320,7 +320,7 @@ def depth(connection: Connection, name: str) -> Depth | None:
     channel = connection.channel()
     try:
         # Redis knows no empty queue: what is not there has no messages.
-        found = channel.queue_declare(queue=name, passive=has_waiting_room(connection))
+        found = channel.queue_declare(queue=name, passive=is_rabbitmq(connection))
     except TimeoutError:
         connection.collect(socket_timeout=0.1)
         return None
@@ -329,11 +329,11 @@ def depth(connection: Connection, name: str) -> Depth | None:
     finally:
         if connection.connected:
             channel.close()
-    return Depth(name, found.message_count, found.consumer_count if has_waiting_room(connection) else None)
+    return Depth(name, found.message_count, found.consumer_count if is_rabbitmq(connection) else None)
 
 
 def waiting(connection: Connection) -> int:
     """How many messages are in the waiting room."""
-    if not has_waiting_room(connection):
+    if not is_rabbitmq(connection):
         return 0
     return sum(found.messages for found in (depth(connection, level(n)) for n in range(BITS)) if found)

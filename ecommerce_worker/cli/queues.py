@@ -87,7 +87,7 @@ def reset(yes: bool, park: bool, force: bool) -> None:
                 _clear(app, connection, [name], park=park)
             if name in app.amqp.queues.consume_from:  # without delay: shops publish to it
                 app.amqp.queues[name].bind(connection.default_channel).declare()
-        for queue in ours if topology.has_waiting_room(connection) else ():
+        for queue in ours if topology.is_rabbitmq(connection) else ():
             if (moved := queue_room.reshaped(app, connection, queue)) is not None:
                 say(f'{queue.name} is of the type {conf.QUEUE_TYPE} now; {counted(moved, "message")} kept')
         topology.declare(connection, app.amqp.queues.consume_from.values(), conf.QUEUE_TYPE)

@@ -14,7 +14,7 @@ from ecommerce_worker.broker import preflight, topology
 from ecommerce_worker.broker.app import Application, celery_settings
 from ecommerce_worker.broker.topology import Depth
 from ecommerce_worker.operations import queues
-from ecommerce_worker.settings import Settings
+from ecommerce_worker.settings import Settings, broker_scheme
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def ask(settings: Settings) -> Standing:
                'write_timeout': PATIENCE}
     app = Application('console', set_as_current=False)
     app.config_from_object({**patient, 'broker_transport_options':
-                            options if str(patient['broker_url']).startswith(('amqp', 'pyamqp', '[')) else {},
+                            options if broker_scheme(settings) == 'amqp' else {},
                             'broker_connection_timeout': PATIENCE})
     try:
         with preflight.connect(app, settings) as connection:

@@ -72,7 +72,7 @@ class _Claims:
         self._mine: set[str] = set()
         self._lost = False
         connection = app.connection_for_write(heartbeat=HEARTBEAT)
-        self._connection: Any = connection if topology.has_waiting_room(connection) else None
+        self._connection: Any = connection if topology.is_rabbitmq(connection) else None
 
     def __enter__(self) -> Self:
         return self

@@ -131,7 +131,7 @@ def _tell(parked: ParkedMessage, outcome: str, at: float) -> None:
                 site=site_of_message(parked.raw), queue=parked.queue, reason=f'{outcome} by hand')
     connection = parked.message.channel.connection.client
     try:
-        if runtime.current().settings.PUBLISH_FACTS and topology.has_waiting_room(connection):
+        if runtime.current().settings.PUBLISH_FACTS and topology.is_rabbitmq(connection):
             for each in filter(None, (before, fact)):
                 publishing.tell(connection, each.as_body(), each.routing_key, runtime.current().settings.QUEUE_TYPE)
     except (NotPublished, OSError, KombuError, *connection.connection_errors, *connection.channel_errors) as error:

@@ -39,7 +39,7 @@ class UnknownQueue(WorkerError):
 
 def takes_messages(connection: Connection) -> bool:
     """Whether the broker takes messages: it makes publishers wait while its memory or its disk is short."""
-    if not topology.has_waiting_room(connection):
+    if not topology.is_rabbitmq(connection):
         return True
     probe = connection.clone()
     try:
@@ -69,13 +69,13 @@ def require(connection: Connection, names: Iterable[str], declared: Iterable[str
 
 def waiting_room(connection: Connection) -> list[str]:
     """The queues of the waiting room, in the order in which messages pass through them."""
-    return [topology.level(n) for n in reversed(range(topology.BITS))] if topology.has_waiting_room(connection) else []
+    return [topology.level(n) for n in reversed(range(topology.BITS))] if topology.is_rabbitmq(connection) else []
 
 
 def purge(app: Celery, connection: Connection, names: Iterable[str]) -> Iterator[str]:
     """Destroy the messages of these queues, one by one, and tell the ledger; yields the queue of each."""
     teller = Teller(app, queue_type=runtime.current().settings.QUEUE_TYPE)
-    is_told = runtime.current().settings.PUBLISH_FACTS and topology.has_waiting_room(connection)
+    is_told = runtime.current().settings.PUBLISH_FACTS and topology.is_rabbitmq(connection)
     try:
         for name, message in _messages(connection, names):
             if name == topology.PARKED:

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from ecommerce_worker.settings.kinds import Secrecy
 from ecommerce_worker.settings.masking import mask
 from ecommerce_worker.settings.schema import SETTINGS
-from ecommerce_worker.settings.values import SHIPPED, Settings, broker_urls
+from ecommerce_worker.settings.values import SHIPPED, Settings, broker_scheme, broker_urls
 from ecommerce_worker.words import did_you_mean
 
 _OAUTH2 = ('BACKEND_SERVICE_EDX_OAUTH2_KEY', 'BACKEND_SERVICE_EDX_OAUTH2_SECRET')
@@ -50,7 +50,7 @@ def mail_problems(settings: Settings) -> Iterator[tuple[str, str]]:
 def tls_problems(settings: Settings) -> Iterator[tuple[str, str]]:
     """Settings and what is wrong with them: TLS options that the broker does not have."""
     tls = settings.BROKER_USE_SSL
-    if isinstance(tls, dict) and 'server_hostname' in tls and broker_urls(settings)[0].startswith('redis'):
+    if isinstance(tls, dict) and 'server_hostname' in tls and broker_scheme(settings) == 'redis':
         yield 'BROKER_USE_SSL', '[server_hostname] is for RabbitMQ; with Redis, name that host in BROKER_URL'
 
 

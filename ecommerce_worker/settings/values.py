@@ -126,6 +126,12 @@ def laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> Mapping[str
     }})
 
 
+def broker_scheme(settings: Settings) -> str:
+    """``amqp`` for RabbitMQ, ``redis``, ``sentinel``, or what else stands in the first URL, without the word on TLS."""
+    scheme = broker_urls(settings)[0].partition(':')[0].partition('+')[0]
+    return {'amqps': 'amqp', 'pyamqp': 'amqp', 'rediss': 'redis'}.get(scheme, scheme)
+
+
 def broker_urls(settings: Settings) -> list[str]:
     """The URLs of the broker: one, or several to fall back on."""
     given = settings.BROKER_URL

@@ -100,7 +100,7 @@ class Window(bootsteps.StartStopStep):
 
     def start(self, c: Consumer) -> None:
         """Ask for each queue's share when it is consumed."""
-        c.counts_by_queue = topology.has_waiting_room(c.connection) and (
+        c.counts_by_queue = topology.is_rabbitmq(c.connection) and (
             c.qos_global is False or _major_version(c.connection) >= SINCE)
         if c.counts_by_queue:
             c.task_consumer._basic_consume = partial(  # noqa: SLF001 - where the queues are consumed one by one
@@ -209,7 +209,7 @@ class Consumer(consumer.Consumer):
     def _turns(self, app: Any) -> Neighbours | None:
         """Have turns at orders taken as far as ``TURNS`` says, before there are children."""
         current = runtime.current()
-        if current.settings.TURNS == 'machine' or not topology.has_waiting_room(app.connection_for_read()):
+        if current.settings.TURNS == 'machine' or not topology.is_rabbitmq(app.connection_for_read()):
             return None
         neighbours = None
         if current.settings.TURNS == 'auto':
@@ -275,7 +275,7 @@ class Consumer(consumer.Consumer):
 
     def _holds(self, call: Call) -> bool:
         """Whether this worker is to hold the call until its time, for a broker that cannot, and not for too long."""
-        if topology.has_waiting_room(self.connection):
+        if topology.is_rabbitmq(self.connection):
             return False
         return call.eta is None or call.eta.timestamp() - time.time() <= publishing.LONGEST_HELD
 
@@ -461,7 +461,7 @@ class Consumer(consumer.Consumer):
     def stop(self) -> None:
         """Consume no more; what runs goes on, and what ends is acknowledged."""
         super().stop()
-        if self.hub and self.connection and topology.has_waiting_room(self.connection):
+        if self.hub and self.connection and topology.is_rabbitmq(self.connection):
             self._afterwards = Afterwards(self)
 
     def finish(self) -> bool:

@@ -255,7 +255,7 @@ class Keeper:
         self._look(time.monotonic())
 
     def _way(self, publication: Publication) -> _Way:
-        if publication.delay and topology.has_waiting_room(self._broker()):
+        if publication.delay and topology.is_rabbitmq(self._broker()):
             name = topology.entrance(publication.delay)
         else:
             name = publication.queue
@@ -268,7 +268,7 @@ class Keeper:
         if kept.gone:
             return
         sent = _Sent(kept, publication)
-        if not topology.has_waiting_room(self._broker()):
+        if not topology.is_rabbitmq(self._broker()):
             self._send_slowly(way, sent)
             return
         try:

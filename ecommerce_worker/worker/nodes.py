@@ -40,7 +40,7 @@ class Upkeep:
         """Declare what the worker has in the broker, and see to it for as long as the connection lasts."""
         with topology.asking(c.app) as connection:
             self._declare(c, connection)
-            if topology.has_waiting_room(connection):
+            if topology.is_rabbitmq(connection):
                 threading.Thread(target=self._look, args=(c, c.connection), name='upkeep', daemon=True).start()
 
     def _declare(self, c: Any, connection: Connection) -> topology.Declared:

@@ -30,7 +30,7 @@ def delaying(monkeypatch):
         return []
 
     for module in (topology, publishing):
-        monkeypatch.setattr(module, 'has_waiting_room', lambda connection: True)
+        monkeypatch.setattr(module, 'is_rabbitmq', lambda connection: True)
     monkeypatch.setattr(topology, 'declare_waiting_room', declare_delivery)
 
 
