@@ -205,8 +205,8 @@ class Scene:
         self.lasting = lasting
         #: How many messages it had parked that are none of the orders'.
         self.strangers = 0
-        #: How often a worker was killed among those: each time one may be parked twice, by another worker too, since the
-        #: first had published it and not yet acknowledged.
+        #: How often a worker was killed among those: each time one may be parked twice, for the first worker had
+        #: published it and not yet acknowledged it.
         self.kills = 0
         #: Another site, and who sends the mail, where a fault has them.
         self.neighbour: Neighbour | None = None
