@@ -162,6 +162,8 @@ class Teller:
         self._hand: list[tuple[int, Told]] = []
         self._ends: dict[str, _End] = {}
         self._held = 0
+        #: How many waited for an end that is safe and are told so just now.
+        self._settling = 0
         self._lock = threading.Lock()
         self._dropped = 0
         self._away = False
@@ -182,8 +184,7 @@ class Teller:
             self._told.append((number, told))
             if told.outcome in ENDS and told.task in self._repeatable:
                 self._ends.setdefault(told.id, _End()).number = number
-        for act in acts:
-            act()
+        self._settle(acts)
         if not self._wake.is_set():
             self._wake.set()
         if self._thread is None:
@@ -207,15 +208,21 @@ class Teller:
             acts = self._let_go(time.monotonic() - HOLD_SECONDS, most)
             if self._held > most // 2:
                 self._gathered.set()
-        for each in acts:
-            each()
+        self._settle(acts)
         return True
 
     def flush(self, seconds: float = FLUSH_SECONDS) -> None:
-        """Return when all ends are safe, whether or not anything is held for them yet; in so many seconds at most."""
+        """Return when all ends are safe, whether or not anything is held for them yet, and what was held has been told.
+
+        In so many seconds at most.
+        """
         until = time.monotonic() + seconds
-        while self._ends and time.monotonic() < until and not self._ending.wait(LOOK_SECONDS):
+        while self._is_unsettled() and time.monotonic() < until and not self._ending.wait(LOOK_SECONDS):
             pass
+
+    def _is_unsettled(self) -> bool:
+        with self._lock:
+            return bool(self._ends or self._settling)
 
     def _ended(self, number: int, told: Told) -> list[Callable[[], None]]:
         """What waited for this fact and need not any more."""
@@ -237,7 +244,17 @@ class Teller:
     def _released(self, id_: str) -> list[Callable[[], None]]:
         acts = self._ends.pop(id_).acts
         self._held -= len(acts)
+        self._settling += len(acts)
         return acts
+
+    def _settle(self, acts: list[Callable[[], None]]) -> None:
+        """Act, now that the lock is free; until then somebody waits for it in :meth:`flush`."""
+        try:
+            for act in acts:
+                act()
+        finally:
+            with self._lock:
+                self._settling -= len(acts)
 
     def end(self, seconds: float = FLUSH_SECONDS) -> None:
         """Publish what is left, for so long at most."""
@@ -291,8 +308,7 @@ class Teller:
         with self._lock:
             acts = [act for number, told in self._hand for act in self._ended(number, told)]
             self._hand = []
-        for act in acts:
-            act()
+        self._settle(acts)
         if self._away or self._dropped:
             logger.warning('facts are published again: dropped=%d', self._dropped)
             self._away, self._dropped = False, 0
@@ -300,8 +316,7 @@ class Teller:
     def _lost(self, error: Exception) -> None:
         with self._lock:
             acts = self._let_go(time.monotonic() - HOLD_SECONDS)
-        for act in acts:
-            act()
+        self._settle(acts)
         if not self._away:
             self._away = True
             # Not its text: some quote what they were given.

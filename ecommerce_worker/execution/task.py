@@ -288,10 +288,13 @@ class Task(celery.Task):
             return self._after(delivery, error)
 
     def deferred(self, delivery: Delivery, reason: str, delay: float, *, ask: bool = False) -> Deferred:
-        """The message put off for so many seconds; told to ``ask`` first when it comes again."""
+        """The message put off for so many seconds; told to ``ask`` first when it comes again.
+
+        So is one that was delivered again, which nothing will tell of it any more.
+        """
         now, notes = time.time(), delivery.notes
         return Deferred(reason, delay, replace(notes, since=notes.since or now, deferred=notes.deferred + delay,
-                                               ask=notes.ask or ask))
+                                               ask=notes.ask or ask or delivery.redelivered))
 
     def _too_early(self, delivery: Delivery) -> Outcome | None:
         """What to do with a message that should not run at once; None if it may."""

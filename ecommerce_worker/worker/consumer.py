@@ -427,11 +427,9 @@ class Consumer(consumer.Consumer):
     def share(self, queue: str) -> int:
         """How much of one queue may be in hand where each is counted by itself: orders have the most.
 
-        Of orders half as many again, whose acknowledgements wait for their facts.
+        Among them are those whose acknowledgements wait for their facts.
         """
-        threads = self._concurrency
-        orders = threads + max(1, threads // 2)
-        return (orders if queue in run.ORDER_QUEUES else max(1, threads // 4)) + self._wider
+        return (self._window if queue in run.ORDER_QUEUES else max(1, self._concurrency // 4)) + self._wider
 
     def _set_window(self, kept: int) -> None:
         self._kept = kept

@@ -81,12 +81,14 @@ class Lanes(Generic[T]):
         self._closed = False
 
     def offer(self, name: str, item: T, *, stays: bool = False) -> None:
-        """Something has come; what ``stays`` is never sent away."""
+        """Something has come; what ``stays`` is never sent away, and left alone once closed."""
         with self._lock:
+            if self._closed and stays:
+                return
             now = self._clock()
             lane = self._lanes.setdefault(name, _Lane())
             delay = None
-            if self._closed and not stays:
+            if self._closed:
                 delay = 1.0
             elif not lane.waiting and self._has_room(lane):
                 self._begin(name, lane, item, now)
@@ -133,10 +135,14 @@ class Lanes(Generic[T]):
             self._send_away(each, delay)
 
     def close(self) -> None:
-        """Start nothing any more: what waits is sent away, and whatever comes."""
+        """Start nothing any more: what waits is sent away, and whatever comes.
+
+        What stays is left to the end of the connection, by which it is delivered again; sent away, nothing would tell
+        that a run of it may have begun before, or how often.
+        """
         with self._lock:
             self._closed = True
-            waiting = [item for name in self._queue for item in self._lanes[name].waiting]
+            waiting = [item for name in self._queue for item in self._lanes[name].waiting if item not in self._fixed]
             self._forget()
         for item in waiting:
             self._send_away(item, 1.0)

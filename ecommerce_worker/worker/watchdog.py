@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from ecommerce_worker import runtime
@@ -101,6 +102,7 @@ class Watchdog:
                      time.monotonic() - (request.began or 0), where)
         if request.worker_pid and request.worker_pid != os.getpid():
             # A child can be ended: its message is delivered again, which is counted.
-            os.kill(request.worker_pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(request.worker_pid, signal.SIGKILL)
         else:
             self._consumer.let_go(request)

@@ -335,6 +335,11 @@ def test_who_met_another_at_the_order_asks_first_and_who_was_held_need_not():
     assert not delivery(notes=performed(body, delivery(act=Held('left alone'))).notes).repeated
 
 
+@pytest.mark.parametrize('redelivered', [True, False])
+def test_what_was_delivered_again_and_is_put_off_asks_first(redelivered):
+    assert body.deferred(delivery(redelivered=redelivered), 'why', 1.0).notes.ask is redelivered
+
+
 def test_a_try_ends_the_time_for_which_a_message_is_put_off():
     notes = performed(body, delivery(act=Unreachable(''), notes=Notes(deferred=1.0))).notes
     assert notes.deferred == 0

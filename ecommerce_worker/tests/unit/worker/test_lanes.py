@@ -150,6 +150,18 @@ def test_when_a_worker_stops_what_was_not_begun_is_sent_away_and_whatever_comes(
     assert bench.running('a') == 3
 
 
+def test_when_a_worker_stops_what_stays_is_neither_sent_away_nor_begun(bench):
+    bench.offer('a', 8, stays=True)
+    bench.lanes.offer('a', 'may be sent away')
+    begun = list(bench.begun)
+    bench.lanes.close()
+    bench.lanes.offer('b', 'late', stays=True)
+    bench.end(*begun)
+    assert bench.begun == begun
+    assert list(bench.away) == ['may be sent away']
+    assert bench.lanes.waiting() == 0
+
+
 def test_a_lost_connection_takes_what_was_not_begun_with_it(bench):
     bench.offer('a', 8)
     bench.lanes.forget(lambda item: item != 'a1')
