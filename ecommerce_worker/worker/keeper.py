@@ -236,6 +236,9 @@ class Keeper:
             return None
         if any(way.sent for way in self._ways.values()):
             return 0.0
+        if self._blocked:
+            # Only the broker can end that, and it says so on a connection that is read.
+            return COUNT_SECONDS
         now = time.monotonic()
         due = [max(way.not_before, self._not_before) - now for way in self._ways.values() if way.waiting]
         return min(1.0, max(0.0, min(due, default=1.0)))
@@ -250,7 +253,7 @@ class Keeper:
             for way in list(self._ways.values()):
                 while way.waiting and len(way.sent) < way.width and now >= way.not_before and not self._blocked:
                     self._send(way, *way.waiting.popleft())
-        if any(way.sent for way in self._ways.values()):
+        if self._blocked or any(way.sent for way in self._ways.values()):
             self._drain()
         self._look(time.monotonic())
 
