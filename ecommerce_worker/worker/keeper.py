@@ -289,7 +289,8 @@ class Keeper:
         way.tag += 1
         way.sent[way.tag] = sent
         exchange, routing_key = publication.address(self._connection)
-        channel.basic_publish(message, exchange=exchange, routing_key=routing_key, mandatory=True)
+        # Not by `basic_publish`, which reads first: what comes may close this very channel.
+        channel.send_method(spec.Basic.Publish, 'Bssbb', (0, exchange, routing_key, True, False), message)
 
     def _send_slowly(self, way: _Way, sent: _Sent) -> None:
         """On a broker that confirms nothing."""
@@ -318,8 +319,11 @@ class Keeper:
     def _open(self, way: _Way) -> Any:
         if self._connection is None:
             self._connect()
-        channel = self._connection.channel()
-        channel.confirm_select()
+        # No answer is waited for: while RabbitMQ takes nothing, it reads a connection no more that published something,
+        # and that it says so may be under way still.  It does what it reads in the order in which that was said.
+        channel = self._connection.connection.Channel(self._connection.connection)
+        channel.send_method(spec.Channel.Open, 's', ('',))
+        channel.confirm_select(nowait=True)
         channel.events['basic_ack'].add(partial(self._on_confirm, way, True))
         channel.events['basic_nack'].add(partial(self._on_confirm, way, False))
         channel.events['basic_return'].add(partial(self._on_return, way))
@@ -334,7 +338,7 @@ class Keeper:
         connection.ensure_connection(max_retries=1, interval_start=0, timeout=CONFIRM_SECONDS)
         connection.connection.on_blocked = partial(self._on_blocked, True)
         connection.connection.on_unblocked = partial(self._on_blocked, False)
-        self._connection, self._blocked, self._pause = connection, False, SHORTEST
+        self._connection, self._blocked = connection, False
 
     def _drain(self) -> None:
         try:
@@ -346,6 +350,11 @@ class Keeper:
 
     def _on_blocked(self, blocked: bool, *_: Any) -> None:
         self._blocked = blocked
+        if not blocked:
+            # Only now is read what is on its way.
+            for way in self._ways.values():
+                for sent in way.sent.values():
+                    sent.at = time.monotonic()
 
     def _on_confirm(self, way: _Way, taken: bool, tag: int, multiple: bool) -> None:
         tags = [each for each in way.sent if each <= tag] if multiple else [tag]
@@ -366,12 +375,15 @@ class Keeper:
 
     def _on_close(self, way: _Way, channel: Any, reply_code: int, *_: Any) -> None:
         channel.send_method(spec.Channel.CloseOk)
+        if channel.is_closing:
+            return  # both said so at once, and it is over when the broker has answered
         channel.collect()
         self._refused(way, MISSING if reply_code == NOT_FOUND else f'the broker refuses it ({reply_code})')
 
     def _confirmed(self, way: _Way, sent: _Sent) -> None:
         way.width = AT_ONCE if way.width == 1 else way.width
         way.pause, way.trouble, way.not_before = SHORTEST, '', 0.0
+        self._pause = SHORTEST
         kept = sent.kept
         kept.rest -= 1
         if kept.rest or kept.gone:
@@ -406,7 +418,9 @@ class Keeper:
     def _close(self, way: _Way) -> None:
         channel, way.channel = way.channel, None
         if channel and channel.connection:
-            channel.close()
+            # Without waiting, as it was opened; what is said on it until the answer comes is ignored.
+            channel.is_closing = True
+            channel.send_method(spec.Channel.Close, 'BsBB', (0, '', 0, 0))
 
     def _lost(self, error: Exception) -> None:
         """Begin anew with another connection."""
@@ -417,6 +431,8 @@ class Keeper:
             way.channel = None
             way.waiting.extendleft(reversed([(sent.kept, sent.publication) for sent in way.sent.values()]))
             way.sent.clear()
+            # What was on its way may be with the broker: lest all of it goes there again each time.
+            way.width = 1
         self._blocked = False
         self._not_before, self._pause = time.monotonic() + self._pause, min(LONGEST, self._pause * 2)
         if connection:

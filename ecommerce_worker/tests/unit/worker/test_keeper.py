@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from amqp import spec
 
 from ecommerce_worker.broker.notes import Notes
 from ecommerce_worker.broker.publishing import parked_message, waiting_call
@@ -32,9 +33,6 @@ class Channel:
 
     def confirm_select(self, nowait=False):
         self.said.append('confirm')
-
-    def basic_publish(self, message, **address):
-        self.said.append('publish')
 
     def send_method(self, method, *args, **options):
         self.said.append(method)
@@ -94,3 +92,48 @@ def test_while_the_broker_takes_nothing_the_keeper_rests_and_hears_when_it_does_
     bench.round()
     bench.round()
     assert [len(way.sent) for way in bench.ways()] == [1]
+
+
+def test_no_answer_is_waited_for_to_use_a_channel(bench):
+    bench.keep('one', waits(1), parks(1))
+    bench.round()
+    assert [channel.said for channel in bench.connection.channels] == [
+        [spec.Channel.Open, 'confirm', spec.Basic.Publish]] * 2
+
+
+def test_what_is_on_its_way_when_an_alarm_ends_has_its_time_to_be_confirmed_again(bench):
+    bench.keep('one', waits(1))
+    bench.round()
+    for way in bench.ways():
+        way.sent[1].at -= 1e6
+    bench.keeper._on_blocked(True)
+    bench.events.append(lambda: bench.keeper._on_blocked(False))
+    bench.keeper._next_look = 0.0
+    bench.round()
+    assert [len(way.sent) for way in bench.ways()] == [1]
+
+
+def test_after_a_connection_that_was_lost_one_message_goes_by_each_way_until_it_is_confirmed(bench):
+    for number in range(3):
+        bench.keep(str(number), waits(number))
+    bench.round()
+    connection = bench.keeper._connection
+    bench.keeper._lost(OSError())
+    bench.keeper._connection, bench.keeper._not_before = connection, 0.0
+    bench.round()
+    way, = bench.ways()
+    assert (len(way.sent), len(way.waiting)) == (1, 2)
+    bench.keeper._on_confirm(way, True, 1, False)
+    bench.round()
+    assert (len(way.sent), bench.how) == (2, {'0': True})
+
+
+def test_the_end_of_a_channel_by_both_sides_at_once_is_no_refusal(bench):
+    bench.keep('one', waits(1))
+    bench.round()
+    way, = bench.ways()
+    channel, = bench.connection.channels
+    bench.keeper._refused(way, 'the queue takes nothing')
+    bench.keeper._on_close(way, channel, 406)
+    assert channel.said[-2:] == [spec.Channel.Close, spec.Channel.CloseOk]
+    assert way.trouble == 'the queue takes nothing'
