@@ -463,7 +463,8 @@ class Keeper:
         before, self._late = self._late, Counter(
             WHERE[0] if publication.queue == PARKED else WHERE[1]
             for kept in late for publication in kept.publications[-1:])
-        self._ways = {name: way for name, way in self._ways.items() if way.waiting or way.sent or not way.aside}
+        for name in [name for name, way in self._ways.items() if way.aside and not way.waiting and not way.sent]:
+            self._close(self._ways.pop(name))
         if sum(before.values()) != len(late):
             self._on_kept(len(late))
 

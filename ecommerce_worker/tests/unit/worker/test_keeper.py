@@ -137,3 +137,17 @@ def test_the_end_of_a_channel_by_both_sides_at_once_is_no_refusal(bench):
     bench.keeper._on_close(way, channel, 406)
     assert channel.said[-2:] == [spec.Channel.Close, spec.Channel.CloseOk]
     assert way.trouble == 'the queue takes nothing'
+
+
+def test_a_message_that_stands_aside_leaves_no_channel_open(bench):
+    bench.connection.frame_max = 0
+    kept = bench.keep('unfit', parks(1))
+    for _ in range(3):
+        bench.round()
+        for way in bench.ways():
+            way.not_before = 0.0
+    kept.gone = True
+    bench.keeper._next_look = 0.0
+    bench.round()
+    assert [way.aside for way in bench.ways()] == [False]
+    assert [channel.said[-1] for channel in bench.connection.channels] == ['confirm', spec.Channel.Close]
