@@ -95,7 +95,7 @@ class Kept:
     told: Told | None = None
     since: float = field(default_factory=time.monotonic)
     rest: int = 0
-    #: Whether it is to go to its own queue; and whether it is in hand no more.
+    #: Whether it is to go to its own queue in place of where it should go; and whether it is in hand no more.
     last: bool = False
     gone: bool = False
 
@@ -476,14 +476,13 @@ class Keeper:
             del self._latest[kept.message]
 
     def _send_as_new(self, last: Collection[Kept]) -> None:
-        """Have these go to their own queues, in place of where they should go."""
-        for kept in last:
-            kept.last = True
+        """Have these go to their own queues, in place of where they should go; what is on its way may get there yet."""
         now = time.time()
         for way in list(self._ways.values()):
             for kept, publication in [pair for pair in way.waiting if pair[0] in last]:
                 if new := publishing.as_new(publication, now):
                     way.waiting.remove((kept, publication))
+                    kept.last = True
                     self._way(new).waiting.append((kept, new))
 
     def _tell_given_back(self, kept: Kept) -> None:

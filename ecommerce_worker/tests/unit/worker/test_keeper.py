@@ -12,8 +12,11 @@ from amqp import spec
 from ecommerce_worker.broker.notes import Notes
 from ecommerce_worker.broker.publishing import parked_message, waiting_call
 from ecommerce_worker.broker.wire import Call, Raw
+from ecommerce_worker.telemetry.run import Told
 from ecommerce_worker.tests.support.harness import QUEUE
 from ecommerce_worker.worker.keeper import Keeper, Kept
+
+TOLD = Told('parked', task='task', id='id-1', key='1', site='', attempt=1, seconds=0.1)
 
 
 class Channel:
@@ -44,7 +47,8 @@ class Bench:
     def __init__(self):
         self.connection: Any = SimpleNamespace(channels=[], Channel=Channel, frame_max=131072)
         self.events: list[Any] = []
-        self.keeper: Any = Keeper(cast('Any', None))
+        self.given_back: list[Any] = []
+        self.keeper: Any = Keeper(cast('Any', None), given_back=self.given_back.append)
         self.keeper._connection = SimpleNamespace(
             connection=self.connection, transport=SimpleNamespace(driver_type='amqp'), drain_events=self.drain,
             channel=lambda: Channel(self.connection), collect=lambda: None)
@@ -57,7 +61,7 @@ class Bench:
         self.events.pop(0)()
 
     def keep(self, name, *publications):
-        kept = Kept((name,), publications, lambda done: self.how.__setitem__(name, done))
+        kept = Kept((name,), publications, lambda done: self.how.__setitem__(name, done), TOLD)
         self.keeper.keep(kept)
         return kept
 
@@ -151,3 +155,20 @@ def test_a_message_that_stands_aside_leaves_no_channel_open(bench):
     bench.round()
     assert [way.aside for way in bench.ways()] == [False]
     assert [channel.said[-1] for channel in bench.connection.channels] == ['confirm', spec.Channel.Close]
+
+
+def test_what_is_on_its_way_when_its_time_is_nearly_over_and_is_confirmed_was_not_given_back(bench):
+    bench.keep('parked', parks(1))
+    bench.round()
+    bench.keep('refused', parks(2))
+    bench.keep('of no queue', parks(3, queue=''))
+    for kept in bench.keeper._all:
+        kept.since -= 1180
+    way, = bench.ways()
+    way.width = 0
+    bench.keeper._next_look = 0.0
+    bench.round()
+    assert [(kept.message[0], kept.last) for kept in bench.keeper._all] == [
+        ('parked', False), ('refused', True), ('of no queue', False)]
+    bench.keeper._on_confirm(way, True, 1, False)
+    assert (bench.how, bench.given_back) == ({'parked': True}, [])
