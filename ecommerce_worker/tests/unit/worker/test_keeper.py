@@ -48,7 +48,7 @@ class Bench:
         self.connection: Any = SimpleNamespace(channels=[], Channel=Channel, frame_max=131072)
         self.events: list[Any] = []
         self.given_back: list[Any] = []
-        self.keeper: Any = Keeper(cast('Any', None), given_back=self.given_back.append)
+        self.keeper = cast('Any', Keeper(cast('Any', None), given_back=self.given_back.append))
         self.keeper._connection = SimpleNamespace(
             connection=self.connection, transport=SimpleNamespace(driver_type='amqp'), drain_events=self.drain,
             channel=lambda: Channel(self.connection), collect=lambda: None)
