@@ -57,7 +57,7 @@ class Acknowledging:
             acknowledge(*args)
 
         # A window that keeps its size has no more room than it began with.
-        safety, most = runtime.current().safety, self._room if self._consumer.counts_by_queue else MOST_HELD
+        safety, most = runtime.current().safety, self._consumer.spare if self._consumer.counts_by_queue else MOST_HELD
         if safety and safety.holds(id_, partial(self._consumer.call_soon, at_last), most):
             self._held += 1
             if self._wanted() > self.wider:

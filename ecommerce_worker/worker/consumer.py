@@ -188,12 +188,14 @@ class Consumer(consumer.Consumer):
         self.lanes: Lanes[Request] = Lanes(self._room, self._start, self._send_away,
                                            weight=1.0 if self._room > concurrency else 3.0)
         self._concurrency, self._wider, self.counts_by_queue = concurrency, 0, False
+        #: How many orders may be in hand beside those that run, whose acknowledgements wait for their facts.
+        self.spare = max(1, concurrency // 2)
         self.neighbours = self._turns(kwargs['app'])
         self._watchdog = Watchdog(self, self._room)
         self._afterwards: Afterwards | None = None
         self._ticked, self._stood_still, self._patience = time.monotonic(), False, 0.0
         super().__init__(self._offer, *args, worker_options=options, **kwargs)
-        self.initial_prefetch_count = self._window = max(self._room, concurrency + max(1, concurrency // 2))
+        self.initial_prefetch_count = self._window = max(self._room, concurrency + self.spare)
         self._kept = 0
         self._acknowledging = Acknowledging(self, self._window - concurrency)
         if self.hub:
@@ -428,8 +430,7 @@ class Consumer(consumer.Consumer):
         Of orders half as many again, whose acknowledgements wait for their facts.
         """
         threads = self._concurrency
-        orders = threads + max(1, threads // 2)
-        return (orders if queue in run.ORDER_QUEUES else max(1, threads // 4)) + self._wider
+        return (threads + self.spare if queue in run.ORDER_QUEUES else max(1, threads // 4)) + self._wider
 
     def _set_window(self, kept: int) -> None:
         self._kept = kept
