@@ -170,9 +170,9 @@ class Neighbours:
         self._set(alone=False)
         #: Workers heard: machine, queues, and when last.
         self._heard: dict[str, tuple[str, frozenset[str], float]] = {}
-        #: Whom we are to tell that we know of them, and who knows of us.
+        #: Whom we are to tell that we know of them; and who knows of us, and what they consume.
         self._to_note: list[str] = []
-        self._noted: set[str] = set()
+        self._noted: dict[str, frozenset[str]] = {}
         #: Runs that began when one was alone, and did not ask.
         self._without: list[Any] = []
         self._since = time.monotonic()
@@ -201,16 +201,17 @@ class Neighbours:
             if not wait() or time.monotonic() > begun + HEAR_SECONDS:
                 return
         heard_by = time.monotonic() + HEAR_SECONDS
-        with self._changed:
+        with self._app.connection_for_write(heartbeat=0) as connection:
             while time.monotonic() < begun + seconds and wait():
-                others = self._consumers()
-                if len(self._noted) >= others:
+                silent = self._silent(connection)
+                if not silent:
                     return
-                if time.monotonic() > heard_by and set(self._heard) <= self._noted:
-                    logger.warning('not all who consume said that they know of this worker; they may be older ones: '
-                                   'consumers=%d heard=%d', others, len(self._noted))
-                    return
-                self._changed.wait(LOOK_SECONDS)
+                with self._changed:
+                    if time.monotonic() > heard_by and self._heard.keys() <= self._noted.keys():
+                        logger.warning('not all who consume said that they know of this worker; they may be older '
+                                       'ones: silent=%d heard=%d', silent, len(self._noted))
+                        return
+                    self._changed.wait(LOOK_SECONDS)
         logger.warning('other workers have runs in hand that do not end; this one does not wait for them any longer')
 
     def end(self) -> None:
@@ -268,7 +269,7 @@ class Neighbours:
         with self._changed:
             self._heard[worker] = where, queues, time.monotonic()
             if kind == 'noted' and said.get('for') == self._name:
-                self._noted.add(worker)
+                self._noted[worker] = queues
             self._changed.notify_all()
         if where != self._machine:
             if self.alone:
@@ -308,14 +309,20 @@ class Neighbours:
             logger.info('no other machine consumes: turns at orders are taken on this one')
         self._set(alone=True)
 
-    def _consumers(self) -> int:
-        """How many consume at present, at most, one of the queues that this worker is to consume."""
+    def _silent(self, connection: Connection) -> int:
+        """How many consume, at most, one of the queues that this worker is to consume, and did not say that they know.
+
+        By queue: who consumes another one may have said so for those who have not yet.
+        """
         try:
-            with self._app.connection_for_write() as connection:
-                found = [topology.depth(connection, name) for name in self._queues()]
+            found = [topology.depth(connection, name) for name in self._queues()]
         except Exception:  # noqa: BLE001 - it is asked again
+            connection.collect()
             return 1
-        return max((depth.consumers or 0 for depth in found if depth), default=0)
+        with self._changed:
+            noted = list(self._noted.values())
+        return max((max(0, (depth.consumers or 0) - sum(depth.name in queues for queues in noted))
+                    for depth in found if depth), default=0)
 
     def _set(self, *, alone: bool) -> None:
         was, self._shared[0] = self._shared[0], alone

@@ -47,8 +47,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: How long a message is kept, in seconds, before it is given back: with the run before it, less than the half hour
-#: after which RabbitMQ takes back whatever is in hand (``consumer_timeout``), and the connection with it.
+#: How long a message is in hand, in seconds, its run included, before it is given back: less than the half hour after
+#: which RabbitMQ, from the delivery on, takes back whatever is in hand (``consumer_timeout``), and the connection with
+#: it.
 KEEP_SECONDS: Final = 1200.0
 
 #: Seconds of these, the last ones, in which it is published to its own queue instead: RabbitMQ from 4.0 on drops what
@@ -93,9 +94,11 @@ class Kept:
     publications: tuple[Publication, ...]
     settle: Callable[[bool], None]
     told: Told | None = None
+    #: Since when it is in hand, and since when it is to be published (monotonic seconds).
     since: float = field(default_factory=time.monotonic)
+    at: float = field(default_factory=time.monotonic)
     rest: int = 0
-    #: Whether it is to go to its own queue; and whether it is in hand no more.
+    #: Whether it is to go to its own queue in place of where it should go; and whether it is in hand no more.
     last: bool = False
     gone: bool = False
 
@@ -236,6 +239,9 @@ class Keeper:
             return None
         if any(way.sent for way in self._ways.values()):
             return 0.0
+        if self._blocked:
+            # Only the broker can end that, and it says so on a connection that is read.
+            return COUNT_SECONDS
         now = time.monotonic()
         due = [max(way.not_before, self._not_before) - now for way in self._ways.values() if way.waiting]
         return min(1.0, max(0.0, min(due, default=1.0)))
@@ -250,7 +256,7 @@ class Keeper:
             for way in list(self._ways.values()):
                 while way.waiting and len(way.sent) < way.width and now >= way.not_before and not self._blocked:
                     self._send(way, *way.waiting.popleft())
-        if any(way.sent for way in self._ways.values()):
+        if self._blocked or any(way.sent for way in self._ways.values()):
             self._drain()
         self._look(time.monotonic())
 
@@ -286,7 +292,8 @@ class Keeper:
         way.tag += 1
         way.sent[way.tag] = sent
         exchange, routing_key = publication.address(self._connection)
-        channel.basic_publish(message, exchange=exchange, routing_key=routing_key, mandatory=True)
+        # Not by `basic_publish`, which reads first: what comes may close this very channel.
+        channel.send_method(spec.Basic.Publish, 'Bssbb', (0, exchange, routing_key, True, False), message)
 
     def _send_slowly(self, way: _Way, sent: _Sent) -> None:
         """On a broker that confirms nothing."""
@@ -315,8 +322,11 @@ class Keeper:
     def _open(self, way: _Way) -> Any:
         if self._connection is None:
             self._connect()
-        channel = self._connection.channel()
-        channel.confirm_select()
+        # No answer is waited for: while RabbitMQ takes nothing, it reads a connection no more that published something,
+        # and that it says so may be under way still.  It does what it reads in the order in which that was said.
+        channel = self._connection.connection.Channel(self._connection.connection)
+        channel.send_method(spec.Channel.Open, 's', ('',))
+        channel.confirm_select(nowait=True)
         channel.events['basic_ack'].add(partial(self._on_confirm, way, True))
         channel.events['basic_nack'].add(partial(self._on_confirm, way, False))
         channel.events['basic_return'].add(partial(self._on_return, way))
@@ -331,7 +341,7 @@ class Keeper:
         connection.ensure_connection(max_retries=1, interval_start=0, timeout=CONFIRM_SECONDS)
         connection.connection.on_blocked = partial(self._on_blocked, True)
         connection.connection.on_unblocked = partial(self._on_blocked, False)
-        self._connection, self._blocked, self._pause = connection, False, SHORTEST
+        self._connection, self._blocked = connection, False
 
     def _drain(self) -> None:
         try:
@@ -343,6 +353,11 @@ class Keeper:
 
     def _on_blocked(self, blocked: bool, *_: Any) -> None:
         self._blocked = blocked
+        if not blocked:
+            # Only now is read what is on its way.
+            for way in self._ways.values():
+                for sent in way.sent.values():
+                    sent.at = time.monotonic()
 
     def _on_confirm(self, way: _Way, taken: bool, tag: int, multiple: bool) -> None:
         tags = [each for each in way.sent if each <= tag] if multiple else [tag]
@@ -363,12 +378,15 @@ class Keeper:
 
     def _on_close(self, way: _Way, channel: Any, reply_code: int, *_: Any) -> None:
         channel.send_method(spec.Channel.CloseOk)
+        if channel.is_closing:
+            return  # both said so at once, and it is over when the broker has answered
         channel.collect()
         self._refused(way, MISSING if reply_code == NOT_FOUND else f'the broker refuses it ({reply_code})')
 
     def _confirmed(self, way: _Way, sent: _Sent) -> None:
         way.width = AT_ONCE if way.width == 1 else way.width
         way.pause, way.trouble, way.not_before = SHORTEST, '', 0.0
+        self._pause = SHORTEST
         kept = sent.kept
         kept.rest -= 1
         if kept.rest or kept.gone:
@@ -403,7 +421,9 @@ class Keeper:
     def _close(self, way: _Way) -> None:
         channel, way.channel = way.channel, None
         if channel and channel.connection:
-            channel.close()
+            # Without waiting, as it was opened; what is said on it until the answer comes is ignored.
+            channel.is_closing = True
+            channel.send_method(spec.Channel.Close, 'BsBB', (0, '', 0, 0))
 
     def _lost(self, error: Exception) -> None:
         """Begin anew with another connection."""
@@ -414,6 +434,8 @@ class Keeper:
             way.channel = None
             way.waiting.extendleft(reversed([(sent.kept, sent.publication) for sent in way.sent.values()]))
             way.sent.clear()
+            # What was on its way may be with the broker: lest all of it goes there again each time.
+            way.width = 1
         self._blocked = False
         self._not_before, self._pause = time.monotonic() + self._pause, min(LONGEST, self._pause * 2)
         if connection:
@@ -432,7 +454,7 @@ class Keeper:
                     if not kept.last and now - kept.since > self._keep_seconds - self._last_seconds}
             overdue = [kept for kept in self._all if now - kept.since > self._keep_seconds]
             refused = {id(kept) for way in self._ways.values() if way.trouble for kept, _ in way.waiting}
-            late = [kept for kept in self._all if id(kept) in refused or now - kept.since > LATE_SECONDS]
+            late = [kept for kept in self._all if id(kept) in refused or now - kept.at > LATE_SECONDS]
             for kept in overdue:
                 self._forget(kept)
             self._settling = bool(overdue)
@@ -444,7 +466,8 @@ class Keeper:
         before, self._late = self._late, Counter(
             WHERE[0] if publication.queue == PARKED else WHERE[1]
             for kept in late for publication in kept.publications[-1:])
-        self._ways = {name: way for name, way in self._ways.items() if way.waiting or way.sent or not way.aside}
+        for name in [name for name, way in self._ways.items() if way.aside and not way.waiting and not way.sent]:
+            self._close(self._ways.pop(name))
         if sum(before.values()) != len(late):
             self._on_kept(len(late))
 
@@ -456,14 +479,13 @@ class Keeper:
             del self._latest[kept.message]
 
     def _send_as_new(self, last: Collection[Kept]) -> None:
-        """Have these go to their own queues, in place of where they should go."""
-        for kept in last:
-            kept.last = True
+        """Have these go to their own queues, in place of where they should go; what is on its way may get there yet."""
         now = time.time()
         for way in list(self._ways.values()):
             for kept, publication in [pair for pair in way.waiting if pair[0] in last]:
                 if new := publishing.as_new(publication, now):
                     way.waiting.remove((kept, publication))
+                    kept.last = True
                     self._way(new).waiting.append((kept, new))
 
     def _tell_given_back(self, kept: Kept) -> None:

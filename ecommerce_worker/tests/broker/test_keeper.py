@@ -219,6 +219,34 @@ def test_of_two_that_cannot_be_told_apart_each_is_published_and_acknowledged(app
     assert keeper.end(0)
 
 
+@pytest.fixture
+def alarm(broker):
+    """Has RabbitMQ take nothing, as if its disk were full: ``alarm(True)``."""
+    before = broker.node.ctl('eval', 'rabbit_disk_monitor:get_disk_free_limit().').strip()
+
+    def set_off(on):
+        broker.node.ctl('set_disk_free_limit', str(10 ** 15) if on else before)
+        eventually(lambda: ('{resource_limit,disk' in broker.node.ctl('eval', 'rabbit_alarm:get_alarms().')) is on)
+
+    yield set_off
+    set_off(False)
+
+
+def test_nothing_is_published_twice_for_an_alarm(app, broker, alarm, settled):
+    app.conf.broker_transport_options = {'read_timeout': 1, 'write_timeout': 1}
+    keeper = Keeper(app)
+    alarm(True)
+    for number in range(5):
+        keep(keeper, settled, f'long {number}', waits(number, 600))
+        keep(keeper, settled, f'short {number}', waits(number, 100))
+    eventually(lambda: 'blocked' in broker.node.ctl('list_connections', 'state'), seconds=30)
+    keep(keeper, settled, 'parked', parks(1))
+    time.sleep(5)  # in which it would give up its connection, and the next one
+    alarm(False)
+    eventually(lambda: len(settled.how) == 11, seconds=30)
+    assert (broker.waiting(), broker.depth(PARKED)) == (10, 1)
+
+
 def test_a_broker_that_comes_back_gets_what_was_kept(app, broker, settled):
     keeper = Keeper(app)
     keep(keeper, settled, 'before', waits(1))

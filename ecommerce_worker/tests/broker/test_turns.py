@@ -117,9 +117,10 @@ def test_where_rabbitmq_cannot_be_asked_it_counts_as_taken():
 class Machine:
     """A worker of a machine, as far as others hear of it."""
 
-    def __init__(self, app, name, broker):
+    def __init__(self, app, name, broker, queues=(QUEUE,)):
         self.runs: list[object] = []
-        self.neighbours = Neighbours(app, lambda: [QUEUE], lambda: list(self.runs), machine=name, here_seconds=0.3,
+        self.queues = queues
+        self.neighbours = Neighbours(app, lambda: queues, lambda: list(self.runs), machine=name, here_seconds=0.3,
                                      alone_seconds=1.5)
         self.broker = broker
 
@@ -130,7 +131,8 @@ class Machine:
     def consume(self):
         """What RabbitMQ counts."""
         self.connection = self.broker.connection()
-        self.connection.channel().basic_consume(QUEUE)
+        for queue in self.queues:
+            self.connection.channel().basic_consume(queue)
         return self
 
     @property
@@ -147,8 +149,8 @@ class Machine:
 def machine(apps, broker):
     started: list[Machine] = []
 
-    def start(name):
-        started.append(Machine(apps[len(started) % 2], name, broker))
+    def start(name, **given):
+        started.append(Machine(apps[len(started) % 2], name, broker, **given))
         return started[-1]
 
     yield start
@@ -188,6 +190,23 @@ def test_who_comes_on_another_machine_waits_until_runs_that_did_not_ask_are_over
     second.consume()
     time.sleep(2)
     assert (first.alone, second.alone) == (False, False)
+
+
+def test_who_consumes_another_queue_does_not_speak_for_those_whose_runs_did_not_ask(machine, broker):
+    with broker.connection() as connection:
+        connection.channel().queue_declare('mail', auto_delete=True)
+    first = machine('a').join().consume()
+    mailer = machine('a', queues=['mail']).join().consume()
+    eventually(lambda: first.alone and mailer.alone)
+    first.runs.append(object())
+    second = machine('b', queues=[QUEUE, 'mail'])
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(second.join)
+        eventually(lambda: not first.alone and not mailer.alone)
+        time.sleep(1)
+        assert not coming.done()
+        first.runs.clear()
+        coming.result(30)
 
 
 def test_when_the_other_machine_is_gone_one_is_alone_again(machine):
