@@ -38,7 +38,7 @@ from ecommerce_worker.worker import (
 )
 from ecommerce_worker.worker.acknowledging import Acknowledging
 from ecommerce_worker.worker.control import Control
-from ecommerce_worker.worker.keeper import Keeper, Kept
+from ecommerce_worker.worker.keeper import KEEP_SECONDS, LAST_SECONDS, Keeper, Kept
 from ecommerce_worker.worker.lanes import Lanes
 from ecommerce_worker.worker.watchdog import Watchdog
 
@@ -371,7 +371,9 @@ class Consumer(consumer.Consumer):
                 runtime.current().runs.secured(handover.run)
             request.settle(done)
 
-        self.keeper.keep(Kept(handover.message, handover.publications, settle, handover.told))
+        # RabbitMQ counts from the delivery on; a run that took very long leaves a moment for publishing all the same.
+        since = max(request.offered, time.monotonic() - KEEP_SECONDS + 2 * LAST_SECONDS)
+        self.keeper.keep(Kept(handover.message, handover.publications, settle, handover.told, since))
 
     def let_go(self, request: Request) -> None:
         """Have the message of a run that does not end come back to it, while its thread stays lost."""

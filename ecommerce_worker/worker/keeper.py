@@ -47,8 +47,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: How long a message is kept, in seconds, before it is given back: with the run before it, less than the half hour
-#: after which RabbitMQ takes back whatever is in hand (``consumer_timeout``), and the connection with it.
+#: How long a message is in hand, in seconds, its run included, before it is given back: less than the half hour after
+#: which RabbitMQ, from the delivery on, takes back whatever is in hand (``consumer_timeout``), and the connection with
+#: it.
 KEEP_SECONDS: Final = 1200.0
 
 #: Seconds of these, the last ones, in which it is published to its own queue instead: RabbitMQ from 4.0 on drops what
@@ -93,7 +94,9 @@ class Kept:
     publications: tuple[Publication, ...]
     settle: Callable[[bool], None]
     told: Told | None = None
+    #: Since when it is in hand, and since when it is to be published (monotonic seconds).
     since: float = field(default_factory=time.monotonic)
+    at: float = field(default_factory=time.monotonic)
     rest: int = 0
     #: Whether it is to go to its own queue in place of where it should go; and whether it is in hand no more.
     last: bool = False
@@ -451,7 +454,7 @@ class Keeper:
                     if not kept.last and now - kept.since > self._keep_seconds - self._last_seconds}
             overdue = [kept for kept in self._all if now - kept.since > self._keep_seconds]
             refused = {id(kept) for way in self._ways.values() if way.trouble for kept, _ in way.waiting}
-            late = [kept for kept in self._all if id(kept) in refused or now - kept.since > LATE_SECONDS]
+            late = [kept for kept in self._all if id(kept) in refused or now - kept.at > LATE_SECONDS]
             for kept in overdue:
                 self._forget(kept)
             self._settling = bool(overdue)
