@@ -115,8 +115,9 @@ def show(ids: tuple[str, ...], order: str | None, task: str | None, body: bool, 
     count = 0
     with _parked(order, task, ids) as messages:
         if as_json:
-            print_json({'parked': [_told_at_length(it, body=body) for it in messages]})
-            return
+            found = [_told_at_length(it, body=body) for it in messages]
+            print_json({'parked': found})
+            sys.exit(0 if found else 1)
         for it in messages:
             if count:
                 say()
@@ -158,25 +159,28 @@ def resend(ids: tuple[str, ...], order: str | None, task: str | None, everything
     """
     _say_which(ids, order, task, everything)
     sent, stuck = list[dict[str, Any]](), list[dict[str, Any]]()
-    with _parked(order, task, ids, reason) as messages:
-        for it in _meant(messages, ids) if ids else messages:
-            try:
-                it.resend()
-            except NotPublished:
-                raise
-            except WorkerError as error:
-                stuck.append({'id': it.id, 'order': it.key, 'reason': str(error)})
+    try:
+        with _parked(order, task, ids, reason) as messages:
+            for it in _meant(messages, ids) if ids else messages:
+                try:
+                    it.resend()
+                except NotPublished:
+                    raise
+                except WorkerError as error:
+                    stuck.append({'id': it.id, 'order': it.key, 'reason': str(error)})
+                    if not as_json:
+                        say(f'{it.id[:8]} {error}', err=True)
+                    continue
+                sent.append({'id': it.id, 'order': it.key, 'queue': it.queue})
                 if not as_json:
-                    say(f'{it.id[:8]} {error}', err=True)
-                continue
-            sent.append({'id': it.id, 'order': it.key, 'queue': it.queue})
-            if not as_json:
-                say(f'{it.id[:8]} {it.key or "-"} sent to {it.queue}')
+                    say(f'{it.id[:8]} {it.key or "-"} sent to {it.queue}')
+    finally:
+        # Also where it broke off: what is done is done.
+        if as_json and (sent or stuck):
+            print_json({'resent': sent, 'stuck': stuck})
     if not (sent or stuck):
         fail(NONE_LIKE_THAT)
-    if as_json:
-        print_json({'resent': sent, 'stuck': stuck})
-    else:
+    if not as_json:
         say(f'{counted(len(sent), "message")} sent again')
     sys.exit(0 if sent and not stuck else 1)
 
@@ -207,12 +211,16 @@ def discard(ids: tuple[str, ...], order: str | None, task: str | None, everythin
         with answered('--yes'):
             if not (yes or click.confirm(f'Throw {counted(len(found), "message")} away for good?')):
                 fail('nothing was thrown away')
-        for it in found:
-            it.discard()
-    if as_json:
-        print_json({'discarded': [{'id': it.id, 'order': it.key} for it in found]})
-        return
-    say(f'{counted(len(found), "message")} thrown away')
+        gone = []
+        try:
+            for it in found:
+                it.discard()
+                gone.append({'id': it.id, 'order': it.key})
+        finally:
+            if as_json:
+                print_json({'discarded': gone})
+    if not as_json:
+        say(f'{counted(len(found), "message")} thrown away')
 
 
 def _say_which(ids: tuple[str, ...], order: str | None, task: str | None, everything: bool) -> None:

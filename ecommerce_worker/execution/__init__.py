@@ -1,1 +1,1 @@
-"""What happens to one message: it is run, and ends in one of four outcomes."""
+"""What happens to one message: it is run, and ends in one of five outcomes."""

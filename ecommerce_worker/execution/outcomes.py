@@ -63,7 +63,8 @@ class Parked:
 class Deferred:
     """Not tried, since it is not its turn: it comes again after ``delay`` seconds in the broker's waiting room.
 
-    It counts as no try, makes the message no older, and is reported once, however often it happens in a row.
+    It counts as no try, makes the message no older, and is reported once in five minutes, however often it happens in a
+    row.
     """
 
     reason: str

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final, Self
 
 from ecommerce_worker.broker.notes import NOTES, Notes
 from ecommerce_worker.broker.publishing import fact_of
@@ -13,13 +14,22 @@ from ecommerce_worker.broker.wire import Raw
 from ecommerce_worker.execution.parking import site_of_message
 from ecommerce_worker.telemetry.facts import LAST_SECOND, LENGTHS, Fact, one_line, plausible
 
+#: The most that is kept of what is no fact, in bytes; a fact has some hundreds.
+LARGEST_ASIDE: Final = 64 * 1024
+
 
 @dataclass(frozen=True)
 class Aside:
-    """A body that is no fact of this version, and why."""
+    """The beginning of a body that is no fact of this version, why it is none, and the SHA-256 of the whole body."""
 
     body: bytes
     reason: str
+    digest: str
+
+    @classmethod
+    def of(cls, body: bytes, reason: str) -> Self:
+        """What is kept of a body."""
+        return cls(body[:LARGEST_ASIDE], reason, hashlib.sha256(body).hexdigest())
 
 
 @dataclass(frozen=True)

@@ -59,9 +59,6 @@ HEARTBEAT: Final = 60
 #: Seconds between two tries to reach what is away: at first, and at most.
 SHORTEST, LONGEST = 1.0, 15.0
 
-#: The most that is kept of what is no fact, in bytes; a fact has some hundreds.
-LARGEST_ASIDE: Final = 64 * 1024
-
 #: How often a batch is written that another recorder gets in the way of, before its members are written one by one.
 AT_ONCE: Final = 5
 
@@ -235,7 +232,7 @@ def _fact(message: Any) -> facts.Fact | Aside:
     try:
         return facts.read(body)
     except Undecodable as error:
-        return Aside(body[:LARGEST_ASIDE], str(error))
+        return Aside.of(body, str(error))
 
 
 def _record(told: list[facts.Fact], parcels: list[Parcel], aside: list[Aside]) -> None:
@@ -255,7 +252,7 @@ def _record(told: list[facts.Fact], parcels: list[Parcel], aside: list[Aside]) -
         except (DataError, ValueError, OverflowError) as error:
             logger.error('a fact cannot be written, it is set aside: id=%s error=%s', word(fact.id),
                          type(error).__name__)
-            recording.record(aside=[Aside(fact.as_body(), f'it cannot be written ({type(error).__name__})')])
+            recording.record(aside=[Aside.of(fact.as_body(), f'it cannot be written ({type(error).__name__})')])
     for parcel in parcels:
         recording.record(parcels=[parcel])
     recording.record(aside=aside)

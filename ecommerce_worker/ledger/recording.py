@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 import uuid
@@ -86,8 +85,8 @@ def record(told: Sequence[Fact] = (), parcels: Sequence[Parcel] = (), aside: Seq
         ParkedMessage.objects.bulk_create(
             [_parked(parcel, orders[Promise.of(parcel).identity]) for parcel in parcels], batch_size=1)
         SetAside.objects.bulk_create(
-            [SetAside(digest=hashlib.sha256(each.body).hexdigest(), body=each.body, reason=each.reason,
-                      received=datetime.now(UTC)) for each in aside], ignore_conflicts=True, batch_size=1)
+            [SetAside(digest=each.digest, body=each.body, reason=each.reason, received=datetime.now(UTC))
+             for each in aside], ignore_conflicts=True, batch_size=1)
 
 
 #: How late in its life each message of an order is, as far as is known; see

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from django.db import Error, close_old_connections, connection
 
 from ecommerce_worker.clients.ecommerce import COMPLETE
-from ecommerce_worker.errors import ApiError
+from ecommerce_worker.errors import ApiError, Transient
 from ecommerce_worker.ledger import database, setup
 from ecommerce_worker.resubmit.names import FULFILL, Known, Memory, NotNow
 from ecommerce_worker.resubmit.report import Report
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 #: Seconds for which an order is left that was heard of: its message may be between two places, in a recorder's hands.
 #: Not longer: what RabbitMQ has lost is to be made good.
 RECENTLY: Final = 300
+
+#: Overdue orders that are asked about in one run, at most; a shop answers some twenty in a second.
+OVERDUE: Final = 10_000
 
 
 def memory_of(settings: Settings) -> Memory | None:
@@ -84,20 +87,25 @@ def settle_overdue(report: Report, numbers: Collection[str] = ()) -> None:
 
     with _looking():
         close_old_connections()
-        overdue = [it for it in queries.orders(overdue=True, task=FULFILL) if not numbers or it.key in numbers]
-    told = []
+        overdue = [it for it in queries.orders(overdue=True, task=FULFILL, limit=OVERDUE)
+                   if not numbers or it.key in numbers]
+    away: set[str] = set()
     for order in overdue:
+        if order.site in away:
+            continue
         try:
             status = patiently(partial(shop_of(order.site).status, order.key))
         except ApiError as error:
             report.blame(order.key, error)
+            if isinstance(error, Transient):
+                away.add(order.site)  # it was waited for, and is not again for each of its orders
             continue
         if status == COMPLETE:
-            told.append(Fact('skipped', time.time(), task=order.task, id=str(uuid.uuid4()), key=order.key,
-                             site=order.site, reason='the shop has it as complete; the report of its end was lost'))
-    with _looking():
-        recording.record(told)
-    report.settled = len(told)
+            with _looking():
+                recording.record([Fact(
+                    'skipped', time.time(), task=order.task, id=str(uuid.uuid4()), key=order.key, site=order.site,
+                    reason='the shop has it as complete; the report of its end was lost')])
+            report.settled += 1
 
 
 @contextmanager

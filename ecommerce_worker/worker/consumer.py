@@ -17,6 +17,7 @@ from celery import bootsteps
 from celery.exceptions import WorkerShutdown
 from celery.worker import consumer, state
 from celery.worker.consumer.tasks import Tasks
+from kombu.exceptions import MessageStateError
 
 from ecommerce_worker import runtime
 from ecommerce_worker.broker import preflight, publishing, topology
@@ -386,8 +387,9 @@ class Consumer(consumer.Consumer):
             return
 
         def settle(done: bool) -> None:
-            request.acknowledged = True
-            self.settle(request.message, done)
+            if not request.acknowledged:  # it has not ended meanwhile
+                request.acknowledged = True
+                self.settle(request.message, done)
 
         self.keeper.keep(Kept(handover.message, handover.publications, settle, handover.told))
 
@@ -436,11 +438,9 @@ class Consumer(consumer.Consumer):
     def share(self, queue: str) -> int:
         """How much of one queue may be in hand where each is counted by itself: orders have the most.
 
-        Of orders half as many again, whose acknowledgements wait for their facts.
+        Among them are those whose acknowledgements wait for their facts.
         """
-        threads = self._concurrency
-        orders = threads + max(1, threads // 2)
-        return (orders if queue in run.ORDER_QUEUES else max(1, threads // 4)) + self._wider
+        return (self._window if queue in run.ORDER_QUEUES else max(1, self._concurrency // 4)) + self._wider
 
     def _set_window(self, kept: int) -> None:
         self._kept = kept
@@ -493,6 +493,8 @@ def _say(word: Callable[[], None], connection_errors: tuple[type[BaseException],
     """Say to the broker what becomes of a message; where its connection is lost, it is delivered again in any case."""
     try:
         word()
+    except MessageStateError:
+        logger.debug('it was settled at the same moment')
     except connection_errors as error:
         logger.debug('its connection is gone, and it with it: error=%s', type(error).__name__)
 

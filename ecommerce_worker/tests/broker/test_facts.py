@@ -56,6 +56,7 @@ def test_a_worker_tells_how_each_run_ended(broker, shop, start_worker, publish, 
     publish('EDX-404', site_code='edx')
     broker.publish_raw(b'nonsense', content_type='application/json')
     found = dict(facts(3))
+    assert len(found) == 3, found
     done = found['done.ecommerce_worker.fulfillment.v1.tasks.fulfill_order']
     assert (done.id, done.key, done.site, done.queue, done.attempt) == (message.id, 'EDX-1', 'edx', QUEUE, 1)
     assert (done.root_id, done.status, done.next_try) == (message.id, None, None)

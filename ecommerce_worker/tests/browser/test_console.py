@@ -119,7 +119,7 @@ def test_the_schedule_shows_what_is_overdue_and_later_what_was_missed(at_work, s
     text = eventually(fired)
     assert 'Beat gave a sign of life' in text
     assert 'verdue' not in text
-    row = browser.chrome.find_element(By.XPATH, '//table[@class="schedule"]/tbody/tr').text
+    row = browser.chrome.find_element(By.XPATH, '//table[contains(@class, "schedule")]/tbody/tr').text
     assert row.startswith('resubmit\nevery 10 minutes\nresubmit_orders\n')
 
 

@@ -460,6 +460,7 @@ def crowd(scene: Scene) -> None:
         scene.strangers += len(GARBAGE)
         if life % 2:
             scene.workers[-1].kill()
+            scene.kills += 1
         else:
             scene.broker.node.ctl('close_all_connections', 'chaos')
     for other in others:

@@ -242,7 +242,7 @@ def test_a_full_batch_is_written(ledger):
 def test_a_fact_of_another_version_is_kept_and_read_by_who_can(ledger):
     later, now = b'{"version": 2}', fact().as_body()
     for _ in range(2):
-        ledger('recording.record', aside=[Aside(later, 'why'), Aside(now, 'why')])
+        ledger('recording.record', aside=[Aside.of(later, 'why'), Aside.of(now, 'why')])
     assert len(ledger('rows', 'SetAside', 'pk')) == 2
     assert ledger('recording.read_set_aside') == 1
     assert [bytes(body) for body in ledger('rows', 'SetAside', 'body')] == [later]
