@@ -188,6 +188,7 @@ class Consumer(consumer.Consumer):
         self._room = getattr(pool, 'room', concurrency)
         self.lanes: Lanes[Request] = Lanes(self._room, self._start, self._send_away,
                                            weight=1.0 if self._room > concurrency else 3.0)
+        self._takes_from_any, self._loop_thread = hasattr(pool, 'room'), threading.get_ident()
         self._concurrency, self._wider, self.counts_by_queue = concurrency, 0, False
         self.neighbours = self._turns(kwargs['app'])
         self._watchdog = Watchdog(self, self._room)
@@ -238,6 +239,7 @@ class Consumer(consumer.Consumer):
         # The event loop begins, on a new connection.
         self._patience = self.connection.get_heartbeat_interval() if self.hub and self.connection else 0.0
         self._ticked, self._stood_still = time.monotonic(), False
+        self._loop_thread = threading.get_ident()
 
         def on_message(message: Any) -> None:
             self._refuse_after_a_standstill()
@@ -399,6 +401,13 @@ class Consumer(consumer.Consumer):
         self.lanes.offer(lane, request, stays=delivery.redelivered)
 
     def _start(self, request: Request) -> None:
+        """Begin it; a pool of children is given work by the event loop's thread only."""
+        if self.hub and not self._takes_from_any and threading.get_ident() != self._loop_thread:
+            self.call_soon(self._begin, request)
+        else:
+            self._begin(request)
+
+    def _begin(self, request: Request) -> None:
         if time.monotonic() - request.offered > STALE_SECONDS and not request.delivery.redelivered:
             # The process stood still meanwhile, its connection may be lost, and another worker may have the message.
             request.settle(False)

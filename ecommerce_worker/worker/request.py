@@ -51,6 +51,8 @@ class Request(request.Request):
             error = error.exc
         try:
             if isinstance(error, Handover) and self.consumer:
+                # Before the keeper's thread can: whoever waits for its place is begun from here.
+                self._left()
                 self.consumer.hand_over(self, error)
             else:
                 super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)

@@ -179,7 +179,7 @@ def test_what_is_on_its_way_when_its_time_is_nearly_over_and_is_confirmed_was_no
 @pytest.mark.parametrize('seconds, since', [(10, 10), (600, 600), (1700, 1080)])
 def test_the_time_for_which_a_message_is_in_hand_begins_with_its_delivery(monkeypatch, seconds, since):
     kept: list[Kept] = []
-    monkeypatch.setattr('ecommerce_worker.worker.consumer.time.monotonic', lambda: 5000.0)
+    monkeypatch.setattr('time.monotonic', lambda: 5000.0)
     Consumer.hand_over(cast('Any', SimpleNamespace(keeper=SimpleNamespace(keep=kept.append))),
                        cast('Any', SimpleNamespace(offered=5000.0 - seconds)), Handover((), ('message',), None))
     assert kept[0].since == 5000.0 - since
