@@ -17,11 +17,13 @@ import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from billiard import active_children
+from celery.apps import worker as application
 
 from ecommerce_worker import runtime
 from ecommerce_worker.process import ending, output
@@ -48,6 +50,7 @@ class Ending:
         if self._installed:
             return  # ready once more, on another connection
         self._installed = True
+        application.safe_say = _say
         # Celery would start itself anew on SIGHUP, in a way that does not fit how we were started.
         for number, like in ((signal.SIGHUP, signal.SIGTERM), (signal.SIGINT, signal.SIGINT),
                              (signal.SIGTERM, signal.SIGTERM)):
@@ -76,6 +79,11 @@ class Ending:
 
     def _hurry(self, *_: Any) -> None:
         leave('at once')
+
+
+def _say(message: str, stream: Any = None) -> None:
+    """In place of Celery's, which writes to the pipe itself, and would wait within a handler if nobody reads it."""
+    print(message, file=stream or sys.__stderr__)
 
 
 def in_time(**_: Any) -> None:
