@@ -98,11 +98,14 @@ def is_called_for_once(shop, *at_work):
 
 def test_a_message_that_was_delivered_again_in_mid_run_is_done_with_its_run(shop, broker, publish, start_worker):
     # The run ends in another try, which is published once, whatever the message that was delivered again does.
-    shop.add_order('EDX-1', Answer(status=429, delay=3))
-    worker = start_worker(FULFILLMENT_READ_TIMEOUT=30).ready()
+    shop.add_order('EDX-1', Answer(status=429, held=True))
+    worker = start_worker(FULFILLMENT_READ_TIMEOUT=60).ready()
     publish('EDX-1')
     eventually(lambda: shop.orders['EDX-1'].puts == 1)
     broker.node.ctl('close_all_connections', 'test')
+    # It is connected again and has taken the message again.
+    eventually(lambda: worker.log.count('Connected to') == 2 and broker.depth(QUEUE) == 0)
+    shop.release()
     eventually(lambda: 'delivered again after its run had ended' in worker.log)
     eventually(lambda: worker.settled('EDX-1') == 'done')
     eventually(lambda: not broker.waiting())
