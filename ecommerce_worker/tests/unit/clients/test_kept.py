@@ -134,7 +134,7 @@ def test_that_we_have_no_files_is_said_as_such_and_held_against_no_host(port):
     hold = Hold('the shop')
     api = Api(f'http://127.0.0.1:{port}/', peer='the shop', hold=hold)
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # None but the standard streams, whatever is closed by others in this process; poll() takes no more than that either.
+    # None but the standard streams, whatever others in this process close; poll() takes no more than so many either.
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
     try:
         # As many as make a host count as down, and one more.
