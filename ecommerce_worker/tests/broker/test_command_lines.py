@@ -60,9 +60,9 @@ def test_a_line_of_an_older_deployment_starts_the_worker(broker: Broker, started
 
 
 def test_a_queue_to_which_nobody_publishes_is_named_at_start(broker: Broker, started):
-    _, log = started(sys.executable, '-m', 'ecommerce_worker', 'worker', '--queue=ecommerce.fulfilment,mine')
+    _, log = started(sys.executable, '-m', 'ecommerce_worker', 'worker', '--queue=ecommerce.fulfillmnt,mine')
     eventually(lambda: broker.consumers('mine'))
-    assert ('consumes ecommerce.fulfilment, to which no shop publishes of itself; did you mean '
+    assert ('consumes ecommerce.fulfillmnt, to which no shop publishes of itself; did you mean '
             'ecommerce.fulfillment?') in log.read_text()
     assert 'consumes mine, to which no shop publishes of itself' in log.read_text()
 
