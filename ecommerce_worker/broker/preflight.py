@@ -6,6 +6,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from os import EX_CONFIG, EX_NOPERM, EX_UNAVAILABLE
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from kombu import Connection
 
     from ecommerce_worker.settings import Settings
-
-#: Exit statuses of sysexits.h: the broker is not to be had, or it does not let us in.
-EX_UNAVAILABLE, EX_NOPERM, EX_CONFIG = 69, 77, 78
 
 #: The policies that this worker needs on some versions of RabbitMQ.
 POLICIES = 'the policies of deploy/rabbitmq/policies.sh'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from os import EX_TEMPFAIL
 from typing import TYPE_CHECKING
 
 import click
@@ -13,7 +14,6 @@ from ecommerce_worker.cli.output import counted, fail, is_installed, plainly, pr
 from ecommerce_worker.cli.resources import application, require_django
 from ecommerce_worker.cli.root import main
 from ecommerce_worker.errors import WorkerError
-from ecommerce_worker.resubmit.names import EX_TEMPFAIL
 
 if TYPE_CHECKING:
     from ecommerce_worker.resubmit.names import Memory

@@ -24,6 +24,7 @@ from collections.abc import Iterator, KeysView, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from os import EX_CONFIG
 from pathlib import Path
 from types import FrameType
 from typing import Any, Self
@@ -33,7 +34,7 @@ from kombu import Connection, Queue
 from kombu.exceptions import KombuError
 
 from ecommerce_worker.broker import topology
-from ecommerce_worker.broker.preflight import EX_CONFIG, BrokerUnusable
+from ecommerce_worker.broker.preflight import BrokerUnusable
 from ecommerce_worker.configuration import base
 from ecommerce_worker.demo.files import Mover, settle
 from ecommerce_worker.demo.orders import CAMPUS, LETTERS, REFUSALS, VINTAGE, Letter, Shape, Story

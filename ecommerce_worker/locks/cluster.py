@@ -61,7 +61,7 @@ TRIES: Final = 3
 HERE_SECONDS: Final = 4.0
 ALONE_SECONDS: Final = 13.0
 
-#: Seconds to wait for those who consume already: to be heard, and to take slots too.
+#: Seconds to wait for those who consume already: to be heard, and to take turns at RabbitMQ too.
 HEAR_SECONDS: Final = 10.0
 JOIN_SECONDS: Final = 120.0
 
@@ -153,7 +153,7 @@ def _channel(connection: Any) -> Any:
 class Neighbours:
     """Whether workers of other machines consume what this one does.
 
-    ``in_flight`` tells what runs at present, so that it can be waited for; ``apart`` is shared with children.
+    ``in_flight`` tells what runs at present, so that it can be waited for.
     """
 
     def __init__(self, app: Celery, queues: Callable[[], Collection[str]], in_flight: Callable[[], Collection[Any]], *,

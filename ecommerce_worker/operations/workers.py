@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from celery import Celery
 
 #: What cannot be done with a message that is kept, and the question to workers about it.
-WHERE: Final = ('parked', 'sent on')
+PARKED: Final = 'parked'
+SENT_ON: Final = 'sent on'
 KEPT: Final = 'ecommerce_messages_kept'
 
 
@@ -20,5 +21,5 @@ def kept(app: Celery, timeout: float) -> Counter[str]:
         for told in answer.values():
             if isinstance(told, dict):
                 found.update({name: number for name, number in told.items()
-                              if name in WHERE and isinstance(number, int)})
+                              if name in (PARKED, SENT_ON) and isinstance(number, int)})
     return found

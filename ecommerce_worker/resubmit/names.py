@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from os import EX_TEMPFAIL
 from typing import Final
 
 from ecommerce_worker.errors import WorkerError
 
 #: The task of an order; by name, since a worker that tells of its orders need not have it.
 FULFILL: Final = 'ecommerce_worker.fulfillment.v1.tasks.fulfill_order'
-
-#: Exit status of sysexits.h: nothing is wrong, but it cannot be done now.
-EX_TEMPFAIL: Final = 75
 
 #: The remote control command by which workers tell which orders they have in hand.
 IN_HAND: Final = 'ecommerce_orders_in_hand'

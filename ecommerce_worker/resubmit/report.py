@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from os import EX_TEMPFAIL
 from typing import Any, Final
 
 from ecommerce_worker.errors import ApiError, NotFound, Transient, Unauthorized
-from ecommerce_worker.resubmit.names import EX_TEMPFAIL, Found
+from ecommerce_worker.resubmit.names import Found
 
 
 @dataclass(frozen=True)

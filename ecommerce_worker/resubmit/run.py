@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
+from os import EX_CONFIG
 from typing import TYPE_CHECKING, Final
 
 from amqp.exceptions import ResourceLocked
@@ -123,7 +124,7 @@ def _publish(app: Celery, settings: Settings, order: Found, delay: float) -> Non
 def _refuse_without_waiting_room(connection: Connection) -> None:
     if not topology.is_rabbitmq(connection):
         raise preflight.BrokerUnusable('only RabbitMQ can tell what is here already: BROKER_URL names another kind of '
-                                       'broker', preflight.EX_CONFIG)
+                                       'broker', EX_CONFIG)
 
 
 @contextmanager

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
+from os import EX_TEMPFAIL
 
 from ecommerce_worker import runtime
 from ecommerce_worker.errors import Skip
 from ecommerce_worker.execution.task import JOBS, Task, task
-from ecommerce_worker.resubmit.names import EX_TEMPFAIL
 from ecommerce_worker.schedule import commands
 from ecommerce_worker.schedule.entries import refuse_late
 from ecommerce_worker.telemetry.log import quoted

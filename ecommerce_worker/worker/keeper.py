@@ -35,7 +35,8 @@ from ecommerce_worker.broker import publishing, topology
 from ecommerce_worker.broker.publishing import Publication
 from ecommerce_worker.broker.topology import PARKED
 from ecommerce_worker.errors import NotPublished
-from ecommerce_worker.operations.workers import KEPT, WHERE
+from ecommerce_worker.operations import workers
+from ecommerce_worker.operations.workers import KEPT
 from ecommerce_worker.telemetry.facts import new_id
 from ecommerce_worker.telemetry.log import word
 from ecommerce_worker.telemetry.run import Told
@@ -464,7 +465,7 @@ class Keeper:
             self._tell_given_back(kept)
         self._settle(overdue, False)
         before, self._late = self._late, Counter(
-            WHERE[0] if publication.queue == PARKED else WHERE[1]
+            workers.PARKED if publication.queue == PARKED else workers.SENT_ON
             for kept in late for publication in kept.publications[-1:])
         for name in [name for name, way in self._ways.items() if way.aside and not way.waiting and not way.sent]:
             self._close(self._ways.pop(name))

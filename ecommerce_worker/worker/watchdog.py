@@ -13,6 +13,7 @@ import threading
 import time
 import traceback
 from contextlib import suppress
+from os import EX_TEMPFAIL
 from typing import TYPE_CHECKING, Final
 
 from ecommerce_worker import runtime
@@ -31,9 +32,6 @@ RARELY: Final = 4
 
 #: The worker ends when one thread in so many is lost.
 SHARE: Final = 4
-
-#: The exit status by which a supervisor knows to start it again: sysexits' "temporary failure".
-EX_TEMPFAIL: Final = 75
 
 
 class Watchdog:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,6 +10,7 @@ import pytest
 from ecommerce_worker.errors import Taken
 from ecommerce_worker.locks.cluster import Leases, Neighbours
 from ecommerce_worker.tests.support.harness import QUEUE, eventually, shop_app
+from ecommerce_worker.tests.support.turns import at_work
 
 
 @pytest.fixture
@@ -88,23 +88,8 @@ def test_it_takes_over_such_a_turn_whatever_its_lease_was_and_no_other_machine_d
 
 
 def test_of_many_on_two_machines_one_is_under_way(apps):
-    under_way, seen, pause = [], [], threading.Event()
-
-    def run(number):
-        while True:
-            try:
-                with Leases(apps[number % 2]).turn('shop EDX-1', lease=60):
-                    under_way.append(1)
-                    pause.wait(0.05)
-                    seen.append(len(under_way))
-                    under_way.pop()
-                    return
-            except Taken:
-                pause.wait(0.01)
-
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(run, range(8)))
-    assert seen == [1] * 8
+    assert at_work(lambda number: Leases(apps[number % 2]).turn('shop EDX-1', lease=60), seconds=0.05, again=0.01
+                   ) == [1] * 8
 
 
 def test_where_rabbitmq_cannot_be_asked_it_counts_as_taken():

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from os import EX_TEMPFAIL
 from typing import Any, TypeVar
 
 from ecommerce_worker.broker.topology import PARKED
@@ -17,7 +18,6 @@ from ecommerce_worker.tests.chaos import machine, neighbours, poison
 from ecommerce_worker.tests.chaos.harness import Fault, Scene, each, send
 from ecommerce_worker.tests.chaos.proxy import Proxy
 from ecommerce_worker.tests.support.harness import FULFILL, Worker, eventually, shop_app
-from ecommerce_worker.worker.watchdog import EX_TEMPFAIL
 
 #: Seconds of an outage: more than it takes a worker to see that something is wrong.
 OUTAGE = 8.0

@@ -4,14 +4,13 @@ import os
 import socket
 import subprocess
 import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from ecommerce_worker.errors import Taken
 from ecommerce_worker.locks import machine
 from ecommerce_worker.locks.machine import Turns
+from ecommerce_worker.tests.support.turns import at_work
 
 TAKE = ('import sys; from ecommerce_worker.locks.machine import Turns\n'
         'with Turns().turn(sys.argv[1], lease=60): print("mine", flush=True); sys.stdin.read()')
@@ -54,23 +53,7 @@ def test_who_finds_another_at_it_is_sent_away_at_once(name):
 
 
 def test_of_many_threads_one_is_under_way(name):
-    under_way, seen, done = [], [], threading.Event()
-
-    def run(_):
-        while not done.is_set():
-            try:
-                with turn(name):
-                    under_way.append(1)
-                    done.wait(0.01)
-                    seen.append(len(under_way))
-                    under_way.pop()
-                    return
-            except Taken:
-                done.wait(0.001)
-
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(run, range(8)))
-    assert seen == [1] * 8
+    assert at_work(lambda _: turn(name), seconds=0.01, again=0.001) == [1] * 8
 
 
 def test_a_process_that_is_killed_leaves_its_turn_to_others(name, another):
