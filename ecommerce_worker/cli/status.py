@@ -127,7 +127,7 @@ def _standing(timeout: float) -> Standing:
         begun = bool(workers or topology.depth(connection, topology.PARKED))
     ledger = _ledger(conf)
     beat, troubles = _beat(app, conf)
-    if facts and not facts.consumers and ledger:
+    if facts and facts.consumers == 0 and ledger:
         troubles.append('there is a ledger, and no recorder writes into it: ecommerce-worker recorder')
     if ledger and ledger.overdue:
         troubles.append(f'nothing was heard of {counted(ledger.overdue, "order")} when it was time (ecommerce-worker '
@@ -164,8 +164,8 @@ def _show(found: Standing) -> None:
     say(f'waiting   {found.waiting} for their next try')
     say(f'parked    {found.parked} for a person (ecommerce-worker parked list)')
     if ledger := found.ledger:
-        say(f'ledger    {ledger.problem or "in use"}; recorders: {found.recorders}; {found.unrecorded} facts to '
-                   'record')
+        recorders = '?' if found.recorders is None else found.recorders
+        say(f'ledger    {ledger.problem or "in use"}; recorders: {recorders}; {found.unrecorded} facts to record')
         if ledger.is_read:
             say(f'unknown   {counted(ledger.overdue, "order")} overdue; {counted(ledger.lost, "report")} of '
                        f'runs lost in the last {ledger.lost_days} days')

@@ -73,7 +73,7 @@ def _refuse_queued(connection: Connection, names: Iterable[str]) -> None:
     """Raise :class:`NotNow` if messages are queued; workers may take them first."""
     deadline = time.monotonic() + EMPTY_SECONDS
     while full := [depth for depth in queues.depths(connection, names) if depth.messages]:
-        if time.monotonic() > deadline or not all(depth.consumers for depth in full):
+        if time.monotonic() > deadline or any(depth.consumers == 0 for depth in full):
             total = sum(depth.messages for depth in full)
             raise NotNow(
                 f'{total} message{"s are" if total > 1 else " is"} queued ({", ".join(it.name for it in full)}): let '
@@ -90,7 +90,7 @@ def refuse_unrecorded(connection: Connection, memory: Memory | None) -> None:
                          'which orders are parked: run resubmit where DATABASES names that ledger')
         if not memory or not facts.messages:
             return
-        if not facts.consumers:
+        if facts.consumers == 0:
             raise NotNow(f'nobody records what workers told the ledger (facts: {facts.messages}), so it does not know '
                          'how orders stand: start a recorder (ecommerce-worker recorder)')
         if time.monotonic() > deadline:

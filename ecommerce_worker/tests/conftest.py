@@ -1,8 +1,11 @@
-"""What all tests share: processes of ours that begin at once."""
+"""What all tests share: processes of ours that begin at once, and no home but their own."""
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +13,29 @@ from ecommerce_worker.tests.support.warm import warm_processes
 
 
 @pytest.fixture(scope='session', autouse=True)
-def warm() -> Iterator[None]:
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Iterator[Path]]:
+    """A new home each time; none of them is there yet.
+
+    What is in the home of whoever runs the tests, such as a ledger, is of no account, and stays as it is.  Only pip
+    keeps what it has downloaded.
+    """
+    place = tmp_path_factory.mktemp('homes')
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv('PIP_CACHE_DIR', os.environ.get('PIP_CACHE_DIR') or str(Path('~/.cache/pip').expanduser()))
+        environment.setenv('HOME', str(place / 'shared'))
+        yield (place / str(number) for number in itertools.count())
+
+
+@pytest.fixture(autouse=True)
+def home(homes: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The test's home."""
+    path = next(homes)
+    monkeypatch.setenv('HOME', str(path))
+    return path
+
+
+@pytest.fixture(scope='session', autouse=True)
+def warm(homes: Iterator[Path]) -> Iterator[None]:
     """Workers and commands are forked from an interpreter that has imported what they need."""
     with warm_processes():
         yield

@@ -186,3 +186,11 @@ def test_status_shows_queues_and_workers(start_worker, command, publish):
     shown = command('status')
     assert shown.returncode == 0, shown.stdout + shown.stderr
     assert QUEUE in shown.stdout
+
+
+def test_nobody_is_missed_at_a_ledger_because_redis_counts_no_consumers(start_worker, command):
+    assert command('migrate').returncode == 0
+    ready(start_worker())
+    shown = command('status')
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    assert 'recorders: ?' in shown.stdout
