@@ -298,12 +298,18 @@ def declare_task_queue(connection: Connection, queue: Queue) -> Shape:
     return Shape.AS_DECLARED
 
 
+def waiting_room(connection: Connection) -> list[str]:
+    """The queues of the waiting room, in the order in which messages pass through them."""
+    return [level(number) for number in reversed(range(BITS))] if is_rabbitmq(connection) else []
+
+
 def missing(connection: Connection, task_queues: Iterable[str]) -> list[str]:
     """The queues that a worker of these task queues has, and that are not there, or not to be had."""
     if not is_rabbitmq(connection):
         return []
-    names = (*task_queues, PARKED, *(level(number) for number in reversed(range(BITS))))
-    return [name for name in names if depth(connection, name) is None]
+    names = (*task_queues, PARKED, *waiting_room(connection))
+    there = {found.name for found in depths(connection, names)}
+    return [name for name in names if name not in there]
 
 
 @dataclass(frozen=True)
@@ -315,25 +321,34 @@ class Depth:
     consumers: int | None
 
 
-def depth(connection: Connection, name: str) -> Depth | None:
-    """How full the queue is, or None if there is none of that name, or none to be had; see :func:`declare_queue`."""
-    channel = connection.channel()
+def depths(connection: Connection, names: Iterable[str]) -> list[Depth]:
+    """How full those of these queues are that exist and are to be had; see :func:`declare_queue`."""
+    is_counted, channel, found = is_rabbitmq(connection), None, []
     try:
-        # Redis knows no empty queue: what is not there has no messages.
-        found = channel.queue_declare(queue=name, passive=is_rabbitmq(connection))
-    except TimeoutError:
-        connection.collect(socket_timeout=0.1)
-        return None
-    except connection.channel_errors:
-        return None
+        for name in dict.fromkeys(names):
+            channel = channel or connection.channel()
+            try:
+                # Redis knows no empty queue: what is not there has no messages.
+                said = channel.queue_declare(queue=name, passive=is_counted)
+            except TimeoutError:
+                connection.collect(socket_timeout=0.1)
+                channel = None
+            except connection.channel_errors:
+                channel.close()
+                channel = None
+            else:
+                found.append(Depth(name, said.message_count, said.consumer_count if is_counted else None))
     finally:
-        if connection.connected:
+        if channel and connection.connected:
             channel.close()
-    return Depth(name, found.message_count, found.consumer_count if is_rabbitmq(connection) else None)
+    return found
+
+
+def depth(connection: Connection, name: str) -> Depth | None:
+    """How full the queue is, or None if there is none of that name, or none to be had."""
+    return next(iter(depths(connection, (name,))), None)
 
 
 def waiting(connection: Connection) -> int:
     """How many messages are in the waiting room."""
-    if not is_rabbitmq(connection):
-        return 0
-    return sum(found.messages for found in (depth(connection, level(n)) for n in range(BITS)) if found)
+    return sum(found.messages for found in depths(connection, waiting_room(connection)))

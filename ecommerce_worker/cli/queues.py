@@ -77,7 +77,7 @@ def reset(yes: bool, park: bool, force: bool) -> None:
     with connected() as (app, connection):
         names = _all_queues(connection)
         ours = [topology.parked_queue(conf.QUEUE_TYPE), topology.ledger_queue(conf.QUEUE_TYPE)]
-        consumed = [depth.name for depth in queue_room.depths(connection, [*names, *(queue.name for queue in ours)])
+        consumed = [depth.name for depth in topology.depths(connection, [*names, *(queue.name for queue in ours)])
                     if depth.consumers]
         if consumed and not force:
             fail(f'workers consume {", ".join(consumed)}: stop them first, or say --force')
@@ -96,16 +96,16 @@ def reset(yes: bool, park: bool, force: bool) -> None:
 
 def _all_queues(connection: Connection) -> tuple[str, ...]:
     """The waiting room and the task queues, so ordered that no message moves to one that was passed already."""
-    from ecommerce_worker.operations import queues as queue_room
+    from ecommerce_worker.broker import topology
 
-    return (*queue_room.waiting_room(connection), *runtime.current().settings.QUEUES)
+    return (*topology.waiting_room(connection), *runtime.current().settings.QUEUES)
 
 
 def _empty(app: Celery, connection: Connection, names: Iterable[str], *, yes: bool, park: bool) -> bool:
     """Empty the queues as the operator wishes, who is asked if need be; whether the wish was to park."""
-    from ecommerce_worker.operations import queues as queue_room
+    from ecommerce_worker.broker import topology
 
-    full = [depth for depth in queue_room.depths(connection, names) if depth.messages]
+    full = [depth for depth in topology.depths(connection, names) if depth.messages]
     total = sum(depth.messages for depth in full)
     if not total:
         say('the queues are empty')

@@ -119,7 +119,7 @@ def _standing(timeout: float) -> Standing:
         sound = queues.takes_messages(connection)
         workers = _workers(app, timeout) if sound else []
         held = keeper.kept(app, timeout) if workers else {}
-        found = queues.depths(connection, (*conf.QUEUES, *queues.ELSEWHERE))
+        found = topology.depths(connection, (*conf.QUEUES, *queues.ELSEWHERE))
         waiting = topology.waiting(connection)
         parked = depth.messages if (depth := topology.depth(connection, topology.PARKED)) else 0
         facts = topology.depth(connection, topology.LEDGER)

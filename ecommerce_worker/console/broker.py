@@ -13,7 +13,6 @@ from typing import Final
 from ecommerce_worker.broker import preflight, topology
 from ecommerce_worker.broker.app import Application, celery_settings
 from ecommerce_worker.broker.topology import Depth
-from ecommerce_worker.operations import queues
 from ecommerce_worker.settings import Settings, broker_scheme
 
 logger = logging.getLogger(__name__)
@@ -66,7 +65,7 @@ def ask(settings: Settings) -> Standing:
         with preflight.connect(app, settings) as connection:
             try:
                 facts = topology.depth(connection, topology.LEDGER) or Depth(topology.LEDGER, 0, 0)
-                return Standing(tuple(queues.depths(connection, settings.QUEUES)), topology.waiting(connection),
+                return Standing(tuple(topology.depths(connection, settings.QUEUES)), topology.waiting(connection),
                                 facts.messages, facts.consumers)
             except (OSError, *connection.connection_errors, *connection.channel_errors) as error:
                 return Standing(trouble=f'RabbitMQ does not answer ({type(error).__name__})')

@@ -13,7 +13,6 @@ from ecommerce_worker import runtime
 from ecommerce_worker.broker import publishing, topology
 from ecommerce_worker.broker.facts import CONFIRM_SECONDS, Teller
 from ecommerce_worker.broker.notes import Notes
-from ecommerce_worker.broker.topology import Depth
 from ecommerce_worker.broker.wire import Raw, read
 from ecommerce_worker.errors import Undecodable, WorkerError
 from ecommerce_worker.execution.parking import key_of, park_one, site_of
@@ -54,22 +53,12 @@ def takes_messages(connection: Connection) -> bool:
     return True
 
 
-def depths(connection: Connection, names: Iterable[str]) -> list[Depth]:
-    """How full those of these queues are that exist."""
-    return [found for name in dict.fromkeys(names) if (found := topology.depth(connection, name))]
-
-
 def require(connection: Connection, names: Iterable[str], declared: Iterable[str]) -> None:
     """Make sure that these queues exist, or would once they are ``declared``; raises :class:`UnknownQueue`."""
-    ours = [*declared, topology.PARKED, topology.LEDGER, *waiting_room(connection)]
+    ours = [*declared, topology.PARKED, topology.LEDGER, *topology.waiting_room(connection)]
     for name in names:
         if name not in ours and topology.depth(connection, name) is None:
             raise UnknownQueue(f'there is no queue {name}{did_you_mean(name, [*ours, *ELSEWHERE])}')
-
-
-def waiting_room(connection: Connection) -> list[str]:
-    """The queues of the waiting room, in the order in which messages pass through them."""
-    return [topology.level(n) for n in reversed(range(topology.BITS))] if topology.is_rabbitmq(connection) else []
 
 
 def purge(app: Celery, connection: Connection, names: Iterable[str]) -> Iterator[str]:

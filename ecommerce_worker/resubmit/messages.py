@@ -16,7 +16,6 @@ from ecommerce_worker.broker.mailbox import answers
 from ecommerce_worker.broker.wire import Raw, read
 from ecommerce_worker.errors import Undecodable
 from ecommerce_worker.execution.parking import key_of, site_of
-from ecommerce_worker.operations import queues
 from ecommerce_worker.operations.parked import looked_through
 from ecommerce_worker.resubmit.names import FULFILL, IN_HAND, Found, Key, Memory, NotNow, Tell, Wanted
 from ecommerce_worker.resubmit.report import Report, Row
@@ -57,7 +56,7 @@ def without_known(app: Celery, connection: Connection, wanted: Wanted, memory: M
         if not wanted.look_into_queues:
             _refuse_queued(connection, names)
         into = names if wanted.look_into_queues else ()
-        here |= _lying(app, connection, (*queues.waiting_room(connection), *into), tell)
+        here |= _lying(app, connection, (*topology.waiting_room(connection), *into), tell)
         if not wanted.look_into_queues:
             _refuse_queued(connection, names)
         here |= in_hand(app, connection, names, workers)
@@ -72,7 +71,7 @@ def without_known(app: Celery, connection: Connection, wanted: Wanted, memory: M
 def _refuse_queued(connection: Connection, names: Iterable[str]) -> None:
     """Raise :class:`NotNow` if messages are queued; workers may take them first."""
     deadline = time.monotonic() + EMPTY_SECONDS
-    while full := [depth for depth in queues.depths(connection, names) if depth.messages]:
+    while full := [depth for depth in topology.depths(connection, names) if depth.messages]:
         if time.monotonic() > deadline or any(depth.consumers == 0 for depth in full):
             total = sum(depth.messages for depth in full)
             raise NotNow(
@@ -117,7 +116,7 @@ def _lying(app: Celery, connection: Connection, names: Iterable[str], tell: Tell
             for message in messages:
                 if key := _order_in(app, message.raw):
                     here[key] = f'it is parked here ({message.reason}); see `parked resend`'
-    for depth in queues.depths(connection, names):
+    for depth in topology.depths(connection, names):
         if not depth.messages:
             continue
         waits = depth.name.startswith(f'{topology.PREFIX}_')
@@ -197,7 +196,7 @@ def _order_in(app: Celery, raw: Raw) -> Key | None:
 
 def in_hand(app: Celery, connection: Connection, names: Iterable[str], workers: set[str]) -> dict[Key, str]:
     """The orders that workers have in hand; ``workers`` are those known, and grows.  Raises :class:`NotNow`."""
-    consumers = max((depth.consumers or 0 for depth in queues.depths(connection, names)), default=0)
+    consumers = max((depth.consumers or 0 for depth in topology.depths(connection, names)), default=0)
     for _ in range(ANSWER_TRIES):
         if workers and len(workers) >= consumers:
             break

@@ -9,7 +9,6 @@ from celery import Celery
 from ecommerce_worker.broker import publishing, topology
 from ecommerce_worker.broker.notes import Notes
 from ecommerce_worker.broker.wire import Call
-from ecommerce_worker.operations import queues
 from ecommerce_worker.operations.parked import looked_through
 from ecommerce_worker.resubmit.messages import lent
 from ecommerce_worker.testing.shop import Answer
@@ -208,7 +207,7 @@ def test_what_waits_may_be_looked_at_as_often_as_one_likes(broker, shop):
     with broker.connection() as connection, Celery('worker', broker=broker.url, set_as_current=False) as app:
         topology.declare(connection, [topology.task_queue(QUEUE)])
         publishing.wait(app, call, Notes(queue=QUEUE), 600)
-        place = eventually(lambda: next((name for name in queues.waiting_room(connection) if broker.depth(name)), None))
+        place = eventually(lambda: next(filter(broker.depth, topology.waiting_room(connection)), None))
         for _ in range(25):
             eventually(lambda: broker.depth(place))
             with lent(connection, place) as messages:

@@ -29,12 +29,11 @@ def node() -> Iterator[PrivateNode]:
 
 
 @pytest.fixture
-def broker(node: PrivateNode) -> Iterator[Broker]:
+def broker(node: PrivateNode) -> Broker:
     """The node, empty."""
     broker = Broker(node)
     broker.empty()
-    yield broker
-    broker.empty()
+    return broker
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import signal
 import subprocess
@@ -10,8 +11,9 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from celery import Celery
 from kombu import Connection, Exchange, Producer, Queue
@@ -20,6 +22,8 @@ from ecommerce_worker.broker import topology
 from ecommerce_worker.broker.notes import NOTES
 from ecommerce_worker.testing.rabbitmq import PrivateNode
 from ecommerce_worker.testing.shop import CLIENT_ID, CLIENT_SECRET, Shop, ShopProcess
+
+T = TypeVar('T')
 
 FULFILL = 'ecommerce_worker.fulfillment.v1.tasks.fulfill_order'
 QUEUE = 'ecommerce.fulfillment'
@@ -58,6 +62,12 @@ def shop_app(url: str) -> Celery:
     return app
 
 
+@cache
+def kept_connection(url: str) -> Connection:
+    """The one by which tests look at queues."""
+    return Connection(url, connect_timeout=5)
+
+
 @dataclass
 class Broker:
     """The node as the tests see it."""
@@ -75,20 +85,27 @@ class Broker:
 
     def depth(self, name: str) -> int:
         """How many messages are ready in a queue; 0 if there is no such queue."""
-        with self.connection() as connection:
-            found = topology.depth(connection, name)
-            return found.messages if found else 0
+        found = self._look(lambda connection: topology.depth(connection, name))
+        return found.messages if found else 0
 
     def consumers(self, name: str) -> int:
         """How many consume a queue."""
-        with self.connection() as connection:
-            found = topology.depth(connection, name)
-            return found.consumers or 0 if found else 0
+        found = self._look(lambda connection: topology.depth(connection, name))
+        return found.consumers or 0 if found else 0
 
     def waiting(self) -> int:
         """How many messages wait for their next try."""
-        with self.connection() as connection:
-            return topology.waiting(connection)
+        return self._look(topology.waiting)
+
+    def _look(self, ask: Callable[[Connection], T]) -> T:
+        """What the node answers on a connection that is kept: tests ask 20 times a second."""
+        connection = kept_connection(self.url)
+        if connection.connected:
+            with contextlib.suppress(OSError, *connection.recoverable_connection_errors):
+                return ask(connection)
+        # It was closed since, or the node began anew.
+        connection.collect()
+        return ask(connection)
 
     def parked(self) -> list[Any]:
         """The parked messages, left where they are."""
@@ -114,12 +131,12 @@ class Broker:
             # What has waited and then found no queue is still in the hands of RabbitMQ, before all that comes after it,
             # where a purge does not reach it. No test waits for longer than those six; the others are purged, since a
             # queue of this kind is expensive to make.
-            for number in range(topology.BITS):
-                name = topology.level(number)
-                if number < 6:
-                    channel.queue_delete(name)
-                elif (found := topology.depth(connection, name)) and found.messages:
-                    channel.queue_purge(name)
+            rooms = [topology.level(number) for number in range(topology.BITS)]
+            for name in rooms[:6]:
+                channel.queue_delete(name)
+            for found in topology.depths(connection, rooms[6:]):
+                if found.messages:
+                    channel.queue_purge(found.name)
 
     def publish_raw(self, body: bytes, *, exchange: str = '', routing_key: str = QUEUE, **properties: Any) -> None:
         """Publish as a stranger would; to an exchange named after the queue for Celery 3.1."""
