@@ -17,6 +17,7 @@ started as ever.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import importlib
@@ -252,7 +253,24 @@ def _main() -> None:
     os.closerange(3, min(65536, os.sysconf('SC_OPEN_MAX')))
     sys.path[0] = job.directory
     sys.argv = [job.module, *job.arguments]
-    runpy.run_module(job.module, run_name='__main__', alter_sys=True)
+    try:
+        runpy.run_module(job.module, run_name='__main__', alter_sys=True)
+    except SystemExit as end:
+        if isinstance(end.code, int):
+            _end(end.code)
+        raise
+    _end(0)
+
+
+def _end(status: int) -> None:
+    """End as Python does, but for taking apart all that was imported, which costs a child most of its time: each page
+    that it touches is copied.
+    """
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 if __name__ == '__main__':
