@@ -277,6 +277,18 @@ def test_status_counts_what_waits_and_what_is_parked(shop, broker, start_worker,
     assert 'parked    1 for a person' in status.stdout
 
 
+def test_status_counts_parked_messages_that_no_ledger_takes(broker, command):
+    with shop_app(broker.url) as app, broker.connection() as connection:
+        topology.declare_queue(connection, topology.parked_queue(name=topology.PARKED_LARGE))
+        publishing.publish(app, publishing.Publication(Raw(b'{}', 'application/json', 'utf-8'), topology.PARKED_LARGE))
+        try:
+            status = command('status')
+        finally:
+            connection.default_channel.queue_delete(topology.PARKED_LARGE)
+    assert 'parked    1 for a person' in status.stdout
+    assert 'warning: 1 parked message too large for the ledger' in status.stdout
+
+
 def test_status_fails_on_parked_messages_if_told_to(stuck, command):
     warned = command('status', '--timeout', '3')
     assert (warned.returncode, 'warning: 1 message parked:' in warned.stdout) == (0, True)
