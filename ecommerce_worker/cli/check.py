@@ -8,10 +8,11 @@ from typing import Any
 
 from ecommerce_worker import runtime, settings
 from ecommerce_worker.cli.options import JSON
-from ecommerce_worker.cli.output import counted, print_json, say, table
+from ecommerce_worker.cli.output import print_json, say, table
 from ecommerce_worker.cli.resources import application
 from ecommerce_worker.cli.root import main
 from ecommerce_worker.errors import Misconfigured
+from ecommerce_worker.words import counted
 
 
 @main.command()

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import wraps
-from importlib.util import find_spec
 from typing import Any, NoReturn
 
 import click
 
-from ecommerce_worker import runtime
+from ecommerce_worker import extras, runtime
 from ecommerce_worker.errors import Misconfigured, WorkerError
+from ecommerce_worker.words import counted
 
 
 def clean(value: Any) -> str:
@@ -56,22 +56,13 @@ def needs(extra: str, *modules: str) -> Callable[[Callable[..., Any]], Callable[
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(command)
         def run(*args: Any, **kwargs: Any) -> Any:
-            if missing := [name for name in modules if not is_installed(name)]:
-                fail(f"this needs {', '.join(missing)}, which is not installed here: "
-                     f"pip install 'edx-ecommerce-worker[{extra}]'")
+            if missing := [name for name in modules if not extras.is_installed(name)]:
+                fail(f'this needs {", ".join(missing)}, which is not installed here: {extras.install(extra)}')
             return command(*args, **kwargs)
 
         return run
 
     return decorate
-
-
-def is_installed(module: str) -> bool:
-    """Whether a module is there to be imported."""
-    try:
-        return find_spec(module) is not None
-    except ValueError:  # in sys.modules, but nothing that was imported
-        return False
 
 
 def running(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -107,11 +98,6 @@ def answered(options: str) -> Iterator[None]:
     except click.Abort:
         say()
         fail(f'nothing was done, for nobody answered: {options} answers beforehand')
-
-
-def counted(number: int, noun: str) -> str:
-    """So many of them, in words: ``1 order``, ``2 orders``."""
-    return f'{number} {noun}{"" if number == 1 else "s"}'
 
 
 def print_json(value: Any) -> None:

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ecommerce_worker import runtime
+from ecommerce_worker import extras, runtime
 from ecommerce_worker.cli.options import JSON
-from ecommerce_worker.cli.output import answered, counted, fail, plainly, print_json, say, table
-from ecommerce_worker.cli.resources import connected, require_django
+from ecommerce_worker.cli.output import answered, fail, plainly, print_json, say, table
+from ecommerce_worker.cli.resources import connected
 from ecommerce_worker.cli.root import main
 from ecommerce_worker.errors import NotPublished, WorkerError
+from ecommerce_worker.words import counted
 
 if TYPE_CHECKING:
     from ecommerce_worker.operations.everywhere import Parked
@@ -250,7 +251,7 @@ def _parked(order: str | None, task: str | None, ids: tuple[str, ...] = (), reas
 
     which = everywhere.Chosen(order, task, ids)
     if is_kept := database.is_kept(runtime.current().settings):
-        require_django()
+        extras.require_django()
     with connected() as (app, connection), looked_through(connection) as messages:
         ledger = everywhere.in_ledger(app, which, who=_who(), reason=reason) if is_kept else iter(())
         yield chain(everywhere.in_queue(app, messages, which), ledger)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ecommerce_worker import runtime
-from ecommerce_worker.cli.output import answered, counted, fail, plainly, say, table
+from ecommerce_worker.cli.output import answered, fail, plainly, say, table
 from ecommerce_worker.cli.resources import connected
 from ecommerce_worker.cli.root import main
+from ecommerce_worker.words import counted
 
 if TYPE_CHECKING:
     from celery import Celery

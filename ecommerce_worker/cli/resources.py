@@ -6,29 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ecommerce_worker import runtime
-from ecommerce_worker.cli.output import is_installed
-from ecommerce_worker.errors import WorkerError
+from ecommerce_worker import extras, runtime
 
 if TYPE_CHECKING:
     from celery import Celery
     from kombu import Connection
 
 
-class Lacking(WorkerError):
-    """There is a ledger, and nothing is installed here to look into it."""
-
-
-def require_django() -> None:
-    """Raise :class:`Lacking` where only the wheel is installed; a ledger may be kept elsewhere."""
-    if not is_installed('django'):
-        raise Lacking("there is a ledger, and Django is not installed here to look into it: pip install "
-                      "'edx-ecommerce-worker[ledger]'")
-
-
 def opened_ledger() -> Any:
-    """What reads the ledger; raises ``LedgerUnusable`` if there is none of this version, or :class:`Lacking`."""
-    require_django()
+    """What reads the ledger; raises ``LedgerUnusable`` if there is none of this version, or
+    :class:`~ecommerce_worker.extras.Lacking`.
+    """
+    extras.require_django()
     from ecommerce_worker.ledger import setup
 
     runtime.current()

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ecommerce_worker import runtime
+from ecommerce_worker import extras, runtime
 from ecommerce_worker.cli.options import DURATION, JSON
-from ecommerce_worker.cli.output import counted, fail, is_installed, plainly, print_json, say, table
-from ecommerce_worker.cli.resources import application, require_django
+from ecommerce_worker.cli.output import fail, plainly, print_json, say, table
+from ecommerce_worker.cli.resources import application
 from ecommerce_worker.cli.root import main
 from ecommerce_worker.errors import WorkerError
+from ecommerce_worker.words import counted
 
 if TYPE_CHECKING:
     from ecommerce_worker.resubmit.names import Memory
@@ -77,10 +78,10 @@ def _memory() -> Memory | None:
     from ecommerce_worker.ledger import database
 
     settings = runtime.current().settings
-    if not is_installed('django') and not database.is_kept(settings):
+    if not extras.is_installed('django') and not database.is_kept(settings):
         return None
     try:
-        require_django()
+        extras.require_django()
     except WorkerError as error:
         fail(str(error), EX_TEMPFAIL)
     from ecommerce_worker.resubmit.known import memory_of

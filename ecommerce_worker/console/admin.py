@@ -39,7 +39,9 @@ class Console(AdminSite):
     def each_context(self, request: Any) -> dict[str, Any]:
         """Django's, and what is wrong, for who may see it."""
         context = super().each_context(request)
-        return {**context, **views.standing(reverse('admin:orders'))} if self.has_permission(request) else context
+        if not self.has_permission(request):
+            return context
+        return {**context, **views.standing(reverse('admin:orders'), reverse('admin:parked'))}
 
     @override
     def get_urls(self) -> list[Any]:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
-from typing import Final
+from datetime import datetime
 
 from ecommerce_worker.ledger.queries import Entry
 from ecommerce_worker.ledger.words import kind_of, state_of
-
-#: Units of time that are longer than a second, in seconds.
-UNITS: Final = ((86_400, 'day'), (3600, 'hour'), (60, 'minute'))
+from ecommerce_worker.words import UNITS, span
 
 
 def sentence(order: Entry, now: datetime) -> str:
@@ -21,10 +18,13 @@ def sentence(order: Entry, now: datetime) -> str:
             times = f', at the {ordinal(order.attempts)} try' if order.attempts > 1 else ''
             return f'{what} was {state_of(order.state, order.task)} on {when(order.last_seen)}{times}.'
         case 'waiting' if order.next_try and order.next_try < now:
-            return (f'{what} was to be tried again {span(now - order.next_try)} ago, but nothing was heard of it: is a '
-                    f'worker running? At its last try: {why}.')
+            late = span((now - order.next_try).total_seconds())
+            return (f'{what} was to be tried again {late} ago, but nothing was heard of it: is a worker running? '
+                    f'At its last try: {why}.')
         case 'waiting':
-            due = f'is tried again in {span(order.next_try - now)}' if order.next_try else 'waits for its next try'
+            due = 'waits for its next try'
+            if order.next_try:
+                due = f'is tried again in {span((order.next_try - now).total_seconds())}'
             return f'{what} {due}. At its last try: {why}.'
         case 'parked':
             return f'{what} is stuck until a person decides, since {when(order.last_seen)}: {why}.'
@@ -38,17 +38,6 @@ def sentence(order: Entry, now: datetime) -> str:
 def when(moment: datetime) -> str:
     """The time, to the minute."""
     return f'{moment:%Y-%m-%d %H:%M} UTC'
-
-
-def span(length: timedelta) -> str:
-    """A time span in its largest unit: ``5 minutes``."""
-    seconds = max(0.0, length.total_seconds())
-    for size, unit in UNITS:
-        if seconds >= size:
-            count = int(seconds // size)
-            return f'{count} {unit}{"" if count == 1 else "s"}'
-    count = int(seconds)
-    return f'{count} second{"" if count == 1 else "s"}'
 
 
 def every(seconds: float) -> str:

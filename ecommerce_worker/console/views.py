@@ -20,45 +20,65 @@ from django.views.decorators.http import require_POST, require_safe
 
 from ecommerce_worker import celery_app, runtime
 from ecommerce_worker.clients.ecommerce import ORDER_NUMBER
-from ecommerce_worker.console import broker, deciding, drafts
+from ecommerce_worker.console import deciding, drafts
 from ecommerce_worker.console import queries as figures
 from ecommerce_worker.console.alarms import alarms
-from ecommerce_worker.console.schedule import schedule
-from ecommerce_worker.console.text import sentence, span
+from ecommerce_worker.console.schedule import jobs
+from ecommerce_worker.console.text import sentence
+from ecommerce_worker.console.watch import PATIENCE, Watch
+from ecommerce_worker.health import broker, ledger, schedule, workers
+from ecommerce_worker.health.standing import Standing
 from ecommerce_worker.ledger import decisions, queries
+from ecommerce_worker.ledger.schedule_store import LedgerFirings
 from ecommerce_worker.ledger.words import kind_of, outcome_of, state_of
-from ecommerce_worker.words import short_name
+from ecommerce_worker.schedule.claims import CLAIM_SECONDS
+from ecommerce_worker.words import short_name, span
 
 Context = dict[str, Any]
 
 
+#: Seconds that workers have to answer.
+ANSWER_SECONDS: Final = 3.0
+
+
 @cache
-def _watch() -> broker.Watch:
-    return broker.Watch(lambda: broker.ask(runtime.current().settings))
+def _broker() -> Watch[broker.Broker]:
+    return Watch(lambda: broker.ask(runtime.current().settings, PATIENCE), lambda why: broker.Broker(problem=why))
 
 
-def standing(orders: str) -> Context:
-    """What is at the top of each page, and what it was made from; ``orders`` is where orders are listed."""
-    now = datetime.now(UTC)
-    planned = schedule(celery_app.app, runtime.current().settings, now)
-    found, unknown = _watch().look(), queries.unknown()
-    return {'now': now, 'standing': found, 'schedule': planned, 'unknown': unknown, 'lost_days': queries.LOST_DAYS,
-            'alarms': list(alarms(found, planned, unknown, f'{orders}?state={figures.OVERDUE}'))}
+@cache
+def _workers() -> Watch[workers.Workers | None]:
+    # It takes as long as they have to answer: no page waits for that.
+    return Watch(lambda: workers.ask(celery_app.app, ANSWER_SECONDS), lambda why: None, 0)  # noqa: ARG005
+
+
+def standing(orders: str, parked: str) -> Context:
+    """What is at the top of each page, and what it was made from; ``orders`` and ``parked`` are where those are
+    listed.
+    """
+    now, settings = datetime.now(UTC), runtime.current().settings
+    seen = _broker().look()
+    found = Standing(
+        tuple(settings.QUEUES), seen, _workers().look() if seen.consumers and seen.takes_messages else None,
+        ledger.read(),
+        schedule.look(celery_app.app, settings, lambda: LedgerFirings(CLAIM_SECONDS), now.timestamp()))
+    paths = {'orders': f'{orders}?state={figures.OVERDUE}', 'parked': parked}
+    return {'now': now, 'standing': found, 'alarms': list(alarms(found.findings, paths))}
 
 
 @require_safe
 def front(request: Any, context: Context) -> Any:
     """How things stand."""
-    now, planned, found = context['now'], context['schedule'], figures.figures(context['now'])
+    now, planned, found = context['now'], context['standing'].schedule, figures.figures(context['now'])
     return render(request, 'console/front.html', {
-        **context, 'title': 'How things stand', 'figures': found,
-        'queued': sum(queue.messages for queue in context['standing'].queues),
+        **context, 'title': 'How things stand', 'figures': found, 'broker': context['standing'].broker,
+        'schedule': planned, 'queued': sum(queue.messages for queue in context['standing'].broker.queues),
         'others': [(name, [(count, state_of(state, '')) for state, count in sorted(states.items())])
                    for name, states in (('Mails', found.mails), ('Jobs', found.jobs)) if states],
         'jobs': [(job, short_name(job.task), job.ended and outcome_of(job.ended.outcome, job.task))
-                 for job in planned.jobs],
-        'beat_age': span(planned.silent) if planned.silent else '',
-        'oldest_age': span(now - found.oldest.first_seen) if found.oldest else '',
+                 for job in jobs(celery_app.app, planned, now)],
+        'beat_age': '' if planned.silent is None else span(planned.silent),
+        'oldest_age': span((now - found.oldest.first_seen).total_seconds()) if found.oldest else '',
         'oldest_sentence': sentence(found.oldest, now) if found.oldest else '',
         'reasons': [(short_name(task), reason, count, urlencode({'task': task, 'reason': reason}))
                     for task, reason, count in found.reasons]})

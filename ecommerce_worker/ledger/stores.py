@@ -6,6 +6,8 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ecommerce_worker import extras
+from ecommerce_worker.ledger import database
 from ecommerce_worker.schedule.claims import CLAIM_SECONDS, Firings
 from ecommerce_worker.schedule.file_store import FileFirings
 from ecommerce_worker.telemetry.log import quoted
@@ -22,12 +24,13 @@ def firings_of(settings: Settings, tell: Callable[[str], object] = lambda reason
     ``tell`` hears why that cannot be.
 
     Raises :class:`~ecommerce_worker.ledger.setup.LedgerAway` if the database cannot be reached: beats of other
-    machines may go on with it, and would fire the same.
+    machines may go on with it, and would fire the same; and
+    :class:`~ecommerce_worker.extras.Lacking` if there is a ledger, and no Django here.
     """
-    from ecommerce_worker.ledger import database as rooms
-    from ecommerce_worker.ledger import setup
+    if database.is_kept(settings):
+        extras.require_django()
+        from ecommerce_worker.ledger import setup
 
-    if rooms.is_kept(settings):
         try:
             setup.open_ledger()
             setup.require_schema()

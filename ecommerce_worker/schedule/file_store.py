@@ -27,6 +27,8 @@ class FileFirings:
 
     def last(self, entry: str) -> float | None:
         """See :class:`Firings`."""
+        if not self._path.exists():
+            return None
         found = self._run('SELECT fired FROM firing WHERE entry = ?', entry)[1]
         return found[0] if found else None
 

@@ -192,9 +192,12 @@ def test_programs_read_how_things_stand(broker, publish, command):
     assert ended.returncode == 1
     assert {name: type(value) for name, value in found.items()} == {
         'broker': str, 'takes_messages': bool, 'workers': list, 'waiting': int, 'parked': int, 'queues': list,
-        'ledger': type(None), 'beat': type(None), 'troubles': list}
+        'ledger': type(None), 'beat': type(None), 'troubles': list, 'findings': list}
     assert found['queues'][0] == {'name': QUEUE, 'messages': 1, 'consumers': 0}
-    assert any('nobody consumes it' in trouble for trouble in found['troubles'])
+    assert found['troubles'] == [f'{it["sentence"]} {it["remedy"]}' for it in found['findings']]
+    assert found['findings'][1] == {
+        'subject': 'queues', 'severity': 'trouble', 'sentence': f'Nobody consumes {QUEUE}, which holds 1 message.',
+        'remedy': f'Start a worker with it in QUEUES (or `-Q {QUEUE}`).'}
 
 
 def test_programs_read_what_was_resubmitted(shop, command):
@@ -259,7 +262,7 @@ def test_status_calls_out_a_queue_that_nobody_consumes(broker, start_worker, pub
     eventually(lambda: broker.depth(QUEUE) == 1)
     status = command('status', '--timeout', '3')
     assert status.returncode == 1
-    assert 'trouble: ecommerce.fulfillment holds 1 message and nobody consumes it' in status.stdout
+    assert 'trouble: Nobody consumes ecommerce.fulfillment, which holds 1 message.' in status.stdout
 
 
 def test_status_counts_what_waits_and_what_is_parked(shop, broker, start_worker, publish, command):
@@ -274,11 +277,24 @@ def test_status_counts_what_waits_and_what_is_parked(shop, broker, start_worker,
     assert 'parked    1 for a person' in status.stdout
 
 
+def test_status_counts_parked_messages_that_no_ledger_takes(broker, command):
+    with shop_app(broker.url) as app, broker.connection() as connection:
+        topology.declare_queue(connection, topology.parked_queue(name=topology.PARKED_LARGE))
+        publishing.publish(app, publishing.Publication(Raw(b'{}', 'application/json', 'utf-8'), topology.PARKED_LARGE))
+        try:
+            status = command('status')
+        finally:
+            connection.default_channel.queue_delete(topology.PARKED_LARGE)
+    assert 'parked    1 for a person' in status.stdout
+    assert 'warning: 1 parked message too large for the ledger' in status.stdout
+
+
 def test_status_fails_on_parked_messages_if_told_to(stuck, command):
-    assert command('status', '--timeout', '3').returncode == 0
+    warned = command('status', '--timeout', '3')
+    assert (warned.returncode, 'warning: 1 message parked:' in warned.stdout) == (0, True)
     status = command('status', '--timeout', '3', '--fail-on-parked')
     assert status.returncode == 1
-    assert 'trouble: 1 parked message for a person to look at' in status.stdout
+    assert 'trouble: 1 message parked: each waits for a person' in status.stdout
 
 
 def test_status_does_not_count_the_workers_of_other_services(broker, command, tmp_path):
@@ -295,7 +311,7 @@ def test_status_does_not_count_the_workers_of_other_services(broker, command, tm
         status = command('status', '--timeout', '3')
         assert status.returncode == 1
         assert 'workers   none' in status.stdout
-        assert 'trouble: no worker answered within 3 s' in status.stdout
+        assert 'trouble: No worker is running' in status.stdout
     finally:
         other.terminate()
         other.wait(30)
@@ -318,7 +334,7 @@ def test_status_says_that_a_full_broker_takes_no_messages(broker, command):
     finally:
         broker.node.ctl('set_disk_free_limit', str(50_000_000))
     assert status.returncode == 1
-    assert 'trouble: the broker takes no messages' in status.stdout
+    assert 'trouble: The broker takes no messages' in status.stdout
     assert 'workers   ?' in status.stdout
 
 

@@ -338,7 +338,7 @@ def test_an_order_whose_report_was_lost_is_overdue_until_the_shop_is_asked(
                             'waiting', 'down', *['2026-01-01 00:00:00', 1], *['2026-01-01 00:00:00'] * 3])
     done = command('status')
     assert 'unknown   2 orders overdue; 0 reports of runs lost in the last 7 days' in done.stdout
-    assert 'trouble: nothing was heard of 2 orders when it was time' in done.stdout
+    assert 'trouble: 2 orders overdue: nothing was heard when it was time' in done.stdout
     told = command('status', '--json')
     assert (told.returncode, json.loads(told.stdout)['ledger']['overdue']) == (1, 2)
     listed = json.loads(command('orders', 'list', '--overdue', '--json').stdout)['orders']

@@ -253,12 +253,12 @@ def test_status_asks_for_a_beat_only_where_somebody_wants_one(command, given, tm
     given['DATABASES'] = {'default': {'NAME': str(tmp_path / 'no-ledger')}}
     assert 'beat' not in command('status', **given).stdout
     given['SCHEDULE'] = {'resubmit': {'interval': '1h'}}
-    assert 'trouble: there is a SCHEDULE, and no beat publishes its jobs' in command('status', **given).stdout
+    assert 'trouble: No beat is running: there has never been one.' in command('status', **given).stdout
     given['SCHEDULE'] = {'resubmit': {'enabled': False}}
     assert 'beat' not in command('status', **given).stdout
     FileFirings(given['SCHEDULE_STATE']).tick('one that is gone', time.time() - 600)
     given['SCHEDULE'] = {}
-    assert 'no beat publishes its jobs' in command('status', **given).stdout
+    assert 'No beat is running: the last sign of life was 10 minutes ago' in command('status', **given).stdout
 
 
 def test_status_names_what_is_overdue(command, given, tmp_path):
@@ -269,11 +269,12 @@ def test_status_names_what_is_overdue(command, given, tmp_path):
     firings.begin('resubmit (600 s)', time.time() // 600 * 600 - 1200)
     done = command('status', **given)
     assert 'beat      alive' in done.stdout
-    assert re.search(r'trouble: SCHEDULE\[resubmit\] is overdue since 20\S+ \S+ UTC: nobody has fired it', done.stdout)
+    assert re.search(r'trouble: SCHEDULE\[resubmit\] is overdue since 20\S+ \S+ UTC: nobody has fired it\.',
+                     done.stdout)
     assert done.returncode == 1
     given['SCHEDULE'] = {'mail': {'task': 'x.y', 'interval': 60}}
-    assert 'trouble: no beat can start: environment ECOMMERCE_WORKER_SCHEDULE: SCHEDULE[mail] names the task x.y' in (
-        command('status', **given).stdout)
+    assert ('trouble: No beat can start with these settings: environment ECOMMERCE_WORKER_SCHEDULE: SCHEDULE[mail] '
+            'names the task x.y') in command('status', **given).stdout
 
 
 def test_a_beat_with_a_wrong_schedule_does_not_start(environment, given):

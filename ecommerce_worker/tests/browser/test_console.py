@@ -100,15 +100,16 @@ def test_an_operator_begins_by_the_printed_link_and_sends_many_again_at_once(
 
 def test_a_page_tells_which_processes_are_missing(console, browser, person):
     person('vic', 'viewer')
-    browser.will_say('/', 'No worker is alive', 'No recorder is alive: this page does not move', 'No beat is alive')
+    browser.will_say('/', 'No worker is running', 'No recorder is running: the ledger does not move',
+                     'No beat is running')
 
 
 def test_the_schedule_shows_what_is_overdue_and_later_what_was_missed(at_work, settings, start, browser, person):
     due = time.time() // 600 * 600
     subprocess.run([sys.executable, '-c', BEGUN, str(due - 3600)], env=settings, check=True)
     person('vic', 'viewer')
-    browser.will_say('/', '1 recorder at work', 'No beat is alive: there has never been one', 'ecommerce-worker beat',
-                     'Overdue, and done by nobody: resubmit',
+    browser.will_say('/', '1 recorder at work', 'No beat is running: there has never been one', 'ecommerce-worker beat',
+                     'SCHEDULE[resubmit] is overdue since',
                      f'overdue since {datetime.fromtimestamp(due - 3000, UTC):%Y-%m-%d %H:%M}')
     start('beat')
 

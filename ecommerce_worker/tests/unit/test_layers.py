@@ -17,7 +17,7 @@ ROOT = Path(ecommerce_worker.__file__).parent
 #: by people.
 ROWS = [
     'configuration errors durations process words',
-    'bounds retry settings web',
+    'bounds extras retry settings web',
     'telemetry',
     'clients broker',
     'email sailthru locks',
@@ -29,6 +29,7 @@ ROWS = [
     'schedule',
     'ledger',
     'operations',
+    'health',
     'resubmit',
     'worker',
     'celery_app',

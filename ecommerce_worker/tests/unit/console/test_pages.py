@@ -289,13 +289,14 @@ def test_what_is_wrong_stands_at_the_top_of_every_page(console, path):
     console('execute', "UPDATE ledger_order SET heard = '2026-01-01 00:00:00'")
     console('firings', 'tick', 'one', time.time() - 7300)
     found = console('visit', path, who='operator')
-    assert 'Nothing was heard of 1 order when it was time. Which? ecommerce-worker resubmit' in found.words
-    assert 'No beat is alive: the last sign of life was 2 hours ago.' in found.words
+    assert ('1 order overdue: nothing was heard when it was time. Which? See ecommerce-worker orders list --overdue'
+            in found.words)
+    assert 'No beat is running: the last sign of life was 2 hours ago.' in found.words
     content = found.text.index('id="content"')
-    assert found.text.index('No beat is alive') < content
+    assert found.text.index('No beat is running') < content
     assert 'errornote' not in found.text[content:]
     assert 'EDX-1' in console('visit', '/orders/?state=overdue', who='viewer').words
-    assert 'No beat is alive' not in console('visit', '/login/').words
+    assert 'No beat is running' not in console('visit', '/login/').words
 
 
 def test_reports_that_were_lost_are_counted_where_people_look(console):
@@ -389,26 +390,26 @@ def test_the_schedule_shows_what_was_fired_how_it_ended_and_when_it_is_due_next(
 
 
 def test_a_page_without_a_beat_says_what_that_means(console):
-    assert 'No beat is alive: there has never been one.' in of_schedule(console)
+    assert 'No beat is running: there has never been one.' in of_schedule(console)
     assert 'started with ecommerce-worker beat' in of_schedule(console)
-    assert 'alarm">No beat is alive' not in console('visit', '/', who='viewer').text
+    assert 'alarm">No beat is running' not in console('visit', '/', who='viewer').text
     assert 'when a beat runs' in of_schedule(console)
     assert 'No beat knows' not in of_schedule(console)
     console('firings', 'tick', 'one', time.time() - 7300)
-    assert 'No beat is alive: the last sign of life was 2 hours ago.' in of_schedule(console)
+    assert 'No beat is running: the last sign of life was 2 hours ago.' in of_schedule(console)
 
 
 def test_what_nobody_has_fired_is_overdue(console):
     due = firing(console, 3)
     words = of_schedule(console)
-    assert 'Overdue, and done by nobody: resubmit.' in words
+    assert f'SCHEDULE[resubmit] is overdue since {minute(due + 600)} UTC: nobody has fired it.' in words
     assert f'overdue since {minute(due + 600)}' in words
 
 
 def test_what_the_recorder_does_is_shown_and_is_not_beats(console):
     console('firings', 'tick', 'one', time.time())
     assert 'retention 30 3 * * * retention not yet' in of_schedule(console)
-    assert 'No beat knows resubmit:' in of_schedule(console)
+    assert 'No beat knows SCHEDULE[resubmit].' in of_schedule(console)
     entry = Entry('retention', RETENTION, crontab='30 3 * * *')
     due = (time.time() - 3.5 * 3600) // 86_400 * 86_400 + 3.5 * 3600
     console('firings', 'begin', entry.key, due - 86_400)
@@ -419,7 +420,7 @@ def test_what_the_recorder_does_is_shown_and_is_not_beats(console):
 
 def test_an_entry_that_no_beat_knows_is_named(console):
     console('firings', 'tick', 'one', time.time())
-    assert 'No beat knows resubmit: start all beats anew after a change of SCHEDULE.' in of_schedule(console)
+    assert 'No beat knows SCHEDULE[resubmit]. Restart all beats after a change of SCHEDULE.' in of_schedule(console)
     assert 'not yet' in of_schedule(console)
 
 
@@ -436,7 +437,7 @@ def test_what_was_missed_is_not_shown_for_ever(console):
 
 @pytest.mark.parametrize('schedule, zone, said', [
     ("{'mail': {'task': 'x.y', 'interval': 60}}", 'UTC',
-     'With these settings no beat can start: environment ECOMMERCE_WORKER_SCHEDULE: SCHEDULE[mail] names the task x.y'),
+     'No beat can start with these settings: environment ECOMMERCE_WORKER_SCHEDULE: SCHEDULE[mail] names the task x.y'),
     (str({name: {'enabled': False} for name in ('resubmit', 'retention', 'housekeeping')}), 'UTC',
      'There is nothing in SCHEDULE.'),
     ("{'resubmit': {'crontab': '0 3 * * sun', 'interval': None}}", 'Europe/Berlin', '0 3 * * sun (Europe/Berlin)')])

@@ -1,0 +1,30 @@
+"""What is installed beside the wheel alone, and which extra brings it."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from ecommerce_worker.errors import WorkerError
+
+
+class Lacking(WorkerError):
+    """There is a ledger, and nothing is installed here to look into it."""
+
+
+def is_installed(module: str) -> bool:
+    """Whether a module is there to be imported."""
+    try:
+        return find_spec(module) is not None
+    except ValueError:  # in sys.modules, but nothing that was imported
+        return False
+
+
+def install(extra: str) -> str:
+    """The command that installs it."""
+    return f"pip install 'edx-ecommerce-worker[{extra}]'"
+
+
+def require_django() -> None:
+    """Raise :class:`Lacking` where only the wheel is installed; a ledger may be kept elsewhere."""
+    if not is_installed('django'):
+        raise Lacking(f'there is a ledger, and Django is not installed here to look into it: {install("ledger")}')
