@@ -60,7 +60,7 @@ def _looked(timeout: float) -> Standing:
     with connected() as (app, connection):
         seen = broker.look(connection, conf)
         # One that takes no messages takes no question either.
-        answered = workers.ask(app, timeout) if seen.takes_messages else None
+        answered = workers.ask(app, seen.queues, timeout) if seen.takes_messages else None
     return Standing(tuple(conf.QUEUES), seen, answered, ledger.look(conf),
                     schedule.look(app, conf, lambda: stores.firings_of(conf), time.time()))
 

@@ -49,7 +49,8 @@ def _broker() -> Watch[broker.Broker]:
 @cache
 def _workers() -> Watch[workers.Workers | None]:
     # It takes as long as they have to answer: no page waits for that.
-    return Watch(lambda: workers.ask(celery_app.app, ANSWER_SECONDS), lambda why: None, 0)  # noqa: ARG005
+    return Watch(lambda: workers.ask(celery_app.app, _broker().look().queues, ANSWER_SECONDS),
+                 lambda why: None, 0)  # noqa: ARG005
 
 
 def standing(orders: str, parked: str) -> Context:

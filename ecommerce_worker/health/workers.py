@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ecommerce_worker.broker.mailbox import answers
 from ecommerce_worker.operations import workers
 
 if TYPE_CHECKING:
     from celery import Celery
+
+    from ecommerce_worker.broker.topology import Depth
 
 
 @dataclass(frozen=True)
@@ -24,9 +25,7 @@ class Workers:
     held: Mapping[str, int] | None = None
 
 
-def ask(app: Celery, seconds: float) -> Workers:
-    """Ask the workers that have tasks of ours; those of other services on the virtual host answer too."""
-    ours = {name for name in app.tasks if not name.startswith('celery.')}
-    names = sorted(name for name, tasks in answers(app, 'registered', timeout=seconds).items()
-                   if isinstance(tasks, list) and not ours.isdisjoint(str(task).partition(' ')[0] for task in tasks))
-    return Workers(seconds, tuple(names), workers.kept(app, seconds) if names else None)
+def ask(app: Celery, queues: Iterable[Depth], seconds: float) -> Workers:
+    """Ask those that consume these queues; workers of other services on the virtual host do not know the question."""
+    found = workers.ask(app, queues, seconds)
+    return Workers(seconds, tuple(sorted(found)), workers.held(found.values()))

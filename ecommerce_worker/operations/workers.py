@@ -1,25 +1,45 @@
-"""What workers answer about the messages that they have."""
+"""What workers answer about themselves."""
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from ecommerce_worker.broker.mailbox import answers
 
 if TYPE_CHECKING:
     from celery import Celery
 
-#: What cannot be done with a message that is kept, and the question to workers about it.
+    from ecommerce_worker.broker.topology import Depth
+
+#: The question, and what its answer has: the queues that a worker consumes, and how many messages it can neither park
+#: nor send on at present.
+STANDING: Final = 'ecommerce_standing'
+QUEUES: Final = 'queues'
 PARKED: Final = 'parked'
 SENT_ON: Final = 'sent on'
-KEPT: Final = 'ecommerce_messages_kept'
 
 
-def kept(app: Celery, timeout: float) -> Counter[str]:
-    """How many messages the workers can neither park (``parked``) nor send on (``sent on``) at present."""
-    found: Counter[str] = Counter()
-    for answer in app.control.broadcast(KEPT, reply=True, timeout=timeout):
-        for told in answer.values():
-            if isinstance(told, dict):
-                found.update({name: number for name, number in told.items()
-                              if name in (PARKED, SENT_ON) and isinstance(number, int)})
-    return found
+def ask(app: Celery, queues: Iterable[Depth], seconds: float) -> dict[str, Mapping[str, Any]]:
+    """What each worker of ours answers within so many seconds, by its name.
+
+    Who has as many answers as there are consumers of the ``queues`` waits for no more of them.
+    """
+    consumers = {queue.name: queue.consumers for queue in queues if queue.consumers}
+    most = max(consumers.values(), default=0)
+    found = _ask(app, seconds, limit=most) if most else {}
+    heard = {name: sum(name in answer[QUEUES] for answer in found.values()) for name in consumers}
+    # Workers may consume different queues, and then there are more of them than any queue has consumers.
+    return found if found and heard == consumers else {**found, **_ask(app, seconds)}
+
+
+def _ask(app: Celery, seconds: float, **options: Any) -> dict[str, Mapping[str, Any]]:
+    return {name: answer for name, answer in answers(app, STANDING, timeout=seconds, **options).items()
+            if isinstance(answer, Mapping) and isinstance(answer.get(QUEUES), list)}
+
+
+def held(found: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """How many messages they can neither park (``parked``) nor send on (``sent on``), by which of both."""
+    counts = [(name, answer.get(name)) for answer in found for name in (PARKED, SENT_ON)]
+    return {name: total for name in (PARKED, SENT_ON)
+            if (total := sum(number for what, number in counts if what == name and isinstance(number, int)))}

@@ -9,7 +9,15 @@ from celery.worker.control import inspect_command
 
 from ecommerce_worker.execution.delivery import DELIVERY, Delivery
 from ecommerce_worker.execution.parking import key_of, site_of
+from ecommerce_worker.operations.workers import QUEUES, STANDING
 from ecommerce_worker.resubmit.names import FULFILL, IN_HAND
+
+
+@inspect_command(name=STANDING)
+def standing(panel: Any) -> dict[str, Any]:
+    """Tell which queues this worker consumes, and how many messages it can neither park nor send on at present."""
+    consumer = panel.consumer
+    return {QUEUES: list(consumer.app.amqp.queues.consume_from), **consumer.keeper.late()}
 
 
 @inspect_command(name=IN_HAND)

@@ -29,14 +29,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from amqp import spec
-from celery.worker.control import inspect_command
 
 from ecommerce_worker.broker import publishing, topology
 from ecommerce_worker.broker.publishing import Publication
 from ecommerce_worker.broker.topology import PARKED
 from ecommerce_worker.errors import NotPublished
 from ecommerce_worker.operations import workers
-from ecommerce_worker.operations.workers import KEPT
 from ecommerce_worker.telemetry.facts import new_id
 from ecommerce_worker.telemetry.log import word
 from ecommerce_worker.telemetry.run import Told
@@ -504,13 +502,6 @@ class Keeper:
         with self._empty:
             self._settling = False
             self._empty.notify_all()
-
-
-@inspect_command(name=KEPT)
-def messages_kept(panel: Any) -> dict[str, int]:
-    """Tell how many messages this worker can neither park nor send on at present."""
-    keeper: Keeper | None = getattr(panel.consumer, 'keeper', None)
-    return keeper.late() if keeper else {}
 
 
 class _Unfit(Exception):

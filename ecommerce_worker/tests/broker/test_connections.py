@@ -92,7 +92,7 @@ def test_waiting_room_and_parked_queue_that_are_deleted_under_a_worker_are_decla
     listed = command('status', '--timeout=3')
     assert listed.returncode == 1
     assert f'{topology.PARKED}, {topology.level(27)}' in listed.stdout
-    assert 'should be there' in listed.stdout
+    assert 'should exist' in listed.stdout
     shop.add_order('EDX-1', Answer(status=429))
     publish('EDX-1')
     eventually(lambda: worker.settled('EDX-1') == 'done', seconds=60)
