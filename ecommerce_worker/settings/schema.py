@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from ecommerce_worker.configuration import base
 from ecommerce_worker.settings.kinds import (
@@ -39,6 +39,9 @@ from ecommerce_worker.settings.kinds import (
     whole,
     words,
 )
+
+#: Groups of settings that enable a vendor of their own (``BRAZE[BRAZE_ENABLE]``) and hold its options.
+VENDORS: Final[Mapping[str, str]] = {'BRAZE': 'braze', 'SAILTHRU': 'sailthru'}
 
 # Settings that SITE_OVERRIDES may change: whatever is said to the services of one shop, and how patiently.
 SITE_SETTINGS: Mapping[str, Kind] = {
