@@ -10,7 +10,7 @@ import click
 
 from ecommerce_worker import runtime
 from ecommerce_worker.cli.output import answered, counted, fail, plainly, say, table
-from ecommerce_worker.cli.resources import connected
+from ecommerce_worker.cli.resources import connected, require_django, who
 from ecommerce_worker.cli.root import main
 
 if TYPE_CHECKING:
@@ -125,12 +125,15 @@ def _empty(app: Celery, connection: Connection, names: Iterable[str], *, yes: bo
 
 
 def _clear(app: Celery, connection: Connection, names: list[str], *, park: bool) -> None:
+    from ecommerce_worker.ledger import database
     from ecommerce_worker.operations import queues as queue_room
 
+    if not park and database.is_kept(runtime.current().settings):
+        require_django()
     done = 'parked' if park else 'destroyed'
     count = 0
     for _ in (queue_room.park(app, connection, names, 'taken out of its queue by an operator') if park else
-              queue_room.purge(app, connection, names)):
+              queue_room.purge(app, connection, names, who())):
         count += 1
         if count % 1000 == 0:
             say(f'{count} {done} so far', err=True)
