@@ -15,7 +15,7 @@ Everything else of this package may change with any release, but for what shops 
 from ecommerce_worker.clients.auth import Bearer
 from ecommerce_worker.clients.http import Api
 from ecommerce_worker.clients.links import fetch_all
-from ecommerce_worker.email.mailer import Connect, Mailer, read_options
+from ecommerce_worker.email.mailer import Connect, Mailer
 from ecommerce_worker.email.message import Attachment, Email, Purpose, Receipt, one_line, sender, without_addresses
 from ecommerce_worker.email.mime import ADDRESS, composed, reply_address, text_of, with_links
 from ecommerce_worker.errors import (
@@ -26,6 +26,7 @@ from ecommerce_worker.errors import (
     Transient,
     Unreachable,
 )
+from ecommerce_worker.plugins import read_options
 from ecommerce_worker.retry import Policy, Regular
 from ecommerce_worker.settings.kinds import DURATION, FLAG, PATIENCE, SECONDS, SECRET, TEXT, URL, Kind, one_of, whole
 

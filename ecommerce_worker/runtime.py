@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from ecommerce_worker.clients.circuit import Hold
 from ecommerce_worker.errors import Misconfigured, WrongArguments
 from ecommerce_worker.locks.machine import Turns
-from ecommerce_worker.settings import Settings, certificate_problems, load
+from ecommerce_worker.settings import VENDORS, Settings, certificate_problems, load
 from ecommerce_worker.site import Site
 from ecommerce_worker.telemetry import log
 from ecommerce_worker.telemetry.run import Listener, Safety, Told
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 #: The settings that these are made from.
-MADE_FROM: Final = {'mailer': ('EMAIL_VENDOR', 'EMAIL_OPTIONS', 'BRAZE', 'SAILTHRU'), 'purchases': ('SAILTHRU',)}
+MADE_FROM: Final = {'mailer': ('EMAIL_VENDOR', 'EMAIL_OPTIONS', *VENDORS), 'purchases': ('SAILTHRU',)}
 
 
 @dataclass

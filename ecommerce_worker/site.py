@@ -89,8 +89,7 @@ class Site:
         name = settings.email_vendor
         if not name:
             raise Misconfigured(['nobody sends mail here: set EMAIL_VENDOR, then send this message again'])
-        options = {'braze': settings.BRAZE, 'sailthru': settings.SAILTHRU}.get(name, settings.EMAIL_OPTIONS)
-        return find(name)(options, self.connect)
+        return find(name)(settings.email_options, self.connect)
 
     @once
     def mail_policy(self) -> Patience:

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from time import time as now
 from typing import Any, Final
+
+from ecommerce_worker.errors import Undecodable
+from ecommerce_worker.telemetry import facts
+from ecommerce_worker.telemetry.facts import LAST_SECOND, LENGTHS, Fact, one_line
+from ecommerce_worker.words import short_name
 
 #: The header under which a message carries what this worker knows of it.
 NOTES: Final = 'ecommerce'
@@ -81,12 +88,100 @@ class Notes:
             history = (history[0], *history[1 - self.LONGEST_HISTORY:])
         return replace(self, history=history, **changes)
 
+    def resends(self, since: float) -> int:
+        """How often a person has sent it again since then, in epoch seconds."""
+        return sum(entry.get('resent') is True and _time(entry.get('at'), -1) >= since for entry in self.history)
+
     def as_header(self) -> dict[str, Any]:
         """The notes as an AMQP table."""
         return {'queue': self.queue, 'attempt': self.attempt, 'refusals': self.refusals, 'outages': self.outages,
                 'redelivered': self.redelivered, 'since': self.since, 'resent': self.resent, 'unsure': self.unsure,
                 'due': self.due, 'waited': self.waited, 'deferred': self.deferred, 'ask': self.ask, 'run': self.run,
                 'history': _fitting(self.history)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParkingNote:
+    """What is written on a message that is parked: what people know it by, and why it lies there; no contents.
+
+    ``at`` is when it was parked, in epoch seconds, ``content_type`` the one that it came with, and ``unreadable`` the
+    parts of its properties and headers that are not what AMQP has in their places.  ``fact`` tells of the run that it
+    was parked after, as its worker tells it too unless it is killed before.
+    """
+
+    id: str
+    task: str = ''
+    key: str = ''
+    site: str = ''
+    reason: str = ''
+    at: float = field(default_factory=now)
+    content_type: str = ''
+    notes: Notes = Notes()
+    fact: Fact | None = None
+    unreadable: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def read(cls, headers: Mapping[str, Any]) -> ParkingNote | None:
+        """The note in these headers; None where there is none, since somebody else has put the message there."""
+        found = headers.get(NOTES)
+        if not isinstance(found, Mapping) or not found.get('id') or (at := _time(found.get('parked_at'), -1)) < 0:
+            return None
+        texts = {name: one_line(found.get(name), LENGTHS[name]) for name in ('id', 'task', 'key', 'site', 'reason')}
+        if not texts['id']:
+            return None
+        fact, unreadable = _fact(found.get('fact')), found.get('unreadable')
+        return ParkingNote(
+            **{**texts, 'site': texts['site'] or (fact.site if fact else '')}, at=at,
+            content_type=one_line(found.get('content_type'), 255), notes=Notes.of(headers), fact=fact,
+            unreadable=unreadable if isinstance(unreadable, Mapping) else {})
+
+    def as_header(self) -> dict[str, Any]:
+        """The note as an AMQP table."""
+        return {**self.notes.as_header(), 'task': self.task, 'id': self.id, 'key': self.key, 'site': self.site,
+                'reason': self.reason, 'parked_at': self.at, 'content_type': self.content_type,
+                **({'fact': self.fact.as_body().decode()} if self.fact else {}),
+                # Here, where no tool chokes on it.
+                **({'unreadable': dict(self.unreadable)} if self.unreadable else {})}
+
+    @property
+    def queue(self) -> str:
+        """The queue that it came from."""
+        return one_line(self.notes.queue, LENGTHS['queue'])
+
+    @property
+    def tries(self) -> int:
+        """How often it was tried; by that it is known which of two reports of it is the later one."""
+        return max(self.notes.attempt, self.fact.attempt if self.fact else 0)
+
+    @property
+    def history(self) -> tuple[Mapping[str, Any], ...]:
+        """What happened to it: when, in epoch seconds (None if it does not say), why, and whether a person did it."""
+        return tuple({'at': None if (at := _time(entry.get('at'), -1)) < 0 else at,
+                      'reason': one_line(entry.get('reason'), LENGTHS['reason']),
+                      **({'resent': True} if entry.get('resent') is True else {})} for entry in self.notes.history)
+
+    @property
+    def parked_at(self) -> datetime:
+        """When it was parked."""
+        return datetime.fromtimestamp(self.at, UTC)
+
+    @property
+    def short_task(self) -> str:
+        """The task's name, without the package if it is ours."""
+        return short_name(self.task)
+
+
+def _time(value: Any, otherwise: float) -> float:
+    """The value if it is a time that people and databases know, in epoch seconds."""
+    is_one = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= LAST_SECOND
+    return value if is_one else otherwise
+
+
+def _fact(found: Any) -> Fact | None:
+    try:
+        return facts.read(found.encode(errors='replace')) if isinstance(found, str) else None
+    except Undecodable:
+        return None
 
 
 def _fitting(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

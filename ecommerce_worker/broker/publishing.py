@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import threading
 import time
-import uuid
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -18,12 +17,11 @@ from kombu.exceptions import KombuError
 from kombu.utils.json import dumps
 
 from ecommerce_worker.bounds import LARGEST_BODY
-from ecommerce_worker.broker.notes import NOTES, Notes
+from ecommerce_worker.broker.notes import NOTES, Notes, ParkingNote
 from ecommerce_worker.broker.topology import BITS, FACTS, PARKED, entrance, is_rabbitmq, require_facts
 from ecommerce_worker.broker.wire import Call, Raw
-from ecommerce_worker.errors import NotPublished, Undecodable, WorkerError, WrongArguments
-from ecommerce_worker.telemetry import facts
-from ecommerce_worker.telemetry.facts import Fact, one_line
+from ecommerce_worker.errors import NotPublished, WorkerError, WrongArguments
+from ecommerce_worker.telemetry.facts import one_line
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -116,22 +114,14 @@ def waiting_call(call: Call, notes: Notes, delay: float) -> Publication:
                        seconds)
 
 
-def parked_message(raw: Raw, notes: Notes, *, task: str, id: str, key: str, reason: str,  # noqa: A002
-                   fact: Fact | None = None) -> Publication:
-    """The raw message as it goes where a person finds it, with the reason and its history.
+def parked_message(raw: Raw, note: ParkingNote) -> Publication:
+    """The raw message as it goes where a person finds it, with the note on it.
 
-    ``fact`` tells of the run that it is parked after.  It travels with the message, since a worker that is killed now
-    tells it no more.
+    Of the note, the content type and what is unreadable are those of the message.
     """
-    header = {**notes.as_header(), 'task': task, 'id': id or str(uuid.uuid4()), 'key': key, 'reason': reason,
-              'parked_at': time.time(), 'content_type': _if_text(raw.content_type) or ''}
-    if fact:
-        header['fact'] = fact.as_body().decode()
-    if raw.unreadable:
-        # Here, where no tool chokes on it.
-        header['unreadable'] = dict(raw.unreadable)
-    kept = replace(raw, headers={**without_traces(raw.headers), NOTES: header},
-                   content_type=_if_text(raw.content_type) or 'application/octet-stream',
+    note = replace(note, content_type=_if_text(raw.content_type) or '', unreadable=raw.unreadable)
+    kept = replace(raw, headers={**without_traces(raw.headers), NOTES: note.as_header()},
+                   content_type=note.content_type or 'application/octet-stream',
                    content_encoding=_if_text(raw.content_encoding) or 'binary',
                    properties={'correlation_id': _if_text(raw.properties.get('correlation_id'))})
     return Publication(kept, PARKED)
@@ -142,14 +132,15 @@ def as_new(publication: Publication, now: float) -> Publication | None:
 
     It does not run before its time, and then asks how things stand.  None for what nobody could read, or has no queue.
     """
-    raw, notes = publication.raw, publication.raw.headers.get(NOTES, {})
+    raw, notes = publication.raw, replace(Notes.of(publication.raw.headers), ask=True)
     if publication.queue != PARKED:
-        again = {**notes, 'due': now + publication.delay, 'ask': True}
+        again = replace(notes, due=now + publication.delay).as_header()
         return replace(publication, raw=replace(raw, headers={**raw.headers, NOTES: again}), delay=0)
-    if raw.unreadable or not notes.get('queue'):
+    note = ParkingNote.read(raw.headers)
+    if note is None or note.unreadable or not notes.queue:
         return None
-    return Publication(replace(raw, headers={**raw.headers, NOTES: {**notes, 'ask': True}},
-                               content_type=notes.get('content_type') or raw.content_type), notes['queue'])
+    return Publication(replace(raw, headers={**raw.headers, NOTES: notes.as_header()},
+                               content_type=note.content_type or raw.content_type), notes.queue)
 
 
 def wait(app: Celery, call: Call, notes: Notes, delay: float) -> None:
@@ -160,43 +151,33 @@ def wait(app: Celery, call: Call, notes: Notes, delay: float) -> None:
     publish(app, waiting_call(call, notes, delay))
 
 
-def park(app: Celery, raw: Raw, notes: Notes, *, task: str, id: str, key: str, reason: str,  # noqa: A002
-         fact: Fact | None = None) -> None:
+def park(app: Celery, raw: Raw, note: ParkingNote) -> None:
     """Put the raw message where a person finds it; see :func:`parked_message`.
 
     Raises :class:`~ecommerce_worker.errors.NotPublished`.
     """
-    publish(app, parked_message(raw, notes, task=task, id=id, key=key, reason=reason, fact=fact))
+    publish(app, parked_message(raw, note))
 
 
-def fact_of(raw: Raw) -> Fact | None:
-    """The fact of the run that the message was parked after; None if it has none that can be read."""
-    header = raw.headers.get(NOTES)
-    found = header.get('fact') if isinstance(header, Mapping) else None
-    try:
-        return facts.read(found.encode(errors='replace')) if isinstance(found, str) else None
-    except Undecodable:
-        return None
-
-
-def unpark(app: Celery, raw: Raw, known: Container[str]) -> None:
+def unpark(app: Celery, raw: Raw, note: ParkingNote, known: Container[str]) -> None:
     """Send a parked message to the queue that it came from, as new, but known to have been tried before.
 
     Raises :class:`~ecommerce_worker.errors.NotPublished`, or :class:`UnknownQueue` for a queue that is not among
     the ``known`` ones: what is written on a message may be of anybody's hand.
     """
-    notes, header = Notes.of(raw.headers), raw.headers.get(NOTES, {})
+    notes = note.notes
     if not notes.queue:
         raise UnknownQueue('it does not say which queue it came from: it stays parked; publish the order anew')
     if notes.queue not in known:
         raise UnknownQueue(f'it names the queue {one_line(notes.queue, 100)}, which QUEUES does not: it stays parked; '
                            'if that queue is one of yours, add it to QUEUES, else publish the order anew')
     # Tries are counted on, by which it is known which of two reports of them is the later one.
-    tried = max(notes.attempt + notes.redelivered, told.attempt if (told := fact_of(raw)) else 0)
-    fresh = Notes(queue=notes.queue, resent=True, attempt=tried, history=notes.history)
+    tried = max(notes.attempt + notes.redelivered, note.tries)
+    fresh = Notes(queue=notes.queue, resent=True, attempt=tried, history=notes.history).having(
+        {'at': time.time(), 'reason': 'sent again by hand', 'resent': True})
     headers = {**without_traces(raw.headers), NOTES: fresh.as_header()}
-    content_type = header.get('content_type') if isinstance(header, Mapping) else raw.content_type
-    publish(app, Publication(replace(raw, headers=headers, content_type=content_type or raw.content_type), notes.queue))
+    publish(app, Publication(replace(raw, headers=headers, content_type=note.content_type or raw.content_type),
+                             notes.queue))
 
 
 def _if_text(value: Any) -> str | None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import base64
-import getpass
-import os
-import socket
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +15,16 @@ import click
 from ecommerce_worker import extras, runtime
 from ecommerce_worker.cli.options import JSON
 from ecommerce_worker.cli.output import answered, fail, plainly, print_json, say, table
-from ecommerce_worker.cli.resources import connected
+from ecommerce_worker.cli.resources import connected, who
 from ecommerce_worker.cli.root import main
 from ecommerce_worker.errors import NotPublished, WorkerError
 from ecommerce_worker.words import counted
 
 if TYPE_CHECKING:
-    from ecommerce_worker.operations.everywhere import Parked
+    from ecommerce_worker.ledger.queries import InLedger
+    from ecommerce_worker.operations.parked import Desk, InQueue
+
+    Parked = InQueue | InLedger
 
 
 @main.group()
@@ -57,7 +58,7 @@ REASON = click.option('--reason', default='', help='Why; it is written into the 
 def list_(order: str | None, task: str | None, limit: int, as_json: bool) -> None:
     """List them, oldest first."""
     rows, told, count = list[tuple[Any, ...]](), list[dict[str, Any]](), 0
-    with _parked(order, task) as messages:
+    with _parked(order, task) as (messages, _):
         for it in messages:
             count += 1
             if count <= limit:
@@ -79,11 +80,20 @@ def _told(it: Parked) -> dict[str, Any]:
 
 def _told_at_length(it: Parked, *, body: bool) -> dict[str, Any]:
     """The same with what happened to it; with its body if that is asked for, in base64."""
-    from ecommerce_worker.operations.parked import moment
-
-    history = [{'at': moment(entry.get('at')), 'reason': str(entry.get('reason', ''))} for entry in it.history]
+    history = [{'at': _moment(entry), 'reason': entry['reason']} for entry in it.history]
     return {**_told(it), 'content_type': it.content_type, 'size': it.size, 'history': history,
-            **({'body': base64.b64encode(it.body()).decode()} if body else {})}
+            **({'body': base64.b64encode(_body(it)).decode()} if body else {})}
+
+
+def _moment(entry: Mapping[str, Any]) -> datetime | None:
+    """When something happened to a message; None if it does not say."""
+    return None if entry['at'] is None else datetime.fromtimestamp(entry['at'], UTC)
+
+
+def _body(it: Parked) -> bytes:
+    from ecommerce_worker.operations.parked import body_of
+
+    return body_of(it)
 
 
 def _row(it: Parked) -> tuple[Any, ...]:
@@ -114,7 +124,7 @@ def show(ids: tuple[str, ...], order: str | None, task: str | None, body: bool, 
     if not (ids or order or task):
         fail('say which: an ID, --order or --task', 2)
     count = 0
-    with _parked(order, task, ids) as messages:
+    with _parked(order, task, ids) as (messages, _):
         if as_json:
             found = [_told_at_length(it, body=body) for it in messages]
             print_json({'parked': found})
@@ -129,8 +139,6 @@ def show(ids: tuple[str, ...], order: str | None, task: str | None, body: bool, 
 
 
 def _show(it: Parked, *, body: bool) -> None:
-    from ecommerce_worker.operations.parked import moment
-
     rows = [('id', it.id), ('order', it.key or '-'), ('task', it.task or '-'), ('queue', it.queue or '-'),
             ('parked', f'{it.parked_at:%Y-%m-%d %H:%M:%S} UTC'), ('reason', it.reason), ('tries', it.tries),
             ('body', f'{it.size} bytes, {it.content_type}')]
@@ -138,10 +146,10 @@ def _show(it: Parked, *, body: bool) -> None:
         say(f'{name:8} {value}')
     say('history')
     for entry in it.history:
-        at = moment(entry.get('at'))
-        say(f'  {f"{at:%Y-%m-%d %H:%M:%S}" if at else "?"}  {entry.get("reason", "")}')
+        at = _moment(entry)
+        say(f'  {f"{at:%Y-%m-%d %H:%M:%S}" if at else "?"}  {entry["reason"]}')
     if body:
-        for line in it.body().decode(errors='backslashreplace').splitlines():
+        for line in _body(it).decode(errors='backslashreplace').splitlines():
             say(line)
 
 
@@ -156,15 +164,16 @@ def resend(ids: tuple[str, ...], order: str | None, task: str | None, everything
            as_json: bool) -> None:
     """Send them to the queue that they came from.
 
-    Their patience is renewed.  A worker asks the shop how the order stands before it does anything.
+    The shop is asked first how an order stands: one that it has as complete, or would refuse, stays parked, and so
+    does one that was sent RESENDS_PER_HOUR times within an hour.  The patience of the others is renewed.
     """
     _say_which(ids, order, task, everything)
     sent, stuck = list[dict[str, Any]](), list[dict[str, Any]]()
     try:
-        with _parked(order, task, ids, reason) as messages:
+        with _parked(order, task, ids, reason) as (messages, desk):
             for it in _meant(messages, ids) if ids else messages:
                 try:
-                    it.resend()
+                    desk.resend(it)
                 except NotPublished:
                     raise
                 except WorkerError as error:
@@ -203,7 +212,7 @@ def discard(ids: tuple[str, ...], order: str | None, task: str | None, everythin
     _say_which(ids, order, task, everything)
     if as_json and not yes:
         fail('--json asks nothing: say --yes', 2)
-    with _parked(order, task, ids, reason) as messages:
+    with _parked(order, task, ids, reason) as (messages, desk):
         found = _meant(messages, ids)
         if not found:
             fail(NONE_LIKE_THAT)
@@ -215,7 +224,7 @@ def discard(ids: tuple[str, ...], order: str | None, task: str | None, everythin
         gone = []
         try:
             for it in found:
-                it.discard()
+                desk.discard(it)
                 gone.append({'id': it.id, 'order': it.key})
         finally:
             if as_json:
@@ -243,23 +252,17 @@ def _meant(messages: Iterable[Parked], ids: tuple[str, ...]) -> list[Parked]:
 
 @contextmanager
 def _parked(order: str | None, task: str | None, ids: tuple[str, ...] = (), reason: str = '') -> Iterator[
-        Iterator[Parked]]:
-    """The chosen messages; those in the queue stay in hand until the end, so that each is seen once."""
-    from ecommerce_worker.ledger import database
-    from ecommerce_worker.operations import everywhere
-    from ecommerce_worker.operations.parked import looked_through
+        tuple[Iterator[Parked], Desk]]:
+    """The chosen messages, and where it is decided about them.
 
-    which = everywhere.Chosen(order, task, ids)
+    Those in the queue stay in hand until the end, so that each is seen once.
+    """
+    from ecommerce_worker.ledger import database
+    from ecommerce_worker.operations import parked
+
+    which = parked.Chosen(order, task, ids)
     if is_kept := database.is_kept(runtime.current().settings):
         extras.require_django()
-    with connected() as (app, connection), looked_through(connection) as messages:
-        ledger = everywhere.in_ledger(app, which, who=_who(), reason=reason) if is_kept else iter(())
-        yield chain(everywhere.in_queue(app, messages, which), ledger)
-
-
-def _who() -> str:
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError, ImportError):  # a number without a name, as containers have it
-        user = f'uid {os.getuid()}'
-    return f'{user}@{socket.gethostname()}'
+    with connected() as (app, connection), parked.looked_through(connection) as messages:
+        found = (it for it in messages if which.has(it))
+        yield chain(found, parked.in_ledger(which) if is_kept else ()), parked.Desk(app, who=who(), reason=reason)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ecommerce_worker import runtime
+from ecommerce_worker import extras, runtime
 from ecommerce_worker.cli.output import answered, fail, plainly, say, table
-from ecommerce_worker.cli.resources import connected
+from ecommerce_worker.cli.resources import connected, who
 from ecommerce_worker.cli.root import main
 from ecommerce_worker.words import counted
 
@@ -126,12 +126,15 @@ def _empty(app: Celery, connection: Connection, names: Iterable[str], *, yes: bo
 
 
 def _clear(app: Celery, connection: Connection, names: list[str], *, park: bool) -> None:
+    from ecommerce_worker.ledger import database
     from ecommerce_worker.operations import queues as queue_room
 
+    if not park and database.is_kept(runtime.current().settings):
+        extras.require_django()
     done = 'parked' if park else 'destroyed'
     count = 0
     for _ in (queue_room.park(app, connection, names, 'taken out of its queue by an operator') if park else
-              queue_room.purge(app, connection, names)):
+              queue_room.purge(app, connection, names, who())):
         count += 1
         if count % 1000 == 0:
             say(f'{count} {done} so far', err=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
+import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -45,3 +48,12 @@ def connected() -> Iterator[tuple[Celery, Connection]]:
     app = application()
     with preflight.connect(app, runtime.current().settings) as connection, preflight.permitted():
         yield app, connection
+
+
+def who() -> str:
+    """Who gives this command, and where, for the record."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError, ImportError):  # a number without a name, as containers have it
+        user = f'uid {os.getuid()}'
+    return f'{user}@{socket.gethostname()}'

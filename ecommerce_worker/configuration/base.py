@@ -139,9 +139,6 @@ CONSOLE_SECRET_KEY: str | None = None
 # How long a login lasts.
 CONSOLE_SESSION_SECONDS = 28_800
 
-# How often within an hour one order may be sent again out of the ledger, from the console or a command; 0: not at all.
-CONSOLE_RESENDS_PER_HOUR = 3
-
 # --- Messages -------------------------------------------------------------------------------------------------------
 
 # The worker publishes JSON only: pickled messages would break other services on a shared broker.
@@ -211,6 +208,10 @@ TURNS = 'auto'
 # status 75, for a supervisor to start another. More than 12 x HTTP_READ_TIMEOUT + 4 x FULFILLMENT_READ_TIMEOUT, which
 # a fulfilment may take in good order.
 LONGEST_RUN: float = 600
+
+# How often within an hour what is parked of one order may be sent again by people, from the console or by a command, as
+# far as the ledger and the message itself know; 0: not at all.
+RESENDS_PER_HOUR = 3
 
 # --- Who the worker is to the shop ----------------------------------------------------------------------------------
 

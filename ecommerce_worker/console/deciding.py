@@ -1,4 +1,4 @@
-"""What people do about parked messages from here; the shop has a say before an order is sent again."""
+"""What people do about parked messages from here, many at once, and what is told them of each."""
 
 from __future__ import annotations
 
@@ -6,20 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ecommerce_worker import runtime
-from ecommerce_worker.clients.ecommerce import COMPLETE, FULFILLABLE
 from ecommerce_worker.console import queries
-from ecommerce_worker.errors import ApiError, NotPublished, Transient, WorkerError
+from ecommerce_worker.errors import NotPublished, WorkerError
 from ecommerce_worker.ledger import decisions
-from ecommerce_worker.ledger.queries import Parked
-from ecommerce_worker.ledger.words import ORDER, kind_of
+from ecommerce_worker.ledger.queries import InLedger
+from ecommerce_worker.operations.parked import Desk
 
 if TYPE_CHECKING:
     from celery import Celery
-
-
-class NotNow(WorkerError):
-    """It is not sent again: the text says why."""
 
 
 @dataclass(frozen=True)
@@ -37,27 +31,21 @@ class Done:
 def resend(app: Celery, numbers: Iterable[int], *, who: str, reason: str) -> Done:
     """Send these parked messages again, as far as the shop and the limit let them."""
     count, troubles, left = 0, [], []
-    away: dict[str, Transient] = {}
+    desk = Desk(app, who=who, reason=reason)
     for number in numbers:
         parked = queries.one_parked(number)
         if parked is None:
             troubles.append(f'message {number} is not parked any more')
             continue
         try:
-            # A shop that is away is not asked for each of fifty.
-            if parked.site in away and kind_of(parked.task) == ORDER:
-                raise away[parked.site]
-            _ask_the_shop(parked)
-            decisions.resend(app, number, who=who, reason=reason)
-            count += 1
-            continue
-        except Transient as error:
-            away[parked.site] = error
-            troubles.append(f'{_name(parked)}: not sent, for {error}')
+            desk.resend(parked)
         except NotPublished:
             troubles.append(f'{_name(parked)}: RabbitMQ did not take it; it stays parked')
         except WorkerError as error:
             troubles.append(f'{_name(parked)}: {error}')
+        else:
+            count += 1
+            continue
         left.append(number)
     return Done(count, tuple(troubles), tuple(left))
 
@@ -74,21 +62,5 @@ def discard(numbers: Iterable[int], *, who: str, reason: str) -> Done:
     return Done(count, tuple(troubles))
 
 
-def _ask_the_shop(parked: Parked) -> None:
-    """Raise what speaks against sending it again; only the fulfilment of an order is asked about."""
-    if kind_of(parked.task) != ORDER or not parked.key:
-        return
-    try:
-        status = runtime.site(parked.site or None).ecommerce.status(parked.key)
-    except Transient:
-        raise
-    except (ApiError, WorkerError) as error:
-        raise NotNow(f'not sent, for {error}') from None
-    if status == COMPLETE:
-        raise NotNow('not sent, for the shop has fulfilled it already (Complete); it may be discarded')
-    if status not in FULFILLABLE:
-        raise NotNow(f'not sent, for the shop would refuse to fulfil it: its status there is {status[:50]}')
-
-
-def _name(parked: Parked) -> str:
+def _name(parked: InLedger) -> str:
     return parked.key or parked.id[:8]

@@ -13,7 +13,7 @@ from django.db.models.fields import IntegerField
 from ecommerce_worker.console.charts import Chart, chart
 from ecommerce_worker.ledger import words
 from ecommerce_worker.ledger.models import Attempt, Order, ParkedMessage, State
-from ecommerce_worker.ledger.queries import Entry, Parked, are_overdue, containing
+from ecommerce_worker.ledger.queries import Entry, InLedger, are_overdue, containing
 
 #: What nobody is done with yet.
 UNFULFILLED: Final = (State.TRYING, State.WAITING, State.PARKED)
@@ -114,18 +114,18 @@ class Wanted:
         return found
 
 
-def parked(wanted: Wanted, page: int) -> tuple[list[Parked], int]:
+def parked(wanted: Wanted, page: int) -> tuple[list[InLedger], int]:
     """A page (the first is 1) of the parked messages, the oldest first, and how many there are on all."""
     found = wanted.among(ParkedMessage.objects.filter(settled=''))
     begin = (page - 1) * PAGE
     shown = found.order_by('parked_at', 'pk').defer('body', 'headers')[begin:begin + PAGE]
-    return [Parked.of(each) for each in shown], found.count()
+    return [InLedger.of(each) for each in shown], found.count()
 
 
-def parked_of(order: int) -> list[Parked]:
+def parked_of(order: int) -> list[InLedger]:
     """The messages of an order that are parked, the oldest first."""
     found = ParkedMessage.objects.filter(order=order, settled='').order_by('parked_at', 'pk')
-    return [Parked.of(each) for each in found.defer('body', 'headers')]
+    return [InLedger.of(each) for each in found.defer('body', 'headers')]
 
 
 def choices(name: str) -> list[str]:
@@ -134,10 +134,10 @@ def choices(name: str) -> list[str]:
     return list(found.values_list(name, flat=True).annotate(count=Count('*')).order_by('-count')[:100])
 
 
-def one_parked(number: int) -> Parked | None:
+def one_parked(number: int) -> InLedger | None:
     """The parked message of that number, None if it was settled."""
     found = ParkedMessage.objects.filter(pk=number, settled='').defer('body', 'headers').first()
-    return Parked.of(found) if found else None
+    return InLedger.of(found) if found else None
 
 
 def order_of(parked_number: int) -> int | None:

@@ -47,9 +47,7 @@ def site_of(call: Call) -> Any:
 def lane(site: Site) -> str:
     """Whom a mail task waits for: the vendor of this site, apart from one with other options."""
     settings = site.settings
-    options = {'braze': settings.BRAZE, 'sailthru': settings.SAILTHRU}.get(settings.email_vendor,
-                                                                           settings.EMAIL_OPTIONS)
-    return f'mail {settings.email_vendor} {zlib.crc32(repr(options).encode(errors="surrogatepass")):x}'
+    return f'mail {settings.email_vendor} {zlib.crc32(repr(settings.email_options).encode(errors="surrogatepass")):x}'
 
 
 def deliver(task: Task, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[Then]:

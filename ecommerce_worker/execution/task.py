@@ -25,7 +25,7 @@ from celery.exceptions import Ignore, SoftTimeLimitExceeded
 
 from ecommerce_worker import runtime
 from ecommerce_worker.broker import publishing
-from ecommerce_worker.broker.notes import Notes
+from ecommerce_worker.broker.notes import Notes, ParkingNote
 from ecommerce_worker.broker.publishing import Publication
 from ecommerce_worker.broker.wire import Call
 from ecommerce_worker.errors import ApiError, Held, Misconfigured, Skip, Taken, Transient, WrongArguments, local_failure
@@ -246,9 +246,10 @@ class Task(celery.Task):
                 yield self._parked(delivery, run, outcome.reason)
 
     def _parked(self, delivery: Delivery, run: runtime.Run, reason: str) -> Publication:
-        return publishing.parked_message(
-            delivery.raw, run.outcome.notes, task=self.name, id=delivery.call.id, key=self.key_of(delivery.call),
-            reason=reason, fact=run.told.as_fact() if run.told else None)
+        call = delivery.call
+        return publishing.parked_message(delivery.raw, ParkingNote(
+            id=call.id, task=self.name, key=self.key_of(call), site=self.site_of(call), reason=reason,
+            notes=run.outcome.notes, fact=run.told.as_fact() if run.told else None))
 
     def _following(self, delivery: Delivery, number: int, then: Then) -> Publication:
         """A task that follows from this one, with the same id whenever this run is repeated."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -10,8 +12,10 @@ from django.db.models.functions import Now
 
 from ecommerce_worker import runtime
 from ecommerce_worker.broker import publishing
+from ecommerce_worker.broker.notes import ParkingNote
 from ecommerce_worker.broker.wire import Raw
 from ecommerce_worker.errors import WorkerError
+from ecommerce_worker.execution.parking import refuse_too_often
 from ecommerce_worker.ledger import headers
 from ecommerce_worker.ledger.models import Audit, Order, ParkedMessage, State
 
@@ -23,38 +27,44 @@ class AlreadySettled(WorkerError):
     """Somebody else was faster: look at the message again."""
 
 
-class TooOften(WorkerError):
-    """It was sent again so often lately that its cause is still there: see to that first, or wait."""
-
-
 def resend(app: Celery, number: int, *, who: str, reason: str = '') -> str:
     """Send the parked message to the queue that it came from, and erase it here; returns the queue.
 
-    ``number`` is that of the ledger.  Raises :class:`AlreadySettled`, or :class:`TooOften`,
-    :class:`~ecommerce_worker.broker.publishing.UnknownQueue` or :class:`~ecommerce_worker.errors.NotPublished`, after
-    which it is parked as before.
+    ``number`` is that of the ledger.  Raises :class:`AlreadySettled`, or
+    :class:`~ecommerce_worker.execution.parking.TooOften`, :class:`~ecommerce_worker.broker.publishing.UnknownQueue` or
+    :class:`~ecommerce_worker.errors.NotPublished`, after which it is parked as before.
     """
     with transaction.atomic():
         parked = _locked(number)
-        _refuse_too_often(parked)
+        # Two people at once are one after the other.
+        _ = Order.objects.select_for_update().filter(pk=parked.order_id).first()  # type: ignore[misc]  # maybe of none
+        refuse_too_often(_times(parked.key, parked.task, parked.message_id))
         # Written before it is published: the run that follows may be over at once, and who records that waits for this.
         _settle(parked, datetime.now(UTC), 'resent', State.TRYING, who, reason)
-        publishing.unpark(app, raw_of(parked), runtime.current().settings.known_queues)
+        raw = raw_of(parked)
+        note = ParkingNote.read(raw.headers) or ParkingNote(id=parked.message_id)
+        publishing.unpark(app, raw, note, runtime.current().settings.known_queues)
     return str(parked.queue)
 
 
-def _refuse_too_often(parked: ParkedMessage) -> None:
-    """An order that the shop fails on each time may cost its customer a receipt each time, whoever sends it again."""
-    most = runtime.current().settings.CONSOLE_RESENDS_PER_HOUR
-    # Two people at once are one after the other.
-    _ = Order.objects.select_for_update().filter(pk=parked.order_id).first()  # type: ignore[misc]  # it may be of none
-    lately = Audit.objects.filter(key=parked.key, task=parked.task, action='resent',
-                                  at__gte=datetime.now(UTC) - timedelta(hours=1))
-    if not parked.key:
-        lately = lately.filter(message_id=parked.message_id)
-    if lately.count() >= most:
-        raise TooOften(f'not sent, for it was sent {most} times within an hour, which is the most' if most else
-                       'not sent, for CONSOLE_RESENDS_PER_HOUR is 0')
+@contextmanager
+def recorded(note: ParkingNote, action: str, *, who: str, reason: str) -> Iterator[None]:
+    """Around what a person does with a parked message that no recorder has taken yet; on record if it is done.
+
+    Raises :class:`~ecommerce_worker.execution.parking.TooOften` instead of letting it be sent again.
+    """
+    with transaction.atomic():
+        if action == 'resent':
+            _ = list(Order.objects.select_for_update().filter(key=note.key or note.id, task=note.task, site=note.site))
+            refuse_too_often(_times(note.key, note.task, note.id))
+        write_down(who, action, reason, message_id=note.id, key=note.key, task=note.task)
+        yield
+
+
+def _times(key: str, task: str, message_id: str) -> int:
+    """How often within an hour somebody has sent that again: messages of that key or, without one, of that id."""
+    lately = Audit.objects.filter(key=key, task=task, action='resent', at__gte=datetime.now(UTC) - timedelta(hours=1))
+    return int((lately if key else lately.filter(message_id=message_id)).count())
 
 
 def discard(number: int, *, who: str, reason: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -11,6 +11,7 @@ from typing import Any, Final
 from django.db.models import DateTimeField, ExpressionWrapper, Q, QuerySet, Sum, Value
 from django.db.models.functions import Now, Upper
 
+from ecommerce_worker.broker.notes import Notes, ParkingNote
 from ecommerce_worker.ledger.models import Attempt, Audit, Order, ParkedMessage, State, Teller
 from ecommerce_worker.telemetry import facts
 
@@ -106,30 +107,20 @@ class Story:
         return tuple(sorted((*self.decisions, *told), key=lambda it: it.started if isinstance(it, Try) else it.at))
 
 
-@dataclass(frozen=True)
-class Parked:
-    """One parked message; nothing here shows its contents."""
+@dataclass(frozen=True, kw_only=True)
+class InLedger(ParkingNote):
+    """A parked message that lies in the ledger, under this number; its body has so many bytes."""
 
     number: int
-    id: str
-    task: str
-    key: str
-    site: str
-    queue: str
-    reason: str
-    tries: int
-    parked_at: datetime
-    history: tuple[Mapping[str, Any], ...]
     size: int
-    content_type: str
-    settled: str
 
     @classmethod
-    def of(cls, parked: ParkedMessage) -> Parked:
+    def of(cls, parked: ParkedMessage) -> InLedger:
         """What the ledger has of it."""
-        return cls(parked.pk, parked.message_id, parked.task, parked.key, parked.site, parked.queue, parked.reason,
-                   parked.tries, parked.parked_at, tuple(json.loads(parked.history)), parked.size,
-                   parked.content_type, parked.settled)
+        return cls(number=parked.pk, size=parked.size, id=parked.message_id, task=parked.task, key=parked.key,
+                   site=parked.site, reason=parked.reason, at=parked.parked_at.timestamp(),
+                   content_type=parked.content_type,
+                   notes=Notes(queue=parked.queue, attempt=parked.tries, history=tuple(json.loads(parked.history))))
 
 
 def search(text: str) -> list[Entry]:
@@ -226,17 +217,17 @@ def orders(*, state: str = '', older_than: float = 0, task: str = '', site: str 
 
 
 def parked(*, key: str | None = None, task: str | None = None, ids: Iterable[str] = (),
-           limit: int | None = None) -> list[Parked]:
+           limit: int | None = None) -> list[InLedger]:
     """The parked messages about that key, of that task (the end of its name will do), of these ids (their beginnings
     will do), the oldest first.
     """
-    return [Parked.of(each) for each in _parked(key, task, ids).defer('body', 'headers')[:limit]]
+    return [InLedger.of(each) for each in _parked(key, task, ids).defer('body', 'headers')[:limit]]
 
 
-def parked_of(keys: Collection[str], task: str) -> list[Parked]:
+def parked_of(keys: Collection[str], task: str) -> list[InLedger]:
     """The parked messages about some of these keys, of this very task."""
     found = ParkedMessage.objects.filter(settled='', task=task, key__in=keys).order_by('parked_at', 'pk')
-    return [Parked.of(each) for each in found.defer('body', 'headers')]
+    return [InLedger.of(each) for each in found.defer('body', 'headers')]
 
 
 def entries_of(keys: Collection[str], task: str) -> list[Entry]:

@@ -14,6 +14,7 @@ from typing import Final
 from django.db import DataError, connection, transaction
 from django.db.models.functions import Now
 
+from ecommerce_worker.broker.notes import ParkingNote
 from ecommerce_worker.errors import Undecodable
 from ecommerce_worker.ledger import gaps, headers
 from ecommerce_worker.ledger.incoming import Aside, Parcel
@@ -40,7 +41,7 @@ class Promise:
     site: str
 
     @classmethod
-    def of(cls, found: Fact | Parcel) -> Promise:
+    def of(cls, found: Fact | ParkingNote) -> Promise:
         """A message without a key is known by its own id."""
         return cls(found.key or found.id, found.task, found.site)
 
@@ -70,20 +71,21 @@ def record(told: Sequence[Fact] = (), parcels: Sequence[Parcel] = (), aside: Seq
     numbered = [(fact.teller, fact.number, fact.worker) for fact in told if fact.teller and fact.number]
     with transaction.atomic():
         told = [fact.in_time(now) for fact in
-                _unknown([*told, *(parcel.fact for parcel in parcels if parcel.fact)])]
+                _unknown([*told, *(parcel.note.fact for parcel in parcels if parcel.note.fact)])]
         parcels = [parcel.in_time(now) for parcel in _unknown_parcels(parcels)]
-        orders = _orders([*told, *parcels])
-        known = _standings(orders, [*told, *parcels])
+        about: list[Fact | ParkingNote] = [*told, *(parcel.note for parcel in parcels)]
+        orders = _orders(about)
+        known = _standings(orders, about)
         for fact in told:
             _apply(orders[Promise.of(fact).identity], fact, now, known)
         for parcel in parcels:
-            _apply_parcel(orders[Promise.of(parcel).identity], parcel, now, known)
+            _apply_parked(orders[Promise.of(parcel.note).identity], parcel.note, now, known)
         _save(orders)
         _count(numbered)
         Attempt.objects.bulk_create([_attempt(fact, orders[Promise.of(fact).identity]) for fact in told])
         # Each by itself: they may have megabytes, and MySQL limits a statement.
         ParkedMessage.objects.bulk_create(
-            [_parked(parcel, orders[Promise.of(parcel).identity]) for parcel in parcels], batch_size=1)
+            [_parked(parcel, orders[Promise.of(parcel.note).identity]) for parcel in parcels], batch_size=1)
         SetAside.objects.bulk_create(
             [SetAside(digest=each.digest, body=each.body, reason=each.reason, received=datetime.now(UTC))
              for each in aside], ignore_conflicts=True, batch_size=1)
@@ -96,7 +98,7 @@ Standings = dict[tuple[uuid.UUID, str], tuple[bool, int, int]]
 _NOTHING: Final = (False, -1, -1)
 
 
-def _standings(orders: Mapping[uuid.UUID, Order], found: Sequence[Fact | Parcel]) -> Standings:
+def _standings(orders: Mapping[uuid.UUID, Order], found: Sequence[Fact | ParkingNote]) -> Standings:
     """What is known of the messages that these are about."""
     known: Standings = {}
     parked: dict[tuple[uuid.UUID, str], int] = {}
@@ -149,7 +151,7 @@ def _unknown_parcels(parcels: Sequence[Parcel]) -> list[Parcel]:
     return list({parcel.identity: parcel for parcel in parcels if parcel.identity not in known}.values())
 
 
-def _orders(found: Iterable[Fact | Parcel]) -> dict[uuid.UUID, Order]:
+def _orders(found: Iterable[Fact | ParkingNote]) -> dict[uuid.UUID, Order]:
     """The orders that these are about, locked; made where there are none yet."""
     promises = {promise.identity: (promise, each) for each in found for promise in (Promise.of(each),)}
     if not promises:
@@ -178,8 +180,8 @@ def _save(orders: Mapping[uuid.UUID, Order]) -> None:
             order.pk = numbers[order.identity]
 
 
-def _new(promise: Promise, found: Fact | Parcel) -> Order:
-    begun = time_of(found.started if isinstance(found, Fact) else found.parked_at)
+def _new(promise: Promise, found: Fact | ParkingNote) -> Order:
+    begun = time_of(found.started if isinstance(found, Fact) else found.at)
     return Order(identity=promise.identity, key=promise.key, task=promise.task, site=promise.site,
                  first_seen=begun, last_seen=begun)
 
@@ -204,16 +206,15 @@ def _apply(order: Order, fact: Fact, now: float, known: Standings) -> None:
     order.next_try = None if fact.next_try is None else time_of(fact.next_try)
 
 
-def _apply_parcel(order: Order, parcel: Parcel, now: float, known: Standings) -> None:
+def _apply_parked(order: Order, note: ParkingNote, now: float, known: Standings) -> None:
     """It is here and waits for a person, whatever is known of its tries; unless it has ended all the same."""
-    message = order.identity, parcel.id
+    message = order.identity, note.id
     standing = known.get(message, _NOTHING)
     if standing[0]:
         return
-    tries = max(parcel.tries, parcel.fact.attempt if parcel.fact else 0)
-    known[message] = max(standing, facts.standing(facts.KEPT, tries))
-    order.last_seen = max(time_of(parcel.parked_at), _last_seen(order, now))
-    order.state, order.reason, order.next_try = State.PARKED, parcel.reason, None
+    known[message] = max(standing, facts.standing(facts.KEPT, note.tries))
+    order.last_seen = max(time_of(note.at), _last_seen(order, now))
+    order.state, order.reason, order.next_try = State.PARKED, note.reason, None
 
 
 def _attempt(fact: Fact, order: Order) -> Attempt:
@@ -225,12 +226,11 @@ def _attempt(fact: Fact, order: Order) -> Attempt:
 
 
 def _parked(parcel: Parcel, order: Order) -> ParkedMessage:
-    raw = parcel.raw
+    note, raw = parcel.note, parcel.raw
     return ParkedMessage(
-        identity=parcel.identity, order=order, message_id=parcel.id, task=parcel.task, key=parcel.key,
-        site=parcel.site, queue=parcel.queue, reason=parcel.reason, tries=parcel.tries,
-        parked_at=time_of(parcel.parked_at), history=json.dumps(parcel.history), body=raw.body,
-        headers=headers.written(raw.headers),
+        identity=parcel.identity, order=order, message_id=note.id, task=note.task, key=note.key, site=note.site,
+        queue=note.queue, reason=note.reason, tries=note.tries, parked_at=time_of(note.at),
+        history=json.dumps(note.history), body=raw.body, headers=headers.written(raw.headers),
         content_type=facts.one_line(raw.content_type, 255),
         content_encoding=facts.one_line(raw.content_encoding, 255),
         correlation_id=facts.one_line(str(raw.properties.get('correlation_id') or ''), 255), size=len(raw.body))

@@ -1,13 +1,23 @@
-"""The parked queue as people see it: looked through, sent again or thrown away, message by message."""
+"""Parked messages as people see them, in RabbitMQ or in the ledger: looked through, sent again, thrown away.
+
+::
+
+    resend ──► the shop has it as complete, would refuse it, or does not answer ──► it stays parked
+       │
+       ├────► sent RESENDS_PER_HOUR times within an hour, as far as is known ─────► it stays parked
+       ▼
+    on record, where there is a ledger ──► published, confirmed ──► parked no more
+
+The same rules hold whoever asks, and wherever the message lies.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -16,73 +26,69 @@ from kombu.exceptions import KombuError
 
 from ecommerce_worker import runtime
 from ecommerce_worker.broker import publishing, topology
-from ecommerce_worker.broker.notes import NOTES, Notes
+from ecommerce_worker.broker.notes import ParkingNote
 from ecommerce_worker.broker.wire import Raw
-from ecommerce_worker.errors import NotPublished
-from ecommerce_worker.execution.parking import site_of_message, stray
+from ecommerce_worker.clients.ecommerce import COMPLETE, FULFILLABLE
+from ecommerce_worker.errors import ApiError, NotPublished, Transient, WorkerError
+from ecommerce_worker.execution.parking import note_of, refuse_too_often
+from ecommerce_worker.ledger import database
+from ecommerce_worker.ledger.words import ORDER, kind_of
 from ecommerce_worker.telemetry.facts import Fact
 from ecommerce_worker.telemetry.log import word
-from ecommerce_worker.words import short_name
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from celery import Celery
     from kombu import Connection
 
+    from ecommerce_worker.ledger.queries import InLedger
+
 logger = logging.getLogger(__name__)
 
+#: Seconds in which a message is sent again so often at most.
+HOUR = 3600.0
 
-def moment(seconds: object) -> datetime | None:
-    """The moment of so many epoch seconds; None for what is none, for others may have written it."""
-    if not isinstance(seconds, int | float) or not 0 <= seconds < 2 ** 37:
-        return None
-    return datetime.fromtimestamp(seconds, UTC)
+
+class NotNow(WorkerError):
+    """It is not sent again: the text says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InQueue(ParkingNote):
+    """A parked message that lies in RabbitMQ still."""
+
+    raw: Raw = field(repr=False)
+    message: Any = field(repr=False)
+
+    @classmethod
+    def of(cls, message: Any) -> InQueue:
+        """A message of the parked queue."""
+        return cls(**vars(note_of(message)), raw=Raw.of(message), message=message)
+
+    @property
+    def size(self) -> int:
+        """The bytes of its body."""
+        return len(self.raw.body)
 
 
 @dataclass(frozen=True)
-class ParkedMessage:
-    """One parked message; nothing here shows its contents."""
+class Chosen:
+    """Which parked messages: of this order, of this task, of these ids; the ends of names, the beginnings of ids do."""
 
-    id: str
-    task: str
-    key: str
-    reason: str
-    queue: str
-    parked_at: datetime
-    notes: Notes
-    raw: Raw
-    message: Any
+    order: str | None = None
+    task: str | None = None
+    ids: tuple[str, ...] = ()
 
-    @classmethod
-    def of(cls, message: Any) -> ParkedMessage:
-        """Read what :func:`ecommerce_worker.broker.publishing.park` wrote; what somebody else put there has gaps."""
-        found = message.headers.get(NOTES)
-        header: Mapping[str, Any] = found if isinstance(found, Mapping) else {}
-        notes = Notes.of(message.headers)
-
-        def text(name: str) -> str:
-            value = header.get(name)
-            return value if isinstance(value, str) else ''
-
-        return cls(
-            id=text('id') or str(message.delivery_tag), task=text('task'), key=text('key'),
-            reason=text('reason') or stray(message), queue=notes.queue, notes=notes,
-            parked_at=moment(header.get('parked_at')) or datetime.fromtimestamp(0, UTC),
-            raw=Raw.of(message), message=message)
-
-    @property
-    def short_task(self) -> str:
-        """The task's name, without the package if it is ours."""
-        return short_name(self.task)
-
-    def matches(self, *, order: str | None = None, task: str | None = None, ids: tuple[str, ...] = ()) -> bool:
-        """Whether it is about this order, of this task (its full name or the end of it), and one of these ids."""
-        return ((order is None or self.key == order)
-                and (task is None or self.task == task or self.task.endswith('.' + task))
-                and (not ids or any(self.id.startswith(id_) for id_ in ids)))
+    def has(self, note: ParkingNote) -> bool:
+        """Whether this one is meant."""
+        return ((self.order is None or note.key == self.order)
+                and (self.task is None or note.task == self.task or note.task.endswith('.' + self.task))
+                and (not self.ids or any(note.id.startswith(id_) for id_ in self.ids)))
 
 
 @contextmanager
-def looked_through(connection: Connection) -> Iterator[Iterator[ParkedMessage]]:
+def looked_through(connection: Connection) -> Iterator[Iterator[InQueue]]:
     """The parked messages, oldest first; what is not acknowledged in between goes back to its place afterwards."""
     topology.declare_parked(connection, runtime.current().settings.QUEUE_TYPE)
     # As many as there are now: what is parked again meanwhile is not looked at twice.
@@ -94,45 +100,123 @@ def looked_through(connection: Connection) -> Iterator[Iterator[ParkedMessage]]:
         channel.close()
 
 
-def _first(channel: Any, depth: topology.Depth) -> Iterator[ParkedMessage]:
+def _first(channel: Any, depth: topology.Depth) -> Iterator[InQueue]:
     queue = Queue(depth.name).bind(channel)
     for _ in range(depth.messages):
         message = queue.get(no_ack=False)
         if message is None:
             return
-        yield ParkedMessage.of(message)
+        yield InQueue.of(message)
 
 
-def resend(app: Celery, parked: ParkedMessage) -> None:
-    """Send it to the queue that it came from, and only then take it out of the parked ones.
+def in_ledger(chosen: Chosen) -> Iterator[InLedger]:
+    """Those that a recorder has written down.
 
-    Raises :class:`~ecommerce_worker.errors.NotPublished`.
+    Raises :class:`~ecommerce_worker.ledger.setup.LedgerUnusable`.
     """
-    # The time from before it is published: the run that follows may be over before this is told.
-    now = time.time()
-    publishing.unpark(app, parked.raw, runtime.current().settings.known_queues)
-    parked.message.ack()
-    _tell(parked, 'resent', now)
+    _open_ledger()
+    from ecommerce_worker.ledger import queries  # not before the ledger is open
+
+    yield from queries.parked(key=chosen.order, task=chosen.task, ids=chosen.ids)
 
 
-def discard(parked: ParkedMessage) -> None:
-    """Throw it away."""
-    parked.message.ack()
-    _tell(parked, 'discarded', time.time())
+def body_of(parked: InQueue | InLedger) -> bytes:
+    """Its raw body, which may hold personal data; nothing of one that was settled meanwhile."""
+    if isinstance(parked, InQueue):
+        return parked.raw.body
+    from ecommerce_worker.ledger import queries
+
+    return queries.body_of(parked.number) or b''
 
 
-def _tell(parked: ParkedMessage, outcome: str, at: float) -> None:
+class Desk:
+    """Where a person decides about parked messages; ``who`` and ``reason`` go on record where there is a ledger."""
+
+    def __init__(self, app: Celery, *, who: str, reason: str = '') -> None:
+        self._app = app
+        self._who = who
+        self._reason = reason
+        #: What was said of shops that are unreachable: they are not asked for each of fifty orders.
+        self._unreachable: dict[str, str] = {}
+
+    def resend(self, parked: InQueue | InLedger) -> None:
+        """Send it to the queue that it came from, as far as the shop and the limit let it.
+
+        Raises :class:`NotNow`, :class:`~ecommerce_worker.execution.parking.TooOften`,
+        :class:`~ecommerce_worker.broker.publishing.UnknownQueue` or :class:`~ecommerce_worker.errors.NotPublished`; of
+        one in the ledger ``AlreadySettled`` too.  It stays parked then.
+        """
+        self._ask_the_shop(parked)
+        # The time from before it is published: the run that follows may be over before this is told.
+        now = time.time()
+        refuse_too_often(parked.notes.resends(now - HOUR))
+        if not isinstance(parked, InQueue):
+            from ecommerce_worker.ledger import decisions
+
+            decisions.resend(self._app, parked.number, who=self._who, reason=self._reason)
+            return
+        with self._on_record(parked, 'resent'):
+            publishing.unpark(self._app, parked.raw, parked, runtime.current().settings.known_queues)
+        parked.message.ack()
+        _tell(parked, 'resent', now)
+
+    def discard(self, parked: InQueue | InLedger) -> None:
+        """Throw it away for good; raises ``AlreadySettled`` for one of the ledger."""
+        if not isinstance(parked, InQueue):
+            from ecommerce_worker.ledger import decisions
+
+            decisions.discard(parked.number, who=self._who, reason=self._reason)
+            return
+        with self._on_record(parked, 'discarded'):
+            pass
+        parked.message.ack()
+        _tell(parked, 'discarded', time.time())
+
+    def _ask_the_shop(self, note: ParkingNote) -> None:
+        """Raise what speaks against sending it again; only the fulfilment of an order is asked about."""
+        if kind_of(note.task) != ORDER or not note.key:
+            return
+        if note.site in self._unreachable:
+            raise NotNow(self._unreachable[note.site])
+        try:
+            status = runtime.site(note.site or None).ecommerce.status(note.key)
+        except Transient as error:
+            self._unreachable[note.site] = f'not sent, for {error}'
+            raise NotNow(self._unreachable[note.site]) from None
+        except (ApiError, WorkerError) as error:
+            raise NotNow(f'not sent, for {error}') from None
+        if status == COMPLETE:
+            raise NotNow('not sent, for the shop has fulfilled it already (Complete); it may be discarded')
+        if status not in FULFILLABLE:
+            raise NotNow(f'not sent, for the shop would refuse to fulfil it: its status there is {status[:50]}')
+
+    def _on_record(self, note: ParkingNote, action: str) -> AbstractContextManager[None]:
+        """Around what is done with one that lies in RabbitMQ; raises ``LedgerUnusable``: it would not be on record."""
+        if not database.is_kept(runtime.current().settings):
+            return nullcontext()
+        _open_ledger()
+        from ecommerce_worker.ledger import decisions
+
+        return decisions.recorded(note, action, who=self._who, reason=self._reason)
+
+
+def _open_ledger() -> None:
+    from ecommerce_worker.ledger import setup
+
+    setup.open_ledger()
+    setup.require_schema()
+
+
+def _tell(parked: InQueue, outcome: str, at: float) -> None:
     """Tell the ledger that a person took it out, and of the run before, which the message carried; what hinders that
     does not undo it.
     """
-    before = publishing.fact_of(parked.raw)
-    tries = max(parked.notes.attempt, before.attempt if before else 0)
-    fact = Fact(outcome, at, attempt=tries, task=parked.task, id=parked.id, key=parked.key,
-                site=site_of_message(parked.raw), queue=parked.queue, reason=f'{outcome} by hand')
+    fact = Fact(outcome, at, attempt=parked.tries, task=parked.task, id=parked.id, key=parked.key, site=parked.site,
+                queue=parked.queue, reason=f'{outcome} by hand')
     connection = parked.message.channel.connection.client
     try:
         if runtime.current().settings.PUBLISH_FACTS and topology.is_rabbitmq(connection):
-            for each in filter(None, (before, fact)):
+            for each in filter(None, (parked.fact, fact)):
                 publishing.tell(connection, each.as_body(), each.routing_key, runtime.current().settings.QUEUE_TYPE)
     except (NotPublished, OSError, KombuError, *connection.connection_errors, *connection.channel_errors) as error:
         logger.warning('the ledger was not told: id=%s error=%s', word(parked.id), type(error).__name__)

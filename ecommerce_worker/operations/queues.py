@@ -13,10 +13,10 @@ from ecommerce_worker import runtime
 from ecommerce_worker.broker import publishing, topology
 from ecommerce_worker.broker.facts import CONFIRM_SECONDS, Teller
 from ecommerce_worker.broker.notes import Notes
-from ecommerce_worker.broker.wire import Raw, read
-from ecommerce_worker.errors import Undecodable, WorkerError
-from ecommerce_worker.execution.parking import key_of, park_one, site_of
-from ecommerce_worker.operations.parked import ParkedMessage, discard
+from ecommerce_worker.broker.wire import Raw
+from ecommerce_worker.errors import WorkerError
+from ecommerce_worker.execution.parking import call_of, key_of, park_one, site_of
+from ecommerce_worker.operations.parked import Desk, InQueue
 from ecommerce_worker.telemetry.run import Told
 from ecommerce_worker.words import did_you_mean
 
@@ -61,14 +61,18 @@ def require(connection: Connection, names: Iterable[str], declared: Iterable[str
             raise UnknownQueue(f'there is no queue {name}{did_you_mean(name, [*ours, *ELSEWHERE])}')
 
 
-def purge(app: Celery, connection: Connection, names: Iterable[str]) -> Iterator[str]:
-    """Destroy the messages of these queues, one by one, and tell the ledger; yields the queue of each."""
+def purge(app: Celery, connection: Connection, names: Iterable[str], who: str) -> Iterator[str]:
+    """Destroy the messages of these queues, one by one, and tell the ledger; yields the queue of each.
+
+    Of parked messages it is on record who did it.
+    """
+    desk = Desk(app, who=who, reason='destroyed with its queue')
     teller = Teller(app, queue_type=runtime.current().settings.QUEUE_TYPE)
     is_told = runtime.current().settings.PUBLISH_FACTS and topology.is_rabbitmq(connection)
     try:
         for name, message in _messages(connection, names):
             if name == topology.PARKED:
-                discard(ParkedMessage.of(message))
+                desk.discard(InQueue.of(message))
             else:
                 message.ack()
                 # Facts look like calls, and to tell of each would never end.
@@ -82,9 +86,8 @@ def purge(app: Celery, connection: Connection, names: Iterable[str]) -> Iterator
 def _discarded(app: Celery, message: Any, queue: str) -> Told | None:
     """What is told of a message that was destroyed; None of one that nobody can read."""
     raw = Raw.of(message)
-    try:
-        call = read(raw)
-    except Undecodable:
+    call = call_of(raw)
+    if call is None:
         return None
     return Told(
         'discarded', call.task, call.id, key_of(app, call), site_of(app, call), attempt=0, seconds=0.0,

@@ -20,7 +20,7 @@ from ecommerce_worker.resubmit.shops import patiently, shop_of
 from ecommerce_worker.telemetry.facts import Fact
 
 if TYPE_CHECKING:
-    from ecommerce_worker.ledger.queries import Entry, Parked
+    from ecommerce_worker.ledger.queries import Entry, InLedger
     from ecommerce_worker.settings import Settings
 
 #: Seconds for which an order is left that was heard of: its message may be between two places, in a recorder's hands.
@@ -73,7 +73,7 @@ def _standing(order: Entry, *, lately: bool) -> Known | None:
     return None
 
 
-def _lying(parked: Parked) -> Known:
+def _lying(parked: InLedger) -> Known:
     return Known(parked.site, parked.key, f'it is parked here since {parked.parked_at:%Y-%m-%d %H:%M} UTC '
                                           f'({parked.reason}); see `parked resend`')
 

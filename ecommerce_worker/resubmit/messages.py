@@ -13,9 +13,8 @@ from kombu import Consumer, Queue
 from ecommerce_worker import runtime
 from ecommerce_worker.broker import topology
 from ecommerce_worker.broker.mailbox import answers
-from ecommerce_worker.broker.wire import Raw, read
-from ecommerce_worker.errors import Undecodable
-from ecommerce_worker.execution.parking import key_of, site_of
+from ecommerce_worker.broker.wire import Raw
+from ecommerce_worker.execution.parking import call_of, key_of, site_of
 from ecommerce_worker.operations.parked import looked_through
 from ecommerce_worker.resubmit.names import FULFILL, IN_HAND, Found, Key, Memory, NotNow, Tell, Wanted
 from ecommerce_worker.resubmit.report import Report, Row
@@ -187,11 +186,8 @@ def _consumed(connection: Connection, channel: Any, name: str, taken: list[int])
 
 def _order_in(app: Celery, raw: Raw) -> Key | None:
     """The order that a message is about, if it asks for a fulfilment."""
-    try:
-        call = read(raw)
-    except Undecodable:
-        return None
-    return (root_of(site_of(app, call)), key_of(app, call)) if call.task == FULFILL else None
+    call = call_of(raw)
+    return (root_of(site_of(app, call)), key_of(app, call)) if call and call.task == FULFILL else None
 
 
 def in_hand(app: Celery, connection: Connection, names: Iterable[str], workers: set[str]) -> dict[Key, str]:

@@ -13,8 +13,8 @@ from ecommerce_worker.settings.checks import queue_remarks
 from ecommerce_worker.settings.files import certificate_problems, in_home
 from ecommerce_worker.settings.masking import environment_for_others, mask
 from ecommerce_worker.settings.merging import Examined, examine, load
-from ecommerce_worker.settings.schema import DEFAULTS, SETTINGS
+from ecommerce_worker.settings.schema import DEFAULTS, SETTINGS, VENDORS
 from ecommerce_worker.settings.values import Settings, broker_scheme, broker_urls
 
-__all__ = ['DEFAULTS', 'SETTINGS', 'Examined', 'Settings', 'broker_scheme', 'broker_urls', 'certificate_problems',
-           'environment_for_others', 'examine', 'in_home', 'load', 'mask', 'queue_remarks']
+__all__ = ['DEFAULTS', 'SETTINGS', 'VENDORS', 'Examined', 'Settings', 'broker_scheme', 'broker_urls',
+           'certificate_problems', 'environment_for_others', 'examine', 'in_home', 'load', 'mask', 'queue_remarks']

@@ -7,14 +7,14 @@ from urllib.parse import urlsplit
 
 from ecommerce_worker.settings.kinds import Secrecy
 from ecommerce_worker.settings.masking import mask
-from ecommerce_worker.settings.schema import SETTINGS
+from ecommerce_worker.settings.schema import SETTINGS, VENDORS
 from ecommerce_worker.settings.values import SHIPPED, Settings, broker_scheme, broker_urls
 from ecommerce_worker.words import did_you_mean
 
 _OAUTH2 = ('BACKEND_SERVICE_EDX_OAUTH2_KEY', 'BACKEND_SERVICE_EDX_OAUTH2_SECRET')
 CREDENTIALS = {'AUTHENTICATION', 'JWT_SECRET_KEY', 'ALLOW_INSECURE_SECRETS', *_OAUTH2}
 DELAYS = {'RETRY_DELAY_MIN', 'RETRY_DELAY_MAX'}
-MAIL = {'EMAIL_VENDOR', 'EMAIL_WITHOUT_VENDOR', 'BRAZE', 'SAILTHRU'}
+MAIL = {'EMAIL_VENDOR', 'EMAIL_WITHOUT_VENDOR', *VENDORS}
 BROKER_TLS = {'BROKER_URL', 'BROKER_USE_SSL'}
 _GOOD_KEY = 32  # bytes, as many as an HS256 signature
 

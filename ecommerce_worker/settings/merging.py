@@ -39,7 +39,7 @@ from ecommerce_worker.settings.layers import (
 )
 from ecommerce_worker.settings.masking import masked
 from ecommerce_worker.settings.names import CELERY_STYLE, Names, label_of, setting_of
-from ecommerce_worker.settings.schema import DEFAULTS, SETTINGS, SITE_SETTINGS
+from ecommerce_worker.settings.schema import DEFAULTS, SETTINGS, SITE_SETTINGS, VENDORS
 from ecommerce_worker.settings.values import Settings, frozen, laid_over
 from ecommerce_worker.words import did_you_mean
 
@@ -148,7 +148,7 @@ class _Draft:
 
     def _unknown(self, names: Names, known: Collection[str], where: str) -> None:
         name = names[-1]
-        groups = [group for group in ('BRAZE', 'SAILTHRU') if name in SETTINGS[group].names and group not in names]
+        groups = [group for group in VENDORS if name in SETTINGS[group].names and group not in names]
         if known is SITE_SETTINGS and setting_of(name) in SETTINGS:
             self._refuse(names, f'{where}: {label_of(names)}: {name} cannot differ from site to site')
         elif groups:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from ecommerce_worker.configuration import base
 from ecommerce_worker.settings.kinds import (
@@ -39,6 +39,9 @@ from ecommerce_worker.settings.kinds import (
     whole,
     words,
 )
+
+#: Groups of settings that enable a vendor of their own (``BRAZE[BRAZE_ENABLE]``) and hold its options.
+VENDORS: Final[Mapping[str, str]] = {'BRAZE': 'braze', 'SAILTHRU': 'sailthru'}
 
 # Settings that SITE_OVERRIDES may change: whatever is said to the services of one shop, and how patiently.
 SITE_SETTINGS: Mapping[str, Kind] = {
@@ -118,7 +121,6 @@ SETTINGS: Mapping[str, Kind] = {
     'CONSOLE_URL': Kind('a URL without a path, such as https://orders.example.com', read_origin, takes_blank=True),
     'CONSOLE_SECRET_KEY': SECRET,
     'CONSOLE_SESSION_SECONDS': seconds_of(60, 2_592_000, whole=True),
-    'CONSOLE_RESENDS_PER_HOUR': whole(0, 1000),
     **dict.fromkeys(('CELERY_TASK_SERIALIZER', 'CELERY_RESULT_SERIALIZER', 'CELERY_EVENT_SERIALIZER'),
                     one_of('json', 'pickle', 'yaml')),
     'CELERY_ACCEPT_CONTENT': words('json', 'pickle', 'yaml'),
@@ -148,6 +150,7 @@ SETTINGS: Mapping[str, Kind] = {
     'WAKE_UP': each(members({'channel': TEXT, 'message': TEXT})),
     'REDELIVERY_DELAY': SECONDS,
     'REDELIVERY_LIMIT': whole(1, 1000),
+    'RESENDS_PER_HOUR': whole(0, 1000),
     'REMOTE_CONTROL': Kind('a list of names', read_names),
     'LONGEST_RUN': number(1, 86_400),
     'TURNS': one_of('auto', 'machine', 'cluster'),

@@ -14,7 +14,7 @@ from ecommerce_worker.configuration import base
 from ecommerce_worker.settings.kinds import Kind, cut
 from ecommerce_worker.settings.masking import mask
 from ecommerce_worker.settings.names import Names, label_of
-from ecommerce_worker.settings.schema import DEFAULTS, SETTINGS
+from ecommerce_worker.settings.schema import DEFAULTS, SETTINGS, VENDORS
 from ecommerce_worker.words import did_you_mean
 
 logger = logging.getLogger(__name__)
@@ -64,11 +64,16 @@ class Settings:
         """Who sends mail; '' if nobody does and it is parked."""
         if self.EMAIL_VENDOR:
             return self.EMAIL_VENDOR
-        if self.BRAZE['BRAZE_ENABLE']:
-            return 'braze'
-        if self.SAILTHRU['SAILTHRU_ENABLE']:
-            return 'sailthru'
-        return 'outbox' if self.EMAIL_WITHOUT_VENDOR == 'outbox' else ''
+        enabled = (vendor for group, vendor in VENDORS.items() if getattr(self, group)[f'{group}_ENABLE'])
+        without = self.EMAIL_WITHOUT_VENDOR
+        return next(enabled, '' if without in ('refuse', 'park') else without)
+
+    @property
+    def email_options(self) -> Mapping[str, Any]:
+        """The options of who sends mail."""
+        groups = (group for group, vendor in VENDORS.items() if vendor == self.email_vendor)
+        options: Mapping[str, Any] = getattr(self, next(groups, 'EMAIL_OPTIONS'))
+        return options
 
     @property
     def known_queues(self) -> frozenset[str]:

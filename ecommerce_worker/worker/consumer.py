@@ -23,11 +23,11 @@ from ecommerce_worker import runtime
 from ecommerce_worker.broker import preflight, publishing, topology
 from ecommerce_worker.broker.notes import Notes
 from ecommerce_worker.broker.publishing import Publication
-from ecommerce_worker.broker.wire import CONTENT_TYPES, Call, Raw, read, within_bytes
+from ecommerce_worker.broker.wire import CONTENT_TYPES, Call, Raw, read
 from ecommerce_worker.errors import Undecodable, WrongArguments
 from ecommerce_worker.execution.delivery import DELIVERY, Delivery
 from ecommerce_worker.execution.outcomes import Handover
-from ecommerce_worker.execution.parking import key_of, site_of
+from ecommerce_worker.execution.parking import noted
 from ecommerce_worker.locks.cluster import ClusterTurns, Leases, Neighbours, machine
 from ecommerce_worker.locks.machine import Turns
 from ecommerce_worker.resubmit import names, run
@@ -335,10 +335,9 @@ class Consumer(consumer.Consumer):
             publication, told = self._parked(message, reason, call)
         except Exception as error:  # noqa: BLE001 - whatever it is about it that cannot be told, its body is kept
             logger.error('a message is parked without what is known of it: error=%s', type(error).__name__)
+            notes = Notes(queue=self._consumed(message.delivery_info.get('consumer_tag')) or '')
             publication, told = publishing.parked_message(
-                Raw(Raw.of(message).body, None, None),
-                Notes(queue=self._consumed(message.delivery_info.get('consumer_tag')) or ''), task='', id='', key='',
-                reason=reason), None
+                Raw(Raw.of(message).body, None, None), noted(self.app, None, notes, reason)), None
 
         def settle(done: bool) -> None:
             if done and told:
@@ -351,15 +350,12 @@ class Consumer(consumer.Consumer):
         """A message that nobody runs as it is parked, and what is told of that."""
         raw = Raw.of(message)
         notes = self._notes(message, raw).having({'at': time.time(), 'reason': reason})
-        task, id_, key = '', str(uuid.uuid4()), ''
-        if call:
-            task, id_, key = within_bytes(call.task, 255), call.id, key_of(self.app, call)
+        note = noted(self.app, call, notes, reason)
         told = Told(
-            outcome='parked', task=task, id=id_, key=key, site=site_of(self.app, call) if call else '', attempt=0,
-            seconds=0.0, reason=reason, queue=notes.queue, root_id=call.root_id or id_ if call else '',
-            started=time.time(), worker=self.hostname)
-        return publishing.parked_message(raw, notes, task=task, id=id_, key=key, reason=reason,
-                                         fact=told.as_fact()), told
+            outcome='parked', task=note.task, id=note.id, key=note.key, site=note.site, attempt=0, seconds=0.0,
+            reason=reason, queue=notes.queue, root_id=call.root_id or note.id if call else '', started=time.time(),
+            worker=self.hostname)
+        return publishing.parked_message(raw, replace(note, fact=told.as_fact())), told
 
     def settle(self, message: Any, done: bool) -> None:
         """Acknowledge a message, or have the broker deliver it again; from any thread."""

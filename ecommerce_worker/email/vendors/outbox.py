@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ecommerce_worker.email.mailer import Connect, read_options
+from ecommerce_worker.email.mailer import Connect
 from ecommerce_worker.email.message import Email, Receipt
 from ecommerce_worker.email.mime import ADDRESS, composed, safe_id
 from ecommerce_worker.errors import Transient
+from ecommerce_worker.plugins import read_options
 from ecommerce_worker.settings import in_home
 from ecommerce_worker.settings.kinds import TEXT
 

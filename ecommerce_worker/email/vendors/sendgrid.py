@@ -7,10 +7,11 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from ecommerce_worker.clients.auth import Bearer
-from ecommerce_worker.email.mailer import Connect, read_options
+from ecommerce_worker.email.mailer import Connect
 from ecommerce_worker.email.message import Email, Receipt, one_line, sender, without_addresses
 from ecommerce_worker.email.mime import ADDRESS, reply_address, text_of, with_links
 from ecommerce_worker.errors import Rejected
+from ecommerce_worker.plugins import read_options
 from ecommerce_worker.settings.kinds import SECRET, URL
 
 OPTIONS: Final = {'api_key': SECRET, 'from_email': ADDRESS, 'api_url': URL}

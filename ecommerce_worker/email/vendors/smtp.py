@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from ecommerce_worker.clients.exchange import connected, exchange, resolved, securing
 from ecommerce_worker.clients.links import Address, fetch_all, is_global
-from ecommerce_worker.email.mailer import Connect, read_options
+from ecommerce_worker.email.mailer import Connect
 from ecommerce_worker.email.message import Email, Receipt, without_addresses
 from ecommerce_worker.email.mime import ADDRESS, ascii_domain, composed, safe_id
 from ecommerce_worker.errors import (
@@ -26,6 +26,7 @@ from ecommerce_worker.errors import (
     Unauthorized,
     Unreachable,
 )
+from ecommerce_worker.plugins import read_options
 from ecommerce_worker.settings.kinds import FLAG, PATIENCE, SECRET, TEXT, Kind, one_of, whole
 
 

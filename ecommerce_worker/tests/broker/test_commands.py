@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ import pytest
 from kombu import Producer, Queue
 
 from ecommerce_worker.broker import publishing, topology
-from ecommerce_worker.broker.notes import Notes
+from ecommerce_worker.broker.notes import Notes, ParkingNote
 from ecommerce_worker.broker.wire import Raw
 from ecommerce_worker.operations import queues
 from ecommerce_worker.testing.rabbitmq import free_port
@@ -60,11 +61,62 @@ def test_a_repaired_order_is_resent_and_fulfilled(stuck, command, shop, broker):
     assert [call.method for call in shop.calls if call.order == 'EDX-1'][-2:] == ['GET', 'PUT']
 
 
-def test_a_resent_order_that_is_complete_is_left_alone(stuck, command, shop):
-    shop.add_order('EDX-1', status='Complete')
-    command('parked', 'resend', '--all')
-    eventually(lambda: stuck.settled('EDX-1') == 'skipped')
-    assert shop.orders['EDX-1'].puts == 0
+@pytest.mark.parametrize('status, said', [
+    ('Complete', 'not sent, for the shop has fulfilled it already (Complete); it may be discarded'),
+    ('Payment Error', 'not sent, for the shop would refuse to fulfil it: its status there is Payment Error')])
+def test_an_order_that_the_shop_would_not_fulfil_is_not_sent_again(park, command, shop, broker, status, said):
+    shop.add_order('EDX-0', status=status)
+    park('1111')
+    ended = command('parked', 'resend', '--all')
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, '0 messages sent again\n', f'1111 {said}\n')
+    assert [call.method for call in shop.calls if call.order == 'EDX-0'] == ['GET']
+    assert (broker.depth(QUEUE), broker.depth(topology.PARKED)) == (0, 1)
+
+
+def test_a_shop_that_is_unreachable_is_asked_once_and_nothing_is_sent_again(park, command, broker):
+    park('1111', '2222')
+    ended = command('parked', 'resend', '--all', ECOMMERCE_API_ROOT=f'http://127.0.0.1:{free_port()}/api/v2/')
+    assert ended.returncode == 1
+    assert ended.stderr.count('not sent, for the shop refused the connection') == 2
+    assert broker.depth(topology.PARKED) == 2
+
+
+def test_where_there_is_no_ledger_a_message_knows_how_often_it_was_sent_again(park, command, shop, broker):
+    shop.add_order('EDX-0')
+    park('1111')
+    for _ in range(2):
+        assert command('parked', 'resend', '--all', RESENDS_PER_HOUR=2).returncode == 0
+        assert command('queues', 'purge', '--park').returncode == 0
+    ended = command('parked', 'resend', '--all', RESENDS_PER_HOUR=2)
+    assert ended.returncode == 1
+    assert 'not sent, for it was sent 2 times within an hour, which is the most' in ended.stderr
+    [message] = broker.parked()
+    assert [entry['reason'] for entry in message.headers['ecommerce']['history']].count('sent again by hand') == 2
+    assert 'RESENDS_PER_HOUR is 0' in command('parked', 'resend', '--all', RESENDS_PER_HOUR=0).stderr
+
+
+def test_who_sends_again_what_no_recorder_has_taken_is_on_record(park, command, shop, tmp_path):
+    ledger = {'DATABASES': {'default': {'NAME': str(tmp_path / 'ledger.sqlite3')}}}
+    assert command('migrate', **ledger).returncode == 0
+    for number in range(3):
+        shop.add_order(f'EDX-{number}')
+    park('1111', '2222', '3333')
+    assert command('parked', 'resend', '1111', '--reason', 'repaired', **ledger).returncode == 0
+    assert command('parked', 'discard', '2222', '--yes', '--reason', 'refunded', **ledger).returncode == 0
+    with sqlite3.connect(tmp_path / 'ledger.sqlite3') as database:
+        found = database.execute('SELECT action, reason, message_id, key FROM ledger_audit ORDER BY id').fetchall()
+    database.close()
+    assert found == [('resent', 'repaired', '1111', 'EDX-0'), ('discarded', 'refunded', '2222', 'EDX-1')]
+
+
+def test_what_could_not_go_on_record_is_not_done(park, command, shop, broker, tmp_path):
+    shop.add_order('EDX-0')
+    park('1111')
+    (tmp_path / 'ledger.sqlite3').write_bytes(b'')
+    ledger = {'DATABASES': {'default': {'NAME': str(tmp_path / 'ledger.sqlite3')}}}
+    assert command('parked', 'resend', '1111', **ledger).returncode != 0
+    assert command('parked', 'discard', '1111', '--yes', **ledger).returncode != 0
+    assert (broker.depth(QUEUE), broker.depth(topology.PARKED)) == (0, 1)
 
 
 def test_a_message_that_could_not_be_read_is_resent_byte_by_byte(broker, start_worker, command):
@@ -118,8 +170,8 @@ def park(broker):
         with shop_app(broker.url) as app, broker.connection() as connection:
             topology.declare_parked(connection)
             for number, id_ in enumerate(ids):
-                publishing.park(app, Raw(b'{}', 'application/json', 'utf-8'), Notes(queue=QUEUE), task=FULFILL, id=id_,
-                                key=f'EDX-{number}', reason='why')
+                publishing.park(app, Raw(b'{}', 'application/json', 'utf-8'), ParkingNote(
+                    id=id_, task=FULFILL, key=f'EDX-{number}', reason='why', notes=Notes(queue=QUEUE)))
 
     return put
 
@@ -133,7 +185,8 @@ def test_ids_are_listed_as_long_as_tells_them_apart(park, command):
 
 
 @pytest.mark.parametrize('words', [['resend'], ['discard', '--yes']], ids=' '.join)
-def test_the_beginning_of_several_ids_is_refused_with_the_list_of_them(park, command, broker, words):
+def test_the_beginning_of_several_ids_is_refused_with_the_list_of_them(park, command, shop, broker, words):
+    shop.add_order('EDX-1')
     park('11111111-1', '11111111-2', '2222')
     refused = command('parked', *words, '111')
     assert (refused.returncode, broker.depth(topology.PARKED)) == (1, 3)
@@ -145,7 +198,9 @@ def test_the_beginning_of_several_ids_is_refused_with_the_list_of_them(park, com
     assert broker.depth(topology.PARKED) == 2
 
 
-def test_a_whole_id_is_meant_as_it_is_and_with_all_its_copies(park, command, broker):
+def test_a_whole_id_is_meant_as_it_is_and_with_all_its_copies(park, command, shop, broker):
+    shop.add_order('EDX-0')
+    shop.add_order('EDX-1')
     park('1111', '1111', '11112')
     assert '2 messages sent again' in command('parked', 'resend', '1111').stdout
     assert (broker.depth(QUEUE), broker.depth(topology.PARKED)) == (2, 1)
@@ -165,6 +220,7 @@ def said(ended):
 
 
 def test_programs_read_what_is_parked_and_what_became_of_it(shop, park, command, broker):
+    shop.add_order('EDX-0')
     park('1111', '2222', '3333')
     found = said(command('parked', 'list', '--limit', '2', '--json'))
     assert (found['count'], [it['id'] for it in found['parked']]) == (3, ['1111', '2222'])
@@ -231,8 +287,8 @@ EVIL = 'EDX-1\x1b[2J\x9b31m\nFORGED  row\u202e'
 def test_no_message_reaches_the_terminal(broker, command, words):
     with shop_app(broker.url) as app, broker.connection() as connection:
         topology.declare_parked(connection)
-        publishing.park(app, Raw(b'{}', 'application/json', 'utf-8'), Notes(queue=QUEUE, history=({'reason': EVIL},)),
-                        task=EVIL, id=f'1{EVIL}', key=EVIL, reason=EVIL)
+        publishing.park(app, Raw(b'{}', 'application/json', 'utf-8'), ParkingNote(
+            id=f'1{EVIL}', task=EVIL, key=EVIL, reason=EVIL, notes=Notes(queue=QUEUE, history=({'reason': EVIL},))))
     ended = command('parked', *words)
     shown = ended.stdout + ended.stderr
     assert 'EDX-1?[2J?31m?FORGED  row?' in shown

@@ -11,10 +11,11 @@ from kombu import Queue
 from ecommerce_worker.broker import facts as facts_module
 from ecommerce_worker.broker import publishing, topology
 from ecommerce_worker.broker.facts import Teller
-from ecommerce_worker.broker.notes import NOTES, Notes
+from ecommerce_worker.broker.notes import NOTES, Notes, ParkingNote
 from ecommerce_worker.broker.wire import Raw
 from ecommerce_worker.telemetry.facts import read
 from ecommerce_worker.telemetry.run import Told
+from ecommerce_worker.testing.shop import Answer
 from ecommerce_worker.tests.support.harness import FULFILL, QUEUE, eventually, shop_app
 
 TOLD = Told('done', 'a.b', 'id-1', 'EDX-1', 'edx', 1, 0.1, queue=QUEUE, started=time.time())
@@ -136,12 +137,14 @@ def test_the_ledgers_queue_keeps_the_newest_and_not_for_ever(broker, facts):
 
 
 @pytest.mark.parametrize('arguments, outcome', [(('resend',), 'resent'), (('discard', '--yes'), 'discarded')])
-def test_what_a_person_does_with_a_parked_message_is_a_fact(broker, command, facts, arguments, outcome):
+def test_what_a_person_does_with_a_parked_message_is_a_fact(shop, broker, command, facts, arguments, outcome):
+    shop.add_order('EDX-1')
     with shop_app(broker.url) as app, broker.connection() as connection:
         topology.declare_parked(connection)
         body = b'[["EDX-1"], {"site_code": "edx"}, {}]'
         publishing.park(app, Raw(body, 'application/json', 'utf-8', {'task': FULFILL, 'id': 'id-1'}),
-                        Notes(queue=QUEUE), task=FULFILL, id='id-1', key='EDX-1', reason='why')
+                        ParkingNote(id='id-1', task=FULFILL, key='EDX-1', site='edx', reason='why',
+                                    notes=Notes(queue=QUEUE)))
     done = command('parked', arguments[0], '--order', 'EDX-1', *arguments[1:])
     assert done.returncode == 0, done.stderr
     [(key, fact)] = facts(1)
@@ -149,12 +152,13 @@ def test_what_a_person_does_with_a_parked_message_is_a_fact(broker, command, fac
     assert (fact.site, fact.attempt) == ('edx', 0)
 
 
-def test_a_worker_that_is_killed_takes_no_parking_with_it(broker, start_worker, publish, facts, command):
+def test_a_worker_that_is_killed_takes_no_parking_with_it(shop, broker, start_worker, publish, facts, command):
     worker = start_worker(MAX_FULFILLMENT_RETRIES=0).ready()
     message = publish('EDX-404')
     eventually(lambda: broker.parked_order('EDX-404'))
     worker.kill()
     facts()
+    shop.add_order('EDX-404')
     assert command('parked', 'resend', '--all').returncode == 0
     parked, resent = (fact for _, fact in facts(2))
     assert (parked.outcome, parked.id, parked.attempt, parked.status) == ('parked', message.id, 1, 404)
@@ -162,10 +166,12 @@ def test_a_worker_that_is_killed_takes_no_parking_with_it(broker, start_worker, 
     assert (resent.outcome, resent.id) == ('resent', message.id)
 
 
-def test_a_message_is_sent_again_before_the_run_that_follows_from_it(broker, start_worker, publish, facts, command):
+def test_a_message_is_sent_again_before_the_run_that_follows_from_it(
+        shop, broker, start_worker, publish, facts, command):
+    shop.add_order('EDX-1', Answer(status=500).always())
     start_worker(MAX_FULFILLMENT_RETRIES=0).ready()
-    publish('EDX-404')
-    eventually(lambda: broker.parked_order('EDX-404'))
+    publish('EDX-1')
+    eventually(lambda: broker.parked_order('EDX-1'))
     facts(1)
     assert command('parked', 'resend', '--all').returncode == 0
     # The first one comes with the message once more.

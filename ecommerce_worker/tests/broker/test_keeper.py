@@ -7,7 +7,7 @@ import time
 import pytest
 
 from ecommerce_worker.broker import publishing, topology
-from ecommerce_worker.broker.notes import Notes
+from ecommerce_worker.broker.notes import Notes, ParkingNote
 from ecommerce_worker.broker.publishing import Publication, parked_message, waiting_call
 from ecommerce_worker.broker.topology import PARKED
 from ecommerce_worker.broker.wire import Call, Raw
@@ -51,8 +51,8 @@ def waits(number, delay=600):
 
 
 def parks(number, headers=None):
-    return parked_message(Raw(b'{}', 'application/json', 'utf-8', headers or {}), Notes(queue=QUEUE), task='task',
-                          id=f'id-{number}', key=str(number), reason='why')
+    return parked_message(Raw(b'{}', 'application/json', 'utf-8', headers or {}), ParkingNote(
+        id=f'id-{number}', task='task', key=str(number), reason='why', notes=Notes(queue=QUEUE)))
 
 
 def keep(keeper, settled, name, *publications):

@@ -15,7 +15,7 @@ import pytest
 from kombu import Producer
 
 from ecommerce_worker.broker import publishing, topology
-from ecommerce_worker.broker.notes import NOTES, Notes
+from ecommerce_worker.broker.notes import NOTES, Notes, ParkingNote
 from ecommerce_worker.broker.wire import Raw
 from ecommerce_worker.operations.parked import looked_through
 from ecommerce_worker.telemetry.facts import Fact
@@ -133,7 +133,8 @@ def tell(broker, facts):
 def park(app, number, body=b'{"who": "learner@example.com"}'):
     publishing.park(app, Raw(body, 'application/json', 'utf-8', {'task': FULFILL, 'id': f'id-{number}'},
                              {'correlation_id': f'id-{number}'}),
-                    Notes(queue=QUEUE, attempt=3), task=FULFILL, id=f'id-{number}', key=f'EDX-{number}', reason='why')
+                    ParkingNote(id=f'id-{number}', task=FULFILL, key=f'EDX-{number}', site='edx', reason='why',
+                                notes=Notes(queue=QUEUE, attempt=3)))
 
 
 def fact(number, outcome='done'):

@@ -9,7 +9,7 @@ from kombu import Queue
 
 from ecommerce_worker.broker import topology
 from ecommerce_worker.broker.topology import BITS, entrance, level, task_queue
-from ecommerce_worker.operations.parked import ParkedMessage
+from ecommerce_worker.operations.parked import InQueue
 from ecommerce_worker.tests.support.harness import QUEUE, eventually
 
 
@@ -67,5 +67,5 @@ def test_what_finds_no_queue_when_it_has_waited_is_parked_and_holds_nobody_up(br
     eventually(lambda: broker.depth(QUEUE) == 1)
     eventually(lambda: broker.depth(topology.PARKED) == 40)
     assert broker.waiting() == 0
-    assert {ParkedMessage.of(message).reason for message in broker.parked()} == {
+    assert {InQueue.of(message).reason for message in broker.parked()} == {
         'it waited for its next try, and the queue that it was to come back to does not exist'}

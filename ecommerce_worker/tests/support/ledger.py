@@ -25,6 +25,7 @@ from unittest import mock
 
 import pytest
 
+from ecommerce_worker.broker.notes import ParkingNote
 from ecommerce_worker.tests.support.clock import Clock
 
 # The guard waits for the end of its input, which comes when the owner closes the pipe or dies; $0 is a signal.
@@ -224,7 +225,9 @@ def _call(name: str, args: Any, kwargs: Any) -> Any:
 
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
+        more = {'history': value.history, 'queue': value.queue, 'tries': value.tries, 'parked_at': value.parked_at
+                } if isinstance(value, ParkingNote) else {}
+        return {**dataclasses.asdict(value), **more}
     return [_plain(each) for each in value] if isinstance(value, list | Iterator) else value
 
 

@@ -109,7 +109,7 @@ def test_every_other_command_runs(program, tmp_path, words, status):
         assert ended.stderr.count('\n') == 1, ended.stderr
 
 
-@pytest.mark.parametrize('words, status', [('parked list', 1), ('resubmit', 75)])
+@pytest.mark.parametrize('words, status', [('parked list', 1), ('resubmit', 75), ('beat', 1)])
 def test_a_ledger_that_cannot_be_looked_into_is_no_traceback(program, tmp_path, words, status):
     path = tmp_path / '.local' / 'state' / 'ecommerce-worker' / 'ledger.sqlite3'
     path.parent.mkdir(parents=True)

@@ -1,6 +1,7 @@
 """The arrows between folders: each imports only from rows above its own, and some things are done in one place only."""
 
 import ast
+import re
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from functools import cache
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import ecommerce_worker
+from ecommerce_worker.email.mailer import names
 
 ROOT = Path(ecommerce_worker.__file__).parent
 
@@ -18,7 +20,7 @@ ROOT = Path(ecommerce_worker.__file__).parent
 ROWS = [
     'configuration errors durations process words',
     'bounds extras retry settings web',
-    'telemetry',
+    'plugins telemetry',
     'clients broker',
     'email sailthru locks',
     'site',
@@ -69,6 +71,10 @@ ONLY_HERE = {
     'circus': 'cli.up',
     'tornado': 'cli.up',
 }
+
+#: Who may name a vendor of mail.  Purchases are reported to Sailthru and to nobody else, and shops publish tasks that
+#: have its name.
+KNOW_VENDORS = 'configuration settings email.vendors email.calls sailthru braze site runtime testing demo'
 
 #: Who may read the environment; demo and the stand-ins start programs, which inherit one.
 ENVIRONMENT = 'settings configuration demo testing'
@@ -168,9 +174,26 @@ def test_a_package_that_only_holds_others_imports_nothing():
                 if (holder, name) != ('', '.celery_app')]
 
 
+def test_core_knows_no_vendor_by_name():
+    named = re.compile(rf'(?i)(?<![a-z])({"|".join(names())})(?![a-z])')
+    assert {'braze', 'smtp'} <= set(names())
+    assert not [f'{module}: {text}' for module, tree in trees().items() if not within(module, KNOW_VENDORS)
+                for text in said(tree) if named.search(text.replace('ecommerce_worker.sailthru.', ''))]
+
+
+def said(tree: ast.AST) -> Iterator[str]:
+    """The names and texts of a module, without what explains it."""
+    docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs:
+            yield node.value
+        elif isinstance(node, ast.Attribute | ast.Name):
+            yield node.attr if isinstance(node, ast.Attribute) else node.id
+
+
 def test_every_row_names_what_there_is():
     named = [name for names in (*ROWS, *FIXED, *FIXED.values(), EXPORTING, ENVIRONMENT, *ENTRIES, *ENTRIES.values(),
-                                *ONLY_HERE.values()) for name in names.split()]
+                                *ONLY_HERE.values(), KNOW_VENDORS) for name in names.split()]
     assert not [name for name in named if not any(within(module, name) for module in trees())]
 
 

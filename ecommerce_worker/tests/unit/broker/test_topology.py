@@ -10,7 +10,7 @@ from kombu.transport import native_delayed_delivery
 from kombu.utils import functional
 
 from ecommerce_worker.broker import publishing, topology
-from ecommerce_worker.broker.notes import NOTES, Notes
+from ecommerce_worker.broker.notes import NOTES, Notes, ParkingNote
 from ecommerce_worker.broker.wire import Call, Raw
 from ecommerce_worker.errors import NotPublished
 from ecommerce_worker.tests.support.memory import taken
@@ -140,8 +140,19 @@ def test_a_waiting_message_is_the_same_call_in_json(app, channel):
     assert message.properties['delivery_mode'] == 2
 
 
+def note(**notes):
+    return ParkingNote(id='id-1', task='t', key='EDX-1', reason='why', notes=Notes(**notes))
+
+
+def sent_again(app, channel):
+    raw = Raw.of(taken(channel, topology.PARKED))
+    found = ParkingNote.read(raw.headers)
+    assert found
+    publishing.unpark(app, raw, found, TASK_QUEUES)
+
+
 def test_a_parked_message_is_kept_as_it_came_with_the_reason_beside_it(app, channel):
-    publishing.park(app, RAW, Notes(queue='fulfillment', attempt=2), task='t', id='id-1', key='EDX-1', reason='why')
+    publishing.park(app, RAW, note(queue='fulfillment', attempt=2))
     message = taken(channel, topology.PARKED)
     assert message.body == RAW.body
     assert (message.content_type, message.content_encoding) == (RAW.content_type, RAW.content_encoding)
@@ -155,26 +166,26 @@ def test_a_parked_message_is_kept_as_it_came_with_the_reason_beside_it(app, chan
 @pytest.mark.parametrize('content_type', ['application/x-python-serialize', 'application/x-yaml', None])
 def test_a_parked_message_that_is_sent_again_is_the_one_that_came(app, channel, content_type):
     raw = Raw(RAW.body, content_type, 'binary', {'id': 'id-1', 'x-death': [], 'a': 1}, {'correlation_id': 'id-1'})
-    notes = Notes(queue='fulfillment', attempt=12, refusals=12, outages=3, redelivered=4, since=1.0,
-                  history=({'reason': 'why'},))
-    publishing.park(app, raw, notes, task='t', id='id-1', key='EDX-1', reason='why')
-    publishing.unpark(app, Raw.of(taken(channel, topology.PARKED)), TASK_QUEUES)
+    publishing.park(app, raw, note(queue='fulfillment', attempt=12, refusals=12, outages=3, redelivered=4, since=1.0,
+                                   history=({'reason': 'why'},)))
+    sent_again(app, channel)
     message = taken(channel, 'fulfillment')
     assert message.body == RAW.body
     assert message.content_type == (content_type or 'application/octet-stream')
     assert message.headers['a'] == 1
     assert 'x-death' not in message.headers
     # Its patience is renewed, but it is known to have been tried.
-    assert Notes.of(message.headers) == Notes(queue='fulfillment', resent=True, attempt=16,
-                                              history=notes.history)
+    found = Notes.of(message.headers)
+    assert found == Notes(queue='fulfillment', resent=True, attempt=16, history=found.history)
+    assert [entry['reason'] for entry in found.history] == ['why', 'sent again by hand']
 
 
 @pytest.mark.parametrize('queue, said', [('evil.queue', 'names the queue evil.queue'), ('', 'does not say which'),
                                          ('evil\nqueue', r'evil\?queue')])
 def test_a_parked_message_is_sent_to_no_queue_but_ours(app, channel, queue, said):
-    publishing.park(app, RAW, Notes(queue=queue), task='t', id='id-1', key='EDX-1', reason='why')
+    publishing.park(app, RAW, note(queue=queue))
     with pytest.raises(publishing.UnknownQueue, match=said):
-        publishing.unpark(app, Raw.of(taken(channel, topology.PARKED)), TASK_QUEUES)
+        sent_again(app, channel)
     assert taken(channel, queue or 'celery') is None
 
 
@@ -183,6 +194,6 @@ def test_a_broker_that_is_gone_is_told_as_not_published(monkeypatch):
     monkeypatch.setattr(functional, 'sleep', waits.append)
     unreachable = Celery('worker', broker='amqp://127.0.0.1:1//', set_as_current=False)
     with unreachable as app, pytest.raises(NotPublished) as caught:
-        publishing.park(app, RAW, Notes(), task='t', id='id-1', key='EDX-1', reason='why')
+        publishing.park(app, RAW, note())
     assert sum(waits) < 10
     assert '127.0.0.1' not in str(caught.value)

@@ -56,7 +56,7 @@ def served(tmp_path_factory):
         'WORKER_CONFIGURATION_MODULE': 'ecommerce_worker.configuration.test', 'ECOMMERCE_WORKER_BROKER_URL': 'memory://',
         'ECOMMERCE_WORKER_ALLOW_UNSAFE_BROKER': 'true', 'ECOMMERCE_WORKER_ECOMMERCE_API_ROOT': shop.peer.url,
         'ECOMMERCE_WORKER_JWT_SECRET_KEY': 'a secret of more than thirty-two bytes',
-        'ECOMMERCE_WORKER_CONSOLE_RESENDS_PER_HOUR': '2'})
+        'ECOMMERCE_WORKER_RESENDS_PER_HOUR': '2'})
     yield console, shop
     console.close()
     shop.peer.close()
@@ -84,7 +84,7 @@ def fact(outcome='done', ago=0.0, **other):
 
 def parcel(key='EDX-1', task=FULFILL, **header):
     notes = {'queue': QUEUE, 'attempt': 3, 'history': [], 'id': f'id-{key}', 'task': task, 'key': key,
-             'reason': 'the shop failed (500)', 'parked_at': time.time(), **header}
+             'site': 'edx', 'reason': 'the shop failed (500)', 'parked_at': time.time(), **header}
     body = b'[["%s"], {"site_code": "edx", "to": "%s"}, {}]' % (key.encode(), SECRET.encode())
     return Parcel.of(Raw(body, 'application/json', 'utf-8', {'task': task, 'lang': 'py', NOTES: notes},
                          {'correlation_id': f'id-{key}'}))

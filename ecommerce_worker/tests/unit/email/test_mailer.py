@@ -10,10 +10,11 @@ import pytest
 import yaml
 
 from ecommerce_worker import settings
-from ecommerce_worker.email.mailer import find, names, read_options
+from ecommerce_worker.email.mailer import find, names
 from ecommerce_worker.email.message import Attachment, Email, Purpose, Receipt
 from ecommerce_worker.email.rendering import rendered
 from ecommerce_worker.errors import Misconfigured, Rejected
+from ecommerce_worker.plugins import read_options
 from ecommerce_worker.runtime import Runtime
 from ecommerce_worker.settings.kinds import FLAG, SECRET, TEXT, whole
 from ecommerce_worker.testing.peer import reply
@@ -78,7 +79,7 @@ def test_all_that_is_wrong_with_options_is_told_at_once():
     with pytest.raises(Misconfigured) as caught:
         read_options({'hots': 'h', 'port': 'many', 'password': ''}, KINDS, {'debug': False})
     assert caught.value.problems == (
-        'EMAIL_OPTIONS[hots] is no option of this vendor; did you mean host?',
+        'EMAIL_OPTIONS[hots] is not a known option; did you mean host?',
         'EMAIL_OPTIONS[port] must be a whole number from 1 to 65,535',
         'EMAIL_OPTIONS[host] is not set', 'EMAIL_OPTIONS[port] is not set', 'EMAIL_OPTIONS[password] is not set')
 

@@ -52,7 +52,8 @@ BODY = json.dumps([['EDX-1'], {'site_code': 'edx'}, {}]).encode()
 
 def parcel(id_='id-1', parked_at=NOW, body=BODY, **header):
     notes = {'queue': 'ecommerce.fulfillment', 'attempt': 3, 'history': [{'at': 1.5, 'reason': 'why'}], 'id': id_,
-             'task': TASK, 'key': 'EDX-1', 'reason': 'the shop failed (500)', 'parked_at': parked_at, **header}
+             'task': TASK, 'key': 'EDX-1', 'site': 'edx', 'reason': 'the shop failed (500)', 'parked_at': parked_at,
+             **header}
     return Parcel.of(Raw(body, 'application/json', 'utf-8', {'task': TASK, 'lang': 'py', NOTES: notes},
                          {'correlation_id': id_}))
 
@@ -271,7 +272,7 @@ def test_a_parked_message_brings_the_fact_of_its_run_which_is_counted_once(ledge
 
 @pytest.mark.parametrize('found', [None, 7, '', 'x', '{"version": 7}', '\ud800', b'x'], ids=repr)
 def test_what_is_no_fact_on_a_parked_message_is_left_alone(found):
-    assert parcel(fact=found).fact is None
+    assert parcel(fact=found).note.fact is None
 
 
 def test_a_message_that_is_parked_again_is_another_one(ledger):

@@ -39,8 +39,8 @@ def fact(outcome, ended=LONG_AGO, **other):
 
 
 def parcel(key='EDX-1', task=FULFILL):
-    notes = {'queue': 'ecommerce.fulfillment', 'id': f'id of {key}', 'task': task, 'key': key, 'parked_at': LONG_AGO,
-             'reason': 'the shop failed (500)'}
+    notes = {'queue': 'ecommerce.fulfillment', 'id': f'id of {key}', 'task': task, 'key': key, 'site': 'edx',
+             'parked_at': LONG_AGO, 'reason': 'the shop failed (500)'}
     body = json.dumps([[key], {'site_code': 'edx'}, {}]).encode()
     return Parcel.of(Raw(body, 'application/json', 'utf-8', {'task': task, NOTES: notes}, {}))
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 from amqp import spec
 
-from ecommerce_worker.broker.notes import Notes
+from ecommerce_worker.broker.notes import Notes, ParkingNote
 from ecommerce_worker.broker.publishing import parked_message, waiting_call
 from ecommerce_worker.broker.wire import Call, Raw
 from ecommerce_worker.execution.outcomes import Handover
@@ -84,8 +84,8 @@ def waits(number, delay=600):
 
 
 def parks(number, queue=QUEUE):
-    return parked_message(Raw(b'{}', 'application/json', 'utf-8', {}), Notes(queue=queue), task='task',
-                          id=f'id-{number}', key=str(number), reason='why')
+    return parked_message(Raw(b'{}', 'application/json', 'utf-8', {}), ParkingNote(
+        id=f'id-{number}', task='task', key=str(number), reason='why', notes=Notes(queue=queue)))
 
 
 def test_while_the_broker_takes_nothing_the_keeper_rests_and_hears_when_it_does_again(bench):

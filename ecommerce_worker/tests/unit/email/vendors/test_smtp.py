@@ -457,7 +457,7 @@ def test_every_code_is_some_error(code):
     ({'username': 'shop', 'password': 'gehämnis'}, ['must be ASCII']),
     ({'ca_file': '/does/not/exist'}, ['[ca_file] holds no certificates: No such file']),
     ({'ca_file': __file__}, ['[ca_file] holds no certificates']),
-    ({'passwort': 'x'}, ['[passwort] is no option of this vendor; did you mean password?']),
+    ({'passwort': 'x'}, ['[passwort] is not a known option; did you mean password?']),
 ])
 def test_all_that_is_wrong_with_the_options_is_told(options, complaints):
     given = options if not options or 'host' in options else {'host': 'h', 'from_email': 'shop@example.com', **options}

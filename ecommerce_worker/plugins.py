@@ -1,0 +1,71 @@
+"""Variants that are files: found by a short name among those that come with the package, or by a module's path.
+
+Vendors of mail are such.  Each is a class of one name in a module of its own, made from options that its module
+describes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterable, Mapping
+from types import ModuleType
+from typing import Any
+
+from ecommerce_worker.errors import Misconfigured
+from ecommerce_worker.settings.kinds import Kind
+from ecommerce_worker.words import did_you_mean
+
+
+def names(shipped: ModuleType) -> list[str]:
+    """Those that come with this package, which are the modules of ``shipped``."""
+    return sorted(module.name for module in pkgutil.iter_modules(shipped.__path__))
+
+
+def find(name: str, shipped: ModuleType, cls: str, setting: str) -> Any:
+    """The class of that name: of a module of ``shipped``, or of a module of somebody's own by its full path.
+
+    Raises :class:`~ecommerce_worker.errors.Misconfigured`, which names the ``setting``.
+    """
+    module = f'{shipped.__name__}.{name}' if name in names(shipped) else name
+    try:
+        found = getattr(importlib.import_module(module), cls)
+    except ModuleNotFoundError as error:
+        if error.name and (module == error.name or module.startswith(error.name + '.')):
+            guess = _guess(name, names(shipped))
+            raise Misconfigured([f'{setting} names {name}, which does not exist{guess}']) from None
+        raise Misconfigured([f'{setting} {name} needs the module {error.name}, which is not installed']) from None
+    except (AttributeError, TypeError, ValueError):  # the latter for names that are none, such as '' and '.x'
+        raise Misconfigured([f'{setting} names {name}, which has no class {cls}']) from None
+    return found
+
+
+def read_options(given: Mapping[str, Any], kinds: Mapping[str, Kind], defaults: Mapping[str, Any],
+                 setting: str = 'EMAIL_OPTIONS') -> dict[str, Any]:
+    """The options in force: what was given, of the right kind, over the defaults.
+
+    An option without a default must be given.  Raises :class:`~ecommerce_worker.errors.Misconfigured` with all that
+    is wrong.
+    """
+    found, problems = dict(defaults), []
+    for name, value in given.items():
+        if value is None:  # takes back what stands for all sites, maybe for another vendor
+            continue
+        if name not in kinds:
+            problems.append(f'{setting}[{name}] is not a known option{_guess(name, kinds)}')
+            continue
+        try:
+            found[name] = kinds[name].read(value)
+        except (ValueError, TypeError, AttributeError):
+            problems.append(f'{setting}[{name}] must be {kinds[name].wants}')
+    problems += [f'{setting}[{name}] is not set' for name in kinds if found.get(name) in (None, '')
+                 and name not in defaults]
+    if problems:
+        raise Misconfigured(problems)
+    return found
+
+
+def _guess(name: str, known: Iterable[str]) -> str:
+    """The one that comes closest, or else all of them, as the end of a sentence."""
+    known = sorted(known)
+    return did_you_mean(name, known) or f'; there are {", ".join(known)}'
