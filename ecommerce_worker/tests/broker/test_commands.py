@@ -311,6 +311,13 @@ def test_status_is_well_when_a_worker_consumes(broker, start_worker, command):
     assert re.search(r'workers +ecommerce-\d+-\w+@', status.stdout)
 
 
+def test_status_names_workers_of_different_queues(broker, start_worker, command):
+    start_worker('--hostname', 'one@here', '-Q', 'fulfillment')
+    start_worker('--hostname', 'other@here', '-Q', 'email_marketing')
+    eventually(lambda: broker.consumers('fulfillment') and broker.consumers('email_marketing'))
+    assert 'workers   one@here, other@here' in command('status', '--timeout', '3').stdout
+
+
 def test_status_calls_out_a_queue_that_nobody_consumes(broker, start_worker, publish, command):
     start_worker('-Q', 'fulfillment')
     eventually(lambda: broker.consumers('fulfillment'))
