@@ -27,7 +27,7 @@ PYTHON ?=
 # The bytecode of our modules is kept: the tests start hundreds of processes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help requirements production-requirements upgrade worker console recorder beat check status up flower demo rabbitmq rabbitmq-stop \
+.PHONY: help requirements production-requirements upgrade worker console recorder beat intake check status up flower demo rabbitmq rabbitmq-stop \
 	test test-unit test-broker test-rabbitmq test-system test-browser coverage quality reference docs validate benchmark chaos fuzz \
 	clean programs
 
@@ -46,7 +46,7 @@ demo: $(VENV)/.installed-production ## Show it at work: a pretend shop, a broker
 worker: $(VENV)/.installed-production ## Run a worker (ARGS="--concurrency 64" and the like)
 	@exec $(BIN)/ecommerce-worker worker $(ARGS)
 
-up: $(VENV)/.installed-production ## Run all of a small site together: recorder, worker, console, beat
+up: $(VENV)/.installed-production ## Run all of a small site together: recorder, worker, console, beat, intake
 	@exec $(BIN)/ecommerce-worker up $(ARGS)
 
 flower: $(VENV)/.installed-production ## Serve Flower, Celery's own monitor, on loopback and read-only
@@ -66,6 +66,9 @@ recorder: $(VENV)/.installed-production ## Write facts and parked messages into 
 
 beat: $(VENV)/.installed-production ## Publish the jobs of SCHEDULE when they are due
 	@exec $(BIN)/ecommerce-worker beat $(ARGS)
+
+intake: $(VENV)/.installed-production ## Take signed webhooks of shops, as INTAKES says
+	@exec $(BIN)/ecommerce-worker intake $(ARGS)
 
 status: $(VENV)/.installed-production ## Show workers, queues, waiting and parked orders
 	@exec $(BIN)/ecommerce-worker status $(ARGS)

@@ -38,6 +38,7 @@ EXTRAS = {
     'worker': ['celery>=5.7', 'kombu>=5.7'],
     'ledger': LEDGER,
     'console': CONSOLE,
+    'intake': ['waitress>=3.0.2,<4'],
     'up': [*CONSOLE, 'circus>=0.19,<0.20'],
     'postgresql': ['psycopg[binary]>=3.2,<4'],
     'mysql': ['PyMySQL>=1.2,<2'],

@@ -12,6 +12,7 @@ It is waitress, with bounds: on connections, on the time for a request and for t
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import resource
 import signal
@@ -45,6 +46,9 @@ IN_MEMORY: Final = 64 * 1024
 
 #: Seconds for the answers under way when the server is told to stop.
 GRACE: Final = 10
+
+#: What a client is told that has not sent all of its request in time.
+TOO_LATE: Final = b'HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n'
 
 #: An application, as WSGI has it.
 Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
@@ -99,7 +103,9 @@ class Server(TcpWSGIServer):
     channel_class = _Channel
     over = False
 
-    def __init__(self, application: Application, listener: socket.socket, **options: Any) -> None:
+    def __init__(self, application: Application, listener: socket.socket, *, reading: float = 0.0,
+                 **options: Any) -> None:
+        self.seconds = {**SECONDS, 'reading': reading or SECONDS['reading']}
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self.most = min(CONNECTIONS, files // 2)
         super().__init__(
@@ -108,7 +114,7 @@ class Server(TcpWSGIServer):
             adj=Adjustments(**{
                 'sockets': [listener], 'ident': None, 'asyncore_use_poll': True, 'cleanup_interval': 1,
                 'asyncore_loop_timeout': 1, 'connection_limit': self.most + 2 * GIVE_WAY, 'backlog': 1024,
-                'max_request_header_size': LARGEST_HEAD, 'max_request_body_size': LARGEST_BODY,
+                'max_request_header_size': LARGEST_HEAD, 'max_request_body_size': LARGEST_BODY + 1,
                 'inbuf_overflow': IN_MEMORY, 'outbuf_overflow': IN_MEMORY,
                 # No thread waits for a client to take its answer: what it does not take lies in a file.
                 'outbuf_high_watermark': 1024 ** 3, 'log_socket_errors': False, **options}))
@@ -126,7 +132,10 @@ class Server(TcpWSGIServer):
     def maintenance(self, now: float) -> None:
         """Close what takes too long; called every second."""
         for channel in list(self.active_channels.values()):
-            if channel.look(now) > SECONDS.get(channel.doing, float('inf')):
+            if channel.look(now) > self.seconds.get(channel.doing, float('inf')):
+                if channel.doing == 'reading':
+                    with contextlib.suppress(OSError):
+                        channel.socket.send(TOO_LATE, socket.MSG_DONTWAIT)
                 # Not by and by: what is not taken never becomes writable.
                 channel.handle_close()
 
@@ -149,12 +158,15 @@ class Server(TcpWSGIServer):
         self.task_dispatcher.shutdown(timeout=GRACE)
 
 
-def listener_at(address: str, who: str, setting: str) -> socket.socket:
-    """A socket that listens at ``host:port``; raises :class:`AddressUnusable`, which names who and the setting."""
+def listener_at(address: str, who: str, setting: str, *, shared: bool = False) -> socket.socket:
+    """A socket that listens at ``host:port``; raises :class:`AddressUnusable`, which names who and the setting.
+
+    One that is ``shared`` leaves the address to other processes of this user too: each gets its part of the clients.
+    """
     host, _, port = address.rpartition(':')
     host = host.strip('[]')
     try:
-        return socket.create_server((host, int(port)), backlog=1024,
+        return socket.create_server((host, int(port)), backlog=1024, reuse_port=shared,
                                     family=socket.AF_INET6 if ':' in host else socket.AF_INET)
     except (OSError, ValueError) as error:
         why = str(getattr(error, 'strerror', None) or error).partition(' (')[0]
@@ -162,17 +174,19 @@ def listener_at(address: str, who: str, setting: str) -> socket.socket:
 
 
 def serve(application: Application, listener: socket.socket, *, threads: int, https: bool, proxy: str = '',
-          begun: Callable[[], None] = lambda: None) -> None:
+          reading: float = 0.0, begun: Callable[[], None] = lambda: None) -> None:
     """Serve an application until SIGTERM or SIGINT; ``begun`` is called once it listens.
 
     ``https`` tells that clients come by TLS, which a proxy before us ends; ``proxy`` is the address of one whose
-    ``X-Forwarded-For`` is believed, empty for none.
+    ``X-Forwarded-For`` is believed, empty for none; ``reading`` are the seconds for a request to be whole, if
+    they are others than those of :data:`SECONDS`.
     """
     # Each request that waits for a thread would be a warning; and disconnecting is a client's right.
     for name, level in (('waitress', logging.WARNING), ('waitress.queue', logging.ERROR)):
         logging.getLogger(name).setLevel(level)
     believed = {'trusted_proxy': proxy, 'trusted_proxy_headers': {'x-forwarded-for'}} if proxy else {}
-    server = Server(application, listener, threads=threads, url_scheme='https' if https else 'http', **believed)
+    server = Server(application, listener, threads=threads, reading=reading,
+                    url_scheme='https' if https else 'http', **believed)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.end)
     begun()

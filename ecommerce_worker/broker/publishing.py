@@ -97,7 +97,14 @@ def waiting_call(call: Call, notes: Notes, delay: float) -> Publication:
 
     Raises :class:`~ecommerce_worker.errors.WrongArguments` for a call that JSON cannot carry.
     """
-    seconds = min(max(1, math.ceil(delay)), 2 ** BITS - 1)
+    return replace(new_call(call, notes), delay=min(max(1, math.ceil(delay)), 2 ** BITS - 1))
+
+
+def new_call(call: Call, notes: Notes) -> Publication:
+    """The call as it goes to its queue at once.
+
+    Raises :class:`~ecommerce_worker.errors.WrongArguments` for a call that JSON cannot carry.
+    """
     try:
         body = dumps([list(call.args), dict(call.kwargs), dict(call.embed)]).encode()
     except (TypeError, ValueError, RecursionError) as error:
@@ -110,8 +117,7 @@ def waiting_call(call: Call, notes: Notes, delay: float) -> Publication:
         'root_id': call.root_id or call.id, 'parent_id': call.parent_id, 'origin': call.origin,
         'argsrepr': '', 'kwargsrepr': '', 'shadow': None, NOTES: replace(notes, due=None).as_header(),
     }
-    return Publication(Raw(body, 'application/json', 'utf-8', headers, {'correlation_id': call.id}), notes.queue,
-                       seconds)
+    return Publication(Raw(body, 'application/json', 'utf-8', headers, {'correlation_id': call.id}), notes.queue)
 
 
 def parked_message(raw: Raw, note: ParkingNote) -> Publication:

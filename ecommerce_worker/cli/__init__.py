@@ -5,6 +5,7 @@ from ecommerce_worker.cli import (  # noqa: F401 - each adds its commands
     console,
     demo,
     flower,
+    intake,
     orders,
     parked,
     processes,

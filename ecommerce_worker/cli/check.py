@@ -43,6 +43,7 @@ def check(as_json: bool) -> None:
 
 def _further_problems(found: settings.Examined) -> Iterator[str]:
     """What is wrong with what is made from these settings, as far as those are what was meant."""
+    from ecommerce_worker.intake import intakes
     from ecommerce_worker.schedule import checks as beats
 
     spoiled = {names[0] for names in found.spoiled}
@@ -52,6 +53,7 @@ def _further_problems(found: settings.Examined) -> Iterator[str]:
             *([] if 'CELERY_IMPORTS' in spoiled else [application]),
             lambda: beats.check(application(), found.settings,
                                 {name for place in found.spoiled for name in place[1:2]}),
+            *([] if 'INTAKES' in spoiled else [lambda: intakes.read(found.settings, application().tasks)]),
         )
         for step in steps:
             try:

@@ -127,10 +127,10 @@ def beat(level: str | None) -> None:
 @needs('up', 'circus', 'django', 'axes', 'waitress', 'whitenoise')
 @running
 def up(debug: bool) -> None:
-    """Run recorder, worker, console and beat of a small site.
+    """Run recorder, worker, console, beat and intake of a small site.
 
-    Together, until told to stop.  Brings the ledger up to date first.  What ends by itself is started again.  SIGTERM
-    ends one after the other, and the worker finishes what runs.
+    Together, until told to stop; the intake where there are INTAKES.  Brings the ledger up to date first.  What ends
+    by itself is started again.  SIGTERM ends one after the other, and the worker finishes what runs.
     """
     from ecommerce_worker.cli import up as together
     from ecommerce_worker.ledger import setup

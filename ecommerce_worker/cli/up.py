@@ -1,4 +1,6 @@
-"""All of one small site under one parent: recorder, worker, console, beat, started in this order; the first ends last.
+"""All of one small site under one parent: recorder, worker, console, beat, intake, started in this order.
+
+The first ends last.
 
     started ──ends by itself──► waits 1, 2, 4 … 60 s ──► started again …
         └─────SIGTERM──────► what runs is finished ──► gone          (the recorder's turn only then)
@@ -26,8 +28,8 @@ from tornado.ioloop import IOLoop
 from ecommerce_worker.process import ending
 from ecommerce_worker.settings import Settings
 
-#: The commands, each after those that take what it makes.
-CHILDREN: Final = ('recorder', 'worker', 'console', 'beat')
+#: The commands, each after those that take what it makes; the last one only where there are INTAKES.
+CHILDREN: Final = ('recorder', 'worker', 'console', 'beat', 'intake')
 
 #: Seconds between the end of a child and its next beginning: the first pause, and the longest.
 SHORTEST: Final = 1.0
@@ -159,7 +161,8 @@ class Keeper(Arbiter):
 
 async def _run(settings: Settings, say: Callable[[str], None], *, debug: bool) -> None:
     # Not sooner: each takes the loop that it is made in.
-    found = [Child(name, settings, say, debug=debug) for name in CHILDREN]
+    found = [Child(name, settings, say, debug=debug) for name in CHILDREN
+             if name != 'intake' or settings.INTAKES]
     arbiter = Keeper(_in_order(found), *INSIDE, loop=IOLoop.current(), check_delay=CHECK_SECONDS)
     told = asyncio.Event()
     for number in ENDS:

@@ -139,6 +139,42 @@ CONSOLE_SECRET_KEY: str | None = None
 # How long a login lasts.
 CONSOLE_SESSION_SECONDS = 28_800
 
+# --- The intake -----------------------------------------------------------------------------------------------------
+
+# Shops whose signed webhooks `ecommerce-worker intake` takes at /in/<name>, by a name of your choice; see
+# docs/how-to/connect-your-own-shop.rst and its neighbours. An entry is a mapping of:
+#   kind      'shopify', 'woocommerce', 'stripe', 'standard' (Standard Webhooks, Svix), 'hmac' (a code over the body, in
+#             a header), 'submit' (our own interface, with a token), or the dotted path of a module of your own
+#   secrets   one or more, of which any will do; a file:/path is read again when none does
+#   events    which topic of the sender's leads to which task, such as {orders/paid: fulfill_order}; '*' is any topic
+#   arguments   where in the body the task's arguments stand, such as {order_number: data.number}, unless the kind knows
+#   source    shopify, woocommerce: the shop, such as myshop.myshopify.com; others are refused
+#   site      the site code that the task is called with; one of SITE_OVERRIDES
+#   queue     where the task is published; ecommerce.fulfillment if not given
+#   state     'live'; 'dry' checks all and publishes nothing; 'closed' is as if it did not exist; 'retired' (410) tells
+#             senders to stop
+#   test_orders   'ignore' or 'run': what becomes of those that the shop marks as such
+#   spool     true keeps on disk what comes while RabbitMQ is away: for senders that deliver only once (woocommerce)
+#   max_bytes   of a body, at most; 1 MiB if not given
+#   rate      deliveries a second that one process takes; 0, as if not given, is no limit
+#   header, prefix, encoding, digest, id, topic   hmac: how it signs, and the headers of id and topic
+#   topic     standard: the place of the topic in the body; 'type' if not given
+INTAKES: dict[str, dict[str, object]] = {}
+
+# Where `ecommerce-worker intake` listens: host and port. Loopback only, unless a proxy with TLS stands before it.
+# Several processes may share it.
+INTAKE_ADDRESS = '127.0.0.1:8087'
+
+# The address that shops reach it by, such as https://intake.example.com; shown by `intake list`. Empty:
+# http://INTAKE_ADDRESS.
+INTAKE_URL = ''
+
+# RabbitMQ for the intake, with a user that may only publish. Not set: BROKER_URL.
+INTAKE_BROKER_URL: str | list[str] | None = None
+
+# The directory for what comes while RabbitMQ is away (spool: true); '~' is the home directory of who runs the intake.
+INTAKE_SPOOL = '~/.local/state/ecommerce-worker/spool'
+
 # --- Messages -------------------------------------------------------------------------------------------------------
 
 # The worker publishes JSON only: pickled messages would break other services on a shared broker.

@@ -24,8 +24,8 @@ from ecommerce_worker.telemetry.facts import Fact
 
 #: What an order is after each outcome.
 STATES: Final[Mapping[str, State]] = {
-    'done': State.FULFILLED, 'skipped': State.FULFILLED, 'retrying': State.WAITING, 'parked': State.PARKED,
-    'returned': State.TRYING, 'resent': State.TRYING, 'discarded': State.DISCARDED}
+    'accepted': State.TRYING, 'done': State.FULFILLED, 'skipped': State.FULFILLED, 'retrying': State.WAITING,
+    'parked': State.PARKED, 'returned': State.TRYING, 'resent': State.TRYING, 'discarded': State.DISCARDED}
 
 
 #: Bytes of the statement that writes a parked message, beside its body.

@@ -12,8 +12,9 @@ ORDER, MAIL, JOB = 'order', 'mail', 'job'
 _MAILS: Final = ('ecommerce_worker.email.', 'ecommerce_worker.sailthru.')
 
 #: What becomes of a run, and of a message after it.
-_OUTCOMES: Final = {'done': 'done', 'skipped': 'left alone', 'retrying': 'to be tried again', 'parked': 'parked',
-                    'returned': 'given back to its queue', 'resent': 'sent again', 'discarded': 'thrown away'}
+_OUTCOMES: Final = {'accepted': 'accepted', 'done': 'done', 'skipped': 'left alone', 'retrying': 'to be tried again',
+                    'parked': 'parked', 'returned': 'given back to its queue', 'resent': 'sent again',
+                    'discarded': 'thrown away'}
 
 
 def kind_of(task: str) -> str:

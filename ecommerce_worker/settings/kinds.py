@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from ipaddress import ip_address
 from pathlib import Path
@@ -97,7 +97,7 @@ def text(secrecy: Secrecy = Secrecy.NONE, *, takes_none: bool = False) -> Kind:
 
 def optional(kind: Kind) -> Kind:
     """The same, or None."""
-    return Kind(f'{kind.wants}, or none', kind.read, takes_none=True)
+    return replace(kind, wants=f'{kind.wants}, or none', takes_none=True)
 
 
 def one_of(*choices: str) -> Kind:

@@ -18,8 +18,9 @@ VERSION: Final = 1
 #: The form on the wire.
 CONTENT_TYPE: Final = 'application/json'
 
-#: How a run ends (``returned``: given back to its queue), and what a person does with a parked message.
-OUTCOMES: Final = ('done', 'skipped', 'retrying', 'parked', 'returned', 'resent', 'discarded')
+#: That a message was published for somebody else, how a run ends (``returned``: given back to its queue), and what a
+#: person does with a parked message.
+OUTCOMES: Final = ('accepted', 'done', 'skipped', 'retrying', 'parked', 'returned', 'resent', 'discarded')
 
 #: The most letters of each text.
 LENGTHS: Final[Mapping[str, int]] = {
@@ -33,7 +34,7 @@ ENDS: Final = ('done', 'skipped')
 KEPT: Final = 'kept'
 
 #: What may follow from one and the same try, in this order.
-_FOLLOWS: Final = ('retrying', 'parked', 'returned', KEPT, 'resent', 'discarded')
+_FOLLOWS: Final = ('accepted', 'retrying', 'parked', 'returned', KEPT, 'resent', 'discarded')
 
 #: The end of the year 9999, the last that databases know, in epoch seconds.
 LAST_SECOND: Final = 253_402_300_799

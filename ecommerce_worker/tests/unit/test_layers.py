@@ -26,6 +26,7 @@ ROWS = [
     'site',
     'runtime',
     'execution',
+    'intake',
     'fulfillment',
     'braze',
     'schedule',

@@ -1,0 +1,281 @@
+"""One channel on which many threads publish, each of which waits for the confirmation of its own message.
+
+::
+
+    thread ──► waiting ──► the one thread: on its way, with all the others ──confirmed──► the thread goes on
+                  ▲                              │           │ returned, refused
+                  └──── the connection is lost ──┘           └──► NotPublished
+                                         nothing heard in time ──► NotPublished, and it may be there all the same
+
+RabbitMQ writes to disk by batches: who waits for each message before publishing the next gets some hundred a second,
+while many on their way at once get thousands.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import select
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final
+
+from amqp import spec
+from kombu import Connection
+
+from ecommerce_worker.broker import topology
+from ecommerce_worker.broker.publishing import Publication
+from ecommerce_worker.errors import NotPublished
+from ecommerce_worker.telemetry.facts import CONTENT_TYPE, Fact
+
+logger = logging.getLogger(__name__)
+
+#: Seconds in which a message is confirmed, or is taken not to be: senders wait for five in all.
+PATIENCE: Final = 3.0
+
+#: How many may wait or be on their way at once; beyond that it would take longer than anybody waits.
+MOST: Final = 2000
+
+#: Seconds between two tries to connect: at first, and at most.
+SHORTEST, LONGEST = 0.2, 2.0
+
+#: Seconds between two looks at heartbeats.
+LOOK_SECONDS: Final = 1.0
+
+
+@dataclass(eq=False)
+class _Sent:
+    """A message of a thread that waits for ``done``, until it is ``gone``; ``trouble`` is why it is not published."""
+
+    publication: Publication
+    fact: Fact | None
+    done: threading.Event = field(default_factory=threading.Event)
+    at: float = field(default_factory=time.monotonic)
+    trouble: str = ''
+    returned: bool = False
+    gone: bool = False
+
+    @property
+    def id(self) -> str:
+        """What a broker that has no route for it names it by."""
+        return str(self.publication.raw.properties.get('correlation_id') or '')
+
+
+class Confirming:
+    """Publishes for many threads by one connection, which ``connect`` makes, and a thread of its own.
+
+    A fact that goes with a message is published once that is confirmed; nobody waits for it.
+    """
+
+    def __init__(self, connect: Callable[[], Connection]) -> None:
+        self._connect = connect
+        self._lock = threading.Lock()
+        self._waiting: deque[_Sent] = deque()
+        self._sent: dict[int, _Sent] = {}
+        self._connection: Any = None
+        self._channel: Any = None
+        self._facts: Any = None
+        self._tag = 0
+        self._blocked = False
+        self._away_since: float | None = time.monotonic()
+        self._ending = threading.Event()
+        self._bell, self._ear = socket.socketpair()
+        self._bell.setblocking(False)
+        self._ear.setblocking(False)
+        self._rung = False
+        self._thread = threading.Thread(target=self._run, name='confirming', daemon=True)
+
+    def start(self) -> None:
+        """Connect, and go on doing so."""
+        self._thread.start()
+
+    def end(self) -> None:
+        """Let go of the broker."""
+        self._ending.set()
+        self._ring()
+        self._thread.join(PATIENCE)
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be published at present; '' if it can."""
+        if self._blocked:
+            return 'the broker takes nothing at present (an alarm of its own)'
+        away = self._away_since
+        if away is not None:
+            return 'the broker cannot be reached' if time.monotonic() - away > PATIENCE else ''
+        if self._is_slow():
+            return 'the broker does not confirm in time'
+        return ''
+
+    @property
+    def ready(self) -> bool:
+        """Whether the broker is there, and takes messages."""
+        return self._away_since is None and not self.trouble
+
+    def publish(self, publication: Publication, fact: Fact | None = None, seconds: float = PATIENCE) -> None:
+        """Publish, and return when the broker has confirmed that the message is in a queue and on its disk.
+
+        Raises :class:`~ecommerce_worker.errors.NotPublished` after so many seconds at most; at once while it is known
+        that nothing can be published.
+        """
+        if trouble := self.trouble:
+            raise NotPublished(trouble)
+        sent = _Sent(publication, fact)
+        with self._lock:
+            if len(self._waiting) + len(self._sent) >= MOST:
+                raise NotPublished('too many messages wait for the broker')
+            self._waiting.append(sent)
+        self._ring()
+        if not sent.done.wait(seconds):
+            sent.gone = True
+            raise NotPublished('the broker did not confirm a message in time')
+        if sent.trouble:
+            raise NotPublished(sent.trouble)
+
+    def _is_slow(self) -> bool:
+        """Whether the oldest on its way is late; those that are on their way show when that is over."""
+        with contextlib.suppress(RuntimeError):  # changed meanwhile: it is not slow
+            oldest = next(iter(self._sent.values()), None)
+            return oldest is not None and time.monotonic() - oldest.at > PATIENCE
+        return False
+
+    def _ring(self) -> None:
+        if not self._rung:
+            self._rung = True
+            with contextlib.suppress(BlockingIOError):
+                self._bell.send(b'.')
+
+    # -- the thread ---------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        pause = SHORTEST
+        while not self._ending.is_set():
+            try:
+                self._open()
+                pause = SHORTEST
+                self._serve()
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
+                self._lost(error)
+            if self._ending.wait(pause):
+                break
+            pause = min(LONGEST, pause * 2)
+        self._close()
+
+    def _open(self) -> None:
+        self._connection = self._connect()
+        self._connection.ensure_connection(max_retries=1, interval_start=0, timeout=PATIENCE)
+        if not topology.is_rabbitmq(self._connection):
+            raise NotPublished('only RabbitMQ confirms')
+        connection = self._connection.connection
+        connection.on_blocked = partial(self._on_blocked, True)
+        connection.on_unblocked = partial(self._on_blocked, False)
+        self._channel, self._tag, self._facts = self._connection.channel(), 0, None
+        self._channel.confirm_select()
+        self._channel.events['basic_ack'].add(partial(self._on_confirm, True))
+        self._channel.events['basic_nack'].add(partial(self._on_confirm, False))
+        self._channel.events['basic_return'].add(self._on_return)
+        self._facts = self._open_facts()
+        if self._away_since is not None and time.monotonic() - self._away_since > PATIENCE:
+            logger.info('the broker takes messages again')
+        self._away_since = None
+
+    def _open_facts(self) -> Any:
+        channel = self._connection.channel()
+        # Where nobody keeps a ledger there may be no such exchange, or no permission to write to it.
+        channel._callbacks[spec.Channel.Close] = partial(self._on_facts_closed, channel)  # noqa: SLF001
+        return channel
+
+    def _serve(self) -> None:
+        connection = self._connection.connection
+        poll = select.poll()
+        poll.register(connection.sock, select.POLLIN)
+        poll.register(self._ear, select.POLLIN)
+        next_look = 0.0
+        while not self._ending.is_set():
+            self._send_all()
+            poll.poll(LOOK_SECONDS * 1000)
+            self._rung = False
+            with contextlib.suppress(BlockingIOError):
+                self._ear.recv(4096)
+            connection.read_now()
+            if (now := time.monotonic()) >= next_look:
+                next_look = now + LOOK_SECONDS
+                if connection.heartbeat:
+                    self._connection.heartbeat_check()
+
+    def _send_all(self) -> None:
+        while self._waiting and not self._blocked:
+            with self._lock:
+                sent = self._waiting.popleft()
+                if sent.gone:
+                    continue
+                self._tag += 1
+                sent.at, self._sent[self._tag] = time.monotonic(), sent
+            raw = sent.publication.raw
+            properties = {'delivery_mode': 2, **{name: value for name, value in raw.properties.items() if value}}
+            message = self._channel.prepare_message(
+                raw.body, content_type=raw.content_type, content_encoding=raw.content_encoding,
+                headers=sent.publication.headers(self._connection), properties=properties)
+            exchange, routing_key = sent.publication.address(self._connection)
+            # Not by `basic_publish`, which reads first: what comes may close this very channel.
+            self._channel.send_method(spec.Basic.Publish, 'Bssbb', (0, exchange, routing_key, True, False), message)
+
+    def _on_confirm(self, taken: bool, tag: int, multiple: bool) -> None:
+        for each in [each for each in self._sent if each <= tag] if multiple else [tag]:
+            sent = self._sent.pop(each, None)
+            if sent is None:
+                continue
+            if sent.returned:
+                sent.trouble = 'there is no queue for it'
+            elif not taken:
+                sent.trouble = 'the queue takes nothing'
+            elif sent.fact:
+                self._report(sent.fact)
+            sent.done.set()
+
+    def _report(self, fact: Fact) -> None:
+        if self._facts is None:
+            return
+        message = self._facts.prepare_message(fact.as_body(), content_type=CONTENT_TYPE, content_encoding='utf-8',
+                                              properties={'delivery_mode': 2})
+        self._facts.send_method(spec.Basic.Publish, 'Bssbb', (0, topology.FACTS, fact.routing_key, False, False),
+                                message)
+
+    def _on_return(self, error: Exception, exchange: str, routing_key: str, message: Any) -> None:  # noqa: ARG002
+        # What is not routed is confirmed as well, after this.
+        for sent in self._sent.values():
+            if sent.id == message.properties.get('correlation_id'):
+                sent.returned = True
+
+    def _on_facts_closed(self, channel: Any, reply_code: int, *_: Any) -> None:
+        channel.send_method(spec.Channel.CloseOk)
+        channel.collect()
+        self._facts = None
+        logger.warning('facts cannot be published (%d): the ledger does not know what is accepted', reply_code)
+
+    def _on_blocked(self, blocked: bool, *_: Any) -> None:
+        self._blocked = blocked
+        logger.warning('the broker takes nothing at present' if blocked else 'the broker takes messages again')
+
+    def _lost(self, error: Exception) -> None:
+        """Begin anew with another connection; those that still wait go by that."""
+        if self._away_since is None or isinstance(error, NotPublished):
+            # Not its text: some quote what they were given.
+            logger.warning('the connection to the broker is lost: error=%s', type(error.__cause__ or error).__name__)
+        with self._lock:
+            self._waiting.extendleft(sent for _, sent in sorted(self._sent.items(), reverse=True) if not sent.gone)
+            self._sent.clear()
+        self._close()
+
+    def _close(self) -> None:
+        if self._away_since is None:
+            self._away_since = time.monotonic()
+        self._blocked = False
+        connection, self._connection, self._channel, self._facts = self._connection, None, None, None
+        if connection:
+            connection.collect()

@@ -1,0 +1,167 @@
+"""The intake: taking deliveries of shops, and trying whether it does."""
+
+from __future__ import annotations
+
+import secrets
+import time
+import urllib.error
+import urllib.request
+from base64 import b64encode
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from ecommerce_worker import runtime
+from ecommerce_worker.cli.options import DURATION, JSON
+from ecommerce_worker.cli.output import fail, is_installed, needs, plainly, print_json, running, say, table
+from ecommerce_worker.cli.resources import application, opened_ledger
+from ecommerce_worker.cli.root import main
+from ecommerce_worker.errors import WorkerError
+from ecommerce_worker.words import did_you_mean
+
+#: Seconds between two looks into the ledger.
+LOOK_SECONDS: Final = 0.5
+
+
+@main.group(invoke_without_command=True)
+@click.option('--debug', is_flag=True, help='Log everything.')
+@click.option('--threads', type=click.IntRange(1),
+              help='Wait for the broker with so many deliveries at once; 32 if not given.')
+@click.pass_context
+def intake(context: click.Context, debug: bool, threads: int | None) -> None:
+    """Take signed deliveries of shops, as INTAKES says.
+
+    Until it is told to stop.  Several may run on one address.
+    """
+    if context.invoked_subcommand is None:
+        _serve(debug, threads)
+
+
+@needs('intake', 'waitress')
+@running
+def _serve(debug: bool, threads: int | None) -> None:
+    from ecommerce_worker import celery_app
+    from ecommerce_worker.intake import server
+
+    app = application()
+    celery_app.configure_logging('DEBUG' if debug else None)
+    server.run(app, runtime.current().settings, lambda line: say(f'ecommerce-worker: {line}', err=True),
+               threads=threads or server.THREADS)
+
+
+def _found() -> Mapping[str, Any]:
+    from ecommerce_worker.intake import intakes
+
+    return intakes.read(runtime.current().settings, application().tasks)
+
+
+@intake.command('list')
+@JSON
+@needs('intake', 'waitress')
+@plainly
+def list_intakes(as_json: bool) -> None:
+    """List the intakes, with the URL to paste into each shop."""
+    from ecommerce_worker.intake import server
+
+    root = server.url_of(runtime.current().settings)
+    rows = [{'name': it.name, 'kind': it.source.__module__.rpartition('.')[2], 'state': it.state,
+             'events': {topic: action.task for topic, action in it.events.items()}, 'url': root + it.path}
+            for it in _found().values()]
+    if as_json:
+        print_json({'intakes': rows})
+        return
+    table(('INTAKE', 'KIND', 'STATE', 'URL', 'EVENTS'), [
+        (it['name'], it['kind'], it['state'], it['url'],
+         ', '.join(f'{topic}: {task.rpartition(".")[2]}' for topic, task in it['events'].items())) for it in rows])
+
+
+@intake.command('secret')
+def make_secret() -> None:
+    """Print a new secret, good for an intake of any kind."""
+    say(f'whsec_{b64encode(secrets.token_bytes(32)).decode()}')
+
+
+@intake.command('try')
+@click.argument('name')
+@click.argument('file', type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option('--topic', default='', help='The topic that it is about; the first of its events if not given.')
+@click.option('--url', default='', help='Post it there; to INTAKE_ADDRESS if not given.')
+@click.option('--wait', default='30s', type=DURATION, help='Follow the order for so long.')
+@needs('intake', 'waitress')
+@plainly
+def try_intake(name: str, file: Path, topic: str, url: str, wait: float) -> None:
+    """Sign FILE as the shop of intake NAME would, post it, and follow the order step by step.
+
+    Status 1 if it is not accepted, or not done in the end.
+    """
+    found = _found()
+    if name not in found:
+        fail(f'there is no intake {name}{did_you_mean(name, found)}', 2)
+    it = found[name]
+    topic = topic or next(iter(it.events))
+    headers = it.source.signed(file.read_bytes(), it.secrets.keys[0], topic, time.time())
+    url = url or f'http://{runtime.current().settings.INTAKE_ADDRESS}{it.path}'
+    say(f'signed as {topic}, posting it to {url}')
+    status, answer = _posted(url, file.read_bytes(), headers)
+    reason = f': {answer["reason"]}' if answer.get('reason') else ''
+    say(f'{status} {answer.get("state") or answer.get("detail") or "refused"}{reason}')
+    if answer.get('state') not in ('accepted', 'repeated'):
+        fail(_advice(status, answer))
+    _follow(answer['id'], wait)
+
+
+def _posted(url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, dict[str, Any]]:
+    import json
+
+    request = urllib.request.Request(url, body, dict(headers))  # noqa: S310 - what a person names
+    try:
+        # No proxy: it is this machine, or one that was named.
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as answered:
+            return answered.status, json.loads(answered.read() or b'{}')
+    except urllib.error.HTTPError as error:
+        with error:
+            said = error.read()
+        return error.code, json.loads(said) if said.startswith(b'{') else {}
+    except (OSError, ValueError) as error:
+        fail(f'nobody answers at {url} ({getattr(error, "reason", None) or type(error).__name__}): does '
+             '`ecommerce-worker intake` run?')
+
+
+def _advice(status: int, answer: Mapping[str, Any]) -> str:
+    """What to do about an answer that is none of success."""
+    if answer.get('state') == 'ignored':
+        return 'nothing is to be done about it'
+    if answer.get('state') == 'parked':
+        return f'it is parked; `ecommerce-worker parked show {str(answer["id"])[:8]}` tells why'
+    return {401: 'the intake that answers has other secrets: was INTAKES changed since it was started?',
+            404: 'the intake that answers has none of this name, or it is closed',
+            503: 'the broker did not take it, or has no queue for it: does a worker run?'}.get(
+                status, 'it was not accepted')
+
+
+def _follow(id_: str, seconds: float) -> None:
+    """Tell what the ledger learns of a message until it is over."""
+    if not is_installed('django'):
+        say('there is no ledger here to follow it in; the log of the worker tells the rest')
+        return
+    try:
+        queries = opened_ledger()
+    except WorkerError as error:
+        say(f'it cannot be followed: {error}')
+        return
+    from ecommerce_worker.ledger import words
+
+    until, told, state = time.monotonic() + seconds, set[str](), ''
+    while time.monotonic() < until and state not in ('fulfilled', 'parked', 'discarded'):
+        for entry in queries.search(id_)[:1]:
+            for event in queries.story(entry.number).events:
+                line = f'{words.outcome_of(getattr(event, "outcome", ""), entry.task)}: {event.reason or "-"}'
+                if line not in told:
+                    told.add(line)
+                    say(f'{entry.key}  {line}')
+            state = entry.state
+        time.sleep(LOOK_SECONDS)
+    if state != 'fulfilled':
+        fail('nothing was heard of it: do a worker and a recorder run?' if not told else f'it is not done: {state}')

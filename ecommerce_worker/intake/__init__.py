@@ -1,0 +1,1 @@
+"""Orders over HTTP: signed deliveries of shops become messages."""

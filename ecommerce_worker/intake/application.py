@@ -1,0 +1,262 @@
+"""The WSGI application: a delivery is verified, mapped, published and confirmed, and only then answered with success.
+
+::
+
+    size, content type ──► signature ──► event ──► of interest? ──► task ──► confirmed by RabbitMQ ──► 200 accepted
+         413, 415            401           │           │ no                        │ not in time
+                                           │           └──► 200 ignored            └──► 503, the sender comes again
+                                           └── cannot be read ──► parked ──► 200 parked          (or: kept on disk, 200)
+
+4xx makes senders switch a webhook off, and some never deliver again: whatever is genuine and is not to be repeated is
+answered 200.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+import traceback
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from http import HTTPStatus
+from typing import Any, Final, Protocol
+
+from ecommerce_worker.broker import publishing
+from ecommerce_worker.broker.notes import Notes
+from ecommerce_worker.broker.publishing import Publication
+from ecommerce_worker.broker.wire import Call, Raw
+from ecommerce_worker.errors import NotPublished, Undecodable, WrongArguments
+from ecommerce_worker.intake.counts import NOBODY, Counts
+from ecommerce_worker.intake.intakes import Intake
+from ecommerce_worker.intake.source import Delivery, Event, Objection, Refused
+from ecommerce_worker.telemetry.facts import Fact
+from ecommerce_worker.telemetry.log import word
+
+logger = logging.getLogger(__name__)
+
+#: Seconds after which a sender should come again.
+RETRY_AFTER: Final = 30
+
+#: How many events are remembered, should they be delivered again.
+REMEMBERED: Final = 10_000
+
+#: Milliseconds for which a parked body is kept: it may hold anything, and is to be looked at soon.
+KEPT_PARKED: Final = 30 * 24 * 3600 * 1000
+
+_PATH: Final = '/in/'
+
+
+class Publisher(Protocol):
+    """Where messages go: to the broker, or, where that is away, to the disk."""
+
+    def publish(self, publication: Publication, fact: Fact | None = None) -> None:
+        """Return when it is safe; raises :class:`~ecommerce_worker.errors.NotPublished`."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a sender is told."""
+
+    status: int
+    content: Mapping[str, Any] = field(default_factory=dict)
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass
+class _Remembered:
+    """An event of lately: the digest of its body, and how it was answered; None while it is at work."""
+
+    digest: str
+    answer: Answer | None = None
+
+
+class Bucket:
+    """A rate, in deliveries a second; a second's worth may come at once.  Of this process alone."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._left, self._at = max(1.0, rate), time.monotonic()
+        self._lock = threading.Lock()
+
+    def takes(self) -> bool:
+        """Whether one more may come now."""
+        with self._lock:
+            now = time.monotonic()
+            self._left = min(max(1.0, self._rate), self._left + (now - self._at) * self._rate)
+            self._at = now
+            if self._left < 1:
+                return False
+            self._left -= 1
+            return True
+
+
+class Application:
+    """The intakes, as a WSGI application; ``ready`` tells whether the broker takes messages."""
+
+    def __init__(self, intakes: Mapping[str, Intake], publishers: Mapping[str, Publisher], counts: Counts,
+                 ready: Callable[[], bool], *, facts: bool = True) -> None:
+        # One that is closed is as if it did not exist.
+        self._intakes = {name: intake for name, intake in intakes.items() if intake.state != 'closed'}
+        self._publishers = publishers
+        self._counts = counts
+        self._ready = ready
+        self._facts = facts
+        self._buckets = {name: Bucket(intake.rate) for name, intake in intakes.items() if intake.rate}
+        self._lately: OrderedDict[str, _Remembered] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Answer one request."""
+        answer = self._answer(environ)
+        problem = answer.status >= HTTPStatus.BAD_REQUEST and 'title' in answer.content
+        body = json.dumps(answer.content).encode() if answer.content else b''
+        start_response(f'{answer.status} {HTTPStatus(answer.status).phrase}', [
+            ('Content-Type', 'application/problem+json' if problem else 'application/json'),
+            ('Content-Length', str(len(body))), ('Cache-Control', 'no-store'), *answer.headers])
+        return [body]
+
+    def _answer(self, environ: dict[str, Any]) -> Answer:
+        path = environ.get('PATH_INFO', '')
+        if path == '/healthz':
+            return Answer(200, {'state': 'alive'})
+        if path == '/readyz':
+            return Answer(200, {'state': 'ready'}) if self._ready() else _unavailable()
+        intake = self._intakes.get(path.removeprefix(_PATH)) if path.startswith(_PATH) else None
+        if intake is None:
+            self._counts.add(NOBODY, 'refused', 'no such intake')
+            return Answer(404)
+        if environ.get('REQUEST_METHOD') != 'POST':
+            return self._refused(intake, Answer(405, headers=(('Allow', 'POST'),)), 'method')
+        return self._posted(intake, environ)
+
+    def _posted(self, intake: Intake, environ: dict[str, Any]) -> Answer:
+        if intake.state == 'retired':
+            return self._refused(intake, Answer(410), 'retired')
+        if answer := self._unfit(intake, environ):
+            return answer
+        headers = {name[5:].replace('_', '-').lower(): value for name, value in environ.items()
+                   if name.startswith('HTTP_')}
+        headers['content-type'] = environ.get('CONTENT_TYPE', '').lower()
+        delivery = Delivery(headers, environ['wsgi.input'].read(intake.max_bytes + 1), time.time())
+        if intake.source.greets(delivery):
+            self._counts.add(intake.name, 'ignored', 'greeting')
+            return Answer(200, {'state': 'ignored', 'reason': 'greeting'})
+        try:
+            intake.verify(delivery)
+        except Refused as refused:
+            return self._refused(intake, Answer(401), refused.reason)
+        if (bucket := self._buckets.get(intake.name)) and not bucket.takes():
+            return self._refused(intake, Answer(429, headers=(('Retry-After', '1'),)), 'rate')
+        return self._genuine(intake, delivery)
+
+    def _unfit(self, intake: Intake, environ: dict[str, Any]) -> Answer | None:
+        """What is answered to a request whose head alone says that its body is not taken."""
+        length = environ.get('CONTENT_LENGTH')
+        if not length:
+            return self._refused(intake, Answer(411), 'no length')
+        if int(length) > intake.max_bytes:
+            return self._refused(intake, Answer(413), 'too large')
+        form = environ.get('CONTENT_TYPE', '').partition(';')[0].strip().lower()
+        if form not in intake.source.FORMS or environ.get('HTTP_CONTENT_ENCODING', 'identity').lower() != 'identity':
+            return self._refused(intake, Answer(415), 'content type')
+        return None
+
+    def _refused(self, intake: Intake, answer: Answer, reason: str) -> Answer:
+        self._counts.add(intake.name, 'refused', reason)
+        return answer
+
+    def _genuine(self, intake: Intake, delivery: Delivery) -> Answer:
+        """Answer what is shown to come from the sender."""
+        event: Event | None = None
+        try:
+            event = intake.source.event(delivery)
+            if reason := intake.ignores(event):
+                return self._ignored(intake, reason)
+            call = intake.call(event)
+        except Objection as objection:
+            return self._objected(intake, objection.status, str(objection))
+        except (Undecodable, WrongArguments) as error:
+            if intake.source.ANSWERS:
+                return self._objected(intake, 422, str(error))
+            return self._park(intake, delivery, event, str(error))
+        except Exception as error:  # noqa: BLE001 - a bug must not cost the shop its webhook
+            frames = traceback.extract_tb(error.__traceback__)
+            # Not its text, which may quote what it choked on.
+            place = f'{frames[-1].filename.rpartition("/")[2]}:{frames[-1].lineno}' if frames else 'an unknown place'
+            reason = f'a programming error in the intake: {type(error).__name__} at {place}'
+            logger.error('%s: intake=%s', reason, word(intake.name))
+            return self._park(intake, delivery, event, reason)
+        if intake.state == 'dry':
+            return self._ignored(intake, 'dry run')
+        return self._accept(intake, delivery, call)
+
+    def _ignored(self, intake: Intake, reason: str) -> Answer:
+        self._counts.add(intake.name, 'ignored', reason)
+        return Answer(200, {'state': 'ignored', 'reason': reason})
+
+    def _objected(self, intake: Intake, status: int, reason: str) -> Answer:
+        self._counts.add(intake.name, 'refused', 'request')
+        return Answer(status, {'title': HTTPStatus(status).phrase, 'status': status, 'detail': reason})
+
+    def _accept(self, intake: Intake, delivery: Delivery, call: Call) -> Answer:
+        answers = intake.source.ANSWERS
+        with self._lock:
+            before = self._lately.get(call.id)
+            if before is None:
+                self._lately[call.id] = _Remembered(delivery.digest)
+                while len(self._lately) > REMEMBERED:
+                    self._lately.popitem(last=False)
+        if before and answers and before.digest != delivery.digest:
+            return self._objected(intake, 422, 'this Idempotency-Key was used for another request')
+        if before and before.answer is None and answers:
+            return self._objected(intake, 409, 'the request of this Idempotency-Key is at work')
+        if before and before.answer:
+            self._counts.add(intake.name, 'repeated')
+            return before.answer if answers else Answer(200, {'id': call.id, 'state': 'repeated'})
+        # One that is at work for another delivery of the event is published all the same: that one may fail yet.
+        # Whoever comes second asks how things stand before it does anything.
+        number = intake.number(call)
+        fact = Fact('accepted', time.time(), task=call.task, id=call.id, key=number, site=intake.site,
+                    queue=intake.queue, root_id=call.id, reason=f'by the intake {intake.name}') if self._facts else None
+        try:
+            publication = publishing.new_call(call, Notes(queue=intake.queue, ask=True))
+            self._publishers[intake.name].publish(publication, fact)
+        except NotPublished as error:
+            with self._lock:
+                if before is None:
+                    self._lately.pop(call.id, None)
+            return self._unpublished(intake, error)
+        answer = Answer(202 if answers else 200, {'id': call.id, 'state': 'accepted'})
+        with self._lock:
+            self._lately[call.id] = _Remembered(delivery.digest, answer)
+        self._counts.add(intake.name, 'accepted')
+        logger.info('accepted: intake=%s task=%s key=%s id=%s', intake.name, call.task, word(number), call.id)
+        return answer
+
+    def _park(self, intake: Intake, delivery: Delivery, event: Event | None, reason: str) -> Answer:
+        """Put a genuine delivery that nothing can be made of where a person finds it, as it came."""
+        id_ = intake.message_id(event.id if event else delivery.digest)
+        if intake.state == 'dry':
+            return self._ignored(intake, f'dry run; it would be parked: {reason}')
+        raw = Raw(delivery.body, delivery.header('content-type') or None, None, {}, {'correlation_id': id_})
+        parked = publishing.parked_message(raw, Notes(), task='', id=id_, key='',
+                                           reason=f'intake {intake.name}: {reason}')
+        properties = {**parked.raw.properties, 'expiration': str(KEPT_PARKED)}
+        try:
+            self._publishers[intake.name].publish(replace(parked, raw=replace(parked.raw, properties=properties)))
+        except NotPublished as error:
+            return self._unpublished(intake, error)
+        self._counts.add(intake.name, 'parked', reason)
+        logger.error('parked: intake=%s id=%s reason="%s"', intake.name, id_, reason)
+        return Answer(200, {'id': id_, 'state': 'parked'})
+
+    def _unpublished(self, intake: Intake, error: NotPublished) -> Answer:
+        self._counts.add(intake.name, 'unavailable', str(error))
+        return _unavailable()
+
+
+def _unavailable() -> Answer:
+    return Answer(503, {'state': 'unavailable'}, (('Retry-After', str(RETRY_AFTER)),))

@@ -1,0 +1,367 @@
+"""The intakes of a configuration: read, checked as a whole, and what each makes of an event."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import re
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from ecommerce_worker.broker.wire import Call
+from ecommerce_worker.errors import Misconfigured, Undecodable, WrongArguments
+from ecommerce_worker.intake import source, sources
+from ecommerce_worker.intake.source import Delivery, Event, Refused, Source, text_at, value_at
+from ecommerce_worker.settings import Settings, broker_urls
+from ecommerce_worker.settings.kinds import FLAG, TEXT, Kind, number, one_of, read_mapping, whole
+from ecommerce_worker.words import did_you_mean
+
+#: What a source's class is called in its module.
+CLASS: Final = 'Source'
+
+#: How an intake is called in its URL.
+NAME = re.compile(r'[a-z0-9][a-z0-9_-]{0,63}')
+
+#: Where orders go unless an intake says otherwise: where shops publish them.
+QUEUE: Final = 'ecommerce.fulfillment'
+
+#: Bytes of a key, at least.
+SHORTEST_KEY: Final = 16
+
+#: Bytes of a body, at most, unless an intake says less: what the server takes.
+LARGEST_BODY: Final = 1024 * 1024
+
+#: The topic that stands for all that are not named.
+ANY: Final = '*'
+
+#: Letters of the argument by which people know a task.
+LONGEST_NUMBER: Final = 128
+
+#: Seconds between two looks into files of secrets.
+REREAD_SECONDS: Final = 1.0
+
+#: Makes the ids of messages out of what senders call their events.
+NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_URL, 'urn:ecommerce-worker:intake')
+
+
+def _read_secrets(given: Any) -> tuple[str, ...]:
+    found = (given,) if isinstance(given, str) else tuple(given)
+    if not found or not all(isinstance(one, str) and one for one in found):
+        raise ValueError
+    return found
+
+
+def _read_texts(given: Any) -> dict[str, str]:
+    found = read_mapping(given)
+    if not all(isinstance(value, str) and value for value in found.values()):
+        raise ValueError
+    return found
+
+
+def _read_state(given: Any) -> str:
+    if isinstance(given, bool):
+        raise ValueError  # what YAML makes of on and off
+    return str(one_of(*STATES).read(given))
+
+
+#: ``dry`` checks all and publishes nothing; ``closed`` is as if it did not exist; ``retired`` tells senders to stop.
+STATES: Final = ('live', 'dry', 'closed', 'retired')
+
+#: The options of every intake, and what they are if they are not given.
+OPTIONS: Final[Mapping[str, Kind]] = {
+    'kind': TEXT,
+    'secrets': Kind('a list of one or more secrets, each as a text, ${VARIABLE} or file:/path', _read_secrets),
+    'site': TEXT,
+    'events': Kind('a mapping of topics to tasks, such as {orders/paid: fulfill_order}', _read_texts),
+    'arguments': Kind('a mapping of arguments to places in the body, such as {order_number: data.number}', _read_texts),
+    'queue': TEXT,
+    'state': Kind('one of ' + ', '.join(STATES) + ' (YAML reads on and off as true and false)', _read_state),
+    'test_orders': one_of('ignore', 'run'),
+    'max_bytes': whole(1024, LARGEST_BODY),
+    'rate': number(0, 100_000),
+    'spool': FLAG,
+}
+DEFAULTS: Final[Mapping[str, Any]] = {
+    'site': '', 'events': {}, 'arguments': {}, 'queue': QUEUE, 'state': 'live', 'test_orders': 'ignore',
+    'max_bytes': LARGEST_BODY, 'rate': 0, 'spool': False}
+
+
+class Secrets:
+    """The keys of an intake; several hold at once, so that they can be changed without a gap."""
+
+    def __init__(self, given: Sequence[str], key: Callable[[str], bytes]) -> None:
+        """Read them; raises ValueError, which says what is wrong without a secret in it."""
+        self._given = given
+        self._key = key
+        self._read_at = time.monotonic()
+        self.keys = self._read()
+
+    def reread(self) -> bool:
+        """Read files again, unless that was just done; whether there are other keys now."""
+        now = time.monotonic()
+        if now - self._read_at < REREAD_SECONDS or not any(one.startswith('file:') for one in self._given):
+            return False
+        self._read_at = now
+        try:
+            found = self._read()
+        except ValueError:
+            return False  # it is being written, maybe
+        found, self.keys = self.keys, found
+        return found != self.keys
+
+    def _read(self) -> tuple[bytes, ...]:
+        return tuple(self._checked(one) for one in self._given)
+
+    def _checked(self, given: str) -> bytes:
+        secret, path = given, given.removeprefix('file:')
+        if given.startswith('file:'):
+            try:
+                secret = Path(path).read_text(encoding='utf-8').strip()
+            except (OSError, ValueError) as error:
+                raise ValueError(f'cannot be read from {path}: '
+                                 f'{getattr(error, "strerror", None) or "not a text file"}') from None
+        where = f'of {path} ' if given.startswith('file:') else ''
+        try:
+            key = self._key(secret)
+        except ValueError as error:
+            raise ValueError(f'{where}must be {error}') from None
+        if len(key) < SHORTEST_KEY:
+            raise ValueError(f'{where}has {len(key)} bytes, which can be guessed; at least {SHORTEST_KEY} are needed')
+        return key
+
+
+@dataclass(frozen=True)
+class Action:
+    """The task that a topic leads to: its name, and which argument is the one that people know it by."""
+
+    task: str
+    key: str
+    signature: inspect.Signature
+
+
+@dataclass(frozen=True)
+class Intake:
+    """A way in: who comes, how that is proved, and what is done."""
+
+    name: str
+    source: Source
+    secrets: Secrets
+    events: Mapping[str, Action]
+    site: str = ''
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    queue: str = QUEUE
+    state: str = 'live'
+    test_orders: str = 'ignore'
+    max_bytes: int = LARGEST_BODY
+    rate: float = 0.0
+    spool: bool = False
+
+    @property
+    def path(self) -> str:
+        """Where senders post to."""
+        return f'/in/{self.name}'
+
+    def verify(self, delivery: Delivery) -> None:
+        """Raise :class:`~ecommerce_worker.intake.source.Refused` unless it is genuine, by whatever secret holds now."""
+        try:
+            self.source.verify(delivery, self.secrets.keys)
+        except Refused:
+            if not self.secrets.reread():
+                raise
+            self.source.verify(delivery, self.secrets.keys)
+
+    def message_id(self, sent: str) -> str:
+        """The id of the message that comes of the event which the sender calls so."""
+        return str(uuid.uuid5(NAMESPACE, f'{self.name}\n{sent}'))
+
+    def ignores(self, event: Event) -> str:
+        """Why nothing is to be done about an event; '' if there is something to do."""
+        if self.action(event.topic) is None:
+            return 'topic'
+        if event.ignored:
+            return event.ignored
+        return 'test order' if event.test and self.test_orders == 'ignore' else ''
+
+    def action(self, topic: str) -> Action | None:
+        """What a topic leads to."""
+        return self.events.get(topic) or self.events.get(ANY)
+
+    def call(self, event: Event) -> Call:
+        """The call that is made of an event, with nothing of it but the arguments.
+
+        Raises :class:`~ecommerce_worker.errors.Undecodable` for what is not there, ``WrongArguments`` for what the task
+        does not take.
+        """
+        action = self.action(event.topic)
+        if action is None:
+            raise Undecodable('nothing is to be done about its topic')
+        kwargs: dict[str, Any] = {'site_code': self.site} if self.site else {}
+        for name, path in {**event.paths, **self.arguments}.items():
+            kwargs[name] = (text_at if name == action.key else value_at)(event.content, path)
+        if len(str(kwargs.get(action.key, ''))) > LONGEST_NUMBER:
+            raise Undecodable(f'its {action.key} is longer than {LONGEST_NUMBER} characters')
+        try:
+            action.signature.bind(**kwargs)
+        except TypeError as error:
+            raise WrongArguments(f'the task does not take this: {error}') from None
+        id_ = self.message_id(event.id)
+        return Call(action.task, id_, kwargs=kwargs, origin=f'intake {self.name}', root_id=id_)
+
+    def number(self, call: Call) -> str:
+        """What people know the call by."""
+        action = next(each for each in self.events.values() if each.task == call.task)
+        return str(call.kwargs.get(action.key, ''))
+
+
+def names() -> list[str]:
+    """The sources that come with this package."""
+    return sorted(module.name for module in pkgutil.iter_modules(sources.__path__))
+
+
+def find(name: str) -> type[Source]:
+    """The source of that name, or of a module of somebody's own; raises ValueError, which says what is wrong."""
+    module = f'{sources.__name__}.{name}' if name in names() else name
+    try:
+        found = getattr(importlib.import_module(module), CLASS)
+    except ModuleNotFoundError as error:
+        if error.name and (module == error.name or module.startswith(error.name + '.')):
+            guess = did_you_mean(name, names()) or f'; there are {", ".join(names())}'
+            raise ValueError(f'names {name}, which does not exist{guess}') from None
+        raise ValueError(f'{name} needs the module {error.name}, which is not installed') from None
+    except (AttributeError, ValueError, TypeError):
+        raise ValueError(f'names {name}, which has no class {CLASS}') from None
+    if not (isinstance(found, type) and issubclass(found, source.Source)):
+        raise ValueError(f'names {name}, whose {CLASS} is none of an intake')
+    return found
+
+
+def read(settings: Settings, tasks: Mapping[str, Any]) -> dict[str, Intake]:
+    """The intakes by name; ``tasks`` are those that workers have.
+
+    Raises :class:`~ecommerce_worker.errors.Misconfigured` with all that is wrong.
+    """
+    found, problems = {}, []
+    for name, given in settings.INTAKES.items():
+        reader = _Reader(name, given, settings, tasks)
+        intake = reader.read()
+        problems += reader.problems
+        if intake and not reader.problems:
+            found[name] = intake
+    urls = settings.INTAKE_BROKER_URL or broker_urls(settings)
+    if found and not all(url.startswith(('amqp', 'pyamqp')) for url in ([urls] if isinstance(urls, str) else urls)):
+        problems.append('INTAKES need RabbitMQ, which confirms what it has taken; INTAKE_BROKER_URL names one')
+    if problems:
+        raise Misconfigured(problems)
+    return found
+
+
+def remarks(intakes: Mapping[str, Intake]) -> Iterator[str]:
+    """What is no mistake but should be known."""
+    for intake in intakes.values():
+        if intake.state != 'live':
+            yield f'INTAKES[{intake.name}] is {intake.state}'
+        if not intake.source.REPEATS and not intake.spool and intake.state == 'live':
+            yield (f'INTAKES[{intake.name}] loses what comes while RabbitMQ cannot be reached, for this sender never '
+                   'delivers again; spool: true keeps it on disk')
+
+
+class _Reader:
+    """One entry of INTAKES while it is read; collects all that is wrong."""
+
+    def __init__(self, name: str, given: Mapping[str, Any], settings: Settings, tasks: Mapping[str, Any]) -> None:
+        self._name, self._given, self._settings, self._tasks = name, given, settings, tasks
+        self.problems: list[str] = []
+
+    def _problem(self, option: str, text: str) -> None:
+        self.problems.append(f'INTAKES[{self._name}]{f"[{option}]" if option else ""} {text}')
+
+    def read(self) -> Intake | None:
+        """The intake, if it can be made."""
+        if not NAME.fullmatch(self._name):
+            self._problem('', 'must be called by letters of lower case, digits, - and _, for it is part of a URL')
+        kind = self._given.get('kind')
+        if not isinstance(kind, str) or not kind:
+            self._problem('kind', f'is not set; there are {", ".join(names())}')
+            return None
+        try:
+            cls = find(kind)
+        except ValueError as error:
+            self._problem('kind', str(error))
+            return None
+        options = self._options({**OPTIONS, **cls.OPTIONS}, {**DEFAULTS, **cls.DEFAULTS})
+        made = cls({name: options[name] for name in cls.OPTIONS if name in options})
+        secrets = self._secrets(options.get('secrets', ()), made)
+        events = self._events(options.get('events') or cls.EVENTS, made)
+        self._look_at_places(options)
+        if self.problems or secrets is None:
+            return None
+        self._look_at_arguments(options['arguments'], events)
+        return Intake(self._name, made, secrets, events, **{
+            name: options[name] for name in ('site', 'arguments', 'queue', 'state', 'test_orders', 'max_bytes', 'rate',
+                                             'spool')})
+
+    def _options(self, kinds: Mapping[str, Kind], defaults: Mapping[str, Any]) -> dict[str, Any]:
+        found = dict(defaults)
+        for name, value in self._given.items():
+            if name not in kinds:
+                guess = did_you_mean(name, kinds) or f'; there are {", ".join(sorted(kinds))}'
+                self._problem(name, f'is no option of an intake of this kind{guess}')
+            elif value is not None:
+                try:
+                    found[name] = kinds[name].read(value)
+                except (ValueError, TypeError, AttributeError):
+                    self._problem(name, f'must be {kinds[name].wants}')
+        return found
+
+    def _secrets(self, given: Sequence[str], made: Source) -> Secrets | None:
+        if not given:
+            if 'secrets' not in self._given:
+                self._problem('secrets', 'is not set; `ecommerce-worker intake secret` makes one')
+            return None
+        try:
+            return Secrets(given, made.key)
+        except ValueError as error:
+            self._problem('secrets', str(error))
+            return None
+
+    def _events(self, given: Mapping[str, str], made: Source) -> dict[str, Action]:
+        found = {}
+        if not given:
+            self._problem('events', 'is not set: nothing would ever be done')
+        by_name = {name.rpartition('.')[2]: name for name in self._tasks if not name.startswith('celery.')}
+        for topic, task in given.items():
+            if made.TOPICS and topic not in (*made.TOPICS, ANY):
+                guess = did_you_mean(topic, made.TOPICS) or f'; there are {", ".join(sorted(made.TOPICS))}'
+                self._problem('events', f'has the topic {topic}, which this kind does not know{guess}')
+            full = task if task in self._tasks else by_name.get(task, '')
+            if not full:
+                self._problem('events', f'leads {topic} to the task {task}, which no worker knows'
+                                        f'{did_you_mean(task, by_name)}')
+                continue
+            body = self._tasks[full]
+            found[topic] = Action(full, getattr(body, 'key', ''), inspect.signature(body.run))
+        return found
+
+    def _look_at_places(self, options: Mapping[str, Any]) -> None:
+        site, queue = options.get('site'), options.get('queue')
+        if site and site not in self._settings.site_codes:
+            self._problem('site', f'is {site}, which SITE_OVERRIDES does not have'
+                                  f'{did_you_mean(site, self._settings.site_codes)}')
+        if queue and queue not in self._settings.known_queues:
+            self._problem('queue', f'is {queue}, which no worker consumes'
+                                   f'{did_you_mean(queue, self._settings.known_queues)}')
+
+    def _look_at_arguments(self, arguments: Mapping[str, str], events: Mapping[str, Action]) -> None:
+        for action in {action.task: action for action in events.values()}.values():
+            taken = action.signature.parameters
+            if any(each.kind is each.VAR_KEYWORD for each in taken.values()):
+                continue
+            for name in arguments:
+                if name not in taken:
+                    self._problem('arguments', f'has {name}, which the task {action.task} does not take'
+                                               f'{did_you_mean(name, taken)}')

@@ -1,0 +1,74 @@
+"""The intake's process: one server, some threads, one connection to the broker; no database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from ecommerce_worker import web
+from ecommerce_worker.broker.confirming import PATIENCE, Confirming
+from ecommerce_worker.errors import Misconfigured
+from ecommerce_worker.intake import intakes
+from ecommerce_worker.intake.application import Application, Publisher
+from ecommerce_worker.intake.counts import Counts
+from ecommerce_worker.intake.spool import Spool
+from ecommerce_worker.settings import Settings, in_home
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+#: Deliveries that wait for the broker's confirmation at once, unless the command line says otherwise.
+THREADS: Final = 32
+
+#: Seconds in which a delivery is whole.
+READING_SECONDS: Final = 10.0
+
+
+def run(app: Celery, settings: Settings, say: Callable[[str], None], *, threads: int = THREADS) -> None:
+    """Serve until SIGTERM or SIGINT; ``say`` gets a few lines for the operator.
+
+    Raises :class:`~ecommerce_worker.errors.WorkerError` if it cannot begin.
+    """
+    found = intakes.read(settings, app.tasks)
+    if not found:
+        raise Misconfigured(['INTAKES is empty: there is nobody to take deliveries from'])
+    listener = web.listener_at(settings.INTAKE_ADDRESS, 'the intake', 'INTAKE_ADDRESS', shared=True)
+    broker, counts = Confirming(partial(_connection, app, settings)), Counts()
+    spool = Spool(broker, spool_of(settings)) if any(intake.spool for intake in found.values()) else None
+    publishers: Mapping[str, Publisher] = {
+        name: spool if spool and intake.spool else broker for name, intake in found.items()}
+    application = Application(found, publishers, counts, lambda: broker.ready, facts=settings.PUBLISH_FACTS)
+    parts = [part for part in (broker, counts, spool) if part]
+    for part in parts:
+        part.start()
+    try:
+        web.serve(application, listener, threads=threads, https=settings.INTAKE_URL.startswith('https:'),
+                  reading=READING_SECONDS, begun=lambda: _greet(say, settings, found))
+    finally:
+        for part in reversed(parts):
+            part.end()
+
+
+def spool_of(settings: Settings) -> Path:
+    """The directory of the spool."""
+    return in_home(settings.INTAKE_SPOOL, 'INTAKE_SPOOL')
+
+
+def url_of(settings: Settings) -> str:
+    """Where senders find the intake, without a slash at the end."""
+    return str(settings.INTAKE_URL or f'http://{settings.INTAKE_ADDRESS}')
+
+
+def _connection(app: Celery, settings: Settings) -> Any:
+    return app.connection_for_write(
+        settings.INTAKE_BROKER_URL or None,
+        transport_options={'confirm_publish': False, 'connect_timeout': PATIENCE, 'read_timeout': PATIENCE,
+                           'write_timeout': PATIENCE})
+
+
+def _greet(say: Callable[[str], None], settings: Settings, found: Mapping[str, intakes.Intake]) -> None:
+    for remark in intakes.remarks(found):
+        say(f'note: {remark}')
+    say(f'the intake is at {url_of(settings)}/in/ for {", ".join(found)}')

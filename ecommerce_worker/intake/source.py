@@ -1,0 +1,160 @@
+"""What a shop system is to the intake: how it signs, and what its deliveries tell.
+
+::
+
+    POST ──► Delivery ──verify──► genuine ──event──► Event ──► a call of the task that its topic is mapped to
+                        │                    │
+                     Refused            Undecodable: parked as it came
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, ClassVar
+
+from ecommerce_worker.bounds import bounded_json
+from ecommerce_worker.errors import Undecodable, WorkerError
+from ecommerce_worker.settings.kinds import Kind
+
+
+class Refused(WorkerError):
+    """A delivery is not shown to be genuine; ``reason`` is for the log, the sender is told nothing."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Objection(WorkerError):
+    """A caller who reads answers is told what to do better, with this HTTP status."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What was posted: headers, their names in lower case; the raw body; when it came, in epoch seconds."""
+
+    headers: Mapping[str, str]
+    body: bytes
+    received: float
+
+    def header(self, name: str) -> str:
+        """The value of a header; '' if there is none."""
+        return self.headers.get(name.lower(), '')
+
+    @cached_property
+    def json(self) -> Any:
+        """The body as JSON; raises :class:`~ecommerce_worker.errors.Undecodable`."""
+        try:
+            return json.loads(bounded_json(self.body))
+        except (ValueError, RecursionError):
+            raise Undecodable('the body is no JSON') from None
+
+    @cached_property
+    def object(self) -> Mapping[str, Any]:
+        """The body as an object of JSON; raises :class:`~ecommerce_worker.errors.Undecodable`."""
+        if not isinstance(self.json, dict):
+            raise Undecodable('the body is no object of JSON')
+        return self.json
+
+    @property
+    def digest(self) -> str:
+        """What tells this body from any other."""
+        return hashlib.sha256(self.body).hexdigest()
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a genuine delivery tells.
+
+    ``id`` is the sender's own, the same however often it is delivered; ``ignored`` says why there is nothing to do, if
+    there is not; ``paths`` tell where in ``content`` the arguments of a task stand, unless the configuration does.
+    """
+
+    topic: str
+    id: str
+    content: Any
+    paths: Mapping[str, str] = field(default_factory=dict)
+    ignored: str = ''
+    test: bool = False
+
+
+class Source(ABC):
+    """A shop system; a module of ``intake.sources``, or of somebody's own, has a class of this name.
+
+    It is made of its options, which are pure values: neither it nor what it does touches a network or a disk.
+    """
+
+    #: Its options in ``INTAKES`` beside those that all have: what each may be, and the values of those not given.
+    OPTIONS: ClassVar[Mapping[str, Kind]] = {}
+    DEFAULTS: ClassVar[Mapping[str, Any]] = {}
+
+    #: The topics that it has; empty where anybody may think of more.
+    TOPICS: ClassVar[frozenset[str]] = frozenset()
+
+    #: The events of an intake that names none.
+    EVENTS: ClassVar[Mapping[str, str]] = {}
+
+    #: The content types of its bodies.
+    FORMS: ClassVar[tuple[str, ...]] = ('application/json',)
+
+    #: Whether it delivers again what was answered 503.
+    REPEATS: ClassVar[bool] = True
+
+    #: Whether its answers are read, by a program that can do something about them: the submit API.
+    ANSWERS: ClassVar[bool] = False
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self.options = options
+
+    def key(self, secret: str) -> bytes:
+        """The key that a secret stands for; raises ValueError, which says what it must be."""
+        return secret.encode()
+
+    def greets(self, delivery: Delivery) -> bool:
+        """Whether it only asks, unsigned, if anybody is here; then nothing is done."""
+        del delivery
+        return False
+
+    @abstractmethod
+    def verify(self, delivery: Delivery, keys: Sequence[bytes]) -> None:
+        """Raise :class:`Refused` unless it is signed with one of these keys; looks at bytes only, in constant time."""
+
+    @abstractmethod
+    def event(self, delivery: Delivery) -> Event:
+        """What it tells; raises :class:`~ecommerce_worker.errors.Undecodable`, or :class:`Objection`."""
+
+    @abstractmethod
+    def signed(self, body: bytes, key: bytes, topic: str, now: float) -> dict[str, str]:
+        """The headers by which it would deliver this body; for trying an intake, and for tests."""
+
+
+def text_at(content: Any, path: str) -> str:
+    """The text or whole number at a path of a delivery, as a text; raises ``Undecodable``."""
+    found = value_at(content, path)
+    if isinstance(found, int) and not isinstance(found, bool):
+        return str(found)
+    if not isinstance(found, str) or not found.strip():
+        raise Undecodable(f'its {path} is no text')
+    return found.strip()
+
+
+def value_at(content: Any, path: str) -> Any:
+    """The value at a path such as ``data.object.id`` or ``line_items.0.sku``; raises ``Undecodable``."""
+    found = content
+    for name in path.split('.'):
+        if isinstance(found, Mapping) and name in found:
+            found = found[name]
+        elif isinstance(found, list) and name.isdigit() and int(name) < len(found):
+            found = found[int(name)]
+        else:
+            raise Undecodable(f'it has no {path}')
+    return found

@@ -1,0 +1,1 @@
+"""Who sends deliveries: one file each, found by its name."""

@@ -1,0 +1,66 @@
+"""Shopify: webhooks of a shop's admin or of an app.
+
+https://shopify.dev/docs/apps/build/webhooks.  Only the body is signed: topic and shop are headers that whoever has the
+secret may write, so that the state of an order is read from the body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+from uuid import uuid4
+
+from typing_extensions import override
+
+from ecommerce_worker.intake import source
+from ecommerce_worker.intake.signatures import code, require
+from ecommerce_worker.intake.source import Delivery, Event, Refused
+from ecommerce_worker.settings.kinds import TEXT
+
+#: Topics that tell of an order as it is, which may be unpaid.
+_ORDERS = frozenset(f'orders/{event}' for event in ('create', 'paid', 'updated', 'edited', 'fulfilled',
+                                                    'partially_fulfilled'))
+
+
+class Source(source.Source):
+    """A Shopify shop."""
+
+    OPTIONS: ClassVar = {'source': TEXT}
+    DEFAULTS: ClassVar = {'source': ''}
+    TOPICS: ClassVar = _ORDERS | {'orders/cancelled', 'orders/delete', 'refunds/create', 'customers/data_request',
+                                  'customers/redact', 'shop/redact', 'app/uninstalled'}
+
+    @override
+    def verify(self, delivery: Delivery, keys: Sequence[bytes]) -> None:
+        """Signature, and shop."""
+        given = _header(delivery, 'hmac-sha256')
+        require([given] if given else [], [code(key, delivery.body) for key in keys])
+        wanted = self.options['source']
+        if wanted and _header(delivery, 'shop-domain').lower() != wanted.lower():
+            raise Refused('source')
+
+    @override
+    def event(self, delivery: Delivery) -> Event:
+        """Its id is the merchant's action: several subscriptions to one topic tell of it, each under its own."""
+        topic, order = _header(delivery, 'topic'), delivery.object
+        sent = _header(delivery, 'event-id') or _header(delivery, 'webhook-id') or delivery.digest
+        ignored = ''
+        if topic in _ORDERS:
+            if order.get('cancelled_at'):
+                ignored = 'cancelled'
+            elif order.get('financial_status') not in ('paid', 'partially_refunded'):
+                ignored = 'not paid'
+        number = 'order_id' if topic.startswith('refunds/') else 'name'
+        return Event(topic, f'{topic} {sent}', order, {'order_number': number}, ignored, order.get('test') is True)
+
+    @override
+    def signed(self, body: bytes, key: bytes, topic: str, now: float) -> dict[str, str]:
+        """As Shopify would."""
+        del now
+        return {'Content-Type': 'application/json', 'X-Shopify-Topic': topic, 'X-Shopify-Hmac-Sha256': code(key, body),
+                'X-Shopify-Shop-Domain': self.options['source'], 'X-Shopify-Event-Id': str(uuid4())}
+
+
+def _header(delivery: Delivery, name: str) -> str:
+    """One of its headers; in newer deliveries their names have no X- in front."""
+    return delivery.header(f'x-shopify-{name}') or delivery.header(f'shopify-{name}')

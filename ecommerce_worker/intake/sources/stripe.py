@@ -1,0 +1,64 @@
+"""Stripe: events of Checkout and payments.
+
+https://docs.stripe.com/webhooks.  The key is the whole text of the secret, ``whsec_`` included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from typing_extensions import override
+
+from ecommerce_worker.errors import Undecodable
+from ecommerce_worker.intake import source
+from ecommerce_worker.intake.signatures import code, require, require_now
+from ecommerce_worker.intake.source import Delivery, Event, text_at
+
+_SESSION = 'checkout.session.'
+_NUMBER_OF_SESSION = 'data.object.client_reference_id'
+_NUMBER_OF_OTHERS = 'data.object.metadata.order_number'
+
+
+class Source(source.Source):
+    """An endpoint of a Stripe account."""
+
+    TOPICS: ClassVar = frozenset({
+        *(_SESSION + event for event in ('completed', 'async_payment_succeeded', 'async_payment_failed', 'expired')),
+        'payment_intent.succeeded', 'payment_intent.payment_failed', 'payment_intent.canceled', 'charge.succeeded',
+        'charge.refunded', 'charge.dispute.created', 'charge.dispute.closed', 'refund.created', 'refund.updated',
+        'invoice.paid'})
+
+    @override
+    def verify(self, delivery: Delivery, keys: Sequence[bytes]) -> None:
+        """Signature, then its time: each repeat is signed anew."""
+        pairs = [part.strip().partition('=')[::2] for part in delivery.header('stripe-signature').split(',')]
+        stamp = next((value for name, value in pairs if name == 't'), '')
+        require([value for name, value in pairs if name == 'v1'],
+                [code(key, stamp.encode(errors='replace'), b'.', delivery.body, encoding='hex') for key in keys])
+        require_now(stamp, delivery.received)
+
+    @override
+    def event(self, delivery: Delivery) -> Event:
+        """Line items are not in it, and neither is the state of other objects: that is work for the task."""
+        event = delivery.object
+        topic = text_at(event, 'type')
+        found = event.get('data')
+        content: Any = found.get('object') if isinstance(found, Mapping) else None
+        if not isinstance(content, Mapping):
+            raise Undecodable('it has no data.object; thin events are not read')
+        ignored = ''
+        if topic == _SESSION + 'completed' and content.get('payment_status') not in ('paid', 'no_payment_required'):
+            # Paid for later, of which another event tells.
+            ignored = 'not paid'
+        number = _NUMBER_OF_SESSION if topic.startswith(_SESSION) else _NUMBER_OF_OTHERS
+        return Event(topic, text_at(event, 'id'), event, {'order_number': number}, ignored,
+                     event.get('livemode') is False)
+
+    @override
+    def signed(self, body: bytes, key: bytes, topic: str, now: float) -> dict[str, str]:
+        """As Stripe would."""
+        del topic
+        stamp = str(int(now))
+        made = code(key, stamp.encode(), b'.', body, encoding='hex')
+        return {'Content-Type': 'application/json', 'Stripe-Signature': f't={stamp},v1={made}'}

@@ -1,0 +1,74 @@
+"""WooCommerce: webhooks of a shop on WordPress.
+
+``class-wc-webhook.php`` of woocommerce/woocommerce.  It never delivers again, whatever it is answered; and it asks with
+an unsigned ping, when a webhook is made active, whether anybody is here.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Sequence
+from typing import ClassVar
+
+from typing_extensions import override
+
+from ecommerce_worker.intake import source
+from ecommerce_worker.intake.signatures import code, require
+from ecommerce_worker.intake.source import Delivery, Event, Refused
+from ecommerce_worker.settings.kinds import TEXT
+
+_PING = re.compile(rb'webhook_id=[0-9]{1,20}')
+
+#: Topics that tell of an order as it is, which may be unpaid.
+_ORDERS = frozenset({'order.created', 'order.updated', 'order.restored'})
+
+
+class Source(source.Source):
+    """A WooCommerce shop."""
+
+    OPTIONS: ClassVar = {'source': TEXT}
+    DEFAULTS: ClassVar = {'source': ''}
+    TOPICS: ClassVar = _ORDERS | {'order.deleted'}
+    FORMS: ClassVar = ('application/json', 'application/x-www-form-urlencoded')
+    REPEATS: ClassVar = False
+
+    @override
+    def key(self, secret: str) -> bytes:
+        """WordPress stores a secret with its quotes and ampersands escaped, and signs with what they stand for."""
+        return html.unescape(secret).encode()
+
+    @override
+    def greets(self, delivery: Delivery) -> bool:
+        """Its ping, and nothing beside it."""
+        return (delivery.header('content-type').partition(';')[0].strip() == 'application/x-www-form-urlencoded'
+                and not delivery.header('x-wc-webhook-signature') and _PING.fullmatch(delivery.body) is not None)
+
+    @override
+    def verify(self, delivery: Delivery, keys: Sequence[bytes]) -> None:
+        """Signature, and shop."""
+        given = delivery.header('x-wc-webhook-signature')
+        require([given] if given else [], [code(key, delivery.body) for key in keys])
+        wanted = self.options['source'].rstrip('/')
+        if wanted and delivery.header('x-wc-webhook-source').rstrip('/') != wanted:
+            raise Refused('source')
+
+    @override
+    def event(self, delivery: Delivery) -> Event:
+        """Its id is made of what is the same whenever the same state of an order is sent again."""
+        topic, order = delivery.header('x-wc-webhook-topic'), delivery.object
+        ignored = ''
+        if topic in _ORDERS and not (order.get('status') in ('processing', 'completed') and order.get('date_paid_gmt')):
+            # Cash on delivery is processed before it is paid.
+            ignored = 'not paid'
+        sent = (topic, delivery.header('x-wc-webhook-id'), order.get('id'), order.get('date_modified_gmt'),
+                delivery.digest)
+        number = 'id' if topic == 'order.deleted' else 'number'
+        return Event(topic, ' '.join(str(part) for part in sent), order, {'order_number': number}, ignored)
+
+    @override
+    def signed(self, body: bytes, key: bytes, topic: str, now: float) -> dict[str, str]:
+        """As WooCommerce would."""
+        del now
+        return {'Content-Type': 'application/json', 'X-WC-Webhook-Topic': topic, 'X-WC-Webhook-ID': '1',
+                'X-WC-Webhook-Source': self.options['source'], 'X-WC-Webhook-Signature': code(key, body)}

@@ -1,0 +1,125 @@
+"""A place on disk for what comes while the broker is away, for senders that deliver only once.
+
+::
+
+    not confirmed ──► a file, written to the disk ──► 200 ……… broker back ──► published, confirmed ──► file removed
+
+A process that is killed in between leaves the file, and the next one publishes it, maybe a second time under its id.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import logging
+import os
+import threading
+from pathlib import Path
+from typing import Any, Final
+
+from ecommerce_worker.broker.confirming import Confirming
+from ecommerce_worker.broker.publishing import Publication
+from ecommerce_worker.broker.wire import Raw
+from ecommerce_worker.errors import Misconfigured, NotPublished, Undecodable
+from ecommerce_worker.telemetry.facts import Fact, read
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two looks whether the broker is back.
+LOOK_SECONDS: Final = 1.0
+
+
+class Spool:
+    """Publishes to the broker or, where that is away, to a directory; publishes later what is there.
+
+    Raises :class:`~ecommerce_worker.errors.Misconfigured` for a directory that cannot be used.
+    """
+
+    def __init__(self, broker: Confirming, directory: Path) -> None:
+        self._broker = broker
+        self._directory = directory
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run, name='spool', daemon=True)
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (directory / f'.{os.getpid()}').write_bytes(b'')
+            (directory / f'.{os.getpid()}').unlink()
+        except OSError as error:
+            raise Misconfigured([f'INTAKE_SPOOL {directory} cannot be used: {error.strerror}']) from None
+
+    def start(self) -> None:
+        """Publish what is there, now and whenever there is something."""
+        self._thread.start()
+
+    def end(self) -> None:
+        """Leave what is there for the next process."""
+        self._ending.set()
+        self._thread.join()
+
+    def publish(self, publication: Publication, fact: Fact | None = None) -> None:
+        """Return when it is with the broker or on the disk; raises ``NotPublished``."""
+        try:
+            self._broker.publish(publication, fact)
+        except NotPublished as error:
+            try:
+                self._keep(publication, fact)
+            except OSError as full:
+                raise NotPublished(f'{error}, and INTAKE_SPOOL cannot be written ({full.strerror})') from None
+
+    def _keep(self, publication: Publication, fact: Fact | None) -> None:
+        raw = publication.raw
+        content = json.dumps({
+            'queue': publication.queue, 'body': base64.b64encode(raw.body).decode(), 'content_type': raw.content_type,
+            'content_encoding': raw.content_encoding, 'headers': raw.headers, 'properties': raw.properties,
+            'fact': fact.as_body().decode() if fact else None}).encode()
+        path = self._directory / f'{raw.properties["correlation_id"]}.json'
+        draft = path.with_name(f'.{path.name}.{os.getpid()}.{threading.get_ident()}')
+        try:
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with open(descriptor, 'wb') as file:  # noqa: PTH123 - of a descriptor
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.rename(path)
+            directory = os.open(self._directory, os.O_RDONLY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+        except OSError:
+            with contextlib.suppress(OSError):
+                draft.unlink(missing_ok=True)
+            raise
+
+    def _run(self) -> None:
+        while not self._ending.wait(LOOK_SECONDS):
+            if self._broker.ready:
+                try:
+                    self._publish_all()
+                except OSError as error:
+                    logger.warning('INTAKE_SPOOL cannot be read: %s', error.strerror)
+
+    def _publish_all(self) -> None:
+        for path in sorted(self._directory.glob('[!.]*.json')):
+            try:
+                publication, fact = _read(path)
+            except (ValueError, LookupError, TypeError, Undecodable):
+                logger.error('a file of INTAKE_SPOOL cannot be read, and is put aside: %s', path.name)
+                path.rename(path.with_suffix('.unreadable'))
+                continue
+            except FileNotFoundError:
+                continue  # another process has published it
+            try:
+                self._broker.publish(publication, fact)
+            except NotPublished:
+                return
+            path.unlink(missing_ok=True)
+            logger.info('published from the spool: id=%s', path.stem)
+
+
+def _read(path: Path) -> tuple[Publication, Fact | None]:
+    said: dict[str, Any] = json.loads(path.read_bytes())
+    raw = Raw(base64.b64decode(said['body']), said['content_type'], said['content_encoding'], said['headers'],
+              said['properties'])
+    return Publication(raw, said['queue']), read(said['fact'].encode()) if said['fact'] else None
