@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import click
 
-from ecommerce_worker import runtime
+from ecommerce_worker import extras, runtime
 from ecommerce_worker.cli.options import DURATION, JSON
-from ecommerce_worker.cli.output import fail, is_installed, needs, plainly, print_json, running, say, table
+from ecommerce_worker.cli.output import fail, needs, plainly, print_json, running, say, table
 from ecommerce_worker.cli.resources import application, opened_ledger
 from ecommerce_worker.cli.root import main
 from ecommerce_worker.errors import WorkerError
@@ -143,7 +143,7 @@ def _advice(status: int, answer: Mapping[str, Any]) -> str:
 
 def _follow(id_: str, seconds: float) -> None:
     """Tell what the ledger learns of a message until it is over."""
-    if not is_installed('django'):
+    if not extras.is_installed('django'):
         say('there is no ledger here to follow it in; the log of the worker tells the rest')
         return
     try:

@@ -1,6 +1,7 @@
 """``ecommerce-worker up`` as an operator runs it: all of a site under one parent, on a real RabbitMQ."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -15,6 +16,7 @@ from ecommerce_worker.cli.up import LONGEST, Lines, next_pause
 from ecommerce_worker.testing.rabbitmq import free_port
 from ecommerce_worker.testing.shop import Answer
 from ecommerce_worker.tests.support.harness import eventually
+from ecommerce_worker.tests.support.intake import SECRET, posted, signed
 
 
 def rows_of_ps():
@@ -145,6 +147,22 @@ def test_all_of_a_site_runs_under_one_parent_and_ends_with_it(start, publish, sh
     ends = [line.split()[2] for line in up.log.splitlines() if line.startswith('up       |')]
     assert ends == ['recorder', 'beat', 'console', 'worker', 'recorder'], up.log
     assert 'Traceback' not in up.log
+
+
+def test_where_there_are_intakes_one_runs_beside_the_worker(start, shop):
+    intakes, port = {'mine': {'kind': 'submit', 'secrets': [SECRET]}}, free_port()
+    up = start(INTAKES=json.dumps(intakes), INTAKE_ADDRESS=f'127.0.0.1:{port}')
+    up.says('worker   |', ' ready.')
+    up.says('intake   |', 'the intake is at')
+    shop.add_order('EDX-1')
+    body = b'{"order_number": "EDX-1"}'
+    eventually(lambda: posted(port, '/in/mine', body, signed('submit', body)).status == 202)
+    eventually(lambda: 'fulfilled' in up.order('EDX-1'))
+    assert 'accepted' in up.order('EDX-1')
+    up.process.terminate()
+    assert up.process.wait(40) == 0, up.log
+    ends = [line.split()[2] for line in up.log.splitlines() if line.startswith('up       |')]
+    assert ends == ['intake', 'beat', 'console', 'worker', 'recorder'], up.log
 
 
 def test_the_worker_finishes_what_runs_however_often_it_is_told_to_end(start, publish, shop):

@@ -12,11 +12,12 @@ from typing import Any
 import certifi
 import pytest
 import yaml
-from celery import Celery
+from celery import Celery, shared_task
 
 from ecommerce_worker import runtime, settings
 from ecommerce_worker.broker import app as celery_app
 from ecommerce_worker.configuration import base
+from ecommerce_worker.intake import intakes
 from ecommerce_worker.schedule import checks
 from ecommerce_worker.tests.support.isolation import BARE
 
@@ -24,7 +25,7 @@ ROOT = Path(settings.__file__).parents[2]
 PAGES = [ROOT / 'README.rst', *sorted((ROOT / 'docs').rglob('*.rst'))]
 
 #: What a server must have said whatever else it says; an example that is a whole file says so itself.
-SECRET = 'a secret of thirty-two bytes or more'
+SECRET = 'whsec_dGhpcnR5LXR3by1ieXRlcy1vci1tb3JlLW9mLXNlY3JldHM='
 REST = {'BROKER_URL': 'amqp://rabbitmq.example.com//', 'ECOMMERCE_API_ROOT': 'https://shop.example.com/api/v2/',
         'BACKEND_SERVICE_EDX_OAUTH2_KEY': 'ecommerce-worker', 'BACKEND_SERVICE_EDX_OAUTH2_SECRET': 'secret',
         'EMAIL_WITHOUT_VENDOR': 'park'}
@@ -83,8 +84,19 @@ def vendor(monkeypatch):
     monkeypatch.setitem(sys.modules, 'acme_mail', module)
 
 
+@shared_task(name='acme_orders.grant')
+def grant(order_number, site_code=None):
+    """A task of somebody's own."""
+
+
+@pytest.fixture
+def tasks_of_its_own(monkeypatch):
+    """The tasks that pages call by way of an intake."""
+    monkeypatch.setitem(sys.modules, 'acme_orders', ModuleType('acme_orders'))
+
+
 @pytest.mark.parametrize('block', [*examples()])
-@pytest.mark.usefixtures('vendor')
+@pytest.mark.usefixtures('vendor', 'tasks_of_its_own')
 def test_an_example_is_a_configuration_without_a_problem(written, block):
     found = settings.load(written(block))
     runtime.Runtime(found).check()
@@ -94,6 +106,7 @@ def test_an_example_is_a_configuration_without_a_problem(written, block):
             app.loader.import_task_module(name)
         app.finalize()
         assert checks.schedule_problems(found, app.tasks) == []
+        intakes.read(found, app.tasks)
 
 
 def test_the_examples_are_found():

@@ -118,3 +118,9 @@ def test_a_time_that_cannot_be_is_the_time_at_which_the_fact_came(started, secon
     (None, None), (NOW + 900, NOW + 900), (9e11, NOW + facts.LONGEST_WAIT), (5.0, NOW - 10)])
 def test_a_next_try_is_after_the_run_and_no_later_than_rabbitmq_can_wait(next_try, read):
     assert facts.Fact('retrying', NOW - 10, 2.0, next_try=next_try).in_time(NOW).next_try == read
+
+
+@pytest.mark.parametrize('outcome', [outcome for outcome in facts.OUTCOMES if outcome != 'accepted'])
+def test_whatever_is_told_of_a_run_has_the_say_over_that_it_was_accepted(outcome):
+    assert facts.standing('accepted', 0) < facts.standing(outcome, 1)
+    assert facts.standing('accepted', 0) < facts.standing(outcome, 0)

@@ -1,0 +1,445 @@
+"""A real intake at a real RabbitMQ: what is answered, and what then is in the broker."""
+
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+from kombu import Queue
+
+from ecommerce_worker.broker import topology
+from ecommerce_worker.broker.notes import NOTES
+from ecommerce_worker.testing.rabbitmq import PrivateNode, free_port
+from ecommerce_worker.tests.support.harness import FULFILL, QUEUE, eventually
+from ecommerce_worker.tests.support.intake import OTHER_SECRET, SECRET, Intake, order, signed
+
+SHOP = {'kind': 'shopify', 'secrets': [SECRET], 'events': {'orders/paid': 'fulfill_order'}}
+SUBMIT = {'kind': 'submit', 'secrets': [SECRET]}
+WOO = {'kind': 'woocommerce', 'secrets': [SECRET], 'events': {'order.updated': 'fulfill_order'}}
+
+
+@pytest.fixture
+def start_intake(environment, tmp_path):
+    """Start one, with these intakes: ``start_intake(shop={…})``; ``settings`` are others."""
+    started: list[Intake] = []
+
+    def start(settings=None, options=(), **intakes):
+        port = free_port()
+        given = {'INTAKES': json.dumps(intakes or {'shop': SHOP}), 'INTAKE_ADDRESS': f'127.0.0.1:{port}',
+                 'INTAKE_SPOOL': str(tmp_path / 'spool'), **(settings or {})}
+        intake = Intake(port, tmp_path / f'intake-{len(started)}.log', {
+            **environment, **{f'ECOMMERCE_WORKER_{name}': str(value) for name, value in given.items()}}, *options)
+        started.append(intake)
+        return intake
+
+    yield start
+    for intake in started:
+        intake.kill()
+
+
+@pytest.fixture
+def own_node(tmp_path):
+    """A RabbitMQ that may be stopped."""
+    with PrivateNode() as node:
+        yield node
+
+
+@pytest.fixture
+def parking(broker):
+    """The queue of parked messages, which a worker declares."""
+    with broker.connection() as connection:
+        topology.declare_parked(connection)
+
+
+def taken(broker, name=QUEUE):
+    """The messages of a queue, taken out of it."""
+    with broker.connection() as connection:
+        queue = Queue(name).bind(connection.channel())
+        return list(iter(lambda: queue.get(no_ack=True), None))
+
+
+def bodies(broker, name=QUEUE):
+    return [json.loads(message.body)[1] for message in taken(broker, name)]
+
+
+def test_an_order_becomes_one_message_with_nothing_of_it_but_the_arguments(start_intake, broker):
+    intake = start_intake().ready()
+    body = order('EDX-1')
+    answer = intake.post('shop', body, signed('shopify', body))
+    assert (answer.status, answer.state) == (200, 'accepted')
+    message, = taken(broker)
+    assert json.loads(message.body)[:2] == [[], {'order_number': 'EDX-1'}]
+    assert (message.headers['task'], message.headers['id']) == (FULFILL, answer.content['id'])
+    assert message.headers[NOTES]['ask'] is True
+    assert message.properties['delivery_mode'] == 2
+    assert 'learner@example.com' not in message.body
+    assert 'learner@example.com' not in intake.log
+
+
+def test_the_same_event_delivered_twice_is_one_message_under_one_id(start_intake, broker):
+    intake, body = start_intake().ready(), order()
+    headers = signed('shopify', body)
+    first, second = (intake.post('shop', body, headers) for _ in range(2))
+    assert (first.state, second.state) == ('accepted', 'repeated')
+    assert first.content['id'] == second.content['id']
+    assert len(taken(broker)) == 1
+    # One that was killed in between remembers nothing, and yet the id is the same.
+    intake.kill()
+    again = start_intake().ready().post('shop', body, headers)
+    assert (again.state, again.content['id']) == ('accepted', first.content['id'])
+
+
+@pytest.mark.parametrize('changed', [
+    {'X-Shopify-Hmac-Sha256': ''}, {'X-Shopify-Hmac-Sha256': 'nonsense'}, {'X-Shopify-Hmac-Sha256': 'ä'},
+    signed('shopify', order(), secret=OTHER_SECRET), {'X-Shopify-Shop-Domain': 'other.myshopify.com'},
+], ids=['empty', 'nonsense', 'not ASCII', 'another secret', 'another shop'])
+def test_whatever_is_wrong_with_a_signature_is_401_without_a_hint(start_intake, broker, changed):
+    intake, body = start_intake(shop={**SHOP, 'source': 'mine.myshopify.com'}).ready(), order()
+    answer = intake.post('shop', body, {**signed('shopify', body, source='mine.myshopify.com'), **changed})
+    assert (answer.status, answer.content) == (401, {})
+    assert taken(broker) == []
+
+
+def test_an_unknown_path_and_a_closed_intake_look_alike(start_intake):
+    intake, body = start_intake(shop=SHOP, gone={**SHOP, 'state': 'closed'}).ready(), order()
+    answers = [intake.post(name, body, signed('shopify', body)) for name in ('gone', 'nobody', '../shop', '')]
+    assert {answer.status for answer in answers} == {404}
+    headers = [{name: value for name, value in answer.headers.items() if name != 'date'} for answer in answers]
+    assert all(each == headers[0] for each in headers)
+    assert {str(answer.content) for answer in answers} == {'{}'}
+
+
+def test_what_a_head_alone_tells_is_refused_before_the_body_comes(start_intake):
+    intake = start_intake(shop={**SHOP, 'max_bytes': 2000}, old={**SHOP, 'state': 'retired'}).ready()
+    body = order()
+    headers = signed('shopify', body)
+    assert intake.post('shop', b'{' * 2001, headers).status == 413
+    assert intake.post('shop', body, {**headers, 'Content-Type': 'text/plain'}).status == 415
+    assert intake.post('shop', body, {**headers, 'Content-Encoding': 'gzip'}).status == 415
+    assert intake.post('old', body, headers).status == 410
+    got = intake.get('/in/shop')
+    assert (got.status, got.headers['allow']) == (405, 'POST')
+    assert intake.get('/healthz').content == {'state': 'alive'}
+    with socket.create_connection(('127.0.0.1', intake.port), timeout=60) as client:
+        client.sendall(b'POST /in/shop HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n'
+                       b'Content-Length: 1048577\r\n\r\n')
+        assert client.recv(4096).startswith(b'HTTP/1.1 413 ')
+    with socket.create_connection(('127.0.0.1', intake.port), timeout=60) as client:
+        client.sendall(b'POST /in/shop HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\r\n')
+        assert client.recv(4096).startswith(b'HTTP/1.1 411 ')
+
+
+@pytest.mark.parametrize('body, topic, reason', [
+    (order(financial_status='pending'), 'orders/paid', 'not paid'),
+    (order(cancelled_at='2026-01-01T00:00:00Z'), 'orders/paid', 'cancelled'),
+    (order(test=True), 'orders/paid', 'test order'),
+    (order(), 'orders/create', 'topic'),
+])
+def test_what_is_of_no_interest_is_success_with_the_reason(start_intake, broker, body, topic, reason):
+    intake = start_intake().ready()
+    answer = intake.post('shop', body, signed('shopify', body, topic))
+    assert (answer.status, answer.state, answer.content['reason']) == (200, 'ignored', reason)
+    assert taken(broker) == []
+    assert intake.stop() == 0
+    assert intake.said(f'ignored: intake=shop reason="{reason}" count=1')
+
+
+def test_a_dry_intake_publishes_nothing(start_intake, broker):
+    intake, body = start_intake(shop={**SHOP, 'state': 'dry'}).ready(), order()
+    assert intake.post('shop', body, signed('shopify', body)).content['reason'] == 'dry run'
+    assert taken(broker) == []
+
+
+@pytest.mark.parametrize('body, why', [
+    (b'{"name": ', 'the body is no JSON'), (b'[1, 2]', 'the body is no object of JSON'),
+    (b'{"financial_status": "paid"}', 'it has no name'),
+    (b'{"financial_status": "paid", "name": {"a": 1}}', 'its name is no text'),
+    (b'{"financial_status": "paid", "name": "' + b'9' * 200 + b'"}', 'longer than 128'),
+    (b'[' * 5000 + b']' * 5000, 'nested deeper'), (b'', 'the body is no JSON'),
+])
+@pytest.mark.usefixtures('parking')
+def test_what_is_genuine_and_unreadable_is_parked_as_it_came(start_intake, broker, body, why):
+    intake = start_intake().ready()
+    answer = intake.post('shop', body, signed('shopify', body))
+    assert (answer.status, answer.state) == (200, 'parked')
+    parked, = broker.parked()
+    assert (parked.body or b'', parked.headers[NOTES]['id']) == (body, answer.content['id'])
+    assert why in parked.headers[NOTES]['reason']
+    assert int(parked.properties['expiration']) > 0
+
+
+@pytest.mark.usefixtures('parking')
+def test_a_bug_in_a_mapping_parks_the_body_and_tells_nothing_of_it(start_intake, broker, environment, tmp_path):
+    (tmp_path / 'buggy.py').write_text(
+        'from ecommerce_worker.intake.sources import shopify\n'
+        'class Source(shopify.Source):\n'
+        '    def event(self, delivery):\n'
+        '        raise KeyError(delivery.body)\n')
+    environment['PYTHONPATH'] = str(tmp_path)
+    intake, body = start_intake(shop={**SHOP, 'kind': 'buggy'}).ready(), order()
+    answer = intake.post('shop', body, signed('shopify', body))
+    assert (answer.status, answer.state) == (200, 'parked')
+    parked, = broker.parked()
+    assert 'KeyError at buggy.py:4' in parked.headers[NOTES]['reason']
+    assert 'learner' not in intake.log
+    assert 'learner' not in parked.headers[NOTES]['reason']
+
+
+def test_a_queue_that_is_gone_is_503_and_the_sender_comes_again(start_intake, broker):
+    intake, body = start_intake().ready(), order()
+    headers = signed('shopify', body)
+    with broker.connection() as connection:
+        connection.channel().queue_delete(QUEUE)
+    answer = intake.post('shop', body, headers)
+    assert (answer.status, answer.headers['retry-after']) == (503, '30')
+    with broker.connection() as connection:
+        topology.task_queue(QUEUE).bind(connection.channel()).declare()
+    assert intake.post('shop', body, headers).state == 'accepted'
+    assert len(taken(broker)) == 1
+
+
+def test_a_broker_that_is_away_is_503_in_time_and_taken_up_again(start_intake, own_node):
+    own = {'BROKER_URL': own_node.url}
+    intake, body = start_intake(own).ready(), order()
+    with own_node_queue(own_node):
+        own_node.kill()
+        started = time.monotonic()
+        assert intake.post('shop', body, signed('shopify', body)).status == 503
+        assert time.monotonic() - started < 5
+        eventually(lambda: not intake.is_ready())
+        own_node.start()
+        eventually(intake.is_ready)
+        assert intake.post('shop', body, signed('shopify', body)).state == 'accepted'
+
+
+@contextmanager
+def own_node_queue(node):
+    """A task queue there."""
+    from kombu import Connection
+
+    with Connection(node.url) as connection:
+        topology.task_queue(QUEUE).bind(connection.channel()).declare()
+    yield
+
+
+def test_an_alarm_is_503_and_what_was_confirmed_too_late_is_one_order(start_intake, own_node):
+    from kombu import Connection
+
+    intake, body = start_intake({'BROKER_URL': own_node.url}).ready(), order()
+    headers = signed('shopify', body)
+    with own_node_queue(own_node):
+        own_node.ctl('set_vm_memory_high_watermark', '0.0000001')
+        eventually(lambda: 'memory' in own_node.ctl('status'))
+        answers = [intake.post('shop', body, headers).status for _ in range(2)]
+        assert answers == [503, 503]
+        own_node.ctl('set_vm_memory_high_watermark', '0.9')
+        eventually(intake.is_ready)
+        assert intake.post('shop', body, headers).status == 200
+        with Connection(own_node.url) as connection:
+            queue = Queue(QUEUE).bind(connection.channel())
+            found = eventually(lambda: list(iter(lambda: queue.get(no_ack=True), None)))
+        # Those that were late and the one that was not: however many there are, they are one order.
+        assert len({message.headers['id'] for message in found}) == 1
+
+
+def test_a_secret_that_is_changed_in_its_file_is_taken_up_without_a_restart(start_intake, tmp_path):
+    file = tmp_path / 'secret'
+    file.write_text(SECRET)
+    intake, body = start_intake(shop={**SHOP, 'secrets': [f'file:{file}']}).ready(), order()
+    assert intake.post('shop', body, signed('shopify', body, secret=OTHER_SECRET)).status == 401
+    file.write_text(OTHER_SECRET + '\n')
+    eventually(lambda: intake.post('shop', body, signed('shopify', body, secret=OTHER_SECRET)).status == 200)
+    assert intake.post('shop', body, signed('shopify', body)).status == 401
+
+
+def test_a_repeat_at_the_same_moment_and_a_repeat_later_end_as_one_fulfilment(start_intake, start_worker, shop):
+    shop.add_order('EDX-1')
+    intake, body = start_intake().ready(), order()
+    headers = signed('shopify', body)
+    worker = start_worker().ready()
+    with ThreadPoolExecutor(8) as senders:
+        answers = list(senders.map(lambda _: intake.post('shop', body, headers), range(8)))
+    assert {answer.status for answer in answers} == {200}
+    intake.kill()
+    second = start_intake().ready()
+    assert second.post('shop', body, headers).state == 'accepted'
+    eventually(lambda: len([it for it in worker.outcomes('EDX-1') if it in ('done', 'skipped')]) >= 2)
+    assert shop.orders['EDX-1'].fulfilments == 1
+    assert shop.orders['EDX-1'].puts == 1
+
+
+def test_a_ping_of_woocommerce_is_200_and_nothing_is_done(start_intake, broker):
+    intake = start_intake(blog={**WOO, 'spool': True}).ready()
+    form = {'Content-Type': 'application/x-www-form-urlencoded'}
+    assert intake.post('blog', b'webhook_id=7', form).status == 200
+    for body in (b'webhook_id=7&x=1', b'webhook_id=', b'x' + b'webhook_id=7', b'webhook_id=' + b'7' * 60):
+        assert intake.post('blog', body, form).status == 401
+    assert taken(broker) == []
+
+
+def test_what_a_shop_sends_only_once_is_kept_on_disk_while_the_broker_is_away(start_intake, own_node, tmp_path):
+    from kombu import Connection
+
+    intake = start_intake({'BROKER_URL': own_node.url}, blog={**WOO, 'spool': True}).ready()
+    body = json.dumps({'id': 727, 'number': '727', 'status': 'processing', 'date_paid_gmt': '2026-01-01T00:00:00',
+                       'billing': {'email': 'learner@example.com'}}).encode()
+    with own_node_queue(own_node):
+        own_node.kill()
+        answer = intake.post('blog', body, signed('woocommerce', body, 'order.updated'))
+        assert (answer.status, answer.state) == (200, 'accepted')
+        kept, = (tmp_path / 'spool').glob('*.json')
+        assert b'learner' not in kept.read_bytes()
+        assert kept.stat().st_mode & 0o077 == 0
+        # Another process finds it.
+        intake.kill()
+        own_node.start()
+        start_intake({'BROKER_URL': own_node.url}, blog={**WOO, 'spool': True}).ready()
+        with Connection(own_node.url) as connection:
+            queue = Queue(QUEUE).bind(connection.channel())
+            message = eventually(lambda: queue.get(no_ack=True))
+        assert json.loads(message.body)[1] == {'order_number': '727'}
+        assert message.headers['id'] == answer.content['id']
+        eventually(lambda: not list((tmp_path / 'spool').glob('*.json')))
+
+
+def test_a_program_submits_an_order_under_a_key_of_its_own(start_intake, broker):
+    intake = start_intake(mine=SUBMIT).ready()
+
+    def submit(content, key, **headers):
+        body = json.dumps(content).encode()
+        return intake.post('mine', body, {**signed('submit', body), 'Idempotency-Key': key, **headers})
+
+    first = submit({'order_number': 'EDX-1', 'email_opt_in': True}, '"a"')
+    assert (first.status, first.state) == (202, 'accepted')
+    assert submit({'order_number': 'EDX-1', 'email_opt_in': True}, 'a').content == first.content
+    other = submit({'order_number': 'EDX-2'}, 'a')
+    assert (other.status, other.headers['content-type']) == (422, 'application/problem+json')
+    assert bodies(broker) == [{'order_number': 'EDX-1', 'email_opt_in': True}]
+    assert submit({'order_number': 'EDX-2'}, '').status == 400
+    assert submit({'number': 'EDX-2'}, 'b').status == 422
+    assert 'number' in submit({'number': 'EDX-2'}, 'b').content['detail']
+    assert submit({'order_number': 'EDX-2'}, 'b', Authorization='Bearer wrong').status == 401
+    assert submit(['EDX-2'], 'b').status == 400
+
+
+def test_more_than_the_rate_of_an_intake_is_429(start_intake):
+    intake = start_intake(shop={**SHOP, 'rate': 1}).ready()
+    bodies = [order(f'EDX-{number}') for number in range(20)]
+    answers = [intake.post('shop', body, signed('shopify', body)) for body in bodies]
+    assert {answer.status for answer in answers} == {200, 429}
+    assert answers[0].status == 200
+    assert {answer.headers['retry-after'] for answer in answers if answer.status == 429} == {'1'}
+
+
+def test_refusals_are_one_line_each_minute_however_many_there_are(start_intake):
+    intake, body = start_intake().ready(), order()
+    for _ in range(30):
+        intake.post('shop', body, {**signed('shopify', body), 'X-Shopify-Hmac-Sha256': 'x'})
+        intake.post('no\x7fbody-secret'.replace('\x7f', '-'), body, {})
+    assert intake.stop() == 0
+    assert intake.log.count('refused: ') == 2
+    assert intake.said('refused: intake=shop reason="signature" count=30')
+    assert intake.said('refused: intake=- reason="no such intake" count=30')
+
+
+def test_what_is_accepted_is_in_the_ledger_before_any_worker_has_touched_it(start_intake, command, broker, tmp_path,
+                                                                            environment):
+    import subprocess
+    import sys
+
+    intake, body = start_intake().ready(), order('EDX-9')
+    assert command('migrate').returncode == 0
+    recorder = subprocess.Popen([sys.executable, '-m', 'ecommerce_worker', 'recorder'], env=environment,
+                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        with broker.connection() as connection:
+            eventually(lambda: topology.depth(connection, topology.LEDGER))
+        assert intake.post('shop', body, signed('shopify', body)).state == 'accepted'
+        eventually(lambda: 'accepted' in command('orders', 'show', 'EDX-9').stdout)
+        shown = command('orders', 'show', 'EDX-9').stdout
+        assert 'by the intake shop' in shown
+        assert 'trying' in shown
+    finally:
+        recorder.kill()
+        recorder.wait()
+
+
+def test_try_signs_an_order_posts_it_and_says_what_became_of_it(start_intake, environment, command, tmp_path):
+    intake = start_intake().ready()
+    (tmp_path / 'order.json').write_bytes(order('EDX-1'))
+    given = {'INTAKES': json.dumps({'shop': SHOP}), 'INTAKE_ADDRESS': f'127.0.0.1:{intake.port}'}
+    done = command('intake', 'try', 'shop', str(tmp_path / 'order.json'), '--wait', '1s', **given)
+    assert '200 accepted' in done.stdout, done.stderr
+    (tmp_path / 'unpaid.json').write_bytes(order('EDX-2', financial_status='pending'))
+    done = command('intake', 'try', 'shop', str(tmp_path / 'unpaid.json'), **given)
+    assert (done.returncode, '200 ignored: not paid' in done.stdout) == (1, True)
+    other = {**given, 'INTAKES': json.dumps({'shop': {**SHOP, 'secrets': [OTHER_SECRET]}})}
+    done = command('intake', 'try', 'shop', str(tmp_path / 'order.json'), **other)
+    assert (done.returncode, 'other secrets' in done.stderr) == (1, True)
+    assert command('intake', 'try', 'shpo', str(tmp_path / 'order.json'), **given).returncode == 2
+
+
+def test_list_tells_the_address_to_paste_into_the_shop(command):
+    done = command('intake', 'list', INTAKES=json.dumps({'shop': SHOP}), INTAKE_URL='https://intake.example.com')
+    assert 'https://intake.example.com/in/shop' in done.stdout
+    assert 'orders/paid: fulfill_order' in done.stdout
+    secret = command('intake', 'secret').stdout.strip()
+    assert secret != command('intake', 'secret').stdout.strip()
+    given = {**SHOP, 'kind': 'standard', 'secrets': [secret], 'events': {'order.paid': 'fulfill_order'}}
+    assert command('intake', 'list', INTAKES=json.dumps({'shop': given})).returncode == 0
+
+
+def test_two_processes_share_an_address(start_intake, broker):
+    first = start_intake().ready()
+    second = start_intake({'INTAKE_ADDRESS': f'127.0.0.1:{first.port}'})
+    eventually(lambda: second.said('the intake is at'))
+    bodies = [order(f'EDX-{number}') for number in range(40)]
+    assert {first.post('shop', body, signed('shopify', body)).status for body in bodies} == {200}
+    assert len(taken(broker)) == 40
+    eventually(lambda: 'accepted:' in first.log and 'accepted:' in second.log)
+
+
+def test_it_ends_in_order_and_what_is_under_way_is_answered(start_intake):
+    intake, body = start_intake().ready(), order()
+    os.kill(intake.process.pid, signal.SIGSTOP)
+    answers = []
+    sender = threading.Thread(target=lambda: answers.append(intake.post('shop', body, signed('shopify', body))))
+    sender.start()
+    os.kill(intake.process.pid, signal.SIGCONT)
+    sender.join()
+    assert answers[0].state == 'accepted'
+    assert intake.stop() == 0
+    assert 'Traceback' not in intake.log
+
+
+@pytest.mark.parametrize('intakes, problem', [
+    ({'shop': {**SHOP, 'kind': 'shopfy'}}, 'did you mean shopify?'),
+    ({'shop': {**SHOP, 'secret': 'x'}}, 'did you mean secrets?'),
+    ({'shop': {**SHOP, 'secrets': ['short']}}, 'has 5 bytes'),
+    ({'shop': {**SHOP, 'secrets': ['file:/no/such']}}, 'cannot be read from /no/such'),
+    ({'shop': {**SHOP, 'events': {'order/paid': 'fulfill_order'}}}, 'did you mean orders/paid?'),
+    ({'shop': {**SHOP, 'events': {'orders/paid': 'fulfil_order'}}}, 'did you mean fulfill_order?'),
+    ({'shop': {**SHOP, 'state': True}}, 'YAML reads on and off as true and false'),
+    ({'shop': {**SHOP, 'site': 'campus'}}, 'which SITE_OVERRIDES does not have'),
+    ({'shop': {**SHOP, 'queue': 'ecommerce.fulfilment'}}, 'did you mean ecommerce.fulfillment?'),
+    ({'shop': {**SHOP, 'arguments': {'order_nummer': 'name'}}}, 'did you mean order_number?'),
+    ({'Shop!': SHOP}, 'it is part of a URL'),
+    ({'shop': {**SHOP, 'kind': 'standard', 'secrets': ['whsec_nonsense!']}}, 'must be whsec_ and Base64'),
+    ({'shop': {key: value for key, value in SHOP.items() if key != 'secrets'}}, 'is not set'),
+])
+def test_check_tells_what_is_wrong_with_an_intake(command, intakes, problem):
+    done = command('check', INTAKES=json.dumps(intakes).replace('true', 'True'))
+    assert (done.returncode, problem in done.stdout) == (1, True), done.stdout + done.stderr
+    assert SECRET not in done.stdout
+
+
+def test_check_shows_no_secret_and_counts_all_problems(command):
+    done = command('check', INTAKES=json.dumps({'shop': SHOP, 'blog': WOO}))
+    assert (done.returncode, SECRET in done.stdout) == (0, False), done.stdout
+    bad = {'shop': {**SHOP, 'kind': 'x', 'rate': -1}, 'blog': {**WOO, 'rate': -1, 'secrets': []}}
+    assert '3 problems found' in command('check', INTAKES=json.dumps(bad)).stdout
