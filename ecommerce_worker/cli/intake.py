@@ -92,9 +92,10 @@ def make_secret() -> None:
 @needs('intake', 'waitress')
 @plainly
 def try_intake(name: str, file: Path, topic: str, url: str, wait: float) -> None:
-    """Sign FILE as the shop of intake NAME would, post it, and follow the order step by step.
+    """Sign an order as a shop would, post it, and follow it.
 
-    Status 1 if it is not accepted, or not done in the end.
+    FILE is the body, and NAME the intake whose shop it is from.  Each step is shown.  Status 1 if it is not accepted,
+    or not done in the end.
     """
     found = _found()
     if name not in found:

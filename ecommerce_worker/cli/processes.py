@@ -127,10 +127,11 @@ def beat(level: str | None) -> None:
 @needs('up', 'circus', 'django', 'axes', 'waitress', 'whitenoise')
 @running
 def up(debug: bool) -> None:
-    """Run recorder, worker, console, beat and intake of a small site.
+    """Run all processes of a small site together.
 
-    Together, until told to stop; the intake where there are INTAKES.  Brings the ledger up to date first.  What ends
-    by itself is started again.  SIGTERM ends one after the other, and the worker finishes what runs.
+    Recorder, worker, console, beat and, where there are INTAKES, intake, until told to stop.  Brings the ledger up to
+    date first.  What ends by itself is started again.  SIGTERM ends one after the other, and the worker finishes what
+    runs.
     """
     from ecommerce_worker.cli import up as together
     from ecommerce_worker.ledger import setup
