@@ -59,7 +59,7 @@ def read_options(given: Mapping[str, Any], kinds: Mapping[str, Kind], defaults: 
         except (ValueError, TypeError, AttributeError):
             problems.append(f'{setting}[{name}] must be {kinds[name].wants}')
     problems += [f'{setting}[{name}] is not set' for name in kinds if found.get(name) in (None, '')
-                 and name not in defaults]
+                 and given.get(name) in (None, '') and name not in defaults]
     if problems:
         raise Misconfigured(problems)
     return found

@@ -25,7 +25,7 @@ from http import HTTPStatus
 from typing import Any, Final, Protocol
 
 from ecommerce_worker.broker import publishing
-from ecommerce_worker.broker.notes import Notes
+from ecommerce_worker.broker.notes import Notes, ParkingNote
 from ecommerce_worker.broker.publishing import Publication
 from ecommerce_worker.broker.wire import Call, Raw
 from ecommerce_worker.errors import NotPublished, Undecodable, WrongArguments
@@ -242,8 +242,8 @@ class Application:
         if intake.state == 'dry':
             return self._ignored(intake, f'dry run; it would be parked: {reason}')
         raw = Raw(delivery.body, delivery.header('content-type') or None, None, {}, {'correlation_id': id_})
-        parked = publishing.parked_message(raw, Notes(), task='', id=id_, key='',
-                                           reason=f'intake {intake.name}: {reason}')
+        parked = publishing.parked_message(raw, ParkingNote(
+            id=id_, site=intake.site, reason=f'intake {intake.name}: {reason}'))
         properties = {**parked.raw.properties, 'expiration': str(KEPT_PARKED)}
         try:
             self._publishers[intake.name].publish(replace(parked, raw=replace(parked.raw, properties=properties)))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import pkgutil
 import re
 import time
 import uuid
@@ -13,9 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from ecommerce_worker import plugins
 from ecommerce_worker.broker.wire import Call
 from ecommerce_worker.errors import Misconfigured, Undecodable, WrongArguments
-from ecommerce_worker.intake import source, sources
+from ecommerce_worker.intake import sources
 from ecommerce_worker.intake.source import Delivery, Event, Refused, Source, text_at, value_at
 from ecommerce_worker.settings import Settings, broker_urls
 from ecommerce_worker.settings.kinds import FLAG, TEXT, Kind, number, one_of, read_mapping, whole
@@ -220,23 +219,17 @@ class Intake:
 
 def names() -> list[str]:
     """The sources that come with this package."""
-    return sorted(module.name for module in pkgutil.iter_modules(sources.__path__))
+    return plugins.names(sources)
 
 
-def find(name: str) -> type[Source]:
-    """The source of that name, or of a module of somebody's own; raises ValueError, which says what is wrong."""
-    module = f'{sources.__name__}.{name}' if name in names() else name
-    try:
-        found = getattr(importlib.import_module(module), CLASS)
-    except ModuleNotFoundError as error:
-        if error.name and (module == error.name or module.startswith(error.name + '.')):
-            guess = did_you_mean(name, names()) or f'; there are {", ".join(names())}'
-            raise ValueError(f'names {name}, which does not exist{guess}') from None
-        raise ValueError(f'{name} needs the module {error.name}, which is not installed') from None
-    except (AttributeError, ValueError, TypeError):
-        raise ValueError(f'names {name}, which has no class {CLASS}') from None
-    if not (isinstance(found, type) and issubclass(found, source.Source)):
-        raise ValueError(f'names {name}, whose {CLASS} is none of an intake')
+def find(name: str, setting: str = 'INTAKES') -> type[Source]:
+    """The source of that name, or of a module of somebody's own.
+
+    Raises :class:`~ecommerce_worker.errors.Misconfigured`, which names the ``setting``.
+    """
+    found = plugins.find(name, sources, CLASS, setting)
+    if not (isinstance(found, type) and issubclass(found, Source)):
+        raise Misconfigured([f'{setting} names {name}, whose {CLASS} is none of an intake'])
     return found
 
 
@@ -275,10 +268,11 @@ class _Reader:
 
     def __init__(self, name: str, given: Mapping[str, Any], settings: Settings, tasks: Mapping[str, Any]) -> None:
         self._name, self._given, self._settings, self._tasks = name, given, settings, tasks
+        self._label = f'INTAKES[{name}]'
         self.problems: list[str] = []
 
     def _problem(self, option: str, text: str) -> None:
-        self.problems.append(f'INTAKES[{self._name}]{f"[{option}]" if option else ""} {text}')
+        self.problems.append(f'{self._label}{f"[{option}]" if option else ""} {text}')
 
     def read(self) -> Intake | None:
         """The intake, if it can be made."""
@@ -289,14 +283,15 @@ class _Reader:
             self._problem('kind', f'is not set; there are {", ".join(names())}')
             return None
         try:
-            cls = find(kind)
-        except ValueError as error:
-            self._problem('kind', str(error))
+            cls = find(kind, f'{self._label}[kind]')
+            options = plugins.read_options(self._given, {**OPTIONS, **cls.OPTIONS}, {**DEFAULTS, **cls.DEFAULTS},
+                                           self._label)
+        except Misconfigured as error:
+            self.problems += error.problems
             return None
-        options = self._options({**OPTIONS, **cls.OPTIONS}, {**DEFAULTS, **cls.DEFAULTS})
-        made = cls({name: options[name] for name in cls.OPTIONS if name in options})
-        secrets = self._secrets(options.get('secrets', ()), made)
-        events = self._events(options.get('events') or cls.EVENTS, made)
+        made = cls({name: options[name] for name in cls.OPTIONS})
+        secrets = self._secrets(options['secrets'], made)
+        events = self._events(options['events'] or cls.EVENTS, made)
         self._look_at_places(options)
         if self.problems or secrets is None:
             return None
@@ -305,24 +300,7 @@ class _Reader:
             name: options[name] for name in ('site', 'arguments', 'queue', 'state', 'test_orders', 'max_bytes', 'rate',
                                              'spool')})
 
-    def _options(self, kinds: Mapping[str, Kind], defaults: Mapping[str, Any]) -> dict[str, Any]:
-        found = dict(defaults)
-        for name, value in self._given.items():
-            if name not in kinds:
-                guess = did_you_mean(name, kinds) or f'; there are {", ".join(sorted(kinds))}'
-                self._problem(name, f'is no option of an intake of this kind{guess}')
-            elif value is not None:
-                try:
-                    found[name] = kinds[name].read(value)
-                except (ValueError, TypeError, AttributeError):
-                    self._problem(name, f'must be {kinds[name].wants}')
-        return found
-
     def _secrets(self, given: Sequence[str], made: Source) -> Secrets | None:
-        if not given:
-            if 'secrets' not in self._given:
-                self._problem('secrets', 'is not set; `ecommerce-worker intake secret` makes one')
-            return None
         try:
             return Secrets(given, made.key)
         except ValueError as error:

@@ -442,4 +442,5 @@ def test_check_shows_no_secret_and_counts_all_problems(command):
     done = command('check', INTAKES=json.dumps({'shop': SHOP, 'blog': WOO}))
     assert (done.returncode, SECRET in done.stdout) == (0, False), done.stdout
     bad = {'shop': {**SHOP, 'kind': 'x', 'rate': -1}, 'blog': {**WOO, 'rate': -1, 'secrets': []}}
-    assert '3 problems found' in command('check', INTAKES=json.dumps(bad)).stdout
+    said = command('check', INTAKES=json.dumps(bad)).stdout
+    assert '3 problems found' in said, said

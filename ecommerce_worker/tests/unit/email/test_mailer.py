@@ -81,7 +81,7 @@ def test_all_that_is_wrong_with_options_is_told_at_once():
     assert caught.value.problems == (
         'EMAIL_OPTIONS[hots] is not a known option; did you mean host?',
         'EMAIL_OPTIONS[port] must be a whole number from 1 to 65,535',
-        'EMAIL_OPTIONS[host] is not set', 'EMAIL_OPTIONS[port] is not set', 'EMAIL_OPTIONS[password] is not set')
+        'EMAIL_OPTIONS[host] is not set', 'EMAIL_OPTIONS[password] is not set')
 
 
 # --- The page -------------------------------------------------------------------------------------------------------

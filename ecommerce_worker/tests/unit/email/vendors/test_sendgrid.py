@@ -104,4 +104,4 @@ def test_options_that_are_missing_are_told(api):
         Vendor({'from_email': 'shop'}, api)
     assert caught.value.problems == (
         'EMAIL_OPTIONS[from_email] must be a mail address such as shop@example.com',
-        'EMAIL_OPTIONS[api_key] is not set', 'EMAIL_OPTIONS[from_email] is not set')
+        'EMAIL_OPTIONS[api_key] is not set')
