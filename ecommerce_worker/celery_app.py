@@ -23,7 +23,7 @@ from celery.signals import (
 from ecommerce_worker import runtime
 from ecommerce_worker.broker import topology
 from ecommerce_worker.broker.app import Application, celery_settings
-from ecommerce_worker.broker.facts import CONFIRM_SECONDS, Teller
+from ecommerce_worker.broker.facts import CONFIRM_SECONDS, Reporter
 from ecommerce_worker.process import output
 from ecommerce_worker.resubmit.names import FULFILL
 from ecommerce_worker.settings import Settings, queue_remarks
@@ -108,28 +108,24 @@ def tell_the_ledger(**_: Any) -> None:
     """Publish a fact of each run, on brokers that let the ledger's queue grow no further than it should."""
     current = runtime.current()
     if current.settings.PUBLISH_FACTS and topology.is_rabbitmq(app.connection_for_write()):
-        teller = Teller(app, queue_type=current.settings.QUEUE_TYPE, repeatable=[FULFILL])
-        current.listeners.append(teller)
-        current.safety = teller
-
-
-def _tellers() -> list[Teller]:
-    return [listener for listener in runtime.current().listeners if isinstance(listener, Teller)]
+        reporter = Reporter(app, queue_type=current.settings.QUEUE_TYPE, repeatable=[FULFILL])
+        current.listeners.add(reporter)
+        current.safety = reporter
 
 
 @worker_process_init.connect
 def tell_from_a_child(**_: Any) -> None:
     """In each process of a prefork pool."""
-    for teller in _tellers():
-        teller.begin(patience=CONFIRM_SECONDS)
+    for reporter in runtime.current().listeners.of(Reporter):
+        reporter.begin(patience=CONFIRM_SECONDS)
 
 
 @worker_shutdown.connect
 @worker_process_shutdown.connect
 def tell_the_last(**_: Any) -> None:
     """Publish what is left before the process ends."""
-    for teller in _tellers():
-        teller.end()
+    for reporter in runtime.current().listeners.of(Reporter):
+        reporter.end()
 
 
 @worker_process_shutdown.connect

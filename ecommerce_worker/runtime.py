@@ -1,8 +1,7 @@
-"""The process's one global: its settings, its sites and who is told of outcomes."""
+"""The process's one global: its settings, its sites, and who hears what becomes of messages."""
 
 from __future__ import annotations
 
-import logging
 import threading
 import uuid
 from collections import OrderedDict
@@ -17,11 +16,9 @@ from ecommerce_worker.errors import Misconfigured, WrongArguments
 from ecommerce_worker.locks.machine import Turns
 from ecommerce_worker.settings import VENDORS, Settings, certificate_problems, load
 from ecommerce_worker.site import Site
-from ecommerce_worker.telemetry import log
-from ecommerce_worker.telemetry.run import Listener, Safety, Told
-
-logger = logging.getLogger(__name__)
-
+from ecommerce_worker.telemetry.listening import Listeners
+from ecommerce_worker.telemetry.log import Lines
+from ecommerce_worker.telemetry.run import RunReport, Safety
 
 #: The settings that these are made from.
 MADE_FROM: Final = {'mailer': ('EMAIL_VENDOR', 'EMAIL_OPTIONS', *VENDORS), 'purchases': ('SAILTHRU',)}
@@ -29,14 +26,14 @@ MADE_FROM: Final = {'mailer': ('EMAIL_VENDOR', 'EMAIL_OPTIONS', *VENDORS), 'purc
 
 @dataclass
 class Run:
-    """One message in this process: how its run ended, what was told of it, and whether what follows is safe with the
+    """One message in this process: how its run ended, the report of it, and whether what follows is safe with the
     broker.
 
     The lock is held while it runs; ``name`` tells it from any other run of any process.
     """
 
     outcome: Any = None
-    told: Told | None = None
+    report: RunReport | None = None
     secured: bool = False
     name: str = field(default_factory=lambda: uuid.uuid4().hex)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -91,7 +88,7 @@ class Runtime:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.listeners: list[Listener] = [log.log]
+        self.listeners = Listeners(Lines())
         #: Before which messages are not acknowledged; None where nobody listens but the log.
         self.safety: Safety | None = None
         self.runs = Runs(2 * settings.WORKER_CONCURRENCY)  # twice as many as are in hand at once
@@ -147,18 +144,17 @@ class Runtime:
         if problems:
             raise Misconfigured(problems)
 
-    def tell(self, told: Told) -> None:
-        """Tell every listener; one that fails harms neither the others nor whoever tells."""
-        for listener in self.listeners:
-            try:
-                listener(told)
-            except Exception:
-                logger.exception('a listener failed')
+    def report(self, report: RunReport) -> None:
+        """Have all listeners hear what became of a message."""
+        self.listeners.tell(self.listeners.reported, report)
 
     def hold(self, url: str) -> Hold:
         """The hold on the host of this URL: one for all sites that have a service there."""
         host = host_of(url)
-        return self._holds.setdefault(host, Hold(host, self.settings.WORKER_CONCURRENCY))
+        return self._holds.setdefault(host, Hold(host, self.settings.WORKER_CONCURRENCY, changed=self._circuit_changed))
+
+    def _circuit_changed(self, host: str, state: str, reason: str) -> None:
+        self.listeners.tell(self.listeners.circuit, host, state, reason)
 
 
 def host_of(url: str) -> str:

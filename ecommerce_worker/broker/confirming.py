@@ -31,7 +31,7 @@ from kombu import Connection
 from ecommerce_worker.broker import topology
 from ecommerce_worker.broker.publishing import Publication
 from ecommerce_worker.errors import NotPublished
-from ecommerce_worker.telemetry.facts import CONTENT_TYPE, Fact
+from ecommerce_worker.telemetry.run import CONTENT_TYPE, RunReport
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class _Sent:
     """A message of a thread that waits for ``done``, until it is ``gone``; ``trouble`` is why it is not published."""
 
     publication: Publication
-    fact: Fact | None
+    fact: RunReport | None
     done: threading.Event = field(default_factory=threading.Event)
     at: float = field(default_factory=time.monotonic)
     trouble: str = ''
@@ -117,7 +117,7 @@ class Confirming:
         """Whether the broker is there, and takes messages."""
         return self._away_since is None and not self.trouble
 
-    def publish(self, publication: Publication, fact: Fact | None = None, seconds: float = PATIENCE) -> None:
+    def publish(self, publication: Publication, fact: RunReport | None = None, seconds: float = PATIENCE) -> None:
         """Publish, and return when the broker has confirmed that the message is in a queue and on its disk.
 
         Raises :class:`~ecommerce_worker.errors.NotPublished` after so many seconds at most; at once while it is known
@@ -238,7 +238,7 @@ class Confirming:
                 self._report(sent.fact)
             sent.done.set()
 
-    def _report(self, fact: Fact) -> None:
+    def _report(self, fact: RunReport) -> None:
         if self._facts is None:
             return
         message = self._facts.prepare_message(fact.as_body(), content_type=CONTENT_TYPE, content_encoding='utf-8',

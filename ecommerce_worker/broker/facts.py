@@ -8,7 +8,7 @@
               the oldest is dropped, and missing in the count
 
 A run is never kept waiting, and none fails for it.  What waits is the acknowledgement of a message whose run is not to
-be missed, without a thread: see :meth:`Teller.holds`.
+be missed, without a thread: see :meth:`Reporter.holds`.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from typing_extensions import override
+
 from ecommerce_worker.broker import topology
-from ecommerce_worker.telemetry.facts import CONTENT_TYPE, ENDS, Fact
-from ecommerce_worker.telemetry.run import Told
+from ecommerce_worker.telemetry.listening import Listener
+from ecommerce_worker.telemetry.run import CONTENT_TYPE, ENDS, RunReport
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -74,7 +76,7 @@ class Publisher:
         self._tag = 0
         self._unconfirmed: set[int] = set()
 
-    def publish(self, facts: list[Fact]) -> None:
+    def publish(self, facts: list[RunReport]) -> None:
         """Publish and return when the broker has confirmed all of them.
 
         Raises whatever is wrong; what was told twice for that reason has the same id.
@@ -132,8 +134,8 @@ class _End:
     acts: list[Callable[[], None]] = field(default_factory=list)
 
 
-class Teller:
-    """A listener that publishes what it is told from a thread of its own, which the first telling starts.
+class Reporter(Listener):
+    """A listener that publishes what is reported from a thread of its own, which the first report starts.
 
     ``repeatable`` are the tasks that may be run again without harm: a message of theirs is not to be acknowledged
     before its end is safe, for a worker that is killed in between would leave an order of which nobody knows.  Those
@@ -158,8 +160,8 @@ class Teller:
         #: What tells the facts of this process from all others.
         self.name = uuid.uuid4().hex
         self._numbers = itertools.count(1)
-        self._told: deque[tuple[int, Told]] = deque()
-        self._hand: list[tuple[int, Told]] = []
+        self._told: deque[tuple[int, RunReport]] = deque()
+        self._hand: list[tuple[int, RunReport]] = []
         self._ends: dict[str, _End] = {}
         self._held = 0
         #: How many waited for an end that is safe and are told so just now.
@@ -173,7 +175,8 @@ class Teller:
         self._gathered = threading.Event()
         self._ending = threading.Event()
 
-    def __call__(self, told: Told) -> None:
+    @override
+    def reported(self, report: RunReport) -> None:
         """Take note of it; costs a few microseconds and never waits."""
         acts: list[Callable[[], None]] = []
         with self._lock:
@@ -181,17 +184,17 @@ class Teller:
                 self._dropped += 1
                 acts = self._ended(*self._told.popleft())
             number = next(self._numbers)
-            self._told.append((number, told))
-            if told.outcome in ENDS and told.task in self._repeatable:
-                self._ends.setdefault(told.id, _End()).number = number
+            self._told.append((number, report))
+            if report.outcome in ENDS and report.task in self._repeatable:
+                self._ends.setdefault(report.id, _End()).number = number
         self._settle(acts)
         if not self._wake.is_set():
             self._wake.set()
         if self._thread is None:
             self._start()
-        if self._patience and told.outcome in ENDS:
+        if self._patience and report.outcome in ENDS:
             safe = threading.Event()
-            if self.holds(told.id, safe.set, 1):
+            if self.holds(report.id, safe.set, 1):
                 safe.wait(self._patience)
 
     def holds(self, id_: str, act: Callable[[], None], most: int) -> bool:
@@ -224,12 +227,12 @@ class Teller:
         with self._lock:
             return bool(self._ends or self._settling)
 
-    def _ended(self, number: int, told: Told) -> list[Callable[[], None]]:
+    def _ended(self, number: int, report: RunReport) -> list[Callable[[], None]]:
         """What waited for this fact and need not any more."""
-        end = self._ends.get(told.id)
+        end = self._ends.get(report.id)
         if end is None or end.number != number:
             return []
-        return self._released(told.id)
+        return self._released(report.id)
 
     def _let_go(self, before: float, most: float = math.inf) -> list[Callable[[], None]]:
         """What has waited since before that, and what is too much."""
@@ -304,9 +307,9 @@ class Teller:
         with self._lock:
             while self._told and len(self._hand) < BATCH:
                 self._hand.append(self._told.popleft())
-        publisher.publish([replace(told.as_fact(), teller=self.name, number=number) for number, told in self._hand])
+        publisher.publish([replace(report, teller=self.name, number=number) for number, report in self._hand])
         with self._lock:
-            acts = [act for number, told in self._hand for act in self._ended(number, told)]
+            acts = [act for number, report in self._hand for act in self._ended(number, report)]
             self._hand = []
         self._settle(acts)
         if self._away or self._dropped:

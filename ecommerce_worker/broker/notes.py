@@ -9,8 +9,7 @@ from time import time as now
 from typing import Any, Final
 
 from ecommerce_worker.errors import Undecodable
-from ecommerce_worker.telemetry import facts
-from ecommerce_worker.telemetry.facts import LAST_SECOND, LENGTHS, Fact, one_line
+from ecommerce_worker.telemetry.run import LAST_SECOND, LENGTHS, RunReport, one_line
 from ecommerce_worker.words import short_name
 
 #: The header under which a message carries what this worker knows of it.
@@ -105,8 +104,8 @@ class ParkingNote:
     """What is written on a message that is parked: what people know it by, and why it lies there; no contents.
 
     ``at`` is when it was parked, in epoch seconds, ``content_type`` the one that it came with, and ``unreadable`` the
-    parts of its properties and headers that are not what AMQP has in their places.  ``fact`` tells of the run that it
-    was parked after, as its worker tells it too unless it is killed before.
+    parts of its properties and headers that are not what AMQP has in their places.  ``report`` tells of the run that
+    it was parked after, as its worker reports it too unless it is killed before.
     """
 
     id: str
@@ -117,7 +116,7 @@ class ParkingNote:
     at: float = field(default_factory=now)
     content_type: str = ''
     notes: Notes = Notes()
-    fact: Fact | None = None
+    report: RunReport | None = None
     unreadable: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -129,17 +128,17 @@ class ParkingNote:
         texts = {name: one_line(found.get(name), LENGTHS[name]) for name in ('id', 'task', 'key', 'site', 'reason')}
         if not texts['id']:
             return None
-        fact, unreadable = _fact(found.get('fact')), found.get('unreadable')
+        report, unreadable = _report(found.get('fact')), found.get('unreadable')
         return ParkingNote(
-            **{**texts, 'site': texts['site'] or (fact.site if fact else '')}, at=at,
-            content_type=one_line(found.get('content_type'), 255), notes=Notes.of(headers), fact=fact,
+            **{**texts, 'site': texts['site'] or (report.site if report else '')}, at=at,
+            content_type=one_line(found.get('content_type'), 255), notes=Notes.of(headers), report=report,
             unreadable=unreadable if isinstance(unreadable, Mapping) else {})
 
     def as_header(self) -> dict[str, Any]:
         """The note as an AMQP table."""
         return {**self.notes.as_header(), 'task': self.task, 'id': self.id, 'key': self.key, 'site': self.site,
                 'reason': self.reason, 'parked_at': self.at, 'content_type': self.content_type,
-                **({'fact': self.fact.as_body().decode()} if self.fact else {}),
+                **({'fact': self.report.as_body().decode()} if self.report else {}),
                 # Here, where no tool chokes on it.
                 **({'unreadable': dict(self.unreadable)} if self.unreadable else {})}
 
@@ -151,7 +150,7 @@ class ParkingNote:
     @property
     def tries(self) -> int:
         """How often it was tried; by that it is known which of two reports of it is the later one."""
-        return max(self.notes.attempt, self.fact.attempt if self.fact else 0)
+        return max(self.notes.attempt, self.report.attempt if self.report else 0)
 
     @property
     def history(self) -> tuple[Mapping[str, Any], ...]:
@@ -177,9 +176,9 @@ def _time(value: Any, otherwise: float) -> float:
     return value if is_one else otherwise
 
 
-def _fact(found: Any) -> Fact | None:
+def _report(found: Any) -> RunReport | None:
     try:
-        return facts.read(found.encode(errors='replace')) if isinstance(found, str) else None
+        return RunReport.read(found.encode(errors='replace')) if isinstance(found, str) else None
     except Undecodable:
         return None
 

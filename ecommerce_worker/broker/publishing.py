@@ -21,7 +21,7 @@ from ecommerce_worker.broker.notes import NOTES, Notes, ParkingNote
 from ecommerce_worker.broker.topology import BITS, FACTS, PARKED, entrance, is_rabbitmq, require_facts
 from ecommerce_worker.broker.wire import Call, Raw
 from ecommerce_worker.errors import NotPublished, WorkerError, WrongArguments
-from ecommerce_worker.telemetry.facts import one_line
+from ecommerce_worker.telemetry.run import one_line
 
 if TYPE_CHECKING:
     from celery import Celery

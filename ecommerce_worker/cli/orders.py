@@ -78,7 +78,7 @@ def _event(it: Any, task: str) -> tuple[Any, ...]:
     if isinstance(it, Decision):
         return (f'{it.at:%Y-%m-%d %H:%M:%S}', '-', words.outcome_of(it.action, task), '-', '-',
                 f'by {it.who}: {it.reason or "no reason given"}')
-    return (f'{it.started:%Y-%m-%d %H:%M:%S}', it.attempt or '-', words.outcome_of(it.outcome, task),
+    return (f'{it.started_at:%Y-%m-%d %H:%M:%S}', it.attempt or '-', words.outcome_of(it.outcome, task),
             f'{it.seconds:.2f}' if it.attempt else '-', it.status or '-', it.reason)
 
 
@@ -96,9 +96,9 @@ def _told(story: Any) -> dict[str, Any]:
     return {**_order(story.order), 'events': [
         {'at': it.at, 'what': it.action, 'by': it.who, 'reason': it.reason, 'message': it.message_id}
         if isinstance(it, Decision) else
-        {'at': it.started, 'what': it.outcome, 'try': it.attempt or None, 'seconds': it.seconds, 'status': it.status,
-         'reason': it.reason, 'next_try': it.next_try, 'queue': it.queue, 'worker': it.worker,
-         'message': it.message_id} for it in story.events]}
+        {'at': it.started_at, 'what': it.outcome, 'try': it.attempt or None, 'seconds': it.seconds, 'status': it.status,
+         'reason': it.reason, 'next_try': it.next_try_at, 'queue': it.queue, 'worker': it.worker,
+         'message': it.id} for it in story.events]}
 
 
 @orders.command('list')

@@ -2,15 +2,16 @@
 
 ::
 
-            PATIENCE failures in a row
-    open ──────────────────────────────► held ──── the time is over ────► probing: one call
-     ▲                                    ▲                                 │          │
-     │ as many at once as there are       │ fails: held longer              │          │ succeeds
-     │ threads                            └─────────────────────────────────┘          ▼
-     └──────────────────────────────────────────────────────────────── reopening: 2, 3, 4 … at once
+             PATIENCE failures in a row
+    closed ──────────────────────────────► open ──── the time is over ────► half-open: one call
+     ▲                                      ▲                                 │          │
+     │ as many at once as there are         │ fails: left alone for longer    │          │ succeeds
+     │ threads                              └─────────────────────────────────┘          ▼
+     └─────────────────────────────────────────────────────────────────── half-open: 2, 3, 4 … at once
 
-A message whose call is held back is not tried: it goes to the waiting room.  One hold serves all that call the same
-host in one process; pure but for its clock.
+This is a circuit breaker, and its states are called as they are everywhere: closed lets calls pass, open is tripped.  A
+message whose call is held back is not tried: it goes to the waiting room.  One hold serves all that call the same host
+in one process; pure but for its clock.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import logging
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -37,16 +39,28 @@ SHORTEST, LONGEST = 2.0, 30.0
 TURN: Final = 2.0
 
 
+#: The states.
+CLOSED, OPEN, HALF_OPEN = 'closed', 'open', 'half-open'
+
+
+def _unheard(host: str, state: str, reason: str) -> None:
+    """Where nobody listens."""
+
+
 def counts(error: BaseException) -> bool:
     """Whether this is what a host does that is down, rather than one that answers."""
     return isinstance(error, Unreachable) or (isinstance(error, Transient) and error.status in {502, 503, 504})
 
 
 class Hold:
-    """The hold on one host, for as many threads as like."""
+    """The hold on one host, for as many threads as like.
+
+    ``changed`` is called with the host, the new state and what the host failed with last, while no lock is held.
+    """
 
     def __init__(self, host: str, threads: int = 1, *, clock: Callable[[], float] = time.monotonic,
-                 jitter: Callable[[], float] = random.random) -> None:
+                 jitter: Callable[[], float] = random.random,
+                 changed: Callable[[str, str, str], None] = _unheard) -> None:
         self._host = host
         self._threads = threads
         self._clock = clock
@@ -54,7 +68,12 @@ class Hold:
         self._lock = threading.Lock()
         self._failures = 0
         self._calls = 0
-        #: Calls allowed at once; None while the host is open.
+        self._changed = changed
+        self._state = CLOSED
+        #: Changes that are to be said.
+        self._changes: deque[tuple[str, str]] = deque()
+        self._saying = threading.Lock()
+        #: Calls allowed at once; None while it is closed.
         self._room: int | None = None
         self._until = 0.0
         self._length = SHORTEST
@@ -63,7 +82,10 @@ class Hold:
     @contextmanager
     def call(self) -> Iterator[None]:
         """Around one call; raises :class:`~ecommerce_worker.errors.Held` if it is not to be made now."""
-        self._enter()
+        try:
+            self._enter()
+        finally:
+            self._say()
         error: BaseException | None = None
         try:
             yield
@@ -75,6 +97,7 @@ class Hold:
                 self._leave_unasked()
             else:
                 self._leave(error if error is not None and counts(error) else None)
+            self._say()
 
     def _enter(self) -> None:
         with self._lock:
@@ -86,6 +109,7 @@ class Hold:
                 if self._calls >= self._room:
                     raise Held(f'{self._host} is coming back; it is not its turn yet',
                                retry_after=TURN * (1 + self._jitter()))
+                self._become(HALF_OPEN)
             self._calls += 1
 
     def _leave_unasked(self) -> None:
@@ -100,7 +124,8 @@ class Hold:
                 self._failures += 1
                 self._cause = str(failure)
                 if self._room is None and self._failures >= PATIENCE:
-                    logger.warning('held: a service is down and left alone: host=%s reason="%s"', self._host, failure)
+                    logger.warning('circuit breaker open: a service is down and left alone: host=%s reason="%s"',
+                                   self._host, failure)
                     self._hold(SHORTEST)
                 elif self._room is not None and self._until <= self._clock():
                     self._hold(min(LONGEST, self._length * 2))
@@ -112,6 +137,7 @@ class Hold:
         self._length = length
         self._until = self._clock() + length * (0.75 + self._jitter() / 2)
         self._room = 1
+        self._become(OPEN)
 
     def _reopen(self) -> None:
         if self._room is None or self._until > self._clock():
@@ -119,4 +145,21 @@ class Hold:
         self._room += 1
         if self._room > self._threads:
             self._room = None
-            logger.warning('open: a service is back: host=%s', self._host)
+            self._become(CLOSED)
+            logger.warning('circuit breaker closed: a service is back: host=%s', self._host)
+        else:
+            self._become(HALF_OPEN)
+
+    def _become(self, state: str) -> None:
+        if state != self._state:
+            self._state = state
+            self._changes.append((state, self._cause))
+
+    def _say(self) -> None:
+        """Say what has changed, in order, now that nobody waits for the lock; another thread that is at it says it."""
+        while self._changes and self._saying.acquire(blocking=False):
+            try:
+                if self._changes:
+                    self._changed(self._host, *self._changes.popleft())
+            finally:
+                self._saying.release()

@@ -32,6 +32,7 @@ from ecommerce_worker.ledger import decisions, queries
 from ecommerce_worker.ledger.schedule_store import LedgerFirings
 from ecommerce_worker.ledger.words import kind_of, outcome_of, state_of
 from ecommerce_worker.schedule.claims import CLAIM_SECONDS
+from ecommerce_worker.telemetry.run import RunReport
 from ecommerce_worker.words import short_name, span
 
 Context = dict[str, Any]
@@ -129,7 +130,7 @@ def order(request: Any, context: Context, number: int) -> Any:
     now = datetime.now(UTC)
     return render(request, 'console/order.html', {
         **context, 'title': story.order.key, 'story': story, 'sentence': sentence(story.order, now), 'now': now,
-        'events': [(it, outcome_of(it.outcome if isinstance(it, queries.Try) else it.action, story.order.task))
+        'events': [(it, outcome_of(it.outcome if isinstance(it, RunReport) else it.action, story.order.task))
                    for it in story.events],
         'task': short_name(story.order.task), 'parked': figures.parked_of(number), 'draft': drafts.of(request)})
 

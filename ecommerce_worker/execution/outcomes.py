@@ -12,7 +12,7 @@ from typing_extensions import override
 from ecommerce_worker.broker.notes import Notes
 from ecommerce_worker.broker.publishing import Publication
 from ecommerce_worker.execution.delivery import Message
-from ecommerce_worker.telemetry.run import Told
+from ecommerce_worker.telemetry.run import RunReport
 
 
 @dataclass(frozen=True)
@@ -84,14 +84,14 @@ class Handover(Reject):
     #: The name of the run; '' of what did not run.
     run: str
 
-    def __init__(self, publications: tuple[Publication, ...], message: Message, told: Told | None,
+    def __init__(self, publications: tuple[Publication, ...], message: Message, report: RunReport | None,
                  run: str = '') -> None:
         super().__init__('what follows from it is not published yet', requeue=True)
         self.publications = publications
         self.message = message
-        self.told = told
+        self.report = report
         self.run = run
 
     @override
     def __reduce__(self) -> tuple[type[Handover], tuple[Any, ...]]:
-        return Handover, (self.publications, self.message, self.told, self.run)
+        return Handover, (self.publications, self.message, self.report, self.run)

@@ -35,7 +35,7 @@ from ecommerce_worker.retry import Patience, moment
 from ecommerce_worker.settings import Settings
 from ecommerce_worker.site import Site
 from ecommerce_worker.telemetry import log
-from ecommerce_worker.telemetry.run import Told
+from ecommerce_worker.telemetry.run import DEFERRED, STARTED, RunReport, new_id
 
 logger = logging.getLogger(__name__)
 
@@ -98,9 +98,8 @@ class Task(celery.Task):
             return None
         try:
             if run.outcome is None:
-                started = time.monotonic()
-                run.outcome = self.perform(delivery)
-                run.told = self.announce(delivery, run.outcome, time.monotonic() - started)
+                run.outcome, report = self._heard(delivery)
+                run.report = self.announce(delivery, run.outcome, report)
             else:
                 logger.info('delivered again after its run had ended: task=%s id=%s', self.name,
                             log.word(delivery.call.id))
@@ -126,7 +125,7 @@ class Task(celery.Task):
         """Have the message come back to its run later; raises :class:`Handover`."""
         runtime.current().runs.expect(run)
         again = runtime.Run(outcome=self._interrupted(delivery, reason, run=run.name))
-        again.told = self.announce(delivery, again.outcome, 0.0)
+        again.report = self.announce(delivery, again.outcome)
         self.settle(delivery, again)
 
     def _called(self, *args: Any, **kwargs: Any) -> None:
@@ -172,6 +171,18 @@ class Task(celery.Task):
         delivery: Delivery | None = self.request.get(DELIVERY)
         return delivery.notes.deferred if delivery else 0.0
 
+    def _heard(self, delivery: Delivery) -> tuple[Outcome, RunReport]:
+        """Perform, and have those hear it who listen to runs."""
+        listeners, fact, began, clock = runtime.current().listeners, new_id(), time.time(), time.monotonic()
+        if listeners.started:
+            listeners.tell(listeners.started, self._report(delivery, STARTED, fact=fact, started=began))
+        outcome = self.perform(delivery)
+        report = self._report_of(delivery, outcome, fact=fact, started=began,
+                                 seconds=round(time.monotonic() - clock, 6))
+        if listeners.ended:
+            listeners.tell(listeners.ended, report)
+        return outcome, report
+
     def perform(self, delivery: Delivery) -> Outcome:
         """Run the body and say how it ended; raises nothing."""
         try:
@@ -199,27 +210,31 @@ class Task(celery.Task):
         except Exception:  # noqa: BLE001 - its site cannot be built either
             return self._interrupted(delivery, str(failure))
 
-    def announce(self, delivery: Delivery, outcome: Outcome, seconds: float) -> Told | None:
-        """Tell every listener how the run ended; what they were told, None if nothing was."""
+    def announce(self, delivery: Delivery, outcome: Outcome, report: RunReport | None = None) -> RunReport | None:
+        """Have it reported what became of the message, by a run or without one; the report, None if there was none."""
+        report = report or self._report_of(delivery, outcome)
         if isinstance(outcome, Deferred):
             before, after = (int(notes.deferred // REPORT_SECONDS) for notes in (delivery.notes, outcome.notes))
             if delivery.notes.deferred and before == after:
                 return None
-            return self._tell(delivery, 'retrying', outcome.reason, seconds, next_try=outcome.delay)
-        return self._tell(delivery, type(outcome).__name__.lower(), outcome.reason, seconds,
-                          next_try=outcome.delay if isinstance(outcome, Retrying) else None,
-                          status=outcome.status if isinstance(outcome, Retrying | Parked) else None)
+            report = replace(report, outcome='retrying')
+        runtime.current().report(report)
+        return report
 
-    def _tell(self, delivery: Delivery, outcome: str, reason: str, seconds: float, *, next_try: float | None = None,
-              status: int | None = None) -> Told:
+    def _report_of(self, delivery: Delivery, outcome: Outcome, **found: Any) -> RunReport:
+        """The report of an outcome."""
+        report = self._report(delivery, DEFERRED if isinstance(outcome, Deferred) else type(outcome).__name__.lower(),
+                              reason=outcome.reason,
+                              status=outcome.status if isinstance(outcome, Retrying | Parked) else None, **found)
+        return (replace(report, next_try=report.ended + outcome.delay) if isinstance(outcome, Retrying | Deferred)
+                else report)
+
+    def _report(self, delivery: Delivery, outcome: str, **found: Any) -> RunReport:
         call = delivery.call
-        told = Told(
-            outcome=outcome, task=self.name, id=call.id, key=self.key_of(call), site=self.site_of(call),
-            attempt=delivery.earlier + 1, seconds=seconds, reason=reason, next_try=next_try, status=status,
-            queue=delivery.queue, root_id=call.root_id or call.id, started=time.time() - seconds,
-            worker=self.request.hostname or '')
-        runtime.current().tell(told)
-        return told
+        return RunReport(
+            outcome, task=self.name, id=call.id, key=self.key_of(call), site=self.site_of(call),
+            attempt=delivery.earlier + 1, queue=delivery.queue, root_id=call.root_id or call.id,
+            worker=self.request.hostname or '', **found)
 
     def settle(self, delivery: Delivery, run: runtime.Run) -> None:
         """Say the matching word to Celery.
@@ -227,7 +242,7 @@ class Task(celery.Task):
         Raises Celery's ``Ignore`` (acknowledge), or :class:`Handover` with what must be published before that.
         """
         if not run.secured and (publications := tuple(self._publications(delivery, run))):
-            raise Handover(publications, delivery.message, run.told, run.name)
+            raise Handover(publications, delivery.message, run.report, run.name)
         if not isinstance(run.outcome, Done):
             raise Ignore(run.outcome.reason)
 
@@ -249,7 +264,7 @@ class Task(celery.Task):
         call = delivery.call
         return publishing.parked_message(delivery.raw, ParkingNote(
             id=call.id, task=self.name, key=self.key_of(call), site=self.site_of(call), reason=reason,
-            notes=run.outcome.notes, fact=run.told.as_fact() if run.told else None))
+            notes=run.outcome.notes, report=run.report))
 
     def _following(self, delivery: Delivery, number: int, then: Then) -> Publication:
         """A task that follows from this one, with the same id whenever this run is repeated."""

@@ -32,8 +32,8 @@ from ecommerce_worker.errors import NotPublished, Undecodable, WrongArguments
 from ecommerce_worker.intake.counts import NOBODY, Counts
 from ecommerce_worker.intake.intakes import Intake
 from ecommerce_worker.intake.source import Delivery, Event, Objection, Refused
-from ecommerce_worker.telemetry.facts import Fact
 from ecommerce_worker.telemetry.log import word
+from ecommerce_worker.telemetry.run import RunReport
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ _PATH: Final = '/in/'
 class Publisher(Protocol):
     """Where messages go: to the broker, or, where that is away, to the disk."""
 
-    def publish(self, publication: Publication, fact: Fact | None = None) -> None:
+    def publish(self, publication: Publication, fact: RunReport | None = None) -> None:
         """Return when it is safe; raises :class:`~ecommerce_worker.errors.NotPublished`."""
 
 
@@ -219,8 +219,8 @@ class Application:
         # One that is at work for another delivery of the event is published all the same: that one may fail yet.
         # Whoever comes second asks how things stand before it does anything.
         number = intake.number(call)
-        fact = Fact('accepted', time.time(), task=call.task, id=call.id, key=number, site=intake.site,
-                    queue=intake.queue, root_id=call.id, reason=f'by the intake {intake.name}') if self._facts else None
+        fact = RunReport('accepted', task=call.task, id=call.id, key=number, site=intake.site, queue=intake.queue,
+                         root_id=call.id, reason=f'by the intake {intake.name}') if self._facts else None
         try:
             publication = publishing.new_call(call, Notes(queue=intake.queue, ask=True))
             self._publishers[intake.name].publish(publication, fact)

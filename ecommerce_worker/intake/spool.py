@@ -22,7 +22,7 @@ from ecommerce_worker.broker.confirming import Confirming
 from ecommerce_worker.broker.publishing import Publication
 from ecommerce_worker.broker.wire import Raw
 from ecommerce_worker.errors import Misconfigured, NotPublished, Undecodable
-from ecommerce_worker.telemetry.facts import Fact, read
+from ecommerce_worker.telemetry.run import RunReport
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class Spool:
         self._ending.set()
         self._thread.join()
 
-    def publish(self, publication: Publication, fact: Fact | None = None) -> None:
+    def publish(self, publication: Publication, fact: RunReport | None = None) -> None:
         """Return when it is with the broker or on the disk; raises ``NotPublished``."""
         try:
             self._broker.publish(publication, fact)
@@ -67,7 +67,7 @@ class Spool:
             except OSError as full:
                 raise NotPublished(f'{error}, and INTAKE_SPOOL cannot be written ({full.strerror})') from None
 
-    def _keep(self, publication: Publication, fact: Fact | None) -> None:
+    def _keep(self, publication: Publication, fact: RunReport | None) -> None:
         raw = publication.raw
         content = json.dumps({
             'queue': publication.queue, 'body': base64.b64encode(raw.body).decode(), 'content_type': raw.content_type,
@@ -118,8 +118,8 @@ class Spool:
             logger.info('published from the spool: id=%s', path.stem)
 
 
-def _read(path: Path) -> tuple[Publication, Fact | None]:
+def _read(path: Path) -> tuple[Publication, RunReport | None]:
     said: dict[str, Any] = json.loads(path.read_bytes())
     raw = Raw(base64.b64decode(said['body']), said['content_type'], said['content_encoding'], said['headers'],
               said['properties'])
-    return Publication(raw, said['queue']), read(said['fact'].encode()) if said['fact'] else None
+    return Publication(raw, said['queue']), RunReport.read(said['fact'].encode()) if said['fact'] else None

@@ -9,7 +9,7 @@ from typing import Final, Self
 
 from ecommerce_worker.broker.notes import ParkingNote
 from ecommerce_worker.broker.wire import Raw
-from ecommerce_worker.telemetry.facts import plausible
+from ecommerce_worker.telemetry.run import plausible
 
 #: The most that is kept of what is no fact, in bytes; a fact has some hundreds.
 LARGEST_ASIDE: Final = 64 * 1024

@@ -19,7 +19,7 @@ from enum import StrEnum
 from django.db import models
 from typing_extensions import override
 
-from ecommerce_worker.telemetry.facts import LENGTHS
+from ecommerce_worker.telemetry.run import LENGTHS
 
 
 class State(StrEnum):

@@ -12,8 +12,9 @@ from django.db.models import DateTimeField, ExpressionWrapper, Q, QuerySet, Sum,
 from django.db.models.functions import Now, Upper
 
 from ecommerce_worker.broker.notes import Notes, ParkingNote
+from ecommerce_worker.ledger import reports
 from ecommerce_worker.ledger.models import Attempt, Audit, Order, ParkedMessage, State, Teller
-from ecommerce_worker.telemetry import facts
+from ecommerce_worker.telemetry.run import RunReport, standing
 
 #: The most orders that a search answers with.
 MOST: Final = 100
@@ -24,23 +25,6 @@ TRYING_SECONDS: Final = 3600
 
 #: Days for which it is said that reports of runs were lost.
 LOST_DAYS: Final = 7
-
-
-@dataclass(frozen=True)
-class Try:
-    """One run of an order, or what a person did with its message."""
-
-    started: datetime
-    seconds: float
-    outcome: str
-    attempt: int
-    reason: str
-    status: int | None
-    next_try: datetime | None
-    queue: str
-    worker: str
-    message_id: str
-    root_id: str
 
 
 @dataclass(frozen=True)
@@ -86,10 +70,10 @@ class Decision:
     message_id: str
     key: str
 
-    def is_told_by(self, fact: Try) -> bool:
-        """Whether the fact tells of this too, which a copy of the message in the queue brings about."""
-        return ((fact.outcome, fact.message_id) == (self.action, self.message_id)
-                and abs(fact.started - self.at) < timedelta(minutes=1))
+    def is_reported_by(self, report: RunReport) -> bool:
+        """Whether the report is of this too, as of a message that lay in RabbitMQ."""
+        return ((report.outcome, report.id) == (self.action, self.message_id)
+                and abs(report.started_at - self.at) < timedelta(minutes=1))
 
 
 @dataclass(frozen=True)
@@ -97,14 +81,15 @@ class Story:
     """All that the ledger knows of an order, oldest first."""
 
     order: Entry
-    tries: tuple[Try, ...]
+    tries: tuple[RunReport, ...]
     decisions: tuple[Decision, ...]
 
     @property
-    def events(self) -> tuple[Try | Decision, ...]:
-        """Runs and decisions in one, oldest first; a decision that was told as a fact as well is there once."""
-        told = [it for it in self.tries if not any(each.is_told_by(it) for each in self.decisions)]
-        return tuple(sorted((*self.decisions, *told), key=lambda it: it.started if isinstance(it, Try) else it.at))
+    def events(self) -> tuple[RunReport | Decision, ...]:
+        """Runs and decisions in one, oldest first; a decision that was reported as well is there once."""
+        told = [it for it in self.tries if not any(each.is_reported_by(it) for each in self.decisions)]
+        return tuple(sorted((*self.decisions, *told),
+                            key=lambda it: it.started_at if isinstance(it, RunReport) else it.at))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,8 +133,7 @@ def story(number: int) -> Story | None:
     decisions = Audit.objects.filter(Q(key=order.key) | Q(message_id=order.key), task=order.task).order_by('at', 'pk')
     return Story(
         Entry.of(order),
-        tuple(Try(each.started, each.seconds, each.outcome, each.attempt, each.reason, each.status, each.next_try,
-                  each.queue, each.worker, each.message_id, each.root_id) for each in tries),
+        tuple(map(reports.read, tries)),
         tuple(Decision(each.at, each.who, each.action, each.reason, each.message_id, each.key)
               for each in decisions))
 
@@ -158,7 +142,7 @@ def last_ended(ids: Iterable[str]) -> dict[str, Ended]:
     """How the last run ended of each of these messages that was run."""
     found = Attempt.objects.filter(message_id__in=list(ids)).values_list(
         'message_id', 'order', 'outcome', 'reason', 'attempt')
-    ordered = sorted(found, key=lambda it: facts.standing(it[2], it[4]))
+    ordered = sorted(found, key=lambda it: standing(it[2], it[4]))
     return {id_: Ended(order, outcome, reason) for id_, order, outcome, reason, _ in ordered}
 
 

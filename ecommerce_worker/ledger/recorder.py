@@ -37,8 +37,8 @@ from ecommerce_worker.ledger.maintenance import Chores
 from ecommerce_worker.ledger.setup import LedgerAway, LedgerUnusable, require_schema, said
 from ecommerce_worker.process.ending import Stop
 from ecommerce_worker.schedule.entries import zone_of
-from ecommerce_worker.telemetry import facts
 from ecommerce_worker.telemetry.log import word
+from ecommerce_worker.telemetry.run import RunReport
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -171,7 +171,7 @@ class Recorder:
         read = [_fact(message) for message in told.messages]
         self._keep_apart(parked)
         parcels = [Parcel.of(Raw.of(message)) for message in parked.messages]
-        _record([each for each in read if isinstance(each, facts.Fact)], [each for each in parcels if each],
+        _record([each for each in read if isinstance(each, RunReport)], [each for each in parcels if each],
                 [each for each in read if isinstance(each, Aside)])
         for message, parcel in zip(parked.messages, parcels, strict=True):
             if parcel is None:
@@ -227,15 +227,15 @@ class _Inbox:
         return len(self.messages) >= self._size
 
 
-def _fact(message: Any) -> facts.Fact | Aside:
+def _fact(message: Any) -> RunReport | Aside:
     body = Raw.of(message).body
     try:
-        return facts.read(body)
+        return RunReport.read(body)
     except Undecodable as error:
         return Aside.of(body, str(error))
 
 
-def _record(told: list[facts.Fact], parcels: list[Parcel], aside: list[Aside]) -> None:
+def _record(told: list[RunReport], parcels: list[Parcel], aside: list[Aside]) -> None:
     """Write all; if one of them cannot be written, the others are all the same."""
     for _ in range(AT_ONCE):
         try:

@@ -16,11 +16,10 @@ from django.db.models.functions import Now
 
 from ecommerce_worker.broker.notes import ParkingNote
 from ecommerce_worker.errors import Undecodable
-from ecommerce_worker.ledger import gaps, headers
+from ecommerce_worker.ledger import gaps, headers, reports
 from ecommerce_worker.ledger.incoming import Aside, Parcel
 from ecommerce_worker.ledger.models import Attempt, Order, ParkedMessage, SetAside, State, Teller
-from ecommerce_worker.telemetry import facts
-from ecommerce_worker.telemetry.facts import Fact
+from ecommerce_worker.telemetry.run import KEPT, RunReport, one_line, standing
 
 #: What an order is after each outcome.
 STATES: Final[Mapping[str, State]] = {
@@ -41,7 +40,7 @@ class Promise:
     site: str
 
     @classmethod
-    def of(cls, found: Fact | ParkingNote) -> Promise:
+    def of(cls, found: RunReport | ParkingNote) -> Promise:
         """A message without a key is known by its own id."""
         return cls(found.key or found.id, found.task, found.site)
 
@@ -56,7 +55,7 @@ def time_of(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-def record(told: Sequence[Fact] = (), parcels: Sequence[Parcel] = (), aside: Sequence[Aside] = ()) -> None:
+def record(told: Sequence[RunReport] = (), parcels: Sequence[Parcel] = (), aside: Sequence[Aside] = ()) -> None:
     """Write them all, or, if anything fails, nothing; what was written before is left alone.
 
     A parcel brings the fact of the run that it was parked after: one that was killed then may not have told it.
@@ -71,9 +70,9 @@ def record(told: Sequence[Fact] = (), parcels: Sequence[Parcel] = (), aside: Seq
     numbered = [(fact.teller, fact.number, fact.worker) for fact in told if fact.teller and fact.number]
     with transaction.atomic():
         told = [fact.in_time(now) for fact in
-                _unknown([*told, *(parcel.note.fact for parcel in parcels if parcel.note.fact)])]
+                _unknown([*told, *(parcel.note.report for parcel in parcels if parcel.note.report)])]
         parcels = [parcel.in_time(now) for parcel in _unknown_parcels(parcels)]
-        about: list[Fact | ParkingNote] = [*told, *(parcel.note for parcel in parcels)]
+        about: list[RunReport | ParkingNote] = [*told, *(parcel.note for parcel in parcels)]
         orders = _orders(about)
         known = _standings(orders, about)
         for fact in told:
@@ -82,7 +81,7 @@ def record(told: Sequence[Fact] = (), parcels: Sequence[Parcel] = (), aside: Seq
             _apply_parked(orders[Promise.of(parcel.note).identity], parcel.note, now, known)
         _save(orders)
         _count(numbered)
-        Attempt.objects.bulk_create([_attempt(fact, orders[Promise.of(fact).identity]) for fact in told])
+        Attempt.objects.bulk_create([reports.written(report, orders[Promise.of(report).identity]) for report in told])
         # Each by itself: they may have megabytes, and MySQL limits a statement.
         ParkedMessage.objects.bulk_create(
             [_parked(parcel, orders[Promise.of(parcel.note).identity]) for parcel in parcels], batch_size=1)
@@ -92,13 +91,13 @@ def record(told: Sequence[Fact] = (), parcels: Sequence[Parcel] = (), aside: Seq
 
 
 #: How late in its life each message of an order is, as far as is known; see
-#: :func:`ecommerce_worker.telemetry.facts.standing`.  An order is known by its identity.
+#: :func:`ecommerce_worker.telemetry.run.standing`.  An order is known by its identity.
 Standings = dict[tuple[uuid.UUID, str], tuple[bool, int, int]]
 
 _NOTHING: Final = (False, -1, -1)
 
 
-def _standings(orders: Mapping[uuid.UUID, Order], found: Sequence[Fact | ParkingNote]) -> Standings:
+def _standings(orders: Mapping[uuid.UUID, Order], found: Sequence[RunReport | ParkingNote]) -> Standings:
     """What is known of the messages that these are about."""
     known: Standings = {}
     parked: dict[tuple[uuid.UUID, str], int] = {}
@@ -109,14 +108,14 @@ def _standings(orders: Mapping[uuid.UUID, Order], found: Sequence[Fact | Parking
     for order, id_, outcome, attempt in told:
         if order in identities:
             message = identities[order], id_
-            known[message] = max(known.get(message, _NOTHING), facts.standing(outcome, attempt))
+            known[message] = max(known.get(message, _NOTHING), standing(outcome, attempt))
             if outcome == 'parked':
                 parked[message] = max(parked.get(message, 0), attempt)
     for order, id_, tries in ParkedMessage.objects.filter(message_id__in=ids).values_list(
             'order', 'message_id', 'tries'):
         if order in identities:
             message = identities[order], id_
-            kept = facts.standing(facts.KEPT, max(tries, parked.get(message, 0)))
+            kept = standing(KEPT, max(tries, parked.get(message, 0)))
             known[message] = max(known.get(message, _NOTHING), kept)
     return known
 
@@ -139,7 +138,7 @@ def _count(numbered: Sequence[tuple[str, int, str]]) -> None:
         teller.save()
 
 
-def _unknown(told: Sequence[Fact]) -> list[Fact]:
+def _unknown(told: Sequence[RunReport]) -> list[RunReport]:
     known = set(Attempt.objects.filter(fact__in=[uuid.UUID(fact.fact) for fact in told])
                 .values_list('fact', flat=True)) if told else set()
     return list({fact.fact: fact for fact in told if uuid.UUID(fact.fact) not in known}.values())
@@ -151,7 +150,7 @@ def _unknown_parcels(parcels: Sequence[Parcel]) -> list[Parcel]:
     return list({parcel.identity: parcel for parcel in parcels if parcel.identity not in known}.values())
 
 
-def _orders(found: Iterable[Fact | ParkingNote]) -> dict[uuid.UUID, Order]:
+def _orders(found: Iterable[RunReport | ParkingNote]) -> dict[uuid.UUID, Order]:
     """The orders that these are about, locked; made where there are none yet."""
     promises = {promise.identity: (promise, each) for each in found for promise in (Promise.of(each),)}
     if not promises:
@@ -180,8 +179,8 @@ def _save(orders: Mapping[uuid.UUID, Order]) -> None:
             order.pk = numbers[order.identity]
 
 
-def _new(promise: Promise, found: Fact | ParkingNote) -> Order:
-    begun = time_of(found.started if isinstance(found, Fact) else found.at)
+def _new(promise: Promise, found: RunReport | ParkingNote) -> Order:
+    begun = time_of(found.started if isinstance(found, RunReport) else found.at)
     return Order(identity=promise.identity, key=promise.key, task=promise.task, site=promise.site,
                  first_seen=begun, last_seen=begun)
 
@@ -192,7 +191,7 @@ def _last_seen(order: Order, now: float) -> datetime:
     return seen if seen <= time_of(now) else time_of(0)
 
 
-def _apply(order: Order, fact: Fact, now: float, known: Standings) -> None:
+def _apply(order: Order, fact: RunReport, now: float, known: Standings) -> None:
     """What the fact says of the order, unless something later is known of its message."""
     order.first_seen = min(order.first_seen, time_of(fact.started))
     if fact.attempt and fact.outcome in ('done', 'skipped', 'retrying', 'parked'):
@@ -209,20 +208,12 @@ def _apply(order: Order, fact: Fact, now: float, known: Standings) -> None:
 def _apply_parked(order: Order, note: ParkingNote, now: float, known: Standings) -> None:
     """It is here and waits for a person, whatever is known of its tries; unless it has ended all the same."""
     message = order.identity, note.id
-    standing = known.get(message, _NOTHING)
-    if standing[0]:
+    before = known.get(message, _NOTHING)
+    if before[0]:
         return
-    known[message] = max(standing, facts.standing(facts.KEPT, note.tries))
+    known[message] = max(before, standing(KEPT, note.tries))
     order.last_seen = max(time_of(note.at), _last_seen(order, now))
     order.state, order.reason, order.next_try = State.PARKED, note.reason, None
-
-
-def _attempt(fact: Fact, order: Order) -> Attempt:
-    return Attempt(
-        fact=uuid.UUID(fact.fact), order=order, message_id=fact.id, root_id=fact.root_id, outcome=fact.outcome,
-        attempt=fact.attempt, reason=fact.reason, status=fact.status, queue=fact.queue, worker=fact.worker,
-        started=time_of(fact.started), seconds=fact.seconds,
-        next_try=None if fact.next_try is None else time_of(fact.next_try))
 
 
 def _parked(parcel: Parcel, order: Order) -> ParkedMessage:
@@ -231,9 +222,9 @@ def _parked(parcel: Parcel, order: Order) -> ParkedMessage:
         identity=parcel.identity, order=order, message_id=note.id, task=note.task, key=note.key, site=note.site,
         queue=note.queue, reason=note.reason, tries=note.tries, parked_at=time_of(note.at),
         history=json.dumps(note.history), body=raw.body, headers=headers.written(raw.headers),
-        content_type=facts.one_line(raw.content_type, 255),
-        content_encoding=facts.one_line(raw.content_encoding, 255),
-        correlation_id=facts.one_line(str(raw.properties.get('correlation_id') or ''), 255), size=len(raw.body))
+        content_type=one_line(raw.content_type, 255),
+        content_encoding=one_line(raw.content_encoding, 255),
+        correlation_id=one_line(str(raw.properties.get('correlation_id') or ''), 255), size=len(raw.body))
 
 
 def largest_body() -> int | None:
@@ -251,7 +242,7 @@ def read_set_aside() -> int:
     count = 0
     for kept in SetAside.objects.order_by('pk').iterator(100):
         try:
-            fact = facts.read(bytes(kept.body))
+            fact = RunReport.read(bytes(kept.body))
         except Undecodable:
             continue
         try:

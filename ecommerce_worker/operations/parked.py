@@ -33,8 +33,8 @@ from ecommerce_worker.errors import ApiError, NotPublished, Transient, WorkerErr
 from ecommerce_worker.execution.parking import note_of, refuse_too_often
 from ecommerce_worker.ledger import database
 from ecommerce_worker.ledger.words import ORDER, kind_of
-from ecommerce_worker.telemetry.facts import Fact
 from ecommerce_worker.telemetry.log import word
+from ecommerce_worker.telemetry.run import RunReport
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -211,12 +211,12 @@ def _tell(parked: InQueue, outcome: str, at: float) -> None:
     """Tell the ledger that a person took it out, and of the run before, which the message carried; what hinders that
     does not undo it.
     """
-    fact = Fact(outcome, at, attempt=parked.tries, task=parked.task, id=parked.id, key=parked.key, site=parked.site,
-                queue=parked.queue, reason=f'{outcome} by hand')
+    report = RunReport(outcome, started=at, attempt=parked.tries, task=parked.task, id=parked.id, key=parked.key,
+                       site=parked.site, queue=parked.queue, reason=f'{outcome} by hand')
     connection = parked.message.channel.connection.client
     try:
         if runtime.current().settings.PUBLISH_FACTS and topology.is_rabbitmq(connection):
-            for each in filter(None, (parked.fact, fact)):
+            for each in filter(None, (parked.report, report)):
                 publishing.tell(connection, each.as_body(), each.routing_key, runtime.current().settings.QUEUE_TYPE)
     except (NotPublished, OSError, KombuError, *connection.connection_errors, *connection.channel_errors) as error:
         logger.warning('the ledger was not told: id=%s error=%s', word(parked.id), type(error).__name__)

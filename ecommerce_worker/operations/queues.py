@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +10,13 @@ from kombu import Producer, Queue
 
 from ecommerce_worker import runtime
 from ecommerce_worker.broker import publishing, topology
-from ecommerce_worker.broker.facts import CONFIRM_SECONDS, Teller
+from ecommerce_worker.broker.facts import CONFIRM_SECONDS, Reporter
 from ecommerce_worker.broker.notes import Notes
 from ecommerce_worker.broker.wire import Raw
 from ecommerce_worker.errors import WorkerError
 from ecommerce_worker.execution.parking import call_of, key_of, park_one, site_of
 from ecommerce_worker.operations.parked import Desk, InQueue
-from ecommerce_worker.telemetry.run import Told
+from ecommerce_worker.telemetry.run import RunReport
 from ecommerce_worker.words import did_you_mean
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ def purge(app: Celery, connection: Connection, names: Iterable[str], who: str) -
     Of parked messages it is on record who did it.
     """
     desk = Desk(app, who=who, reason='destroyed with its queue')
-    teller = Teller(app, queue_type=runtime.current().settings.QUEUE_TYPE)
+    reporter = Reporter(app, queue_type=runtime.current().settings.QUEUE_TYPE)
     is_told = runtime.current().settings.PUBLISH_FACTS and topology.is_rabbitmq(connection)
     try:
         for name, message in _messages(connection, names):
@@ -76,23 +75,23 @@ def purge(app: Celery, connection: Connection, names: Iterable[str], who: str) -
             else:
                 message.ack()
                 # Facts look like calls, and to tell of each would never end.
-                if is_told and name != topology.LEDGER and (told := _discarded(app, message, name)):
-                    teller(told)
+                if is_told and name != topology.LEDGER and (report := _discarded(app, message, name)):
+                    reporter.reported(report)
             yield name
     finally:
-        teller.end(CONFIRM_SECONDS)
+        reporter.end(CONFIRM_SECONDS)
 
 
-def _discarded(app: Celery, message: Any, queue: str) -> Told | None:
+def _discarded(app: Celery, message: Any, queue: str) -> RunReport | None:
     """What is told of a message that was destroyed; None of one that nobody can read."""
     raw = Raw.of(message)
     call = call_of(raw)
     if call is None:
         return None
-    return Told(
-        'discarded', call.task, call.id, key_of(app, call), site_of(app, call), attempt=0, seconds=0.0,
+    return RunReport(
+        'discarded', task=call.task, id=call.id, key=key_of(app, call), site=site_of(app, call),
         reason='discarded by hand, with its queue', queue=Notes.of(raw.headers).queue or queue,
-        root_id=call.root_id or call.id, started=time.time())
+        root_id=call.root_id or call.id)
 
 
 def deleted(connection: Connection, name: str) -> bool:

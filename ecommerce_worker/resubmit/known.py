@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from ecommerce_worker.ledger import database, setup
 from ecommerce_worker.resubmit.names import FULFILL, Known, Memory, NotNow
 from ecommerce_worker.resubmit.report import Report
 from ecommerce_worker.resubmit.shops import patiently, shop_of
-from ecommerce_worker.telemetry.facts import Fact
+from ecommerce_worker.telemetry.run import RunReport
 
 if TYPE_CHECKING:
     from ecommerce_worker.ledger.queries import Entry, InLedger
@@ -102,8 +101,8 @@ def settle_overdue(report: Report, numbers: Collection[str] = ()) -> None:
             continue
         if status == COMPLETE:
             with _looking():
-                recording.record([Fact(
-                    'skipped', time.time(), task=order.task, id=str(uuid.uuid4()), key=order.key, site=order.site,
+                recording.record([RunReport(
+                    'skipped', task=order.task, id=str(uuid.uuid4()), key=order.key, site=order.site,
                     reason='the shop has it as complete; the report of its end was lost')])
             report.settled += 1
 

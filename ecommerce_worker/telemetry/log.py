@@ -6,7 +6,10 @@ import json
 import logging
 import math
 
-from ecommerce_worker.telemetry.run import Told
+from typing_extensions import override
+
+from ecommerce_worker.telemetry.listening import Listener
+from ecommerce_worker.telemetry.run import RunReport
 
 logger = logging.getLogger(__name__)
 
@@ -24,12 +27,16 @@ def word(value: str) -> str:
     return (value or '-') if plain else quoted(value)
 
 
-def log(told: Told) -> None:
-    """The one line of a run."""
-    level = _LEVEL.get(told.outcome, logging.INFO)
-    if not logger.isEnabledFor(level):
-        return
-    logger.log(
-        level, '%s: task=%s key=%s site=%s id=%s attempt=%d seconds=%.3f next_try=%s reason=%s',
-        told.outcome, word(told.task), word(told.key), word(told.site), word(told.id), told.attempt, told.seconds,
-        '-' if told.next_try is None else f'{math.ceil(told.next_try)}s', quoted(told.reason))
+class Lines(Listener):
+    """The one line of each run, or of what became of a message without one."""
+
+    @override
+    def reported(self, report: RunReport) -> None:
+        """Write it."""
+        level = _LEVEL.get(report.outcome, logging.INFO)
+        if not logger.isEnabledFor(level):
+            return
+        logger.log(
+            level, '%s: task=%s key=%s site=%s id=%s attempt=%d seconds=%.3f next_try=%s reason=%s',
+            report.outcome, word(report.task), word(report.key), word(report.site), word(report.id), report.attempt,
+            report.seconds, '-' if report.wait is None else f'{math.ceil(report.wait)}s', quoted(report.reason))

@@ -1,59 +1,241 @@
-"""What is told of one run."""
+"""What is reported of one run, or of one message, and its form on the wire; ids and reasons, never contents.
+
+A field is declared in :class:`RunReport`, with what bounds it, and shown where people are to see it; the ledger keeps
+it once :class:`~ecommerce_worker.ledger.models.Attempt` has a column of its name, which takes a migration.  All that
+lies between follows from that.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Protocol
+import json
+import math
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, field, fields, replace
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
 
-from ecommerce_worker.telemetry.facts import Fact, new_id
+from ecommerce_worker.bounds import bounded_json
+from ecommerce_worker.errors import Undecodable
+
+#: The version of the form; who reads another one keeps it aside.
+VERSION: Final = 1
+
+#: The form on the wire.
+CONTENT_TYPE: Final = 'application/json'
+
+#: That a message was published for somebody else, how a run ends (``returned``: given back to its queue), and what a
+#: person does with a parked message.
+OUTCOMES: Final = ('accepted', 'done', 'skipped', 'retrying', 'parked', 'returned', 'resent', 'discarded')
+
+#: What listeners hear besides, and nobody else: that a run begins, and that one was put off without a try.
+STARTED: Final = 'started'
+DEFERRED: Final = 'deferred'
+
+#: Outcomes after which nothing more is to come of the message.
+ENDS: Final = ('done', 'skipped')
+
+#: That a parked message is in the ledger; nobody reports it, it is there.
+KEPT: Final = 'kept'
+
+#: What may follow from one and the same try, in this order.
+_FOLLOWS: Final = ('accepted', 'retrying', 'parked', 'returned', KEPT, 'resent', 'discarded')
+
+#: The end of the year 9999, the last that databases know, in epoch seconds.
+LAST_SECOND: Final = 253_402_300_799
+
+#: When this worker was first released (2015-09-22), in epoch seconds: no run is older.
+FIRST_SECOND: Final = 1_442_880_000
+
+#: The longest that RabbitMQ holds a message back for its next try, in seconds.
+LONGEST_WAIT: Final = 2 ** 28
+
+
+def plausible(seconds: float, now: float) -> float:
+    """The time, if something can have happened then that is known ``now``; else ``now``: the clock there was wrong."""
+    return seconds if FIRST_SECOND <= seconds <= now else now
+
+
+def standing(outcome: str, attempt: int) -> tuple[bool, int, int]:
+    """How late in the life of its message this is: of two reports of one message the greater one has the say.
+
+    No clock is asked, for those of two workers differ: tries are counted by the message itself, and what has ended has
+    ended.
+    """
+    return outcome in ENDS, attempt, -1 if outcome in ENDS else _FOLLOWS.index(outcome)
+
+
+def one_line(value: Any, length: int) -> str:
+    """The text, on one line, fit for a database whatever it holds; '' for anything else."""
+    if not isinstance(value, str):
+        return ''
+    value = value[:length]
+    return value if value.isprintable() else ''.join(letter if letter.isprintable() else '?' for letter in value)
+
+
+def new_id() -> str:
+    """An id for a report."""
+    return uuid.uuid4().hex
+
+
+def _id(value: Any) -> str:
+    try:
+        return uuid.UUID(value).hex
+    except (ValueError, TypeError, AttributeError):
+        raise Undecodable('is no id') from None
+
+
+def _text(most: int) -> Any:
+    """A text of so many letters at most, on one line; '' for whatever else is read."""
+    return field(default='', metadata={'most': most, 'read': lambda value: one_line(value, most)})
+
+
+def _number(most: float, *, whole: bool = False, default: float | None = 0) -> Any:
+    """A number from 0 to so many; who reads another refuses the report, but for None where that is the default."""
+    def read(value: Any) -> float | None:
+        if value is None and default is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise Undecodable('is no number')
+        if not 0 <= value <= most:
+            raise Undecodable('is out of range')
+        return int(value) if whole else value
+
+    return field(default=default, metadata={'read': read})
+
+
+def _time(**default: Any) -> Any:
+    """A time in epoch seconds."""
+    declared = _number(LAST_SECOND, default=None if 'default' in default else 0)
+    return field(**default, metadata={**declared.metadata, 'is_time': True})
 
 
 @dataclass(frozen=True)
-class Told:
-    """What is told of one run; ids and reasons, never contents."""
+class RunReport:
+    """One run that ended, or one message that was parked or taken out.
 
-    outcome: str
-    task: str
-    id: str
-    key: str
-    site: str
-    attempt: int
-    seconds: float
-    reason: str = ''
-    next_try: float | None = None
-    #: The HTTP status that decided it.
-    status: int | None = None
-    queue: str = ''
-    root_id: str = ''
-    #: When it began, in epoch seconds.
-    started: float = 0.0
-    #: The name of the worker's node.
-    worker: str = ''
-    #: The id of the fact that it is.
-    fact: str = field(default_factory=new_id)
+    ``started`` and ``next_try`` are epoch seconds, ``status`` is the HTTP status that decided it, ``fact`` tells this
+    report from any other however often it arrives, ``root_id`` is the id of the request that everything began with.
+    ``teller`` is the process that published it and ``number`` how many it had published by then, so that a gap shows;
+    '' and 0 where nobody counts.
+    """
 
-    def as_fact(self) -> Fact:
-        """The fact that it is, for the ledger."""
-        ended = self.started + self.seconds
-        return Fact(
-            outcome=self.outcome, started=self.started, seconds=round(self.seconds, 6), attempt=self.attempt,
-            task=self.task, id=self.id, key=self.key, site=self.site, queue=self.queue, reason=self.reason[:1000],
-            status=self.status, next_try=None if self.next_try is None else ended + self.next_try, worker=self.worker,
-            root_id=self.root_id, fact=self.fact)
+    outcome: str = field(metadata={'read': lambda value: value})
+    _: KW_ONLY
+    started: float = _time(default_factory=time.time)
+    seconds: float = _number(LAST_SECOND)
+    attempt: int = _number(2 ** 31 - 1, whole=True)
+    task: str = _text(255)
+    id: str = _text(255)
+    key: str = _text(128)
+    site: str = _text(128)
+    queue: str = _text(255)
+    reason: str = _text(1000)
+    status: int | None = _number(999, whole=True, default=None)
+    next_try: float | None = _time(default=None)
+    worker: str = _text(255)
+    root_id: str = _text(255)
+    teller: str = _text(32)
+    number: int = _number(2 ** 53, whole=True)
+    fact: str = field(default_factory=new_id, metadata={'read': _id})
+
+    @classmethod
+    def read(cls, body: bytes) -> RunReport:
+        """The report that a body holds; raises :class:`~ecommerce_worker.errors.Undecodable`, whatever it is.
+
+        Names that are not known are what a later worker adds; they are left out.
+        """
+        try:
+            found = json.loads(bounded_json(body))
+        except (ValueError, RecursionError):
+            raise Undecodable('it is no JSON') from None
+        if not isinstance(found, dict):
+            raise Undecodable('it is no mapping')
+        if found.get('version') != VERSION or isinstance(found['version'], bool):
+            raise Undecodable(f'its version is {str(found.get("version"))[:20]}; this worker reads version {VERSION}')
+        if found.get('outcome') not in OUTCOMES:
+            raise Undecodable(f'there is no outcome {str(found.get("outcome"))[:40]!r}')
+        return cls(**{name: _read(name, read, found) for name, read in _READ.items() if name in found or name in _MUST})
+
+    def as_body(self) -> bytes:
+        """The report in JSON, without what is not there."""
+        said = {name: value[:LENGTHS[name]] if name in LENGTHS else value for name, value in vars(self).items()
+                if value not in ('', None) and (name, value) != ('number', 0)}
+        return json.dumps({'version': VERSION, **said}, separators=(',', ':')).encode()
+
+    @property
+    def standing(self) -> tuple[bool, int, int]:
+        """See :func:`standing`."""
+        return standing(self.outcome, self.attempt)
+
+    @property
+    def routing_key(self) -> str:
+        """``<outcome>.<task>``, which AMQP limits to 255 bytes."""
+        return f'{self.outcome}.{self.task or "unknown"}'.encode(errors='replace')[:255].decode(errors='ignore')
+
+    @property
+    def ended(self) -> float:
+        """When the run ended, in epoch seconds."""
+        return min(self.started + self.seconds, LAST_SECOND)
+
+    @property
+    def wait(self) -> float | None:
+        """How many seconds after its end the next try is to be, to the thousandth; None if none is."""
+        return None if self.next_try is None else round(self.next_try - self.ended, 3)
+
+    @property
+    def started_at(self) -> datetime:
+        """When the run began."""
+        return datetime.fromtimestamp(self.started, UTC)
+
+    @property
+    def next_try_at(self) -> datetime | None:
+        """When the next try is to be."""
+        return None if self.next_try is None else datetime.fromtimestamp(self.next_try, UTC)
+
+    def in_time(self, now: float) -> RunReport:
+        """The report with times that can be, where a wrong clock or a forger wrote others; ``now`` is when it came.
+
+        A run that would end later than that ended then, and took as long as it says; its next try is as much later as
+        it was to be.
+        """
+        ended = plausible(self.ended, now)
+        started = plausible(ended - self.seconds, ended)
+        next_try = self.next_try
+        if next_try is not None:
+            next_try = min(max(next_try - self.ended + ended, started), now + LONGEST_WAIT)
+        return replace(self, started=started, seconds=min(self.seconds, ended - started), next_try=next_try)
 
 
-Listener = Callable[[Told], None]
+def _read(name: str, read: Callable[[Any], Any], found: Mapping[str, Any]) -> Any:
+    try:
+        return read(found.get(name))
+    except Undecodable as error:
+        raise Undecodable(f'its {name} {error}') from None
+
+
+_READ: Final[Mapping[str, Callable[[Any], Any]]] = {it.name: it.metadata['read'] for it in fields(RunReport)}
+
+#: What every report has to have.
+_MUST: Final = ('outcome', 'fact')
+
+#: The most letters of each text.
+LENGTHS: Final[Mapping[str, int]] = {
+    it.name: it.metadata['most'] for it in fields(RunReport) if 'most' in it.metadata}
+
+#: The fields that are times.
+TIMES: Final = frozenset(it.name for it in fields(RunReport) if 'is_time' in it.metadata)
 
 
 class Safety(Protocol):
-    """Who knows whether what was told is safe."""
+    """Who knows whether what was reported is safe."""
 
     def holds(self, id_: str, act: Callable[[], None], most: int) -> bool:
-        """Whether the message of that id is to be held, its end being told and not safe yet; ``act`` is called then.
+        """Whether the message of that id is to be held, its end being reported and not safe yet.
 
-        Of more than ``most`` that are held the oldest is let go.
+        ``act`` is called when it is.  Of more than ``most`` that are held the oldest is let go.
         """
 
     def flush(self) -> None:
-        """Return when all that was told of ends is safe, or soon."""
+        """Return when all that was reported of ends is safe, or soon."""

@@ -23,7 +23,7 @@ from ecommerce_worker.intake.application import Application
 from ecommerce_worker.intake.counts import Counts
 from ecommerce_worker.intake.intakes import Action, Intake, Secrets, find
 from ecommerce_worker.intake.source import Source
-from ecommerce_worker.telemetry.facts import Fact
+from ecommerce_worker.telemetry.run import RunReport
 
 #: Secrets of all kinds: any text is one for most, and these are for Standard Webhooks too.
 SECRET: Final = 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw'
@@ -60,7 +60,7 @@ class MemoryIntake:
         self.trouble = ''
         self._application = Application({'shop': self.intake}, {'shop': self}, Counts(), lambda: not self.trouble)
 
-    def publish(self, publication: Publication, fact: Fact | None = None) -> None:
+    def publish(self, publication: Publication, fact: RunReport | None = None) -> None:
         """As a broker would."""
         del fact
         if self.trouble:

@@ -32,7 +32,7 @@ from ecommerce_worker.locks.cluster import ClusterTurns, Leases, Neighbours, mac
 from ecommerce_worker.locks.machine import Turns
 from ecommerce_worker.resubmit import names, run
 from ecommerce_worker.telemetry.log import word
-from ecommerce_worker.telemetry.run import Told
+from ecommerce_worker.telemetry.run import RunReport
 from ecommerce_worker.worker import (
     inspect,  # noqa: F401 - tells what is in hand
     nodes,
@@ -183,7 +183,7 @@ class Consumer(consumer.Consumer):
                    'without_heartbeat': not kwargs.get('task_events')}
         pool, concurrency = kwargs['pool'], kwargs.get('initial_prefetch_count') or 1
         self._run = on_task_request
-        self.keeper = Keeper(kwargs['app'], kept=self._widen, given_back=runtime.current().tell)
+        self.keeper = Keeper(kwargs['app'], kept=self._widen, given_back=runtime.current().report)
         #: As many threads as one lane may have and as many again; children are dear, of them a few are kept free.
         self._room = getattr(pool, 'room', concurrency)
         self.lanes: Lanes[Request] = Lanes(self._room, self._start, self._send_away,
@@ -332,30 +332,29 @@ class Consumer(consumer.Consumer):
 
     def _park(self, message: Any, reason: str, call: Call | None = None) -> None:
         try:
-            publication, told = self._parked(message, reason, call)
+            publication, report = self._parked(message, reason, call)
         except Exception as error:  # noqa: BLE001 - whatever it is about it that cannot be told, its body is kept
             logger.error('a message is parked without what is known of it: error=%s', type(error).__name__)
             notes = Notes(queue=self._consumed(message.delivery_info.get('consumer_tag')) or '')
-            publication, told = publishing.parked_message(
+            publication, report = publishing.parked_message(
                 Raw(Raw.of(message).body, None, None), noted(self.app, None, notes, reason)), None
 
         def settle(done: bool) -> None:
-            if done and told:
-                runtime.current().tell(told)
+            if done and report:
+                runtime.current().report(report)
             self.settle(message, done)
 
-        self.keeper.keep(Kept((str(uuid.uuid4()),), (publication,), settle, told))
+        self.keeper.keep(Kept((str(uuid.uuid4()),), (publication,), settle, report))
 
-    def _parked(self, message: Any, reason: str, call: Call | None) -> tuple[Publication, Told]:
-        """A message that nobody runs as it is parked, and what is told of that."""
+    def _parked(self, message: Any, reason: str, call: Call | None) -> tuple[Publication, RunReport]:
+        """A message that nobody runs as it is parked, and the report of that."""
         raw = Raw.of(message)
         notes = self._notes(message, raw).having({'at': time.time(), 'reason': reason})
         note = noted(self.app, call, notes, reason)
-        told = Told(
-            outcome='parked', task=note.task, id=note.id, key=note.key, site=note.site, attempt=0, seconds=0.0,
-            reason=reason, queue=notes.queue, root_id=call.root_id or note.id if call else '', started=time.time(),
-            worker=self.hostname)
-        return publishing.parked_message(raw, replace(note, fact=told.as_fact())), told
+        report = RunReport(
+            'parked', task=note.task, id=note.id, key=note.key, site=note.site, reason=reason, queue=notes.queue,
+            root_id=call.root_id or note.id if call else '', worker=self.hostname)
+        return publishing.parked_message(raw, replace(note, report=report)), report
 
     def settle(self, message: Any, done: bool) -> None:
         """Acknowledge a message, or have the broker deliver it again; from any thread."""
@@ -372,7 +371,7 @@ class Consumer(consumer.Consumer):
 
         # RabbitMQ counts from the delivery on; a run that took very long leaves a moment for publishing all the same.
         since = max(request.offered, time.monotonic() - KEEP_SECONDS + 2 * LAST_SECONDS)
-        self.keeper.keep(Kept(handover.message, handover.publications, settle, handover.told, since))
+        self.keeper.keep(Kept(handover.message, handover.publications, settle, handover.report, since))
 
     def let_go(self, request: Request) -> None:
         """Have the message of a run that does not end come back to it, while its thread stays lost."""
@@ -387,7 +386,7 @@ class Consumer(consumer.Consumer):
                 request.acknowledged = True
                 self.settle(request.message, done)
 
-        self.keeper.keep(Kept(handover.message, handover.publications, settle, handover.told))
+        self.keeper.keep(Kept(handover.message, handover.publications, settle, handover.report))
 
     def _offer(self, request: Request) -> None:
         """Give it a thread if its lane may have one; what is delivered again only counts that."""
@@ -424,8 +423,8 @@ class Consumer(consumer.Consumer):
         except WrongArguments:
             self.lanes.offer(AGAIN, request, stays=True)
             return
-        told = request.task.announce(delivery, outcome, 0.0)
-        self.hand_over(request, Handover((publication,), delivery.message, told))
+        report = request.task.announce(delivery, outcome)
+        self.hand_over(request, Handover((publication,), delivery.message, report))
 
     def _widen(self, kept: int) -> None:
         """What cannot be published at present is in hand besides what can be run."""

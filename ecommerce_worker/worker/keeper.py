@@ -35,9 +35,8 @@ from ecommerce_worker.broker.publishing import Publication
 from ecommerce_worker.broker.topology import PARKED
 from ecommerce_worker.errors import NotPublished
 from ecommerce_worker.operations import workers
-from ecommerce_worker.telemetry.facts import new_id
 from ecommerce_worker.telemetry.log import word
-from ecommerce_worker.telemetry.run import Told
+from ecommerce_worker.telemetry.run import RunReport, new_id
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -92,7 +91,7 @@ class Kept:
     message: Message
     publications: tuple[Publication, ...]
     settle: Callable[[bool], None]
-    told: Told | None = None
+    report: RunReport | None = None
     #: Since when it is in hand, and since when it is to be published (monotonic seconds).
     since: float = field(default_factory=time.monotonic)
     at: float = field(default_factory=time.monotonic)
@@ -153,7 +152,7 @@ class Keeper:
     """
 
     def __init__(self, app: Celery, *, kept: Callable[[int], None] = _nobody,
-                 given_back: Callable[[Told], None] = _nobody, keep_seconds: float = KEEP_SECONDS,
+                 given_back: Callable[[RunReport], None] = _nobody, keep_seconds: float = KEEP_SECONDS,
                  last_seconds: float = LAST_SECONDS) -> None:
         self._app = app
         self._on_kept = kept
@@ -488,8 +487,8 @@ class Keeper:
                     self._way(new).waiting.append((kept, new))
 
     def _tell_given_back(self, kept: Kept) -> None:
-        if kept.told:
-            self._on_given_back(replace(kept.told, outcome='returned', fact=new_id(), next_try=None,
+        if kept.report:
+            self._on_given_back(replace(kept.report, outcome='returned', fact=new_id(), next_try=None,
                                         reason='given back to its queue: it could not be published'))
 
     def _settle(self, kept: Iterable[Kept], done: bool) -> None:

@@ -10,15 +10,14 @@ from kombu import Queue
 
 from ecommerce_worker.broker import facts as facts_module
 from ecommerce_worker.broker import publishing, topology
-from ecommerce_worker.broker.facts import Teller
+from ecommerce_worker.broker.facts import Reporter
 from ecommerce_worker.broker.notes import NOTES, Notes, ParkingNote
 from ecommerce_worker.broker.wire import Raw
-from ecommerce_worker.telemetry.facts import read
-from ecommerce_worker.telemetry.run import Told
+from ecommerce_worker.telemetry.run import RunReport
 from ecommerce_worker.testing.shop import Answer
 from ecommerce_worker.tests.support.harness import FULFILL, QUEUE, eventually, shop_app
 
-TOLD = Told('done', 'a.b', 'id-1', 'EDX-1', 'edx', 1, 0.1, queue=QUEUE, started=time.time())
+REPORT = RunReport('done', task='a.b', id='id-1', key='EDX-1', site='edx', attempt=1, seconds=0.1, queue=QUEUE)
 
 
 @pytest.fixture
@@ -28,8 +27,8 @@ def facts(broker):
         eventually(lambda: broker.depth(topology.LEDGER) >= number)
         with broker.connection() as connection:
             queue = Queue(topology.LEDGER).bind(connection.channel())
-            return [(message.delivery_info['routing_key'], read(message.body.encode() if isinstance(message.body, str)
-                                                                else bytes(message.body)))
+            return [(message.delivery_info['routing_key'], RunReport.read(
+                         message.body.encode() if isinstance(message.body, str) else bytes(message.body)))
                     for message in iter(lambda: queue.get(no_ack=True), None)]
 
     with broker.connection() as connection:
@@ -39,12 +38,12 @@ def facts(broker):
 
 
 @pytest.fixture
-def teller(broker):
-    """A teller to that broker."""
+def reporter(broker):
+    """A reporter to that broker."""
     with shop_app(broker.url) as app:
-        teller = Teller(app, bound=50, repeatable=['a.b'])
-        yield teller
-        teller.end(0)
+        reporter = Reporter(app, bound=50, repeatable=['a.b'])
+        yield reporter
+        reporter.end(0)
 
 
 @pytest.mark.parametrize('pool', ['threads', 'prefork', 'solo'])
@@ -90,13 +89,13 @@ def test_a_worker_without_facts_is_one_all_the_same(broker, shop, start_worker, 
     assert facts() == []
 
 
-def test_what_is_told_while_the_broker_is_away_is_published_when_it_is_back(node, teller, facts, caplog):
-    teller(TOLD)
+def test_what_is_told_while_the_broker_is_away_is_published_when_it_is_back(node, reporter, facts, caplog):
+    reporter.reported(REPORT)
     facts(1)
     node.stop()
     try:
         for number in range(40):
-            teller(replace(TOLD, id=f'id-{number}'))
+            reporter.reported(replace(REPORT, id=f'id-{number}'))
         eventually(lambda: 'facts cannot be published' in caplog.text)
     finally:
         node.start()
@@ -105,13 +104,13 @@ def test_what_is_told_while_the_broker_is_away_is_published_when_it_is_back(node
     assert caplog.text.count('facts cannot be published') == 1
 
 
-def test_of_too_many_the_oldest_are_dropped_and_counted(node, teller, facts, caplog):
+def test_of_too_many_the_oldest_are_dropped_and_counted(node, reporter, facts, caplog):
     node.stop()
     try:
-        teller(TOLD)
+        reporter.reported(REPORT)
         eventually(lambda: 'facts cannot be published' in caplog.text)
         for number in range(80):
-            teller(replace(TOLD, id=f'id-{number}'))
+            reporter.reported(replace(REPORT, id=f'id-{number}'))
     finally:
         node.start()
     # The one in hand, and the newest that are kept.
@@ -119,11 +118,11 @@ def test_of_too_many_the_oldest_are_dropped_and_counted(node, teller, facts, cap
     eventually(lambda: 'facts are published again: dropped=30' in caplog.text)
 
 
-def test_an_end_does_not_wait_for_a_broker_that_is_away(node, teller, facts, caplog):
+def test_an_end_does_not_wait_for_a_broker_that_is_away(node, reporter, facts, caplog):
     node.stop()
     try:
-        teller(TOLD)
-        teller.end(0.01)
+        reporter.reported(REPORT)
+        reporter.end(0.01)
         assert 'facts were not published before the end: dropped=1' in caplog.text
     finally:
         node.start()
@@ -237,51 +236,51 @@ def fulfilled(shop):
     return len({call.path for call in shop.calls if call.is_put and call.status == 200})
 
 
-def test_an_order_is_not_acknowledged_before_its_fact_is_safe(node, broker, teller, facts):
+def test_an_order_is_not_acknowledged_before_its_fact_is_safe(node, broker, reporter, facts):
     acknowledged = threading.Event()
     node.stop()
     try:
-        teller(TOLD)
-        assert teller.holds('id-1', acknowledged.set, 9)
+        reporter.reported(REPORT)
+        assert reporter.holds('id-1', acknowledged.set, 9)
         assert not acknowledged.wait(0.5)
     finally:
         node.start()
     facts(1)
     assert acknowledged.wait(30)
-    assert not teller.holds('id-1', acknowledged.set, 9)
+    assert not reporter.holds('id-1', acknowledged.set, 9)
 
 
-def test_only_the_end_of_what_may_be_repeated_is_held(teller):
-    for told in (replace(TOLD, task='mail'), replace(TOLD, outcome='retrying'), replace(TOLD, outcome='parked')):
-        teller(told)
-        assert not teller.holds('id-1', print, 9)
+def test_only_the_end_of_what_may_be_repeated_is_held(reporter):
+    for told in (replace(REPORT, task='mail'), replace(REPORT, outcome='retrying'), replace(REPORT, outcome='parked')):
+        reporter.reported(told)
+        assert not reporter.holds('id-1', print, 9)
 
 
-def test_of_what_is_held_the_oldest_is_let_go_if_it_is_too_much_or_for_too_long(node, teller, monkeypatch):
+def test_of_what_is_held_the_oldest_is_let_go_if_it_is_too_much_or_for_too_long(node, reporter, monkeypatch):
     let_go: list[int] = []
     node.stop()
     try:
         for number in range(3):
-            teller(replace(TOLD, id=f'id-{number}'))
-            assert teller.holds(f'id-{number}', partial(let_go.append, number), 2)
+            reporter.reported(replace(REPORT, id=f'id-{number}'))
+            assert reporter.holds(f'id-{number}', partial(let_go.append, number), 2)
         assert let_go == [0]
         monkeypatch.setattr(facts_module, 'HOLD_SECONDS', 0.0)
-        teller(replace(TOLD, id='id-3'))
-        teller.holds('id-3', partial(let_go.append, 3), 9)
+        reporter.reported(replace(REPORT, id='id-3'))
+        reporter.holds('id-3', partial(let_go.append, 3), 9)
         assert let_go == [0, 1, 2, 3]
     finally:
         node.start()
 
 
-def test_each_process_numbers_its_facts_and_drops_leave_a_gap(node, teller, facts):
+def test_each_process_numbers_its_facts_and_drops_leave_a_gap(node, reporter, facts):
     node.stop()
     try:
         for number in range(60):
-            teller(replace(TOLD, id=f'id-{number}'))
+            reporter.reported(replace(REPORT, id=f'id-{number}'))
     finally:
         node.start()
     found = [fact for _, fact in facts(50)]
-    assert {fact.teller for fact in found} == {teller.name}
+    assert {fact.teller for fact in found} == {reporter.name}
     numbers = sorted({fact.number for fact in found})
     assert numbers[-1] == 60
     assert 50 <= len(numbers) <= 51

@@ -11,13 +11,13 @@ from ecommerce_worker.broker.notes import Notes, ParkingNote
 from ecommerce_worker.broker.publishing import Publication, parked_message, waiting_call
 from ecommerce_worker.broker.topology import PARKED
 from ecommerce_worker.broker.wire import Call, Raw
-from ecommerce_worker.telemetry.run import Told
+from ecommerce_worker.telemetry.run import RunReport
 from ecommerce_worker.testing.shop import Answer
 from ecommerce_worker.tests.support.harness import QUEUE, eventually, shop_app
 from ecommerce_worker.worker import keeper as module
 from ecommerce_worker.worker.keeper import Keeper, Kept
 
-TOLD = Told('parked', task='task', id='id-1', key='1', site='', attempt=1, seconds=0.1)
+REPORT = RunReport('parked', task='task', id='id-1', key='1', attempt=1, seconds=0.1)
 
 
 class Settled:
@@ -135,11 +135,11 @@ def test_a_message_that_rabbitmq_cannot_take_stands_before_nobody(app, settled):
 
 
 def test_what_cannot_be_parked_goes_to_its_own_queue_as_new_before_it_would_have_to_be_given_back(app, broker, settled):
-    told: list[Told] = []
+    told: list[RunReport] = []
     keeper = Keeper(app, keep_seconds=30, last_seconds=28, given_back=told.append)
     refuse(broker, True)
     try:
-        keeper.keep(Kept(('parked',), (parks(1),), settled('parked'), TOLD))
+        keeper.keep(Kept(('parked',), (parks(1),), settled('parked'), REPORT))
         eventually(lambda: settled.how == {'parked': True})
     finally:
         refuse(broker, False)

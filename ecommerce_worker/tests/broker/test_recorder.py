@@ -18,7 +18,7 @@ from ecommerce_worker.broker import publishing, topology
 from ecommerce_worker.broker.notes import NOTES, Notes, ParkingNote
 from ecommerce_worker.broker.wire import Raw
 from ecommerce_worker.operations.parked import looked_through
-from ecommerce_worker.telemetry.facts import Fact
+from ecommerce_worker.telemetry.run import RunReport
 from ecommerce_worker.tests.support.harness import FULFILL, QUEUE, Broker, eventually, shop_app
 from ecommerce_worker.tests.support.ledger import (
     Ledger,
@@ -138,7 +138,8 @@ def park(app, number, body=b'{"who": "learner@example.com"}'):
 
 
 def fact(number, outcome='done'):
-    return Fact(outcome, NOW, 0.1, 1, FULFILL, f'id-{number}', f'EDX-{number}', 'edx', QUEUE)
+    return RunReport(outcome, started=NOW, seconds=0.1, attempt=1, task=FULFILL, id=f'id-{number}', key=f'EDX-{number}',
+                     site='edx', queue=QUEUE)
 
 
 def more_than(ledger, count):

@@ -149,16 +149,17 @@ from ecommerce_worker.ledger.models import ParkedMessage
 from ecommerce_worker.broker.notes import NOTES
 from ecommerce_worker.broker.wire import Raw
 from ecommerce_worker.ledger.incoming import Parcel
-from ecommerce_worker.telemetry.facts import Fact
+from ecommerce_worker.telemetry.run import RunReport
 
 for task in ('ecommerce_worker.fulfillment.v1.tasks.fulfill_order', 'a_task.' + 't' * 240):
     key, reason = 'K' * 128, 'there_is_no_task_' + 'r' * 900
-    fact = Fact('parked', time.time() - 9000, attempt=1, task=task, id='i' * 255 + task[:0], key=key, site='s' * 128,
-                reason=reason, queue='q' * 255, worker='w' * 255)
+    fact = RunReport('parked', started=time.time() - 9000, attempt=1, task=task, id='i' * 255 + task[:0], key=key,
+                     site='s' * 128, reason=reason, queue='q' * 255, worker='w' * 255)
     notes = {'queue': 'q' * 255, 'attempt': 1, 'history': [], 'id': 'i' * 255, 'task': task, 'key': key,
              'reason': reason, 'parked_at': time.time() - 9000 + len(task), 'fact': fact.as_body().decode()}
-    recording.record([Fact('retrying', time.time() - 9000, attempt=1, task=task, id='o' * 200, key='O' * 128,
-                           site='s' * 128, reason=reason)], [Parcel.of(Raw(b'{}', None, None, {NOTES: notes}))])
+    recording.record([RunReport('retrying', started=time.time() - 9000, attempt=1, task=task, id='o' * 200,
+                                key='O' * 128, site='s' * 128, reason=reason)],
+                     [Parcel.of(Raw(b'{}', None, None, {NOTES: notes}))])
 decisions.write_down('p' * 150, 'resent', 'y' * 900, message_id='i' * 255, key='K' * 128, task='t' * 255)
 """
 

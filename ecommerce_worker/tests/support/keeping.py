@@ -20,7 +20,7 @@ def settled(task: Task, *args: Any, **kwargs: Any) -> Ignore | None:
         for publication in handover.publications:
             publishing.publish(task.app, publication)
         runtime.current().runs.secured(handover.run)
-        return None if handover.told and handover.told.outcome == 'done' else Ignore()
+        return None if handover.report and handover.report.outcome == 'done' else Ignore()
     except Ignore as word:
         return word
     return None

@@ -8,26 +8,26 @@ from typing import Any, cast
 import pytest
 
 from ecommerce_worker.broker import facts as module
-from ecommerce_worker.broker.facts import Teller
-from ecommerce_worker.telemetry.run import Told
+from ecommerce_worker.broker.facts import Reporter
+from ecommerce_worker.telemetry.run import RunReport
 
-TOLD = Told('done', 'a.b', 'id-1', 'EDX-1', 'edx', 1, 0.1)
+REPORT = RunReport('done', task='a.b', id='id-1', key='EDX-1', site='edx', attempt=1, seconds=0.1)
 
 
 @pytest.fixture
-def teller(monkeypatch):
-    """A teller whose facts are confirmed as soon as ``confirmed`` is set."""
+def reporter(monkeypatch):
+    """A reporter whose facts are confirmed as soon as ``confirmed`` is set."""
     confirmed = threading.Event()
     monkeypatch.setattr(module, 'Publisher', lambda *_: SimpleNamespace(
         publish=lambda _: confirmed.wait(), close=lambda: None))
-    teller = cast('Any', Teller(cast('Any', None), repeatable=['a.b']))
-    teller.confirmed = confirmed
-    yield teller
+    reporter = cast('Any', Reporter(cast('Any', None), repeatable=['a.b']))
+    reporter.confirmed = confirmed
+    yield reporter
     confirmed.set()
-    teller.end()
+    reporter.end()
 
 
-def test_an_end_that_is_safe_is_flushed_only_once_who_waited_for_it_was_told(teller):
+def test_an_end_that_is_safe_is_flushed_only_once_who_waited_for_it_was_told(reporter):
     begun, let, acknowledged = threading.Event(), threading.Event(), threading.Event()
 
     def acknowledge():
@@ -35,13 +35,13 @@ def test_an_end_that_is_safe_is_flushed_only_once_who_waited_for_it_was_told(tel
         let.wait()
         acknowledged.set()
 
-    teller(TOLD)
-    assert teller.holds('id-1', acknowledge, 9)
-    teller.confirmed.set()
+    reporter.reported(REPORT)
+    assert reporter.holds('id-1', acknowledge, 9)
+    reporter.confirmed.set()
     assert begun.wait(30)
     began = time.monotonic()
-    teller.flush(0.2)
+    reporter.flush(0.2)
     assert time.monotonic() - began >= 0.2
     let.set()
-    teller.flush(30)
+    reporter.flush(30)
     assert acknowledged.is_set()

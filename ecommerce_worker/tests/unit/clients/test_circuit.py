@@ -132,6 +132,24 @@ def test_a_failure_while_it_opens_holds_it_again(hold, clock):
     assert is_held(hold)
 
 
+def test_each_change_of_state_is_said_once_in_order_and_without_a_lock(clock):
+    said = []
+
+    def changed(host, state, reason):
+        said.append((host, state, reason))
+        assert breaker._lock.acquire(timeout=5)  # nobody has it
+        breaker._lock.release()
+
+    breaker = Hold('shop.test', 2, clock=clock, jitter=lambda: 0.5, changed=changed)
+    fails(breaker, times=module.PATIENCE)
+    clock.now = module.SHORTEST
+    fails(breaker)
+    clock.now += 2 * module.SHORTEST
+    succeeds(breaker, 9)
+    assert said == [('shop.test', state, 'no answer')
+                    for state in ('open', 'half-open', 'open', 'half-open', 'closed')]
+
+
 def test_calls_from_before_say_nothing_about_the_time_after(hold):
     late = hold.call()
     late.__enter__()

@@ -13,7 +13,7 @@ from ecommerce_worker.broker.wire import Raw
 from ecommerce_worker.ledger.incoming import Parcel
 from ecommerce_worker.schedule.claims import id_of
 from ecommerce_worker.schedule.entries import RETENTION, Entry
-from ecommerce_worker.telemetry.facts import Fact
+from ecommerce_worker.telemetry.run import RunReport
 from ecommerce_worker.testing.peer import Peer, reply
 from ecommerce_worker.tests.support.console import Console
 from ecommerce_worker.tests.support.ledger import Refused, environment_of
@@ -78,8 +78,8 @@ def shop(served, console):
 
 
 def fact(outcome='done', ago=0.0, **other):
-    return Fact(outcome, time.time() - ago, **{'attempt': 1, 'task': FULFILL, 'id': 'id-1', 'key': 'EDX-1',
-                                               'site': 'edx', 'queue': QUEUE, **other})
+    return RunReport(outcome, started=time.time() - ago, **{
+        'attempt': 1, 'task': FULFILL, 'id': 'id-1', 'key': 'EDX-1', 'site': 'edx', 'queue': QUEUE, **other})
 
 
 def parcel(key='EDX-1', task=FULFILL, **header):

@@ -26,9 +26,11 @@ from ecommerce_worker.execution.task import Task
 from ecommerce_worker.fulfillment.v1.tasks import fulfill_order
 from ecommerce_worker.runtime import Runs
 from ecommerce_worker.sailthru.v1 import tasks as sailthru
-from ecommerce_worker.telemetry.run import Told
+from ecommerce_worker.telemetry.listening import Listeners
+from ecommerce_worker.telemetry.run import RunReport
 from ecommerce_worker.testing.peer import reply
 from ecommerce_worker.tests.support import keeping
+from ecommerce_worker.tests.support.listening import Heard
 
 JSON, PICKLE = 'application/json', 'application/x-python-serialize'
 QUEUE = 'ecommerce.fulfillment'
@@ -164,8 +166,8 @@ def outcome_of(app, channel, in_force, peer):
     """Runs a message as the worker does; its outcome, and how many messages follow from it."""
     shop = peer(reply(body=b'{"number": "EDX-1", "status": "Open"}'))
     current = in_force(ECOMMERCE_API_ROOT=shop.url, EMAIL_WITHOUT_VENDOR='park', BROKER_POOL_LIMIT=1)
-    told: list[Told] = []
-    current.listeners[:] = [told.append]
+    told: list[RunReport] = []
+    current.listeners = Listeners(Heard(reported=told.append))
 
     def outcome(call, raw, *, redelivered):
         told.clear()

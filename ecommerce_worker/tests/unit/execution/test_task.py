@@ -20,15 +20,17 @@ from ecommerce_worker.broker import topology
 from ecommerce_worker.broker.notes import NOTES, Notes
 from ecommerce_worker.broker.wire import Call, Raw, read
 from ecommerce_worker.email.v1.tasks import send_offer_update_email
-from ecommerce_worker.errors import Held, NotFound, Skip, Taken, Unreachable, WrongArguments
+from ecommerce_worker.errors import ApiError, Held, NotFound, Skip, Taken, Unreachable, WrongArguments
 from ecommerce_worker.execution.delivery import DELIVERY, Delivery
 from ecommerce_worker.execution.outcomes import Deferred, Done, Handover, Parked, Retrying, Skipped, Then
 from ecommerce_worker.execution.task import task
 from ecommerce_worker.fulfillment.v1.tasks import fulfill_order
 from ecommerce_worker.sailthru.v1.tasks import update_course_enrollment
-from ecommerce_worker.telemetry.run import Told
+from ecommerce_worker.telemetry.listening import Listeners
+from ecommerce_worker.telemetry.run import RunReport
 from ecommerce_worker.testing.peer import reply
 from ecommerce_worker.tests.support import keeping
+from ecommerce_worker.tests.support.listening import Heard
 from ecommerce_worker.tests.support.memory import taken
 
 QUEUE = 'ecommerce.fulfillment'
@@ -327,7 +329,7 @@ def test_what_is_put_off_for_long_is_reported_every_five_minutes_lest_it_be_miss
     for before, reported in ((0.0, True), (1.0, False), (299.9, True), (301.0, False)):
         outcome = performed(body, delivery(act=error, notes=Notes(deferred=before)))
         outcome = dataclasses.replace(outcome, notes=dataclasses.replace(outcome.notes, deferred=before + 1))
-        assert bool(body.announce(delivery(notes=Notes(deferred=before)), outcome, 0.0)) is reported
+        assert bool(body.announce(delivery(notes=Notes(deferred=before)), outcome)) is reported
 
 
 def test_who_met_another_at_the_order_asks_first_and_who_was_held_need_not():
@@ -431,8 +433,8 @@ def test_the_site_is_seen_wherever_it_stands_among_the_arguments(in_force, task,
 
 def test_a_site_given_by_position_has_its_own_patience_and_is_told(in_force):
     current = in_force(SITE_OVERRIDES={'edx': {'MAX_FULFILLMENT_RETRIES': 0}})
-    told: list[Told] = []
-    current.listeners.append(told.append)
+    told: list[RunReport] = []
+    current.listeners.add(Heard(reported=told.append))
     message = delivery('EDX-1', 'edx', act=NotFound('where', status=404))
     assert isinstance(performed(body, message), Parked)
     settled(body, message)
@@ -479,7 +481,7 @@ def test_a_parked_message_is_kept_as_it_came_before_it_is_acknowledged(channel):
 def test_what_is_handed_over_reaches_another_process_whole_and_shows_nothing():
     found = handed_over(body, delivery(act=WrongArguments('why'), site_code='edx'))
     copy = pickle.loads(pickle.dumps(found))
-    assert (copy.publications, copy.message, copy.told) == (found.publications, found.message, found.told)
+    assert (copy.publications, copy.message, copy.report) == (found.publications, found.message, found.report)
     assert copy.requeue is True
     assert 'EDX-1' not in repr(found) + str(found)
 
@@ -563,17 +565,54 @@ def test_no_line_holds_anything_but_ids(caplog):
     assert 'ann@example.com' not in caplog.text
 
 
-def test_a_listener_that_fails_harms_neither_the_others_nor_the_message(current, caplog):
-    heard: list[Told] = []
+def test_a_listener_that_fails_harms_neither_the_others_nor_the_message_and_is_said_once(current, caplog):
+    def failing(*_):
+        raise ValueError('ann@example.com')
 
-    def failing(fact):
-        raise ValueError
+    heard: list[RunReport] = []
+    current.listeners = Listeners(Heard(failing, failing, failing), Heard(reported=heard.append))
+    for _ in range(3):
+        assert settled(body, delivery()) is None
+    report, *_ = heard
+    assert (len(heard), report.outcome, report.key, report.id, report.attempt) == (3, 'done', 'EDX-1', 'id-1', 1)
+    [line] = [line for line in caplog.text.splitlines() if 'a listener failed' in line]
+    assert 'error=ValueError at=test_task.py:' in line
+    assert 'ann@example.com' not in caplog.text
 
-    current.listeners[:] = [failing, heard.append]
-    assert settled(body, delivery()) is None
-    fact, = heard
-    assert (fact.outcome, fact.key, fact.id, fact.attempt) == ('done', 'EDX-1', 'id-1', 1)
-    assert 'a listener failed' in caplog.text
+
+@pytest.mark.parametrize('act, outcome', [
+    (None, 'done'), (Skip('x'), 'skipped'), (Unreachable('x'), 'retrying'), (ValueError(), 'parked'),
+    (SystemExit(), 'retrying'), (Held('x'), 'deferred'), (Taken('x'), 'deferred')], ids=repr)
+def test_who_listens_hears_each_run_begin_and_end_and_knows_it_by_its_id(current, act, outcome):
+    heard: list[tuple[str, RunReport]] = []
+    current.listeners = Listeners(Heard(*(lambda report, what=what: heard.append((what, report))
+                                          for what in ('started', 'ended', 'reported'))))
+    settled(body, delivery('EDX-1', 'edx', act=act))
+    (_, begun), (_, ended), (_, reported) = heard
+    assert [what for what, _ in heard] == ['started', 'ended', 'reported']
+    assert (begun.outcome, begun.key, begun.site, begun.attempt) == ('started', 'EDX-1', 'edx', 1)
+    assert (ended.outcome, ended.fact, ended.started) == (outcome, begun.fact, begun.started)
+    assert reported == dataclasses.replace(ended, outcome='retrying' if outcome == 'deferred' else outcome)
+
+
+def test_what_does_not_run_begins_and_ends_nothing(current):
+    heard: list[RunReport] = []
+    current.listeners = Listeners(Heard(heard.append, heard.append))
+    message = delivery()
+    run = current.runs.of(message.message, redelivered=True)
+    with run.lock:
+        assert body.let_go(message) is not None
+    assert heard == []
+
+
+def test_the_circuit_breaker_of_a_host_is_heard(current):
+    heard: list[tuple[str, ...]] = []
+    current.listeners = Listeners(Heard(circuit=lambda *said: heard.append(said)))
+    hold = current.hold('https://user:secret@shop.test:8443/api/')
+    for _ in range(7):
+        with contextlib.suppress(ApiError), hold.call():
+            raise Unreachable('no answer')
+    assert heard == [('shop.test:8443', 'open', 'no answer')]
 
 
 # -- the rest ---------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """The ledger: what it makes of facts and parked messages, on each of the databases."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from ecommerce_worker.broker.wire import Raw
 from ecommerce_worker.ledger.database import database, path_of
 from ecommerce_worker.ledger.incoming import Aside, Parcel
 from ecommerce_worker.schedule.entries import RETENTION
-from ecommerce_worker.telemetry.facts import Fact
+from ecommerce_worker.telemetry.run import RunReport
 from ecommerce_worker.tests.support.ledger import Ledger, Refused, environment_of
 
 TASK = 'ecommerce_worker.fulfillment.v1.tasks.fulfill_order'
@@ -44,7 +45,8 @@ def ledger(opened):
 
 
 def fact(outcome='done', started=NOW, **other):
-    return Fact(outcome, started, **{'attempt': 1, 'task': TASK, 'id': 'id-1', 'key': 'EDX-1', 'site': 'edx', **other})
+    return RunReport(outcome, started=started, **{
+        'attempt': 1, 'task': TASK, 'id': 'id-1', 'key': 'EDX-1', 'site': 'edx', **other})
 
 
 BODY = json.dumps([['EDX-1'], {'site_code': 'edx'}, {}]).encode()
@@ -272,7 +274,7 @@ def test_a_parked_message_brings_the_fact_of_its_run_which_is_counted_once(ledge
 
 @pytest.mark.parametrize('found', [None, 7, '', 'x', '{"version": 7}', '\ud800', b'x'], ids=repr)
 def test_what_is_no_fact_on_a_parked_message_is_left_alone(found):
-    assert parcel(fact=found).note.fact is None
+    assert parcel(fact=found).note.report is None
 
 
 def test_a_message_that_is_parked_again_is_another_one(ledger):
@@ -365,6 +367,16 @@ def test_the_story_of_an_order_has_its_runs_and_what_people_did(ledger):
     assert ledger('queries.story', 0) is None
 
 
+def test_what_the_ledger_keeps_of_a_report_comes_back_as_it_was(ledger):
+    report = fact('retrying', NOW - 9.25, seconds=0.125, attempt=3, queue='q', reason='why', status=503,
+                  next_try=NOW + 30.5, worker='w@h', root_id='root', teller='t' * 32, number=7)
+    ledger('recording.record', [report])
+    [found] = ledger('queries.story', ledger('rows', 'Order', 'pk')[0])['tries']
+    # Task, key and site are the order's; by the numbers of tellers it is only counted what is missing.
+    gone = {'task': '', 'key': '', 'site': '', 'teller': '', 'number': 0}
+    assert found == {**dataclasses.asdict(report), **gone}
+
+
 def test_the_story_of_an_order_is_told_in_its_order_and_nothing_twice(ledger):
     ledger('recording.record', [fact('parked', NOW - 9), fact('resent', NOW - 600, attempt=0)],
            [parcel(parked_at=NOW - 8)])
@@ -375,7 +387,7 @@ def test_the_story_of_an_order_is_told_in_its_order_and_nothing_twice(ledger):
                               fact('done', later + 5)])
     events = ledger('events', ledger('rows', 'Order', 'pk')[0])
     assert [each.get('outcome') or each['who'] for each in events] == ['resent', 'parked', 'ada', 'discarded', 'done']
-    assert events[3]['message_id'] == 'id-2'
+    assert events[3]['id'] == 'id-2'
 
 
 def test_orders_are_listed_by_state_and_by_how_long_nothing_was_heard_of_them(ledger):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ecommerce_worker.telemetry.facts import Fact
+from ecommerce_worker.telemetry.run import RunReport
 from ecommerce_worker.tests.support.ledger import Ledger, environment_of
 
 EARLIER = Path(__file__).with_name('ledger-of-2026-11-21.sql')
@@ -65,10 +65,11 @@ def test_a_ledger_that_was_brought_up_to_date_goes_on(file, environment):
     assert command(file, environment, 'migrate').returncode == 0
     with closing(Ledger({'NAME': str(file)})) as ledger:
         # By a clock that is a month behind.
-        done = Fact('done', 1_792_000_000.0, attempt=2, task=FULFILL, id='id-2', key='EDX-2', site='edx')
+        done = RunReport('done', started=1_792_000_000.0, attempt=2, task=FULFILL, id='id-2', key='EDX-2',
+                         site='edx')
         ledger('recording.record', [done])
         assert ledger('rows', 'Order', 'state', 'attempts', key='EDX-2') == [('fulfilled', 2)]
-        ledger('recording.record', [Fact('retrying', 1_795_000_500.0, attempt=2, task=FULFILL, id='id-3', key='EDX-3',
-                                         site='edx')])
+        ledger('recording.record', [RunReport('retrying', started=1_795_000_500.0, attempt=2, task=FULFILL, id='id-3',
+                                              key='EDX-3', site='edx')])
         assert ledger('rows', 'Order', 'state', key='EDX-3') == ['parked']
         assert ledger('firings', 'last', 'resubmit (600 s)') == 1_795_000_000.0

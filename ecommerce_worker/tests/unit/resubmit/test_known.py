@@ -12,7 +12,7 @@ from ecommerce_worker.broker.wire import Raw
 from ecommerce_worker.ledger.incoming import Parcel
 from ecommerce_worker.resubmit.known import RECENTLY, memory_of
 from ecommerce_worker.resubmit.names import FULFILL
-from ecommerce_worker.telemetry.facts import Fact
+from ecommerce_worker.telemetry.run import RunReport
 from ecommerce_worker.tests.support.ledger import Ledger, environment_of
 
 LONG_AGO = time.time() - RECENTLY - 60
@@ -35,7 +35,8 @@ def ledger(opened):
 
 
 def fact(outcome, ended=LONG_AGO, **other):
-    return Fact(outcome, ended, **{'attempt': 1, 'task': FULFILL, 'id': 'id-1', 'key': 'EDX-1', 'site': 'edx', **other})
+    return RunReport(outcome, started=ended, **{
+        'attempt': 1, 'task': FULFILL, 'id': 'id-1', 'key': 'EDX-1', 'site': 'edx', **other})
 
 
 def parcel(key='EDX-1', task=FULFILL):

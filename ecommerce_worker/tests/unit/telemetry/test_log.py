@@ -1,24 +1,26 @@
 """The log line of a run, as people and log collectors read it."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 
-from ecommerce_worker.telemetry.log import log
-from ecommerce_worker.telemetry.run import Told
+from ecommerce_worker.telemetry.log import Lines
+from ecommerce_worker.telemetry.run import RunReport
 
 RUN = {'outcome': 'retrying', 'task': 'fulfill_order', 'id': 'id-1', 'key': 'EDX-1', 'site': 'edx', 'attempt': 2,
-       'seconds': 0.25, 'reason': 'the shop failed (503)'}
+       'started': 1_795_000_000.1, 'seconds': 0.25, 'reason': 'the shop failed (503)'}
 
 
-def line(caplog, **facts):
+def line(caplog, wait=None, **fields):
+    report = RunReport(**{**RUN, **fields})
     with caplog.at_level(logging.INFO):
-        log(Told(**{**RUN, **facts}))
+        Lines().reported(report if wait is None else replace(report, next_try=report.ended + wait))
     return caplog.messages[-1]
 
 
 def test_a_run_is_a_line_of_fields(caplog):
-    assert line(caplog, next_try=8) == (
+    assert line(caplog, wait=8) == (
         'retrying: task=fulfill_order key=EDX-1 site=edx id=id-1 attempt=2 seconds=0.250 next_try=8s '
         'reason="the shop failed (503)"')
 
@@ -30,7 +32,7 @@ def test_what_is_not_known_is_a_dash(caplog):
 
 @pytest.mark.parametrize('delay, shown', [(0.2, '1s'), (1, '1s'), (1.01, '2s'), (899.5, '900s')])
 def test_the_next_try_is_in_whole_seconds_as_the_broker_counts_them(caplog, delay, shown):
-    assert f' next_try={shown} ' in line(caplog, next_try=delay)
+    assert f' next_try={shown} ' in line(caplog, wait=delay)
 
 
 @pytest.mark.parametrize('key, shown', [

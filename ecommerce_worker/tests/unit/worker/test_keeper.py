@@ -13,12 +13,12 @@ from ecommerce_worker.broker.notes import Notes, ParkingNote
 from ecommerce_worker.broker.publishing import parked_message, waiting_call
 from ecommerce_worker.broker.wire import Call, Raw
 from ecommerce_worker.execution.outcomes import Handover
-from ecommerce_worker.telemetry.run import Told
+from ecommerce_worker.telemetry.run import RunReport
 from ecommerce_worker.tests.support.harness import QUEUE
 from ecommerce_worker.worker.consumer import Consumer
 from ecommerce_worker.worker.keeper import Keeper, Kept
 
-TOLD = Told('parked', task='task', id='id-1', key='1', site='', attempt=1, seconds=0.1)
+REPORT = RunReport('parked', task='task', id='id-1', key='1', attempt=1, seconds=0.1)
 
 
 class Channel:
@@ -63,7 +63,7 @@ class Bench:
         self.events.pop(0)()
 
     def keep(self, name, *publications):
-        kept = Kept((name,), publications, lambda done: self.how.__setitem__(name, done), TOLD)
+        kept = Kept((name,), publications, lambda done: self.how.__setitem__(name, done), REPORT)
         self.keeper.keep(kept)
         return kept
 

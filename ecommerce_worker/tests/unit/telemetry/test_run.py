@@ -1,44 +1,47 @@
-"""Facts: what is told of a run, and its form on the wire."""
+"""What is reported of a run, and its form on the wire."""
 
 import contextlib
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ecommerce_worker.errors import Undecodable
-from ecommerce_worker.telemetry import facts
-from ecommerce_worker.telemetry.facts import LAST_SECOND, LENGTHS, OUTCOMES, Fact, read
-from ecommerce_worker.telemetry.run import Told
+from ecommerce_worker.telemetry.run import LAST_SECOND, LENGTHS, LONGEST_WAIT, OUTCOMES, RunReport, standing
 
-FACT = Fact('retrying', 1_700_000_000.5, 0.25, 2, 'ecommerce_worker.fulfillment.v1.tasks.fulfill_order', 'id-1',
-            'EDX-1', 'edx', 'ecommerce.fulfillment', 'the shop failed (503)', 503,
-            1_700_000_030.0, 'ecommerce-1@host', 'root-1')
+REPORT = RunReport(
+    'retrying', started=1_700_000_000.5, seconds=0.25, attempt=2,
+    task='ecommerce_worker.fulfillment.v1.tasks.fulfill_order', id='id-1', key='EDX-1', site='edx',
+    queue='ecommerce.fulfillment', reason='the shop failed (503)', status=503, next_try=1_700_000_030.0,
+    worker='ecommerce-1@host', root_id='root-1')
+
+read = RunReport.read
 
 
 def wire(**changed):
-    return json.dumps({**json.loads(FACT.as_body()), **changed}).encode()
+    return json.dumps({**json.loads(REPORT.as_body()), **changed}).encode()
 
 
 def test_a_fact_comes_back_as_it_was_sent():
-    assert read(FACT.as_body()) == FACT
+    assert read(REPORT.as_body()) == REPORT
 
 
 def test_on_the_wire_a_fact_is_json_with_a_version_and_without_what_is_not_there():
-    body = json.loads(Fact('done', 1.0, fact='0' * 32).as_body())
+    body = json.loads(RunReport('done', started=1.0, fact='0' * 32).as_body())
     assert body == {'version': 1, 'outcome': 'done', 'started': 1.0, 'seconds': 0.0, 'attempt': 0, 'fact': '0' * 32}
 
 
 def test_two_facts_are_never_the_same():
-    assert Fact('done', 1.0).fact != Fact('done', 1.0).fact
+    assert RunReport('done').fact != RunReport('done').fact
 
 
 @pytest.mark.parametrize('task, key', [
     ('a.b.fulfill_order', 'retrying.a.b.fulfill_order'), ('', 'retrying.unknown'),
     ('é' * 200, 'retrying.' + 'é' * 123), ('a.\ud800', 'retrying.a.?')])
 def test_a_fact_is_routed_by_outcome_and_task(task, key):
-    fact = Fact('retrying', 1.0, task=task)
+    fact = RunReport('retrying', task=task)
     assert fact.routing_key == key
     assert len(fact.routing_key.encode()) <= 255
 
@@ -66,7 +69,7 @@ def test_what_is_no_fact_at_all_is_not_read(body):
 
 
 def test_a_name_that_a_later_worker_adds_is_left_out():
-    assert read(wire(mood='good')) == FACT
+    assert read(wire(mood='good')) == REPORT
 
 
 @pytest.mark.parametrize('name', LENGTHS)
@@ -88,12 +91,20 @@ def test_whatever_is_read_either_is_a_fact_or_is_refused(value):
         assert read(json.dumps(value).encode()).outcome in OUTCOMES
 
 
-def test_the_next_try_is_told_as_a_delay_and_published_as_a_time():
-    told = Told('retrying', 'a.b', 'id-1', 'EDX-1', 'edx', 2, 0.5, 'why', 30.0, 503, 'q', 'root', 1000.0, 'w@h')
-    fact = told.as_fact()
-    assert (fact.started, fact.seconds, fact.ended, fact.next_try) == (1000.0, 0.5, 1000.5, 1030.5)
-    assert (fact.status, fact.queue, fact.root_id, fact.worker) == (503, 'q', 'root', 'w@h')
-    assert facts.read(fact.as_body()) == fact == told.as_fact()
+@pytest.mark.parametrize('delay', [0.2, 8, 8.001, 899.5, 2.0 ** 28])
+def test_the_wait_for_the_next_try_is_counted_from_the_end_and_to_the_thousandth(delay):
+    report = RunReport('retrying', started=1_795_000_000.123, seconds=0.456)
+    assert RunReport.read(replace(report, next_try=report.ended + delay).as_body()).wait == delay
+
+
+def test_an_earlier_workers_report_is_read():
+    body = (b'{"version":1,"outcome":"parked","started":1700000000.5,"seconds":0.25,"attempt":2,"task":"a.b",'
+            b'"id":"id-1","key":"EDX-1","site":"edx","queue":"q","reason":"why","status":503,"worker":"w@h",'
+            b'"root_id":"root","teller":"t","number":7,"fact":"00000000000000000000000000000001"}')
+    assert read(body) == RunReport(
+        'parked', started=1_700_000_000.5, seconds=0.25, attempt=2, task='a.b', id='id-1', key='EDX-1', site='edx',
+        queue='q', reason='why', status=503, worker='w@h', root_id='root', teller='t', number=7,
+        fact='00000000000000000000000000000001')
 
 
 NOW = 1_795_000_000.0  # in November 2026
@@ -109,18 +120,18 @@ NOW = 1_795_000_000.0  # in November 2026
     (NOW - 10, 1e11, (NOW, 0.0)),
 ])
 def test_a_time_that_cannot_be_is_the_time_at_which_the_fact_came(started, seconds, read):
-    found = facts.Fact('done', started, seconds).in_time(NOW)
+    found = RunReport('done', started=started, seconds=seconds).in_time(NOW)
     assert (found.started, found.seconds) == pytest.approx(read)
     assert found.ended <= NOW
 
 
 @pytest.mark.parametrize('next_try, read', [
-    (None, None), (NOW + 900, NOW + 900), (9e11, NOW + facts.LONGEST_WAIT), (5.0, NOW - 10)])
+    (None, None), (NOW + 900, NOW + 900), (9e11, NOW + LONGEST_WAIT), (5.0, NOW - 10)])
 def test_a_next_try_is_after_the_run_and_no_later_than_rabbitmq_can_wait(next_try, read):
-    assert facts.Fact('retrying', NOW - 10, 2.0, next_try=next_try).in_time(NOW).next_try == read
+    assert RunReport('retrying', started=NOW - 10, seconds=2.0, next_try=next_try).in_time(NOW).next_try == read
 
 
-@pytest.mark.parametrize('outcome', [outcome for outcome in facts.OUTCOMES if outcome != 'accepted'])
+@pytest.mark.parametrize('outcome', [outcome for outcome in OUTCOMES if outcome != 'accepted'])
 def test_whatever_is_told_of_a_run_has_the_say_over_that_it_was_accepted(outcome):
-    assert facts.standing('accepted', 0) < facts.standing(outcome, 1)
-    assert facts.standing('accepted', 0) < facts.standing(outcome, 0)
+    assert standing('accepted', 0) < standing(outcome, 1)
+    assert standing('accepted', 0) < standing(outcome, 0)

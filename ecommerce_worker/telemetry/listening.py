@@ -1,0 +1,103 @@
+"""Who hears of runs and of circuit breakers in this process: the log, the ledger, and whatever measures.
+
+::
+
+    run begins ──► started ──► the body runs ──► ended ──┐
+                                                         ├──► reported: log line, fact for the ledger
+    parked unread, given back, discarded, sent away ─────┘
+    circuit breaker: closed, open, half-open ──► circuit
+
+A listener is added to :attr:`ecommerce_worker.runtime.Runtime.listeners` before the first message.  What nobody listens
+to is not even put together.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from ecommerce_worker.telemetry.run import RunReport
+
+logger = logging.getLogger(__name__)
+
+
+class Listener:
+    """Hears what becomes of messages in this process; a subclass has those of these methods that it needs.
+
+    Each is called at once, in the thread that it happens in: a thread that runs orders, the one that reads from
+    RabbitMQ, or the keeper's.  It must not wait for anything.  What it raises is logged, once for each place that
+    raises, and harms nobody.  In a pool of processes a run is heard in the child that has it.
+    """
+
+    def started(self, report: RunReport) -> None:
+        """A run begins: its outcome is ``started``, and ``report.fact`` is that of its end.
+
+        Each of them is followed by one :meth:`ended`, in the same thread, unless the process is killed.
+        """
+
+    def ended(self, report: RunReport) -> None:
+        """A run is over, after ``report.seconds``.
+
+        Its outcome is one of ``done``, ``skipped``, ``retrying``, ``parked`` or, of a run that stepped aside untried
+        since it was not its turn, ``deferred``.
+        """
+
+    def reported(self, report: RunReport) -> None:
+        """Something became of a message that people are to know: all that the log and the ledger have.
+
+        Beside ends of runs that is what became of messages without a run: ``attempt`` is then 0, or ``seconds`` is.
+        Of a message that is put off again and again it is heard once in five minutes.
+        """
+
+    def circuit(self, host: str, state: str, reason: str) -> None:
+        """The circuit breaker of a host is ``open`` (it failed and is left alone), ``half-open`` (it is tried) or
+        ``closed`` (all calls pass); ``reason`` is what it failed with last.
+        """
+
+
+Kind = TypeVar('Kind', bound=Listener)
+
+
+class Listeners:
+    """All who hear; each attribute has the methods of those who hear of that, and is empty where nobody does."""
+
+    def __init__(self, *listeners: Listener) -> None:
+        self._all: list[Listener] = []
+        self._failed: set[str] = set()
+        self.started: tuple[Callable[[RunReport], None], ...] = ()
+        self.ended: tuple[Callable[[RunReport], None], ...] = ()
+        self.reported: tuple[Callable[[RunReport], None], ...] = ()
+        self.circuit: tuple[Callable[[str, str, str], None], ...] = ()
+        for listener in listeners:
+            self.add(listener)
+
+    def add(self, listener: Listener) -> None:
+        """Have it hear from now on."""
+        self._all.append(listener)
+        for name in ('started', 'ended', 'reported', 'circuit'):
+            if getattr(type(listener), name) is not getattr(Listener, name):
+                setattr(self, name, (*getattr(self, name), getattr(listener, name)))
+
+    def of(self, kind: type[Kind]) -> list[Kind]:
+        """Those of a kind."""
+        return [each for each in self._all if isinstance(each, kind)]
+
+    def tell(self, hear: tuple[Callable[..., None], ...], *what: Any) -> None:
+        """Have these hear it; one that raises keeps it from nobody, and costs one line in the log."""
+        for each in hear:
+            try:
+                each(*what)
+            except Exception as error:  # noqa: BLE001 - whoever observes costs no order
+                self._fails(each, error)
+
+    def _fails(self, hear: Callable[..., None], error: Exception) -> None:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        place = f'{getattr(hear, "__qualname__", hear)} {type(error).__name__} {frame.filename}:{frame.lineno}'
+        if place not in self._failed:
+            self._failed.add(place)
+            # Not its text, which may quote what it was given.
+            logger.error('a listener failed, which is not said again: listener=%s error=%s at=%s:%d',
+                         getattr(hear, '__qualname__', '-'), type(error).__name__,
+                         frame.filename.rpartition('/')[2], frame.lineno)
