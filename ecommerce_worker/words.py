@@ -1,13 +1,9 @@
-"""How names are told to people."""
+"""How names, numbers and what others wrote are shown to people."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import Final
-
-#: Units of time that are longer than a second, in seconds.
-UNITS: Final = ((86_400, 'day'), (3600, 'hour'), (60, 'minute'))
 
 _OURS = 'ecommerce_worker.'
 
@@ -22,6 +18,14 @@ def did_you_mean(name: str, names: Iterable[str], likeness: float = 0.6) -> str:
     return f'; did you mean {by_spelling[close[0]]}?' if close else ''
 
 
+def printable(text: str, instead: str = '?') -> str:
+    """The text on one line, in letters that only show: what is in a message anybody may have written.
+
+    ``instead`` is written for each other one, such as a line break, a control character or half a surrogate pair.
+    """
+    return text if text.isprintable() else ''.join(letter if letter.isprintable() else instead for letter in text)
+
+
 def short_name(task: str) -> str:
     """A task as people know it: ours by its last word, another's in full."""
     return task.rpartition('.')[2] if task.startswith(_OURS) else task
@@ -30,9 +34,3 @@ def short_name(task: str) -> str:
 def counted(number: int, noun: str) -> str:
     """So many of them: ``1 order``, ``2 orders``."""
     return f'{number} {noun}{"" if number == 1 else "s"}'
-
-
-def span(seconds: float) -> str:
-    """A time span in its largest unit: ``5 minutes``."""
-    size, unit = next(((size, unit) for size, unit in UNITS if seconds >= size), (1, 'second'))
-    return counted(int(max(0.0, seconds) // size), unit)

@@ -14,18 +14,12 @@ import click
 
 from ecommerce_worker import extras, runtime
 from ecommerce_worker.errors import Misconfigured, WorkerError
-from ecommerce_worker.words import counted
-
-
-def clean(value: Any) -> str:
-    """A text on one line, in letters that a terminal only shows: what is in a message anybody may have written."""
-    text = str(value)
-    return text if text.isprintable() else ''.join(letter if letter.isprintable() else '?' for letter in text)
+from ecommerce_worker.words import counted, printable
 
 
 def say(line: str = '', *, err: bool = False) -> None:
     """Print a line.  Whatever a command prints goes this way, or by :func:`print_json`."""
-    click.echo(clean(line), err=err)
+    click.echo(printable(line), err=err)
 
 
 def fail(message: str, status: int = 1) -> NoReturn:
@@ -67,7 +61,7 @@ def needs(extra: str, *modules: str) -> Callable[[Callable[..., Any]], Callable[
 
 def running(command: Callable[..., Any]) -> Callable[..., Any]:
     """A process that runs until it is told to stop: it waits for no output, and ends in time."""
-    from ecommerce_worker.process import ending, output
+    from ecommerce_worker.process import ending, output, status
 
     @plainly
     def guarded(*args: Any, **kwargs: Any) -> Any:
@@ -81,10 +75,10 @@ def running(command: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return guarded(*args, **kwargs)
         except SystemExit as error:
-            output.ends_with(error.code if isinstance(error.code, int) else int(error.code is not None))
+            status.ends_with(error.code if isinstance(error.code, int) else int(error.code is not None))
             raise
         except Exception:
-            output.ends_with(1)
+            status.ends_with(1)
             raise
 
     return run
@@ -113,7 +107,7 @@ def _in_json(value: Any) -> Any:
 
 def table(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]], *, err: bool = False) -> None:
     """A table whose columns are as wide as they need to be; the last one may be as long as it likes."""
-    lines = [tuple(clean(cell) for cell in row) for row in rows]
+    lines = [tuple(printable(str(cell)) for cell in row) for row in rows]
     widths = [max(len(line[column]) for line in (head, *lines)) for column in range(len(head))]
     for line in (head, *lines):
         say('  '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip(), err=err)

@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, quote, urlsplit
 
 from ecommerce_worker.clients.http import Api
 from ecommerce_worker.errors import PeerFailure, Rejected, Skip, WrongArguments
+from ecommerce_worker.words import printable
 
 #: The status of an order to which nothing remains to be done.
 COMPLETE: Final = 'Complete'
@@ -136,7 +137,7 @@ class Ecommerce:
         status = answer.get('status')
         if not isinstance(status, str) or not status:
             raise PeerFailure(f'{self._api.peer} answered with an order without a status', status=200, maybe_done=True)
-        return ''.join(letter if letter.isprintable() else '?' for letter in status[:50])
+        return printable(status[:50])
 
 
 def _order(found: Any) -> Order:

@@ -14,6 +14,7 @@ from ecommerce_worker.console.charts import Chart, chart
 from ecommerce_worker.ledger import words
 from ecommerce_worker.ledger.models import Attempt, Order, ParkedMessage, State
 from ecommerce_worker.ledger.queries import Entry, InLedger, are_overdue, containing
+from ecommerce_worker.words import printable
 
 #: What nobody is done with yet.
 UNFULFILLED: Final = (State.TRYING, State.WAITING, State.PARKED)
@@ -148,4 +149,4 @@ def order_of(parked_number: int) -> int | None:
 
 def clean(given: str) -> str:
     """What a person typed, without what no database column can hold."""
-    return ''.join(letter for letter in given if letter.isprintable()).strip()[:1000]
+    return printable(given, '').strip()[:1000]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, Final
 
-from ecommerce_worker.console.text import every
+from ecommerce_worker.durations import every
 from ecommerce_worker.health.schedule import Schedule
 from ecommerce_worker.ledger.queries import Ended, last_ended
 from ecommerce_worker.ledger.schedule_store import Last, last_of

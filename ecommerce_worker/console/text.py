@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from ecommerce_worker.durations import span
 from ecommerce_worker.ledger.queries import Entry
 from ecommerce_worker.ledger.words import kind_of, state_of
-from ecommerce_worker.words import UNITS, span
 
 
 def sentence(order: Entry, now: datetime) -> str:
@@ -38,13 +38,6 @@ def sentence(order: Entry, now: datetime) -> str:
 def when(moment: datetime) -> str:
     """The time, to the minute."""
     return f'{moment:%Y-%m-%d %H:%M} UTC'
-
-
-def every(seconds: float) -> str:
-    """An interval in the largest unit that has no rest: ``every 90 seconds``, ``every minute``."""
-    size, unit = next(((size, unit) for size, unit in UNITS if seconds % size == 0), (1, 'second'))
-    count = seconds / size
-    return f'every {unit}' if count == 1 else f'every {count:g} {unit}s'
 
 
 def ordinal(number: int) -> str:

@@ -26,6 +26,7 @@ from ecommerce_worker.console.alarms import alarms
 from ecommerce_worker.console.schedule import jobs
 from ecommerce_worker.console.text import sentence
 from ecommerce_worker.console.watch import PATIENCE, Watch
+from ecommerce_worker.durations import span
 from ecommerce_worker.health import broker, ledger, schedule, workers
 from ecommerce_worker.health.standing import Standing
 from ecommerce_worker.ledger import decisions, queries
@@ -33,7 +34,7 @@ from ecommerce_worker.ledger.schedule_store import LedgerFirings
 from ecommerce_worker.ledger.words import kind_of, outcome_of, state_of
 from ecommerce_worker.schedule.claims import CLAIM_SECONDS
 from ecommerce_worker.telemetry.run import RunReport
-from ecommerce_worker.words import short_name, span
+from ecommerce_worker.words import short_name
 
 Context = dict[str, Any]
 

@@ -10,6 +10,8 @@ from typing import Any, Final
 
 from typing_extensions import override
 
+from ecommerce_worker.words import printable
+
 #: Who a mail is from where the shop does not say, as it always was.
 DEFAULT_SENDER: Final = 'EdX Support Team'
 
@@ -96,7 +98,7 @@ def is_address(text: str) -> bool:
 
 def one_line(text: str) -> str:
     """The text without anything that could end a header's line or hide in it, in one line."""
-    return ' '.join(''.join(letter if letter.isprintable() else ' ' for letter in text).split())
+    return ' '.join(printable(text, ' ').split())
 
 
 def sender(alias: str, address: str) -> str:

@@ -36,6 +36,7 @@ from ecommerce_worker.settings import Settings
 from ecommerce_worker.site import Site
 from ecommerce_worker.telemetry import log
 from ecommerce_worker.telemetry.run import DEFERRED, STARTED, RunReport, new_id
+from ecommerce_worker.words import printable
 
 logger = logging.getLogger(__name__)
 
@@ -430,7 +431,7 @@ def _word(value: Any) -> str:
         return ''
     if isinstance(value, int) and abs(value) >= 2 ** 63:
         return ''  # Python refuses to write very long ones
-    return ''.join(letter if letter.isprintable() else '?' for letter in str(value)[:128])
+    return printable(str(value)[:128])
 
 
 def _noted(delivery: Delivery, reason: str, **counted: int) -> Notes:

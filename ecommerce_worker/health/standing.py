@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 
+from ecommerce_worker.durations import span
 from ecommerce_worker.health.broker import Broker
 from ecommerce_worker.health.findings import Finding, Severity
 from ecommerce_worker.health.ledger import Ledger
 from ecommerce_worker.health.schedule import Schedule
 from ecommerce_worker.health.workers import Workers
-from ecommerce_worker.words import counted, span
+from ecommerce_worker.words import counted
 
 WARNING, TROUBLE = Severity.WARNING, Severity.TROUBLE
 

@@ -19,7 +19,7 @@ from ecommerce_worker.errors import Undecodable
 from ecommerce_worker.ledger import gaps, headers, reports
 from ecommerce_worker.ledger.incoming import Aside, Parcel
 from ecommerce_worker.ledger.models import Attempt, Order, ParkedMessage, SetAside, State, Teller
-from ecommerce_worker.telemetry.run import KEPT, RunReport, one_line, standing
+from ecommerce_worker.telemetry.run import IN_LEDGER, RunReport, one_line, standing
 
 #: What an order is after each outcome.
 STATES: Final[Mapping[str, State]] = {
@@ -115,7 +115,7 @@ def _standings(orders: Mapping[uuid.UUID, Order], found: Sequence[RunReport | Pa
             'order', 'message_id', 'tries'):
         if order in identities:
             message = identities[order], id_
-            kept = standing(KEPT, max(tries, parked.get(message, 0)))
+            kept = standing(IN_LEDGER, max(tries, parked.get(message, 0)))
             known[message] = max(known.get(message, _NOTHING), kept)
     return known
 
@@ -211,7 +211,7 @@ def _apply_parked(order: Order, note: ParkingNote, now: float, known: Standings)
     before = known.get(message, _NOTHING)
     if before[0]:
         return
-    known[message] = max(before, standing(KEPT, note.tries))
+    known[message] = max(before, standing(IN_LEDGER, note.tries))
     order.last_seen = max(time_of(note.at), _last_seen(order, now))
     order.state, order.reason, order.next_try = State.PARKED, note.reason, None
 

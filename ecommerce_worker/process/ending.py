@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from ecommerce_worker.process import output
+from ecommerce_worker.process import output, status
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def leave(when: str) -> None:
     """End the process now."""
     logger.warning('stopped %s, though something still ran', when)
     output.outlet.flush()
-    os._exit(0)
+    status.leave()
 
 
 class Guard:
@@ -152,4 +152,4 @@ def at_once() -> None:
 def _exit(*_: Any) -> None:
     # No exception: one that is raised inside a destructor, which may run anywhere, is printed and forgotten.
     output.outlet.flush()
-    os._exit(0)
+    status.leave()

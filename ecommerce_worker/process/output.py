@@ -28,6 +28,8 @@ from typing import Any, Final
 
 from typing_extensions import override
 
+from ecommerce_worker.process import status
+
 #: Lines that wait to be written, at most: some megabytes.
 BOUND: Final = 10_000
 
@@ -248,19 +250,9 @@ def _of(stream: Any) -> _Standard | None:
     return stream if isinstance(stream, _Standard) else _standard.get(id(stream))
 
 
-#: What the process ends with, as far as is known.
-_status = 0
-
-
-def ends_with(status: int) -> None:
-    """Note the exit status, for the case that the end has to be cut short."""
-    global _status  # noqa: PLW0603 - a process has one
-    _status = status
-
-
 def _at_exit() -> None:
     if outlet.flush():
         logging.shutdown()
     else:
         # Python would wait for what the stuck thread holds.
-        os._exit(_status)
+        status.leave()

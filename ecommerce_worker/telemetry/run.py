@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol
 
 from ecommerce_worker.bounds import bounded_json
 from ecommerce_worker.errors import Undecodable
+from ecommerce_worker.words import printable
 
 #: The version of the form; who reads another one keeps it aside.
 VERSION: Final = 1
@@ -37,10 +38,10 @@ DEFERRED: Final = 'deferred'
 ENDS: Final = ('done', 'skipped')
 
 #: That a parked message is in the ledger; nobody reports it, it is there.
-KEPT: Final = 'kept'
+IN_LEDGER: Final = 'kept'
 
 #: What may follow from one and the same try, in this order.
-_FOLLOWS: Final = ('accepted', 'retrying', 'parked', 'returned', KEPT, 'resent', 'discarded')
+_FOLLOWS: Final = ('accepted', 'retrying', 'parked', 'returned', IN_LEDGER, 'resent', 'discarded')
 
 #: The end of the year 9999, the last that databases know, in epoch seconds.
 LAST_SECOND: Final = 253_402_300_799
@@ -68,10 +69,7 @@ def standing(outcome: str, attempt: int) -> tuple[bool, int, int]:
 
 def one_line(value: Any, length: int) -> str:
     """The text, on one line, fit for a database whatever it holds; '' for anything else."""
-    if not isinstance(value, str):
-        return ''
-    value = value[:length]
-    return value if value.isprintable() else ''.join(letter if letter.isprintable() else '?' for letter in value)
+    return printable(value[:length]) if isinstance(value, str) else ''
 
 
 def new_id() -> str:

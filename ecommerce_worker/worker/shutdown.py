@@ -26,7 +26,7 @@ from billiard import active_children
 from celery.apps import worker as application
 
 from ecommerce_worker import runtime
-from ecommerce_worker.process import ending, output
+from ecommerce_worker.process import ending, output, status
 
 logger = logging.getLogger(__name__)
 
@@ -91,16 +91,6 @@ def in_time(**_: Any) -> None:
     ending.within(runtime.current().settings.SHUTDOWN_SECONDS, leave)
 
 
-#: What the process ends with if it is left.
-_status = 0
-
-
-def give_up(status: int) -> None:
-    """End with this status, by a signal that is to follow, unless all ends in time by itself."""
-    global _status  # noqa: PLW0603 - a process ends once
-    _status = status
-
-
 def leave(when: str) -> None:
     """End the process now, whatever runs."""
     logger.warning('stopped %s; what was still running is delivered again', when)
@@ -109,4 +99,4 @@ def leave(when: str) -> None:
     for child in active_children():
         os.kill(child.pid, signal.SIGKILL)
     # Threads cannot be ended.
-    os._exit(_status)
+    status.leave()

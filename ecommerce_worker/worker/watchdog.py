@@ -17,6 +17,7 @@ from os import EX_TEMPFAIL
 from typing import TYPE_CHECKING, Final
 
 from ecommerce_worker import runtime
+from ecommerce_worker.process import status
 from ecommerce_worker.telemetry.log import word
 from ecommerce_worker.worker import shutdown
 
@@ -75,7 +76,7 @@ class Watchdog:
             self._given_up = True
             logger.critical('too many threads are lost, the worker ends so that another is started: lost=%d of=%d '
                             'status=%d', len(lost), self._room, EX_TEMPFAIL)
-            shutdown.give_up(EX_TEMPFAIL)
+            status.ends_with(EX_TEMPFAIL)
             os.kill(os.getpid(), signal.SIGTERM)
         elif len(lost) == len(running) and self._consumer.keeper.end(0) and self._consumer.finish():
             # All that was sound has ended, and is acknowledged.

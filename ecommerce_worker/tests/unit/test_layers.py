@@ -18,7 +18,8 @@ ROOT = Path(ecommerce_worker.__file__).parent
 #: Folders, and modules of the top level.  From the top: what nothing else is needed for, to what is only ever started
 #: by people.
 ROWS = [
-    'configuration errors durations process words',
+    'configuration errors process words',
+    'durations',
     'bounds extras retry settings web',
     'plugins telemetry',
     'clients broker',

@@ -132,8 +132,8 @@ WORDS = """
 from datetime import UTC, datetime, timedelta
 from ecommerce_worker.ledger.setup import open_ledger
 open_ledger()
-from ecommerce_worker.console.text import every, ordinal, sentence
-from ecommerce_worker.words import span
+from ecommerce_worker.console.text import ordinal, sentence
+from ecommerce_worker.durations import every, span
 from ecommerce_worker.ledger.queries import Entry
 now = datetime(2026, 11, 21, 12, tzinfo=UTC)
 def said(state, task='ecommerce_worker.fulfillment.v1.tasks.fulfill_order', next_try=None, attempts=1, reason='why.'):

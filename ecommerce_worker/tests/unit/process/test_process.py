@@ -19,7 +19,7 @@ from ecommerce_worker.process.output import Outlet, Queued
 
 BEGIN = """
 import logging, os, signal, sys, threading, time
-from ecommerce_worker.process import ending, output
+from ecommerce_worker.process import ending, output, status
 output.open_standard()
 logging.basicConfig(stream=sys.stdout, level=logging.INFO, format='%(levelname)s %(message)s')
 output.open_log()
@@ -96,7 +96,7 @@ def test_nobody_waits_for_a_pipe_that_nobody_reads_nor_does_the_end(status):
             print('print', number, flush=True)
         print('to standard error', file=sys.stderr)
         os.write(READY, b'.')
-        output.ends_with({status})
+        status.ends_with({status})
         sys.exit({status})
     """, writer, writer) as process:
         os.close(writer)
@@ -240,6 +240,13 @@ def test_a_process_ends_in_time_whatever_hangs(hang):
         out, _ = process.communicate(timeout=30)
     assert process.returncode == 0
     assert 'stopped after 0.3 s' in out
+
+
+def test_a_process_that_is_cut_short_ends_with_the_status_that_was_given_up_with():
+    hang = "status.ends_with(75); status.ends_with(0); os.write(READY, b'.'); threading.Event().wait()"
+    with program('ending.within(0.1); signal.signal(signal.SIGTERM, lambda *_: None); ' + hang) as process:
+        process.terminate()
+        assert process.wait(30) == 75
 
 
 def test_a_process_that_begins_ends_at_once_though_the_signal_strikes_in_a_destructor():
