@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Final
 from amqp.exceptions import NotFound, PreconditionFailed
 from kombu import Connection, Exchange, Queue
 
-from ecommerce_worker.errors import NotPublished
+from ecommerce_worker.errors import NotPublished, WorkerError
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -321,8 +321,19 @@ class Depth:
     consumers: int | None
 
 
-def depths(connection: Connection, names: Iterable[str]) -> list[Depth]:
-    """How full those of these queues are that exist and are to be had; see :func:`declare_queue`."""
+class Unavailable(WorkerError):
+    """A queue is not to be had: nobody knows what is in it, nor who consumes it.  See to its node of RabbitMQ."""
+
+
+#: How RabbitMQ says that a queue does not exist; of one that is down, or whose node is, it says something else.
+_ABSENT: Final = 'NOT_FOUND - no queue'
+
+
+def depths(connection: Connection, names: Iterable[str], *, strict: bool = False) -> list[Depth]:
+    """How full those of these queues are that exist and are to be had; see :func:`declare_queue`.
+
+    With ``strict``, :class:`Unavailable` is raised for one that exists and is not to be had.
+    """
     is_counted, channel, found = is_rabbitmq(connection), None, []
     try:
         for name in dict.fromkeys(names):
@@ -333,9 +344,13 @@ def depths(connection: Connection, names: Iterable[str]) -> list[Depth]:
             except TimeoutError:
                 connection.collect(socket_timeout=0.1)
                 channel = None
-            except connection.channel_errors:
+                if strict:
+                    raise Unavailable(f'{name} is not to be had: RabbitMQ does not answer for it') from None
+            except connection.channel_errors as error:
                 channel.close()
                 channel = None
+                if strict and is_counted and _ABSENT not in str(error):
+                    raise Unavailable(f'{name} is not to be had: RabbitMQ says that it is down') from None
             else:
                 found.append(Depth(name, said.message_count, said.consumer_count if is_counted else None))
     finally:

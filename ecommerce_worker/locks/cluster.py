@@ -299,12 +299,15 @@ class Neighbours:
             heard = list(self._heard.values())
         if now - self._since < self._alone_seconds or any(where != self._machine for where, _, _ in heard):
             return
-        for name in self._queues():
-            known = 1 + sum(name in queues for _, queues, _ in heard)
-            found = topology.depth(connection, name)
-            if found and (found.consumers or 0) > known:
-                self._set(alone=False)
-                return
+        try:
+            found = topology.depths(connection, self._queues(), strict=True)
+        except topology.Unavailable:
+            # Who consumed it until its node went down may have runs of its messages in hand.
+            self._set(alone=False)
+            return
+        if any((depth.consumers or 0) > 1 + sum(depth.name in queues for _, queues, _ in heard) for depth in found):
+            self._set(alone=False)
+            return
         if not self.alone:
             logger.info('no other machine consumes: turns at orders are taken on this one')
         self._set(alone=True)
@@ -315,14 +318,16 @@ class Neighbours:
         By queue: who consumes another one may have said so for those who have not yet.
         """
         try:
-            found = [topology.depth(connection, name) for name in self._queues()]
+            found = topology.depths(connection, self._queues(), strict=True)
+        except topology.Unavailable:
+            return 1  # nobody knows, and it is asked again
         except Exception:  # noqa: BLE001 - it is asked again
             connection.collect()
             return 1
         with self._changed:
             noted = list(self._noted.values())
         return max((max(0, (depth.consumers or 0) - sum(depth.name in queues for queues in noted))
-                    for depth in found if depth), default=0)
+                    for depth in found), default=0)
 
     def _set(self, *, alone: bool) -> None:
         was, self._shared[0] = self._shared[0], alone

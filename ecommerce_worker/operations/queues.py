@@ -53,10 +53,13 @@ def takes_messages(connection: Connection) -> bool:
 
 
 def require(connection: Connection, names: Iterable[str], declared: Iterable[str]) -> None:
-    """Make sure that these queues exist, or would once they are ``declared``; raises :class:`UnknownQueue`."""
+    """Make sure that these queues exist, or would once they are ``declared``; raises :class:`UnknownQueue`.
+
+    Raises :class:`~ecommerce_worker.broker.topology.Unavailable` for one of which that cannot be known.
+    """
     ours = [*declared, topology.PARKED, topology.LEDGER, *topology.waiting_room(connection)]
     for name in names:
-        if name not in ours and topology.depth(connection, name) is None:
+        if name not in ours and not topology.depths(connection, [name], strict=True):
             raise UnknownQueue(f'there is no queue {name}{did_you_mean(name, [*ours, *ELSEWHERE])}')
 
 

@@ -67,10 +67,18 @@ def without_known(app: Celery, connection: Connection, wanted: Wanted, memory: M
     yield from left
 
 
+def _depths(connection: Connection, names: Iterable[str]) -> list[topology.Depth]:
+    """How full these queues are; raises :class:`NotNow` if one is not to be had, for there may be orders in it."""
+    try:
+        return topology.depths(connection, names, strict=True)
+    except topology.Unavailable as error:
+        raise NotNow(f'{error}; it cannot be known which orders are in it: run it again when it is back') from None
+
+
 def _refuse_queued(connection: Connection, names: Iterable[str]) -> None:
     """Raise :class:`NotNow` if messages are queued; workers may take them first."""
     deadline = time.monotonic() + EMPTY_SECONDS
-    while full := [depth for depth in topology.depths(connection, names) if depth.messages]:
+    while full := [depth for depth in _depths(connection, names) if depth.messages]:
         if time.monotonic() > deadline or any(depth.consumers == 0 for depth in full):
             total = sum(depth.messages for depth in full)
             raise NotNow(
@@ -82,7 +90,8 @@ def _refuse_queued(connection: Connection, names: Iterable[str]) -> None:
 def refuse_unrecorded(connection: Connection, memory: Memory | None) -> None:
     """Raise :class:`NotNow` if a recorder knows, or has yet to learn, what the memory does not tell."""
     deadline = time.monotonic() + EMPTY_SECONDS
-    while facts := topology.depth(connection, topology.LEDGER):
+    while found := _depths(connection, [topology.LEDGER]):
+        facts, = found
         if not memory and facts.consumers:
             raise NotNow('a recorder takes parked messages into a ledger that is not kept here, so it cannot be known '
                          'which orders are parked: run resubmit where DATABASES names that ledger')
@@ -110,12 +119,12 @@ def _lying(app: Celery, connection: Connection, names: Iterable[str], tell: Tell
     """Where the orders are that lie in RabbitMQ, in so many words: parked, and in these queues."""
     here: dict[Key, str] = {}
     looked_at = 0
-    if topology.depth(connection, topology.PARKED):
+    if _depths(connection, [topology.PARKED]):
         with looked_through(connection) as messages:
             for message in messages:
                 if key := _order_in(app, message.raw):
                     here[key] = f'it is parked here ({message.reason}); see `parked resend`'
-    for depth in topology.depths(connection, names):
+    for depth in _depths(connection, names):
         if not depth.messages:
             continue
         waits = depth.name.startswith(f'{topology.PREFIX}_')
@@ -192,7 +201,7 @@ def _order_in(app: Celery, raw: Raw) -> Key | None:
 
 def in_hand(app: Celery, connection: Connection, names: Iterable[str], workers: set[str]) -> dict[Key, str]:
     """The orders that workers have in hand; ``workers`` are those known, and grows.  Raises :class:`NotNow`."""
-    consumers = max((depth.consumers or 0 for depth in topology.depths(connection, names)), default=0)
+    consumers = max((depth.consumers or 0 for depth in _depths(connection, names)), default=0)
     for _ in range(ANSWER_TRIES):
         if workers and len(workers) >= consumers:
             break

@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from os import EX_TEMPFAIL
 from pathlib import Path
 
 import pytest
@@ -543,3 +544,14 @@ def test_parked_messages_that_cannot_be_read_are_no_hindrance(shop, broker, star
     assert published(resubmit(delay='1s')) == 1
     eventually(lambda: worker.settled('EDX-1') == 'done')
     assert 'reason' in broker.parked()[0].headers[NOTES]
+
+
+def test_nothing_is_published_while_a_queue_is_not_to_be_had_that_may_hold_the_order(shop, broker, resubmit):
+    shop.add_order('EDX-1', age=3600)
+    with broker.unavailable(QUEUE):
+        ended = resubmit()
+    assert ended.returncode == EX_TEMPFAIL
+    assert f'{QUEUE} is not to be had: RabbitMQ says that it is down; it cannot be known' in ended.stderr
+    assert broker.waiting() == 0
+    assert resubmit().returncode == 0
+    assert broker.waiting() == 1

@@ -202,6 +202,20 @@ def test_when_the_other_machine_is_gone_one_is_alone_again(machine):
     eventually(lambda: first.alone)
 
 
+def test_who_consumed_a_queue_that_is_not_to_be_had_is_unknown(machine, broker):
+    first = machine('a')
+    first.neighbours._since = 0.0  # it has listened for long
+    with broker.connection() as connection:
+        with broker.unavailable(QUEUE):
+            first.neighbours._count(connection)
+            assert (first.alone, first.neighbours._silent(connection)) == (False, 1)
+        first.neighbours._count(connection)
+        assert (first.alone, first.neighbours._silent(connection)) == (True, 0)
+        with broker.unavailable(QUEUE):
+            first.neighbours._count(connection)
+            assert not first.alone
+
+
 def test_who_consumes_and_is_not_heard_keeps_a_worker_from_being_alone(machine, broker):
     silent = Machine(None, 'old', broker).consume()
     first = machine('a').consume()

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -119,6 +119,24 @@ class Broker:
         """The notes on the parked message of an order, or None."""
         return next((message.headers[NOTES] for message in self.parked()
                      if message.headers[NOTES].get('key') == number), None)
+
+    @contextlib.contextmanager
+    def unavailable(self, name: str) -> Iterator[None]:
+        """Have a queue that exists be one that is not to be had, as on a node that is down."""
+        self._mark(name, 'crashed')
+        try:
+            yield
+        finally:
+            self._mark(name, 'live')
+
+    def _mark(self, name: str, state: str) -> None:
+        self.node.ctl('eval', f"""
+            Name = rabbit_misc:r(<<"/">>, queue, <<"{name}">>),
+            Mark = fun(Queue) -> amqqueue:set_state(Queue, {state}) end,
+            case code:ensure_loaded(rabbit_db_queue) of
+                {{module, _}} -> rabbit_db_queue:update(Name, Mark);
+                _ -> rabbit_misc:execute_mnesia_transaction(fun() -> rabbit_amqqueue:update(Name, Mark) end)
+            end.""")
 
     def empty(self) -> None:
         """Make all queues anew; a producer with a kept connection would not declare a deleted one again."""
