@@ -151,6 +151,15 @@ def test_what_a_person_does_with_a_parked_message_is_a_fact(shop, broker, comman
     assert (fact.site, fact.attempt) == ('edx', 0)
 
 
+def test_a_site_given_by_position_is_that_of_the_patience_of_the_report_and_of_the_note(
+        broker, start_worker, publish, facts):
+    start_worker(MAX_FULFILLMENT_RETRIES=5, SITE_OVERRIDES={'edx': {'MAX_FULFILLMENT_RETRIES': 0}}).ready()
+    publish('EDX-404', 'edx')
+    note = eventually(lambda: broker.parked_order('EDX-404'))
+    [(_, report)] = facts(1)
+    assert (note['site'], report.site, report.outcome, report.attempt) == ('edx', 'edx', 'parked', 1)
+
+
 def test_a_worker_that_is_killed_takes_no_parking_with_it(shop, broker, start_worker, publish, facts, command):
     worker = start_worker(MAX_FULFILLMENT_RETRIES=0).ready()
     message = publish('EDX-404')
