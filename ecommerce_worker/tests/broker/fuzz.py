@@ -344,6 +344,7 @@ class Report:
     seconds: list[float] = field(default_factory=list)
     parked: int = 0
     ended: int = 0
+    followed: int = 0
     lost_processes: list[str] = field(default_factory=list)
     left: dict[str, int] = field(default_factory=dict)
     took: float = 0.0
@@ -356,14 +357,15 @@ class Report:
         found += [f'{count} messages are left in {name}' for name, count in self.left.items() if count]
         if len(self.seconds) < self.good:
             found.append(f'{self.good - len(self.seconds)} of {self.good} good orders were not called for')
-        asked = self.sent['task queue'] + self.sent['parked'] + self.good
+        asked = self.sent['task queue'] + self.sent['parked'] + self.good + self.followed
         if self.parked + self.ended != asked:
             found.append(f'of {asked} messages {self.parked} are parked and {self.ended} were run')
         return found
 
     def __str__(self) -> str:
         longest = sorted(self.seconds)[-3:]
-        return (f'sent {dict(self.sent)} in {self.took:.0f} s; parked {self.parked}, run {self.ended}; '
+        return (f'sent {dict(self.sent)} in {self.took:.0f} s; parked {self.parked}, run {self.ended}, '
+                f'{self.followed} of them to the rest of their recipients; '
                 f'{self.good} good orders, the longest after {", ".join(f"{each:.2f}" for each in longest)} s; '
                 f'MB {self.megabytes}')
 
@@ -407,7 +409,7 @@ def fuzz(node: PrivateNode, directory: Path, messages: int, seed: int, *, second
     with ShopProcess(directory) as shop:
         shop.tell('add', [{'number': number} for number in ORDERS])
         environment = worker_environment(node.url, shop, DATABASES={'default': {'NAME': str(ledger)}},
-                                         MAX_FULFILLMENT_RETRIES=1, RETRY_DELAY_MAX=1, LOG_LEVEL='ERROR')
+                                         MAX_FULFILLMENT_RETRIES=1, RETRY_DELAY_MAX=1, LOG_LEVEL='WARNING')
         run = [sys.executable, '-m', 'ecommerce_worker']
         subprocess.run([*run, 'migrate'], env=environment, check=True, capture_output=True)
         worker = Worker(broker, directory / 'worker.log', environment, ())
@@ -442,6 +444,7 @@ def fuzz(node: PrivateNode, directory: Path, messages: int, seed: int, *, second
         called = {found.order: found.time for found in reversed(shop.calls) if found.method == 'PUT'}
         report.seconds = [called[number] - at for number, at in good.published.items() if number in called]
         report.parked, report.ended = recorded(ledger)
+        report.followed = (directory / 'worker.log').read_text(errors='replace').count(APART)
     return report
 
 
@@ -486,6 +489,9 @@ def depths(broker: Broker) -> dict[str, int]:
     return {**{name: broker.depth(name) for name in (QUEUE, topology.PARKED, topology.LEDGER)},
             'the waiting room': broker.waiting()}
 
+
+#: What a worker logs when a mail that reached some of its recipients is followed by one to the others.
+APART: Final = 'the others are tried apart'
 
 #: Parked messages, and runs that fulfilled an order or found it fulfilled; told by a worker, and not of a task that
 #: follows from another.
