@@ -99,7 +99,8 @@ def _log_to(path: str) -> None:
 @celeryd_after_setup.connect
 def name_strange_queues(**_: Any) -> None:
     """Say at start which queues nobody publishes to, and which ones shops publish to that this worker leaves alone."""
-    for remark in queue_remarks(queue.name for queue in app.amqp.queues.consume_from.values()):
+    consumed = (queue.name for queue in app.amqp.queues.consume_from.values())
+    for remark in queue_remarks(consumed, runtime.current().settings.EXTENSIONS):
         logger.warning('%s', remark)
 
 

@@ -22,8 +22,10 @@ def names(shipped: ModuleType) -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(shipped.__path__))
 
 
-def find(name: str, shipped: ModuleType, cls: str, setting: str) -> Any:
+def find(name: str, shipped: ModuleType, cls: str, setting: str, others: Iterable[str] = ()) -> Any:
     """The class of that name: of a module of ``shipped``, or of a module of somebody's own by its full path.
+
+    ``others`` are names that there are too.
 
     Raises :class:`~ecommerce_worker.errors.Misconfigured`, which names the ``setting``.
     """
@@ -32,7 +34,7 @@ def find(name: str, shipped: ModuleType, cls: str, setting: str) -> Any:
         found = getattr(importlib.import_module(module), cls)
     except ModuleNotFoundError as error:
         if error.name and (module == error.name or module.startswith(error.name + '.')):
-            guess = _guess(name, names(shipped))
+            guess = _guess(name, {*names(shipped), *others})
             raise Misconfigured([f'{setting} names {name}, which does not exist{guess}']) from None
         raise Misconfigured([f'{setting} {name} needs the module {error.name}, which is not installed']) from None
     except (AttributeError, TypeError, ValueError):  # the latter for names that are none, such as '' and '.x'

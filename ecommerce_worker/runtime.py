@@ -163,15 +163,22 @@ def host_of(url: str) -> str:
 
 
 _current: Runtime | None = None
-_lock = threading.Lock()
+_loading = False
+_lock = threading.RLock()
 
 
 def current() -> Runtime:
     """The runtime in force; the first call loads the configuration (raises ``Misconfigured``)."""
-    global _current  # noqa: PLW0603 - the one global
+    global _current, _loading  # noqa: PLW0603 - the one global
     with _lock:
         if _current is None:
-            _current = Runtime(load())
+            if _loading:
+                raise Misconfigured(['an extension asks for settings while it is imported; a task may'])
+            _loading = True
+            try:
+                _current = Runtime(load())
+            finally:
+                _loading = False
         return _current
 
 

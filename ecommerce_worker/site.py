@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from typing_extensions import override
 
-from ecommerce_worker.clients.auth import ClientCredentials, SelfSigned
+from ecommerce_worker.clients.auth import Bearer, ClientCredentials, SelfSigned
 from ecommerce_worker.clients.circuit import Hold
 from ecommerce_worker.clients.ecommerce import Ecommerce
 from ecommerce_worker.clients.http import Api, Signer
@@ -18,7 +18,7 @@ from ecommerce_worker.errors import Misconfigured
 from ecommerce_worker.retry import Patience, Policy, Regular
 from ecommerce_worker.sailthru.client import Sailthru
 from ecommerce_worker.sailthru.purchase import Purchases
-from ecommerce_worker.settings import Settings
+from ecommerce_worker.settings import Group, Settings
 
 _T = TypeVar('_T')
 
@@ -40,12 +40,23 @@ class Site:
         self.settings = settings
         self._hold = hold
         self.lock = threading.RLock()
+        self._services: dict[str, Api] = {}
 
     def connect(self, root: str, *, peer: str, signer: Signer | None = None) -> Api:
         """A service, with the time-outs of this site and as many connections as there are threads."""
         settings = self.settings
         return Api(root, peer=peer, signer=signer, hold=self._hold(root), connections=settings.WORKER_CONCURRENCY,
                    connect_timeout=settings.HTTP_CONNECT_TIMEOUT, read_timeout=settings.HTTP_READ_TIMEOUT)
+
+    def service(self, group: Group) -> Api:
+        """The service of an extension, made once: at the ``url`` of its settings, with their ``token`` if any."""
+        with self.lock:
+            if group.name not in self._services:
+                given = getattr(self.settings, group.name)
+                token = given.get('token')
+                self._services[group.name] = self.connect(given['url'], peer=group.name.capitalize(),
+                                                          signer=Bearer(token) if token else None)
+            return self._services[group.name]
 
     @once
     def ecommerce(self) -> Ecommerce:

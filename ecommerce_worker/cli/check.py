@@ -18,7 +18,7 @@ from ecommerce_worker.words import counted
 @main.command()
 @JSON
 def check(as_json: bool) -> None:
-    """Print the configuration in force, or what is wrong with it.
+    """Print the configuration in force and what extensions bring, or what is wrong with it.
 
     Secrets are masked.
     """
@@ -27,6 +27,7 @@ def check(as_json: bool) -> None:
     problems = list(dict.fromkeys(problems))
     if as_json:
         print_json({'problems': problems, 'notes': [] if problems else list(conf.remarks),
+                    'extensions': [] if problems else _brought(conf),
                     'settings': [] if problems else [{'name': name, 'from': source, 'value': value}
                                                      for name, value, source in conf.rows()]})
         sys.exit(1 if problems else 0)
@@ -36,9 +37,27 @@ def check(as_json: bool) -> None:
         say(counted(len(problems), 'problem') + ' found; a worker would not start')
         sys.exit(1)
     table(('SETTING', 'FROM', 'VALUE'), [(name, source, value) for name, value, source in conf.rows()])
+    for it in _brought(conf):
+        parts = [f'{what} {", ".join(it[part])}' for part, what in (
+            ('settings', 'settings'), ('intakes', 'kinds of intakes'), ('tasks', 'tasks')) if it[part]]
+        say(f'extension {it["name"]} ({it["package"]}): {"; ".join(parts) or "nothing"}; queue {it["name"]}')
     for remark in conf.remarks:
         say(f'note: {remark}')
     say('no problem found')
+
+
+def _brought(conf: settings.Settings) -> list[dict[str, Any]]:
+    """What each extension brings."""
+    from ecommerce_worker.intake import intakes
+
+    if not conf.extensions:
+        return []
+    with runtime.use(runtime.Runtime(conf)):
+        tasks = sorted(application().tasks)
+    return [{'name': it.name, 'package': it.package, 'settings': [group.name for group in it.groups],
+             'intakes': [*intakes.brought(it)],
+             'tasks': [name for name in tasks if name.startswith(f'{it.module.__name__}.')]}
+            for it in conf.extensions.values()]
 
 
 def _further_problems(found: settings.Examined) -> Iterator[str]:

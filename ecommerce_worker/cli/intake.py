@@ -66,7 +66,7 @@ def list_intakes(as_json: bool) -> None:
     from ecommerce_worker.intake import server
 
     root = server.url_of(runtime.current().settings)
-    rows = [{'name': it.name, 'kind': it.source.__module__.rpartition('.')[2], 'state': it.state,
+    rows = [{'name': it.name, 'kind': it.kind, 'state': it.state,
              'events': {topic: action.task for topic, action in it.events.items()}, 'url': root + it.path}
             for it in _found().values()]
     if as_json:
@@ -101,10 +101,10 @@ def try_intake(name: str, file: Path, topic: str, url: str, wait: float) -> None
     if name not in found:
         fail(f'there is no intake {name}{did_you_mean(name, found)}', 2)
     it = found[name]
-    topic = topic or next(iter(it.events))
+    topic = topic or next(iter(it.events), '')
     headers = it.source.signed(file.read_bytes(), it.secrets.keys[0], topic, time.time())
     url = url or f'http://{runtime.current().settings.INTAKE_ADDRESS}{it.path}'
-    say(f'signed as {topic}, posting it to {url}')
+    say(f'signed{f" as {topic}" if topic else ""}, posting it to {url}')
     status, answer = _posted(url, file.read_bytes(), headers)
     reason = f': {answer["reason"]}' if answer.get('reason') else ''
     say(f'{status} {answer.get("state") or answer.get("detail") or "refused"}{reason}')

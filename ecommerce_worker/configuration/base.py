@@ -194,6 +194,11 @@ CELERY_IMPORTS: tuple[str, ...] = (
     'ecommerce_worker.resubmit.tasks',
 )
 
+# The extensions that are switched on: packages of others that bring tasks, settings and kinds of intakes. One that is
+# installed and not named here does nothing. Each has a queue of its name, which is consumed as long as QUEUES is not
+# set. See docs/how-to/write-an-extension.rst.
+EXTENSIONS: list[str] = []
+
 # Tasks run where they are called, without a broker: for tests.
 CELERY_ALWAYS_EAGER = False
 

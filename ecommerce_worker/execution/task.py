@@ -390,7 +390,8 @@ class Task(celery.Task):
         return {name: position for position, name in enumerate(self._parameters)}
 
 
-def task(*, policy: Callable[[Site], Patience], key: str = '', position: int | None = None,
+def task(*, policy: Callable[[Site], Patience] = lambda site: site.fulfillment_policy, key: str = '',
+         position: int | None = None,
          site: Callable[[Call], Any] | None = None, lane: Callable[[Site], str] | None = None,
          longest: Callable[[Settings], float] = lambda _: 0.0,
          ) -> Callable[[Callable[..., Iterable[Then] | None]], Task]:

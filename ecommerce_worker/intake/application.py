@@ -176,6 +176,7 @@ class Application:
             if reason := intake.ignores(event):
                 return self._ignored(intake, reason)
             call = intake.call(event)
+            publication = publishing.new_call(call, Notes(queue=intake.queue, ask=True))
         except Objection as objection:
             return self._objected(intake, objection.status, str(objection))
         except (Undecodable, WrongArguments) as error:
@@ -191,7 +192,7 @@ class Application:
             return self._park(intake, delivery, event, reason)
         if intake.state == 'dry':
             return self._ignored(intake, 'dry run')
-        return self._accept(intake, delivery, call)
+        return self._accept(intake, delivery, call, publication)
 
     def _ignored(self, intake: Intake, reason: str) -> Answer:
         self._counts.add(intake.name, 'ignored', reason)
@@ -201,7 +202,7 @@ class Application:
         self._counts.add(intake.name, 'refused', 'request')
         return Answer(status, {'title': HTTPStatus(status).phrase, 'status': status, 'detail': reason})
 
-    def _accept(self, intake: Intake, delivery: Delivery, call: Call) -> Answer:
+    def _accept(self, intake: Intake, delivery: Delivery, call: Call, publication: Publication) -> Answer:
         answers = intake.source.ANSWERS
         with self._lock:
             before = self._lately.get(call.id)
@@ -222,7 +223,6 @@ class Application:
         fact = RunReport('accepted', task=call.task, id=call.id, key=number, site=intake.site, queue=intake.queue,
                          root_id=call.id, reason=f'by the intake {intake.name}') if self._facts else None
         try:
-            publication = publishing.new_call(call, Notes(queue=intake.queue, ask=True))
             self._publishers[intake.name].publish(publication, fact)
         except NotPublished as error:
             with self._lock:

@@ -6,7 +6,7 @@ import inspect
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -14,9 +14,9 @@ from typing import Any, Final
 from ecommerce_worker import plugins
 from ecommerce_worker.broker.wire import Call
 from ecommerce_worker.errors import Misconfigured, Undecodable, WrongArguments
-from ecommerce_worker.intake import sources
+from ecommerce_worker.intake import functions, sources
 from ecommerce_worker.intake.source import Delivery, Event, Refused, Source, text_at, value_at
-from ecommerce_worker.settings import Settings, broker_urls
+from ecommerce_worker.settings import Extension, Settings, broker_urls
 from ecommerce_worker.settings.kinds import FLAG, TEXT, Kind, number, one_of, read_mapping, whole
 from ecommerce_worker.words import did_you_mean
 
@@ -159,6 +159,9 @@ class Intake:
     max_bytes: int = LARGEST_BODY
     rate: float = 0.0
     spool: bool = False
+    #: What ``INTAKES`` calls the kind of its source, and the tasks that a source may choose from which decides itself.
+    kind: str = ''
+    tasks: Mapping[str, Action] = field(default_factory=dict)
 
     @property
     def path(self) -> str:
@@ -180,15 +183,17 @@ class Intake:
 
     def ignores(self, event: Event) -> str:
         """Why nothing is to be done about an event; '' if there is something to do."""
-        if self.action(event.topic) is None:
+        if self.action(event) is None and not self.source.DECIDES:
             return 'topic'
         if event.ignored:
             return event.ignored
         return 'test order' if event.test and self.test_orders == 'ignore' else ''
 
-    def action(self, topic: str) -> Action | None:
-        """What a topic leads to."""
-        return self.events.get(topic) or self.events.get(ANY)
+    def action(self, event: Event) -> Action | None:
+        """What an event leads to."""
+        if event.then:
+            return self.tasks.get(event.then.task)
+        return self.events.get(event.topic) or self.events.get(ANY)
 
     def call(self, event: Event) -> Call:
         """The call that is made of an event, with nothing of it but the arguments.
@@ -196,11 +201,15 @@ class Intake:
         Raises :class:`~ecommerce_worker.errors.Undecodable` for what is not there, ``WrongArguments`` for what the task
         does not take.
         """
-        action = self.action(event.topic)
+        action = self.action(event)
         if action is None:
-            raise Undecodable('nothing is to be done about its topic')
+            raise WrongArguments(f'no worker knows the task {event.then.task}' if event.then else
+                                 'nothing is to be done about its topic')
         kwargs: dict[str, Any] = {'site_code': self.site} if self.site else {}
-        for name, path in {**event.paths, **self.arguments}.items():
+        if event.then:
+            kwargs.update(event.then.kwargs)
+        paths = {action.key: action.key} if event.then and action.key in kwargs else {**event.paths, **self.arguments}
+        for name, path in paths.items():
             kwargs[name] = (text_at if name == action.key else value_at)(event.content, path)
         if len(str(kwargs.get(action.key, ''))) > LONGEST_NUMBER:
             raise Undecodable(f'its {action.key} is longer than {LONGEST_NUMBER} characters')
@@ -213,7 +222,7 @@ class Intake:
 
     def number(self, call: Call) -> str:
         """What people know the call by."""
-        action = next(each for each in self.events.values() if each.task == call.task)
+        action = self.tasks.get(call.task) or next(each for each in self.events.values() if each.task == call.task)
         return str(call.kwargs.get(action.key, ''))
 
 
@@ -222,12 +231,30 @@ def names() -> list[str]:
     return plugins.names(sources)
 
 
-def find(name: str, setting: str = 'INTAKES') -> type[Source]:
-    """The source of that name, or of a module of somebody's own.
+def brought(extension: Extension) -> dict[str, type[Source]]:
+    """The kinds of intakes that an extension brings, by name."""
+    return {cls.NAME: cls for cls in functions.of(extension.module)}
+
+
+def _problems_of(extensions: Iterable[Extension]) -> Iterator[str]:
+    for extension in extensions:
+        for kind in brought(extension):
+            if kind in names():
+                yield f'extension {extension.name}: its kind of intake {kind} comes with the worker'
+            elif not extension.owns(kind):
+                yield (f'extension {extension.name}: its kind of intake {kind} must be called {extension.name}, or '
+                       'begin with that and _')
+
+
+def find(name: str, setting: str = 'INTAKES', extensions: Iterable[Extension] = ()) -> type[Source]:
+    """The source of that name, of an extension, or of a module of somebody's own.
 
     Raises :class:`~ecommerce_worker.errors.Misconfigured`, which names the ``setting``.
     """
-    found = plugins.find(name, sources, CLASS, setting)
+    kinds = {kind: cls for extension in extensions for kind, cls in brought(extension).items()}
+    if name in kinds:
+        return kinds[name]
+    found = plugins.find(name, sources, CLASS, setting, kinds)
     if not (isinstance(found, type) and issubclass(found, Source)):
         raise Misconfigured([f'{setting} names {name}, whose {CLASS} is none of an intake'])
     return found
@@ -238,7 +265,7 @@ def read(settings: Settings, tasks: Mapping[str, Any]) -> dict[str, Intake]:
 
     Raises :class:`~ecommerce_worker.errors.Misconfigured` with all that is wrong.
     """
-    found, problems = {}, []
+    found, problems = {}, [*_problems_of(settings.extensions.values())]
     for name, given in settings.INTAKES.items():
         reader = _Reader(name, given, settings, tasks)
         intake = reader.read()
@@ -283,9 +310,9 @@ class _Reader:
             self._problem('kind', f'is not set; there are {", ".join(names())}')
             return None
         try:
-            cls = find(kind, f'{self._label}[kind]')
-            options = plugins.read_options(self._given, {**OPTIONS, **cls.OPTIONS}, {**DEFAULTS, **cls.DEFAULTS},
-                                           self._label)
+            cls = find(kind, f'{self._label}[kind]', self._settings.extensions.values())
+            options = plugins.read_options(self._given, {**OPTIONS, **cls.OPTIONS},
+                                           {**DEFAULTS, **self._queue(kind), **cls.DEFAULTS}, self._label)
         except Misconfigured as error:
             self.problems += error.problems
             return None
@@ -295,10 +322,22 @@ class _Reader:
         self._look_at_places(options)
         if self.problems or secrets is None:
             return None
+        if made.DECIDES and options['arguments']:
+            self._problem('arguments', 'has no use, for this kind decides itself')
         self._look_at_arguments(options['arguments'], events)
-        return Intake(self._name, made, secrets, events, **{
+        tasks = {name: self._action(name) for name in self._tasks} if made.DECIDES else {}
+        return Intake(self._name, made, secrets, events, kind=kind, tasks=tasks, **{
             name: options[name] for name in ('site', 'arguments', 'queue', 'state', 'test_orders', 'max_bytes', 'rate',
                                              'spool')})
+
+    def _queue(self, kind: str) -> dict[str, str]:
+        """Where the orders of a kind go that an extension brings: to the queue of its name."""
+        owner = next((it.name for it in self._settings.extensions.values() if kind in brought(it)), '')
+        return {'queue': owner} if owner else {}
+
+    def _action(self, task: str) -> Action:
+        body = self._tasks[task]
+        return Action(task, getattr(body, 'key', ''), inspect.signature(body.run))
 
     def _secrets(self, given: Sequence[str], made: Source) -> Secrets | None:
         try:
@@ -309,6 +348,10 @@ class _Reader:
 
     def _events(self, given: Mapping[str, str], made: Source) -> dict[str, Action]:
         found = {}
+        if made.DECIDES:
+            if given:
+                self._problem('events', 'has no use, for this kind decides itself')
+            return {}
         if not given:
             self._problem('events', 'is not set: nothing would ever be done')
         by_name = {name.rpartition('.')[2]: name for name in self._tasks if not name.startswith('celery.')}
@@ -321,8 +364,7 @@ class _Reader:
                 self._problem('events', f'leads {topic} to the task {task}, which no worker knows'
                                         f'{did_you_mean(task, by_name)}')
                 continue
-            body = self._tasks[full]
-            found[topic] = Action(full, getattr(body, 'key', ''), inspect.signature(body.run))
+            found[topic] = self._action(full)
         return found
 
     def _look_at_places(self, options: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 
 from ecommerce_worker.bounds import bounded_json
 from ecommerce_worker.errors import Undecodable, WorkerError
+from ecommerce_worker.execution.outcomes import Then
 from ecommerce_worker.settings.kinds import Kind
 
 
@@ -65,6 +66,14 @@ class Delivery:
             raise Undecodable('the body is no object of JSON')
         return self.json
 
+    def value(self, path: str) -> Any:
+        """The value at a path such as ``data.id`` or ``lines.0.sku``; raises ``Undecodable`` if there is none."""
+        return value_at(self.object, path)
+
+    def text(self, path: str) -> str:
+        """The text or whole number at a path, as a text; raises ``Undecodable`` for anything else, and for none."""
+        return text_at(self.object, path)
+
     @property
     def digest(self) -> str:
         """What tells this body from any other."""
@@ -77,6 +86,7 @@ class Event:
 
     ``id`` is the sender's own, the same however often it is delivered; ``ignored`` says why there is nothing to do, if
     there is not; ``paths`` tell where in ``content`` the arguments of a task stand, unless the configuration does.
+    ``then`` is the task that is to run, of a source that decides itself.
     """
 
     topic: str
@@ -85,6 +95,7 @@ class Event:
     paths: Mapping[str, str] = field(default_factory=dict)
     ignored: str = ''
     test: bool = False
+    then: Then | None = None
 
 
 class Source(ABC):
@@ -108,6 +119,9 @@ class Source(ABC):
 
     #: Whether it delivers again what was answered 503.
     REPEATS: ClassVar[bool] = True
+
+    #: Whether it says itself which task is to run, with which arguments.
+    DECIDES: ClassVar[bool] = False
 
     #: Whether its answers are read, by a program that can do something about them: the submit API.
     ANSWERS: ClassVar[bool] = False

@@ -74,13 +74,18 @@ PUBLISHED_TO = ('ecommerce.fulfillment', 'ecommerce.email_marketing', 'ecommerce
 _ONCE_PUBLISHED_TO = ('fulfillment', 'email_marketing', 'celery', 'ecommerce')
 
 
-def queue_remarks(consumed: Iterable[str]) -> Iterator[str]:
-    """What to say of the queues that a worker consumes: who publishes to none of them, and which ones are missing."""
-    consumed = list(consumed)
+def queue_remarks(consumed: Iterable[str], extensions: Iterable[str] = ()) -> Iterator[str]:
+    """What to say of the queues that a worker consumes: who publishes to none of them, and which ones are missing.
+
+    Each of the ``extensions`` has a queue of its name.
+    """
+    consumed, extensions = list(consumed), list(extensions)
     if missing := [name for name in PUBLISHED_TO if name not in consumed]:
         yield f'does not consume {", ".join(missing)}, to which shops publish: another worker must'
+    if missing := [name for name in extensions if name not in consumed]:
+        yield f'does not consume {", ".join(missing)}, to which extensions publish: another worker must'
     for name in consumed:
-        if name not in (*PUBLISHED_TO, *_ONCE_PUBLISHED_TO):
+        if name not in (*PUBLISHED_TO, *_ONCE_PUBLISHED_TO, *extensions):
             yield (f'consumes {name}, to which no shop publishes of itself'
                    f'{did_you_mean(name, PUBLISHED_TO, 0.75)}')
 
@@ -89,7 +94,7 @@ def remarks_on(settings: Settings, given: set[str]) -> Iterator[tuple[str, str]]
     """Settings and what is no mistake in them but should be known."""
     way = settings.authentication
     if 'QUEUES' in given:
-        for remark in queue_remarks(settings.QUEUES):
+        for remark in queue_remarks(settings.QUEUES, settings.EXTENSIONS):
             yield 'QUEUES', remark
     if 'BROKER_URL' in given:
         yield from _tls_remarks(settings)

@@ -15,10 +15,10 @@ from typing import Any
 import yaml
 
 from ecommerce_worker.configuration import CONFIGURATION_MODULE
-from ecommerce_worker.settings.kinds import literal
+from ecommerce_worker.settings.kinds import Kind, literal
 from ecommerce_worker.settings.names import CELERY_STYLE, PREFIX, Names, setting_of
 from ecommerce_worker.settings.pitfalls import pitfalls_in
-from ecommerce_worker.settings.schema import DEFAULTS, SETTINGS
+from ecommerce_worker.settings.schema import DEFAULTS
 from ecommerce_worker.words import did_you_mean
 
 DEFAULT_MODULE = 'ecommerce_worker.configuration.local'
@@ -69,13 +69,13 @@ def imported(name: str) -> ModuleType:
         raise Unreadable(f'{CONFIGURATION_MODULE} names {name}, which cannot be imported: {cause}{guess}') from error
 
 
-def module_layer(module: ModuleType) -> Layer:
+def module_layer(module: ModuleType, kinds: Mapping[str, Kind]) -> Layer:
     """What a settings module says differently from base, or says again."""
     lines = _assignments(module)
     values = {
         setting_of(name): value for name, value in vars(module).items()
         if not isinstance(value, (ModuleType, FunctionType, type))
-        and (setting_of(name) in SETTINGS or CELERY_STYLE.fullmatch(name))
+        and (setting_of(name) in kinds or CELERY_STYLE.fullmatch(name))
         and ((setting_of(name),) in lines or name not in DEFAULTS or value != DEFAULTS[name])
     }
     return Layer(values, _in_file(module.__file__ or module.__name__, lines), ours=False)
@@ -148,7 +148,7 @@ def _plain(given: str) -> Any:
     return given
 
 
-def environment_layer(environ: Mapping[str, str]) -> Layer:
+def environment_layer(environ: Mapping[str, str], kinds: Mapping[str, Kind]) -> Layer:
     """What variables ``ECOMMERCE_WORKER_<SETTING>`` say."""
     variables: dict[str, str] = {}
     problems: list[tuple[Names, str]] = []
@@ -156,13 +156,13 @@ def environment_layer(environ: Mapping[str, str]) -> Layer:
         name = setting_of(variable.removeprefix(PREFIX))
         if not variable.startswith(PREFIX) or variable == YAML_FILE:
             continue
-        if name not in SETTINGS and _KUBERNETES.fullmatch(f'{variable}={environ[variable]}'):
+        if name not in kinds and _KUBERNETES.fullmatch(f'{variable}={environ[variable]}'):
             continue
         if name in variables:
             twice = f'{name} is there already, as {variables[name]}: only one of the two would count'
             problems.append(((name,), f'environment {variable}: {twice}'))
         variables[name] = variable
-    values = {name: environ[variable] if name in SETTINGS else _plain(environ[variable])
+    values = {name: environ[variable] if name in kinds else _plain(environ[variable])
               for name, variable in variables.items()}
     return Layer(values, lambda names: f'environment {variables[names[0]]}', problems=tuple(problems))
 

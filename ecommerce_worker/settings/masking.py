@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 
-from ecommerce_worker.settings.kinds import Secrecy
+from ecommerce_worker.settings.kinds import Kind, Secrecy
 from ecommerce_worker.settings.schema import SETTINGS
 
 _SECRET_NAME = re.compile(r'secret|passw|token|credential|dsn|(?<!routing)_key$|^key$', re.IGNORECASE)
@@ -16,16 +16,21 @@ _URL_PASSWORD = re.compile(r'(://[^:/@\s]*:)(?:(?!://).)*?(@[^@;]*(?:;|$))', re.
 _QUERY_PASSWORD = re.compile(r'([?&][\w-]*(?:password|passwd|secret|token|key)=)[^&;\s]+', re.IGNORECASE)
 
 
-def mask(name: str, value: object) -> str:
-    """The value of a setting as text that anybody may see: secrets and the passwords within URLs are ``***``."""
-    shown = masked(name, value)
+def mask(name: str, value: object, kind: Kind | None = None) -> str:
+    """The value of a setting as text that anybody may see: secrets and the passwords within URLs are ``***``.
+
+    ``kind`` is that of a member of a setting, if it has one.
+    """
+    shown = masked(name, value, kind)
     return shown if isinstance(shown, str) and shown else repr(shown)
 
 
-def masked(name: str, value: object) -> object:
+def masked(name: str, value: object, kind: Kind | None = None) -> object:
     """The value with ``***`` for what nobody may see."""
-    kind = SETTINGS.get(name)
-    if (kind.secrecy is Secrecy.WHOLE if kind else _SECRET_NAME.search(name)) and value not in (None, ''):
+    known = SETTINGS.get(name)
+    is_secret = known.secrecy is Secrecy.WHOLE if known else (
+        _SECRET_NAME.search(name) or (kind and kind.secrecy is Secrecy.WHOLE))
+    if is_secret and value not in (None, ''):
         return '***'
     if isinstance(value, str):
         return _QUERY_PASSWORD.sub(r'\1***', _URL_PASSWORD.sub(r'\1***\2', value))

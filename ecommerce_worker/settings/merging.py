@@ -14,6 +14,7 @@ from typing import Any
 
 from ecommerce_worker.configuration import CONFIGURATION_MODULE, base
 from ecommerce_worker.errors import Misconfigured
+from ecommerce_worker.settings import extensions
 from ecommerce_worker.settings.checks import (
     BROKER_TLS,
     CREDENTIALS,
@@ -26,7 +27,7 @@ from ecommerce_worker.settings.checks import (
     tls_problems,
 )
 from ecommerce_worker.settings.files import unreadable_certificates
-from ecommerce_worker.settings.kinds import Kind, Secrecy, Unusable, copied, cut, members
+from ecommerce_worker.settings.kinds import Kind, Secrecy, Unusable, copied, cut, each, members
 from ecommerce_worker.settings.layers import (
     DEFAULT_MODULE,
     Layer,
@@ -38,7 +39,7 @@ from ecommerce_worker.settings.layers import (
     yaml_layer,
 )
 from ecommerce_worker.settings.masking import masked
-from ecommerce_worker.settings.names import CELERY_STYLE, Names, label_of, setting_of
+from ecommerce_worker.settings.names import CELERY_STYLE, PREFIX, Names, label_of, setting_of
 from ecommerce_worker.settings.schema import DEFAULTS, SETTINGS, SITE_SETTINGS, VENDORS
 from ecommerce_worker.settings.values import Settings, frozen, laid_over
 from ecommerce_worker.words import did_you_mean
@@ -51,6 +52,10 @@ class _Draft:
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self.environ = environ
+        #: What there may be: settings of extensions come on top.
+        self.kinds: dict[str, Kind] = {**SETTINGS}
+        self.extensions: dict[str, extensions.Extension] = {}
+        self.wanted: tuple[str, ...] = ()  # extensions that are named, whether they can be had or not
         self.values: dict[str, Any] = {}
         self.extra: dict[str, Any] = {}
         self.sources: dict[str, str] = {}
@@ -69,17 +74,40 @@ class _Draft:
             self.problems.append(str(unreadable))
             self.complete = False
 
+    def extend(self, given: Any) -> None:
+        """Let extensions say which settings they have; ``given`` is the value that EXTENSIONS will have."""
+        kind = SETTINGS['EXTENSIONS']
+        try:
+            names = kind.read(self._resolved(given, kind))
+        except (ValueError, TypeError, AttributeError):
+            return  # it is told where it is laid
+        self.wanted = tuple(names)
+        self.extensions, problems = extensions.find(names, SETTINGS)
+        self.problems += problems
+        if problems:
+            self.spoiled.add('EXTENSIONS')
+            self.places.add(('EXTENSIONS',))
+        groups = {group.name: members(group.kinds) for group in self._groups() if group.name not in SETTINGS}
+        self.kinds |= {**groups, 'SITE_OVERRIDES': each(members({**SITE_SETTINGS, **groups}))}
+
+    def _groups(self) -> list[extensions.Group]:
+        return [group for extension in self.extensions.values() for group in extension.groups]
+
+    def defaults(self) -> dict[str, Any]:
+        """The lowest layer."""
+        return {**DEFAULTS, **{group.name: group.defaults for group in self._groups() if group.name not in SETTINGS}}
+
     def lay(self, layer: Layer) -> None:
         """Let one layer have its say over those laid before."""
         for names, problem in layer.problems:
             self._refuse(names, problem)
         for name, given in layer.values.items():
-            if kind := SETTINGS.get(name):
+            if kind := self.kinds.get(name):
                 self._put(self.values, kind, given, (name,), layer.where)
             elif CELERY_STYLE.fullmatch(name):
                 self._hand_on(name, given, layer)
             elif layer.ours:
-                self._unknown((name,), SETTINGS, layer.where((name,)))
+                self._unknown((name,), self.kinds, layer.where((name,)))
 
     def _put(self, values: dict[str, Any], kind: Kind, given: Any, names: Names, where: Callable[[Names], str]) -> None:
         name, label = names[-1], label_of(names)
@@ -114,7 +142,7 @@ class _Draft:
     def _hand_on(self, name: str, given: Any, layer: Layer) -> None:
         self.extra[name] = copied(given)
         self.sources[name] = layer.where((name,))
-        guess = did_you_mean(name, (known for known in SETTINGS if abs(len(known) - len(name)) < 3), 0.85)
+        guess = did_you_mean(name, (known for known in self.kinds if abs(len(known) - len(name)) < 3), 0.85)
         if guess and layer.ours:
             self.remarks.append(f'{layer.where((name,))}: {name} is handed to Celery as it is{guess}')
 
@@ -149,12 +177,22 @@ class _Draft:
     def _unknown(self, names: Names, known: Collection[str], where: str) -> None:
         name = names[-1]
         groups = [group for group in VENDORS if name in SETTINGS[group].names and group not in names]
-        if known is SITE_SETTINGS and setting_of(name) in SETTINGS:
+        if names[0] == 'SITE_OVERRIDES' and len(names) == 3 and setting_of(name) in self.kinds:
             self._refuse(names, f'{where}: {label_of(names)}: {name} cannot differ from site to site')
         elif groups:
             self._refuse(names, f'{where}: {label_of(names)} belongs into {groups[0]}')
+        elif owner := self._owner(name):
+            if owner not in self.wanted:  # else it is told what is wrong with it
+                self._refuse(names, f'{where}: there is no setting {label_of(names)}: it looks like one of the '
+                                    f'extension {owner}, which EXTENSIONS does not name')
         else:
             self._refuse(names, f'{where}: there is no setting {label_of(names)}{did_you_mean(name, known)}')
+
+    def _owner(self, name: str) -> str:
+        """The extension that is installed, but not at work, to which a setting of this name may belong; or ''."""
+        plain = name.lower()
+        return next((it for it in extensions.installed() if it not in self.extensions
+                     and f'{plain}_'.startswith(f'{it.replace("-", "_")}_')), '')
 
     def _refuse(self, names: Names, problem: str) -> None:
         self.problems.append(problem)
@@ -181,10 +219,25 @@ class _Draft:
         """Find what is wrong with values together that are right one by one, at each site too."""
         if not self.complete:  # what a layer that could not be read says may well put it right
             return
+        self._look_for_missing()
         settings = self.settings()
         self._check_together(settings, set(SETTINGS))
         for code, overrides in settings.SITE_OVERRIDES.items():
             self._check_together(settings.for_site(code), set(overrides), f'site {code}: ')
+
+    def _look_for_missing(self) -> None:
+        """Note the settings of extensions that have no default and are not given."""
+        for group in self._groups():
+            given = self.values.get(group.name) or {}
+            for name in group.kinds:
+                if name not in group.defaults and given.get(name) in (None, '') and (
+                        group.name, name) not in self.places:
+                    self._refuse((group.name, name), f'{group.name}[{name}] is not set')
+
+    def consume(self) -> None:
+        """Have workers consume the queues of extensions, unless somebody said which queues they consume."""
+        if self.extensions and self.sources['QUEUES'] == 'default':
+            self.values['QUEUES'] = (*self.values['QUEUES'], *self.extensions)
 
     def _check_together(self, settings: Settings, given: set[str], site: str = '') -> None:
         """Of the settings that belong together, look at those of which any was given here, unless one is spoiled."""
@@ -201,9 +254,10 @@ class _Draft:
 
     def settings(self) -> Settings:
         """The result, with one of its kind for each site."""
-        values, extra = frozen(self.values, members(SETTINGS)), MappingProxyType(self.extra)
+        values, extra = frozen(self.values, members(self.kinds)), MappingProxyType(self.extra)
         sites: dict[str, Settings] = {}
-        settings = Settings(extra, MappingProxyType(self.sources), tuple(self.remarks), values, sites)
+        more: dict[str, Any] = {'extensions': self.extensions, 'kinds': self.kinds}
+        settings = Settings(extra, MappingProxyType(self.sources), tuple(self.remarks), values, sites, **more)
         own: dict[str, dict[str, str]] = {}
         for label, source in self.sources.items():
             code, ends, name = label.removeprefix('SITE_OVERRIDES[').partition('].')
@@ -212,7 +266,7 @@ class _Draft:
         for code, overrides in settings.SITE_OVERRIDES.items():
             # Not a copy of all for each: there may be thousands of sites.
             sources = MappingProxyType(ChainMap(own.get(code, {}), self.sources))
-            sites[code] = Settings(extra, sources, (), laid_over(values, overrides), sites)
+            sites[code] = Settings(extra, sources, (), laid_over(values, overrides), sites, **more)
         return settings
 
 
@@ -243,15 +297,23 @@ def examine(environ: Mapping[str, str] | None = None) -> Examined:
     """The settings and what is wrong with them, for who wants to look further; raises nothing."""
     environ = os.environ if environ is None else environ
     draft = _Draft(environ)
-    draft.lay(Layer(DEFAULTS, lambda _: 'default'))
-    module: ModuleType = base  # stands in for one that cannot be imported, so that the rest can be looked at
+    module: ModuleType | None = None
+    file: Layer | None = None
     with draft.noting():
         module = imported(environ.get(CONFIGURATION_MODULE) or DEFAULT_MODULE)
-        draft.lay(module_layer(module))
     with draft.noting():
-        if path := yaml_file(environ, module):
-            draft.lay(yaml_layer(path))
-    draft.lay(environment_layer(environ))
+        if path := yaml_file(environ, base if module is None else module):
+            file = yaml_layer(path)
+    # Which settings there are depends on one of them.
+    draft.extend(environ.get(f'{PREFIX}EXTENSIONS') or (file and file.values.get('EXTENSIONS'))
+                 or getattr(module, 'EXTENSIONS', ()) or ())
+    draft.lay(Layer(draft.defaults(), lambda _: 'default'))
+    if module is not None:
+        draft.lay(module_layer(module, draft.kinds))
+    if file:
+        draft.lay(file)
+    draft.lay(environment_layer(environ, draft.kinds))
+    draft.consume()
     draft.narrow()
     # Mail by SMTP and attachments go by OpenSSL's own certificates.
     draft.remarks += [remark for name in ('SSL_CERT_FILE', 'SSL_CERT_DIR')

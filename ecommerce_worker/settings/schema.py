@@ -131,6 +131,7 @@ SETTINGS: Mapping[str, Kind] = {
                     one_of('json', 'pickle', 'yaml')),
     'CELERY_ACCEPT_CONTENT': words('json', 'pickle', 'yaml'),
     'CELERY_IMPORTS': words(),
+    'EXTENSIONS': Kind('a list of names', read_names),
     'CELERY_ALWAYS_EAGER': FLAG,
     'CELERYD_HIJACK_ROOT_LOGGER': FLAG,
     'CELERY_RESULT_BACKEND': text(takes_none=True),

@@ -11,6 +11,7 @@ from typing import Any
 from typing_extensions import override
 
 from ecommerce_worker.configuration import base
+from ecommerce_worker.settings.extensions import Extension
 from ecommerce_worker.settings.kinds import Kind, cut
 from ecommerce_worker.settings.masking import mask
 from ecommerce_worker.settings.names import Names, label_of
@@ -33,10 +34,14 @@ class Settings:
     _values: Mapping[str, Any]
     _sites: dict[str, Settings] = field(default_factory=dict)
     _strangers: set[str] = field(default_factory=set)
+    #: The extensions that are switched on, by name.
+    extensions: Mapping[str, Extension] = field(default_factory=dict)
+    #: The kinds of all settings, those of extensions too.
+    kinds: Mapping[str, Kind] = field(default_factory=lambda: SETTINGS)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith('_') or name not in self._values:
-            message = f'there is no setting {name}' + did_you_mean(name, SETTINGS)
+            message = f'there is no setting {name}' + did_you_mean(name, self.kinds)
             raise AttributeError(message)
         return self._values[name]
 
@@ -79,6 +84,7 @@ class Settings:
     def known_queues(self) -> frozenset[str]:
         """The queues that this configuration names: those consumed, and those that tasks are published to."""
         return frozenset(filter(None, (*self.QUEUES, self.DEFAULT_PRIORITY_QUEUE, self.CELERY_DEFAULT_QUEUE,
+                                       *self.EXTENSIONS,
                                        *(entry.get('queue') for entry in self.SCHEDULE.values()))))
 
     def for_site(self, code: str | None) -> Settings:
@@ -95,16 +101,24 @@ class Settings:
 
     def rows(self) -> list[tuple[str, str, str]]:
         """Name, value without secrets, and source of everything in force, in the order of the reference page."""
-        listed = sorted(_leaves(self._values), key=lambda leaf: _ORDER[leaf[0][0]])
+        listed = sorted(_leaves(self._values), key=lambda leaf: _ORDER.get(leaf[0][0], len(_ORDER)))
         extra = [((name,), value) for name, value in self.extra.items()]
-        return [(label_of(names), cut(mask(names[-1], value), 200), self.sources[label_of(names)])
-                for names, value in (*listed, *extra)]
+        return [(label_of(names), cut(mask(names[-1], value, _kind_at(self.kinds, names)), 200),
+                 self.sources[label_of(names)]) for names, value in (*listed, *extra)]
 
 
 _ORDER = {name: position for position, name in enumerate(DEFAULTS)}
 
 # Known to everybody: those of base, and that of the workers before.
 SHIPPED = (base.BACKEND_SERVICE_EDX_OAUTH2_KEY, base.BACKEND_SERVICE_EDX_OAUTH2_SECRET, 'insecure-secret-key')
+
+
+def _kind_at(kinds: Mapping[str, Kind], names: Names) -> Kind | None:
+    """The kind of what stands there."""
+    kind = kinds.get(names[0])
+    for name in names[1:]:
+        kind = kind.of(name) if kind else None
+    return kind
 
 
 def _leaves(values: Mapping[str, Any], names: Names = ()) -> Iterator[tuple[Names, Any]]:

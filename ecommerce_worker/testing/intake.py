@@ -73,15 +73,20 @@ class MemoryIntake:
 
     def post(self, body: bytes, headers: Mapping[str, str]) -> Answered:
         """What it answers."""
-        environ: dict[str, Any] = {'REQUEST_METHOD': 'POST', 'PATH_INFO': '/in/shop', 'wsgi.input': io.BytesIO(body),
-                                   'CONTENT_LENGTH': str(len(body))}
-        for name, value in headers.items():
-            plain = name.upper().replace('-', '_')
-            environ[plain if plain == 'CONTENT_TYPE' else f'HTTP_{plain}'] = value
-        said: list[tuple[str, list[tuple[str, str]]]] = []
-        content = b''.join(self._application(environ, lambda status, given: said.append((status, given))))
-        status, given = said[0]
-        return Answered(int(status[:3]), json.loads(content) if content else {}, dict(given))
+        return posted(self._application, 'shop', body, headers)
+
+
+def posted(application: Application, name: str, body: bytes, headers: Mapping[str, str]) -> Answered:
+    """What the intake of this name answers to a delivery."""
+    environ: dict[str, Any] = {'REQUEST_METHOD': 'POST', 'PATH_INFO': f'/in/{name}', 'wsgi.input': io.BytesIO(body),
+                               'CONTENT_LENGTH': str(len(body))}
+    for header, value in headers.items():
+        plain = header.upper().replace('-', '_')
+        environ[plain if plain == 'CONTENT_TYPE' else f'HTTP_{plain}'] = value
+    said: list[tuple[str, list[tuple[str, str]]]] = []
+    content = b''.join(application(environ, lambda status, given: said.append((status, given))))
+    status, given = said[0]
+    return Answered(int(status[:3]), json.loads(content) if content else {}, dict(given))
 
 
 class SourceContract:

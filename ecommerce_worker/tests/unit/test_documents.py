@@ -19,6 +19,7 @@ from ecommerce_worker.broker import app as celery_app
 from ecommerce_worker.configuration import base
 from ecommerce_worker.intake import intakes
 from ecommerce_worker.schedule import checks
+from ecommerce_worker.tests.support.extensions import install, packages
 from ecommerce_worker.tests.support.isolation import BARE
 
 ROOT = Path(settings.__file__).parents[2]
@@ -95,8 +96,19 @@ def tasks_of_its_own(monkeypatch):
     monkeypatch.setitem(sys.modules, 'acme_orders', ModuleType('acme_orders'))
 
 
+@pytest.fixture(scope='module')
+def extension(tmp_path_factory):
+    """The extension that a page tells how to write, installed as it stands there."""
+    page = (ROOT / 'docs' / 'how-to' / 'write-an-extension.rst').read_text()
+    with packages(tmp_path_factory.mktemp('site')) as place:
+        code = re.search(r'^\.\. code-block:: python\n\n((?:    .*\n|\n)+)', page, re.MULTILINE)
+        assert code
+        install(place, 'acme_licences', code[1])
+        yield
+
+
 @pytest.mark.parametrize('block', [*examples()])
-@pytest.mark.usefixtures('vendor', 'tasks_of_its_own')
+@pytest.mark.usefixtures('vendor', 'tasks_of_its_own', 'extension')
 def test_an_example_is_a_configuration_without_a_problem(written, block):
     found = settings.load(written(block))
     runtime.Runtime(found).check()
