@@ -257,12 +257,18 @@ def _parked(order: str | None, task: str | None, ids: tuple[str, ...] = (), reas
 
     Those in the queue stay in hand until the end, so that each is seen once.
     """
+    from ecommerce_worker.broker import topology
     from ecommerce_worker.ledger import database
     from ecommerce_worker.operations import parked
 
     which = parked.Chosen(order, task, ids)
     if is_kept := database.is_kept(runtime.current().settings):
         extras.require_django()
-    with connected() as (app, connection), parked.looked_through(connection) as messages:
-        found = (it for it in messages if which.has(it))
-        yield chain(found, parked.in_ledger(which) if is_kept else ()), parked.Desk(app, who=who(), reason=reason)
+    with connected() as (app, connection):
+        try:
+            topology.depths(connection, [topology.PARKED], strict=True)
+        except topology.Unavailable as error:
+            say(f'ecommerce-worker: {error}; what is parked there is left out', err=True)
+        with parked.looked_through(connection) as messages:
+            found = (it for it in messages if which.has(it))
+            yield chain(found, parked.in_ledger(which) if is_kept else ()), parked.Desk(app, who=who(), reason=reason)

@@ -219,6 +219,15 @@ def said(ended):
     return json.loads(ended.stdout)
 
 
+def test_that_the_parked_queue_is_not_to_be_had_is_not_taken_for_that_nothing_is_parked(park, command, broker):
+    park('1111')
+    with broker.unavailable(topology.PARKED):
+        ended = command('parked', 'list')
+    assert 'ecommerce.parked is not to be had: RabbitMQ says that it is down; what is parked there is left out' in (
+        ended.stderr)
+    assert command('parked', 'list').stderr == ''
+
+
 def test_programs_read_what_is_parked_and_what_became_of_it(shop, park, command, broker):
     shop.add_order('EDX-0')
     park('1111', '2222', '3333')
