@@ -253,7 +253,7 @@ def publish(app: Celery, publication: Publication) -> None:
                 # A confirmation may still be on its way on this channel and be taken for the next message's.
                 connection.collect()
                 raise
-    except (KombuError, MessageNacked, OSError, *_broker_errors(app)) as error:
+    except (KombuError, MessageNacked, OSError, *broker_errors(app)) as error:
         if isinstance(error, NotFound) or getattr(error, 'reply_code', None) == NO_ROUTE:
             missed.set()
         # Not its text: some quote headers.
@@ -269,6 +269,7 @@ def _unless_late(error: BaseException, interval: float) -> None:  # noqa: ARG001
         raise NotPublished('the broker did not confirm a message in time')
 
 
-def _broker_errors(app: Celery) -> tuple[type[BaseException], ...]:
+def broker_errors(app: Celery) -> tuple[type[BaseException], ...]:
+    """What is raised by a connection to the broker of this application, or by a channel of it."""
     connection = app.connection_for_write()
     return (*connection.connection_errors, *connection.channel_errors)

@@ -111,7 +111,7 @@ class Recorder:
             with contextlib.suppress(Error):
                 database.close()
             raise _Trouble('the ledger', said(error)) from None
-        except (OSError, KombuError, NotPublished, *_broker_errors(self._app)) as error:
+        except (OSError, KombuError, NotPublished, *publishing.broker_errors(self._app)) as error:
             raise _Trouble('the broker', type(error.__cause__ or error).__name__) from None
 
     def _declare(self) -> None:
@@ -256,8 +256,3 @@ def _record(told: list[RunReport], parcels: list[Parcel], aside: list[Aside]) ->
     for parcel in parcels:
         recording.record(parcels=[parcel])
     recording.record(aside=aside)
-
-
-def _broker_errors(app: Celery) -> tuple[type[BaseException], ...]:
-    connection = app.connection_for_read()
-    return (*connection.connection_errors, *connection.channel_errors)
