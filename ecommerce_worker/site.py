@@ -58,6 +58,12 @@ class Site:
                                                           signer=Bearer(token) if token else None)
             return self._services[group.name]
 
+    def close(self) -> None:
+        """Close the connections that are kept to services of extensions."""
+        with self.lock:
+            for service in self._services.values():
+                service.close()
+
     @once
     def ecommerce(self) -> Ecommerce:
         """The shop's API."""

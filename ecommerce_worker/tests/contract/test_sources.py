@@ -67,6 +67,7 @@ class TestHmac(SourceContract):
 class TestSubmit(SourceContract):
     kind, topic, signs = 'submit', 'order', False
     good: ClassVar = {'order_number': 'EDX-1', 'learner': ANN}
+    called: ClassVar = good
 
 
 def test_every_source_that_comes_with_the_worker_keeps_the_contract():

@@ -62,7 +62,7 @@ ONLY_HERE = {
     'urllib3': 'clients.http clients.transport',
     'jwt': 'clients.auth',
     'celery': 'broker.app broker.consuming broker.mailbox execution schedule.beat schedule.entries worker celery_app '
-              'cli demo',
+              'cli demo testing.worker',
     'kombu': 'broker locks operations resubmit worker celery_app ledger.recorder ledger.headers cli demo',
     'yaml': 'settings',
     'pickle': '',
