@@ -20,7 +20,7 @@ from celery.signals import (
     worker_shutdown,
 )
 
-from ecommerce_worker import runtime
+from ecommerce_worker import logs, runtime
 from ecommerce_worker.broker import topology
 from ecommerce_worker.broker.app import Application, celery_settings
 from ecommerce_worker.broker.facts import CONFIRM_SECONDS, Reporter
@@ -33,7 +33,7 @@ from ecommerce_worker.worker import (
 )
 from ecommerce_worker.worker.wakeup import WakeUp
 
-logger = logging.getLogger(__name__)
+logger = logs.of(__name__)
 
 #: Loggers that say what our own line of a run says better, and the level from which they say more; at INFO, together a
 #: sixth of a worker's CPU, and a stack for each message that is given back.
@@ -101,7 +101,7 @@ def name_strange_queues(**_: Any) -> None:
     """Say at start which queues nobody publishes to, and which ones shops publish to that this worker leaves alone."""
     consumed = (queue.name for queue in app.amqp.queues.consume_from.values())
     for remark in queue_remarks(consumed, runtime.current().settings.EXTENSIONS):
-        logger.warning('%s', remark)
+        logger.warning(remark)
 
 
 @celeryd_after_setup.connect

@@ -53,8 +53,6 @@ TOO_LATE: Final = b'HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent
 #: An application, as WSGI has it.
 Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
-logger = logging.getLogger(__name__)
-
 
 class AddressUnusable(WorkerError):
     """Nobody can listen there: somebody else does, or it is no address of this machine."""

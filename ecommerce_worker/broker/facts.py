@@ -14,7 +14,6 @@ be missed, without a thread: see :meth:`Reporter.holds`.
 from __future__ import annotations
 
 import itertools
-import logging
 import math
 import threading
 import time
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from typing_extensions import override
 
+from ecommerce_worker import logs
 from ecommerce_worker.broker import topology
 from ecommerce_worker.telemetry.listening import Listener
 from ecommerce_worker.telemetry.run import CONTENT_TYPE, ENDS, RunReport
@@ -33,7 +33,7 @@ from ecommerce_worker.telemetry.run import CONTENT_TYPE, ENDS, RunReport
 if TYPE_CHECKING:
     from celery import Celery
 
-logger = logging.getLogger(__name__)
+logger = logs.of(__name__)
 
 #: Facts that are kept while the broker is away: some 10 MB.
 BOUND: Final = 20_000
@@ -268,7 +268,7 @@ class Reporter(Listener):
             return
         self._thread.join(seconds)
         if left := len(self._told) + len(self._hand):
-            logger.warning('facts were not published before the end: dropped=%d', left + self._dropped)
+            logger.warning('facts were not published before the end', dropped=left + self._dropped)
 
     def _start(self) -> None:
         with self._starting:
@@ -313,7 +313,7 @@ class Reporter(Listener):
             self._hand = []
         self._settle(acts)
         if self._away or self._dropped:
-            logger.warning('facts are published again: dropped=%d', self._dropped)
+            logger.warning('facts are published again', dropped=self._dropped)
             self._away, self._dropped = False, 0
 
     def _lost(self, error: Exception) -> None:
@@ -323,5 +323,5 @@ class Reporter(Listener):
         if not self._away:
             self._away = True
             # Not its text: some quote what they were given.
-            logger.warning('facts cannot be published, they are kept: most=%d error=%s', self._bound,
-                           type(error.__cause__ or error).__name__)
+            logger.warning('facts cannot be published, they are kept', most=self._bound,
+                           error=type(error.__cause__ or error).__name__)

@@ -12,7 +12,6 @@ queue is locked, and the worker would end (``405 RESOURCE_LOCKED``).  So would t
 
 from __future__ import annotations
 
-import logging
 import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -21,10 +20,12 @@ from celery.app import control
 from kombu import Connection, Queue, pidbox
 from kombu.exceptions import KombuError
 
+from ecommerce_worker import logs
+
 if TYPE_CHECKING:
     from celery import Celery
 
-logger = logging.getLogger(__name__)
+logger = logs.of(__name__)
 
 
 class Mailbox(pidbox.Mailbox):
@@ -63,6 +64,6 @@ def answers(app: Celery, command: str, **options: Any) -> dict[str, Any]:
     try:
         found = app.control.broadcast(command, reply=True, **options)
     except (TypeError, ValueError, ArithmeticError, AttributeError, KombuError) as error:
-        logger.warning('the answers of workers cannot be read: error=%s', type(error).__name__)
+        logger.warning('the answers of workers cannot be read', error=type(error).__name__)
         return {}
     return {name: said for answer in found or () if isinstance(answer, Mapping) for name, said in answer.items()}

@@ -16,7 +16,6 @@ in one process; pure but for its clock.
 
 from __future__ import annotations
 
-import logging
 import random
 import threading
 import time
@@ -25,9 +24,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from ecommerce_worker import logs
 from ecommerce_worker.errors import Held, LocalFailure, Transient, Unreachable
 
-logger = logging.getLogger(__name__)
+logger = logs.of(__name__)
 
 #: Calls in a row that must fail before a host counts as down; some fail at any time.
 PATIENCE: Final = 5
@@ -124,8 +124,8 @@ class Hold:
                 self._failures += 1
                 self._cause = str(failure)
                 if self._room is None and self._failures >= PATIENCE:
-                    logger.warning('circuit breaker open: a service is down and left alone: host=%s reason="%s"',
-                                   self._host, failure)
+                    logger.warning('circuit breaker open: the service is down and left alone', host=self._host,
+                                   reason=str(failure))
                     self._hold(SHORTEST)
                 elif self._room is not None and self._until <= self._clock():
                     self._hold(min(LONGEST, self._length * 2))
@@ -146,7 +146,7 @@ class Hold:
         if self._room > self._threads:
             self._room = None
             self._become(CLOSED)
-            logger.warning('circuit breaker closed: a service is back: host=%s', self._host)
+            logger.warning('circuit breaker closed: the service is back', host=self._host)
         else:
             self._become(HALF_OPEN)
 

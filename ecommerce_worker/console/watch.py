@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 import time
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
-logger = logging.getLogger(__name__)
+from ecommerce_worker import logs
+
+logger = logs.of(__name__)
 
 #: Seconds for each step of a look.
 PATIENCE: Final = 1.0

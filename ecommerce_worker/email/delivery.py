@@ -10,13 +10,12 @@
 
 from __future__ import annotations
 
-import logging
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from ecommerce_worker import runtime
+from ecommerce_worker import logs, runtime
 from ecommerce_worker.broker.wire import Call
 from ecommerce_worker.email import calls
 from ecommerce_worker.email.calls import checked, for_others, resolve
@@ -26,9 +25,8 @@ from ecommerce_worker.execution.outcomes import Then
 from ecommerce_worker.execution.task import Task
 from ecommerce_worker.retry import Patience
 from ecommerce_worker.site import Site
-from ecommerce_worker.telemetry.log import word
 
-logger = logging.getLogger(__name__)
+logger = logs.of(__name__)
 
 #: The task that tells the shop of an assignment mail that was accepted.
 REPORT: Final = 'ecommerce_worker.email.v1.tasks.report_assignment_email'
@@ -58,13 +56,13 @@ def deliver(task: Task, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Ite
     """
     found = resolve(task.name, args, kwargs, runtime.current().settings.site_codes)
     for remark in found.remarks:
-        logger.warning('%s: task=%s id=%s', remark, task.name, word(task.request.id or ''))
+        logger.warning(remark, task=task.name, id=task.request.id)
     site = runtime.site(found.email.site_code)
     email, bad = checked(replace(found.email, id=task.request.id or ''), site.settings.ATTACHMENT_HOSTS)
     receipt = site.mailer.send(rendered(email, site.settings.EMAIL_TEMPLATES))
     for others in filter(None, (receipt.left, bad)):
-        logger.warning('not all were mailed, the others are tried apart: task=%s id=%s others=%d', task.name,
-                       word(task.request.id or ''), len(others))
+        logger.warning('not all were mailed, the others are tried apart', task=task.name, id=task.request.id,
+                       others=len(others))
         yield Then(task.name, for_others(email, task.name, others))
     if email.purpose is Purpose.ASSIGNMENT:
         yield Then(REPORT, _report(email, receipt.id))

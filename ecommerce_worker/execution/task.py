@@ -8,7 +8,6 @@ be published is handed over (:class:`Handover`), and the worker's keeper acknowl
 from __future__ import annotations
 
 import inspect
-import logging
 import random
 import time
 import traceback
@@ -23,7 +22,7 @@ import celery
 from celery import shared_task
 from celery.exceptions import Ignore, SoftTimeLimitExceeded
 
-from ecommerce_worker import runtime
+from ecommerce_worker import logs, runtime
 from ecommerce_worker.broker import publishing
 from ecommerce_worker.broker.notes import Notes, ParkingNote
 from ecommerce_worker.broker.publishing import Publication
@@ -34,11 +33,10 @@ from ecommerce_worker.execution.outcomes import Deferred, Done, Handover, Outcom
 from ecommerce_worker.retry import Patience, moment
 from ecommerce_worker.settings import Settings
 from ecommerce_worker.site import Site
-from ecommerce_worker.telemetry import log
 from ecommerce_worker.telemetry.run import DEFERRED, STARTED, RunReport, new_id
 from ecommerce_worker.words import printable
 
-logger = logging.getLogger(__name__)
+logger = logs.of(__name__)
 
 #: The lane of all jobs that run by the clock.
 JOBS: Final = 'jobs'
@@ -102,8 +100,7 @@ class Task(celery.Task):
                 run.outcome, report = self._heard(delivery)
                 run.report = self.announce(delivery, run.outcome, report)
             else:
-                logger.info('delivered again after its run had ended: task=%s id=%s', self.name,
-                            log.word(delivery.call.id))
+                logger.info('delivered again after its run had ended', task=self.name, id=delivery.call.id)
             self.settle(delivery, run)
         finally:
             run.lock.release()
@@ -195,9 +192,8 @@ class Task(celery.Task):
         except (OSError, SoftTimeLimitExceeded) as error:
             return self._hindered(delivery, error)
         except Exception as error:  # noqa: BLE001 - whatever it is, the message must be settled
-            logger.error('a task has a programming error: task=%s id=%s error=%s\n%s', self.name,
-                         log.word(delivery.call.id), type(error).__name__,
-                         ''.join(traceback.format_tb(error.__traceback__)))
+            logger.error('a task has a programming error', task=self.name, id=delivery.call.id,
+                         error=type(error).__name__, detail=''.join(traceback.format_tb(error.__traceback__)))
             reason = f'a programming error in the worker: {type(error).__name__} at {_where(error)}'
             return Parked(reason, _noted(delivery, reason, attempt=1))
         except BaseException as error:  # noqa: BLE001 - SystemExit and the like say nothing about the message
@@ -345,8 +341,8 @@ class Task(celery.Task):
             return call.args, dict(call.kwargs)
         known = {name: value for name, value in call.kwargs.items() if name in self._parameters}
         if len(known) < len(call.kwargs):
-            logger.warning('ignored unknown arguments: task=%s id=%s names=%s', self.name, log.word(call.id),
-                           log.word(','.join(sorted(name[:40] for name in set(call.kwargs) - set(known)))))
+            logger.warning('ignored unknown arguments', task=self.name, id=call.id,
+                           names=','.join(sorted(name[:40] for name in set(call.kwargs) - set(known))))
         try:
             self._signature.bind(*call.args, **known)
         except TypeError as error:

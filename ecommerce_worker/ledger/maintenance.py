@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import time
@@ -14,6 +13,7 @@ from typing import Any, Final
 from django.apps import apps
 from django.db import Error, connection, models, transaction
 
+from ecommerce_worker import logs
 from ecommerce_worker.errors import Misconfigured
 from ecommerce_worker.ledger import models as ledger
 from ecommerce_worker.ledger.models import Attempt, Audit, Order, ParkedMessage, SetAside, State, Teller
@@ -23,9 +23,8 @@ from ecommerce_worker.schedule.claims import Firing, claimed
 from ecommerce_worker.schedule.entries import HOUSEKEEPING, RETENTION, Entry, entries, timing_of
 from ecommerce_worker.schedule.timing import Timing
 from ecommerce_worker.settings import Settings
-from ecommerce_worker.telemetry.log import quoted
 
-logger = logging.getLogger(__name__)
+logger = logs.of(__name__)
 
 #: Rows that are deleted at once.
 CHUNK: Final = 500
@@ -71,7 +70,7 @@ def housekeeping() -> Iterator[int]:
         if connection.vendor == 'sqlite':
             cursor.execute('PRAGMA quick_check(1)')
             if (found := cursor.fetchone()[0]) != 'ok':
-                logger.error('the ledger is damaged, restore it from a backup: found=%s', found)
+                logger.error('the ledger is damaged, restore it from a backup', found=found)
                 return
             cursor.execute('VACUUM')
         else:
@@ -122,8 +121,7 @@ class Chores:
                     yield from self._do(entry, firing)
             except (Error, LedgerUnusable) as error:
                 self._again[entry.key] = self._clock() + AGAIN_SECONDS
-                logger.error('a job of the ledger failed, it is tried again: entry=%s error=%s', entry.name,
-                             quoted(said(error)))
+                logger.error('a job of the ledger failed, it is tried again', entry=entry.name, error=said(error))
 
     def _do(self, entry: Entry, firing: Firing) -> Iterator[None]:
         gone = 0
@@ -133,7 +131,7 @@ class Chores:
             self._firings.claim(entry.key, firing.due, self._name, self._clock())
             yield
         self._firings.fired(entry.key, firing.due, self._name, firing.missed)
-        logger.info('a job of the ledger is done: entry=%s rows=%d', entry.name, gone)
+        logger.info('a job of the ledger is done', entry=entry.name, rows=gone)
 
 
 def _timing_of(entry: Entry, zone: tzinfo) -> Timing:

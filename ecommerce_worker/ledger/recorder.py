@@ -14,7 +14,6 @@ Whatever comes twice for that reason is counted once.  Workers go on in any case
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import signal
 import time
@@ -27,6 +26,7 @@ from django.db import connection as database
 from kombu import Consumer, Queue
 from kombu.exceptions import KombuError
 
+from ecommerce_worker import logs
 from ecommerce_worker.broker import publishing, topology
 from ecommerce_worker.broker.wire import Raw
 from ecommerce_worker.errors import NotPublished, Undecodable
@@ -37,7 +37,6 @@ from ecommerce_worker.ledger.maintenance import Chores
 from ecommerce_worker.ledger.setup import LedgerAway, LedgerUnusable, require_schema, said
 from ecommerce_worker.process.ending import Stop
 from ecommerce_worker.schedule.entries import zone_of
-from ecommerce_worker.telemetry.log import word
 from ecommerce_worker.telemetry.run import RunReport
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ if TYPE_CHECKING:
 
     from ecommerce_worker.settings import Settings
 
-logger = logging.getLogger(__name__)
+logger = logs.of(__name__)
 
 #: Facts, and parked messages, in one batch at most; a parked message may have megabytes.
 FACTS, PARKED = 500, 20
@@ -96,7 +95,8 @@ class Recorder:
             except _Trouble as trouble:
                 if self._troubled != trouble.what:
                     self._troubled = trouble.what
-                    logger.warning('%s is away, nothing is recorded until it is back: error=%s', trouble.what, trouble)
+                    logger.warning('nothing is recorded while this is unreachable', what=trouble.what,
+                                   error=str(trouble))
                     delay = SHORTEST
                 stopping.wait(delay)
                 delay = min(LONGEST, delay * 2)
@@ -126,16 +126,16 @@ class Recorder:
         for name, shape in shapes.items():
             if shape is topology.Shape.ANOTHER and name not in self._said:
                 self._said.add(name)
-                logger.warning('%s is not of the type that QUEUE_TYPE asks for (%s), and is used as it is; '
-                               '`ecommerce-worker queues reset` moves it and its messages', name, kind)
+                logger.warning('a queue is not of the type that QUEUE_TYPE asks for, and is used as it is; '
+                               '`ecommerce-worker queues reset` moves it and its messages', queue=name, wanted=kind)
         missing = {name for name, shape in shapes.items() if shape is topology.Shape.UNAVAILABLE}
         if missing == set(shapes):
             raise _Trouble('the node of RabbitMQ that keeps the queues of the ledger', ', '.join(sorted(missing)))
         if missing - self._missing:
-            logger.warning('%s cannot be had, for the node of RabbitMQ that it lies on is down; recording goes on '
-                           'without it', ', '.join(sorted(missing)))
+            logger.warning('queues cannot be had, for their node of RabbitMQ is down; recording goes on without them',
+                           queues=','.join(sorted(missing)))
         if self._missing and not missing:
-            logger.warning('%s is to be had again', ', '.join(sorted(self._missing)))
+            logger.warning('queues are to be had again', queues=','.join(sorted(self._missing)))
         self._missing = missing
         self._look_again = time.monotonic() + LONGEST if missing else math.inf
 
@@ -144,10 +144,10 @@ class Recorder:
         told, parked = (_Inbox(connection, topology.LEDGER, FACTS, self._missing),
                         _Inbox(connection, topology.PARKED, PARKED, self._missing))
         if read := recording.read_set_aside():
-            logger.info('facts that were set aside are recorded: count=%d', read)
+            logger.info('facts that were set aside are recorded', count=read)
         with told.consumer, parked.consumer:
             if self._troubled:
-                logger.warning('%s is back, recording goes on', self._troubled)
+                logger.warning('recording goes on', what=self._troubled)
                 self._troubled = None
             while not stopping.is_set() and time.monotonic() < self._look_again:
                 self._gather(connection, told, parked, stopping)
@@ -197,8 +197,8 @@ class Recorder:
             publishing.publish(self._app, publishing.Publication(raw, topology.PARKED_LARGE))
             message.ack()
             parked.messages.remove(message)
-            logger.error('a parked message is larger than what the database takes, and stays in %s: bytes=%d most=%d '
-                         '(max_allowed_packet)', topology.PARKED_LARGE, len(raw.body), largest)
+            logger.error('a parked message is larger than what the database takes (max_allowed_packet), and stays in '
+                         'RabbitMQ', queue=topology.PARKED_LARGE, bytes=len(raw.body), most=largest)
 
 
 class _Trouble(Exception):
@@ -250,8 +250,7 @@ def _record(told: list[RunReport], parcels: list[Parcel], aside: list[Aside]) ->
         try:
             recording.record([fact])
         except (DataError, ValueError, OverflowError) as error:
-            logger.error('a fact cannot be written, it is set aside: id=%s error=%s', word(fact.id),
-                         type(error).__name__)
+            logger.error('a fact cannot be written, it is set aside', id=fact.id, error=type(error).__name__)
             recording.record(aside=[Aside.of(fact.as_body(), f'it cannot be written ({type(error).__name__})')])
     for parcel in parcels:
         recording.record(parcels=[parcel])

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ecommerce_worker import extras
+from ecommerce_worker import extras, logs
 from ecommerce_worker.ledger import database
 from ecommerce_worker.schedule.claims import CLAIM_SECONDS, Firings
 from ecommerce_worker.schedule.file_store import FileFirings
-from ecommerce_worker.telemetry.log import quoted
 
 if TYPE_CHECKING:
     from ecommerce_worker.settings import Settings
 
-logger = logging.getLogger(__name__)
+logger = logs.of(__name__)
 
 
 def firings_of(settings: Settings, tell: Callable[[str], object] = lambda reason: None) -> Firings:  # noqa: ARG005
@@ -47,4 +45,4 @@ def firings_of(settings: Settings, tell: Callable[[str], object] = lambda reason
 
 def ledger_unused(reason: str) -> None:
     """Say in the log that the ledger is not used, and why."""
-    logger.warning('firings are kept in a file of this machine, not in the ledger: reason=%s', quoted(reason))
+    logger.warning('firings are kept in a file of this machine, not in the ledger', reason=reason)

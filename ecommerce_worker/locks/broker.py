@@ -7,7 +7,6 @@ gone with it, however that ends.
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,13 +15,14 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from amqp.exceptions import AccessRefused, ResourceLocked
 
+from ecommerce_worker import logs
 from ecommerce_worker.broker import topology
 from ecommerce_worker.errors import Held, Misconfigured, Skip
 
 if TYPE_CHECKING:
     from celery import Celery
 
-logger = logging.getLogger(__name__)
+logger = logs.of(__name__)
 
 #: Seconds for which one that waits for its turn keeps a thread: with a run, less than RabbitMQ bears (30 minutes).
 LONGEST_WAIT: Final = 240.0
@@ -116,8 +116,8 @@ class _Claims:
             self._connection.heartbeat_check(2)
         except (OSError, *self._connection.connection_errors) as error:
             self._lost = True
-            logger.warning('the turn of a job is not kept any more, another worker may begin it: error=%s',
-                           type(error).__name__)
+            logger.warning('the turn of a job is not kept any more, another worker may begin it',
+                           error=type(error).__name__)
 
     def _forget(self, name: str) -> None:
         self._mine.discard(name)

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import mmap
 import os
 import re
@@ -33,6 +32,7 @@ from typing import TYPE_CHECKING, Any, Final
 from amqp.exceptions import PreconditionFailed
 from kombu import Exchange, Queue
 
+from ecommerce_worker import logs
 from ecommerce_worker.broker import topology
 from ecommerce_worker.errors import Taken
 from ecommerce_worker.locks.machine import Turns
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from celery import Celery
     from kombu import Connection
 
-logger = logging.getLogger(__name__)
+logger = logs.of(__name__)
 
 #: The queues that are turns, and the exchange by which workers hear of each other.
 TURN: Final = 'ecommerce.turn.{}'
@@ -111,7 +111,7 @@ class Leases:
         except PreconditionFailed:
             raise Taken('another run has this order in hand') from None
         except Exception as error:  # noqa: BLE001 - whatever it is, it is not known whether somebody is at it
-            logger.debug('it cannot be asked whose turn it is: error=%s', type(error).__name__)
+            logger.debug('it cannot be asked whose turn it is', error=type(error).__name__)
             raise Taken('it cannot be asked whether another run has this order in hand') from None
         try:
             yield
@@ -209,7 +209,7 @@ class Neighbours:
                 with self._changed:
                     if time.monotonic() > heard_by and self._heard.keys() <= self._noted.keys():
                         logger.warning('not all who consume said that they know of this worker; they may be older '
-                                       'ones: silent=%d heard=%d', silent, len(self._noted))
+                                       'ones', silent=silent, heard=len(self._noted))
                         return
                     self._changed.wait(LOOK_SECONDS)
         logger.warning('other workers have runs in hand that do not end; this one does not wait for them any longer')
@@ -225,7 +225,7 @@ class Neighbours:
             try:
                 self._listen()
             except Exception as error:  # noqa: BLE001 - whatever it is, orders must not feel it
-                logger.debug('other workers are not heard: error=%s', type(error).__name__)
+                logger.debug('other workers are not heard', error=type(error).__name__)
             # Who hears nothing does not know that he is alone.
             self._set(alone=False)
             self._since = time.monotonic()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import logging
 import os
 import socket
 import struct
@@ -18,9 +17,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Final
 
+from ecommerce_worker import logs
 from ecommerce_worker.errors import Taken
 
-logger = logging.getLogger(__name__)
+logger = logs.of(__name__)
 
 #: A zero byte at the start makes it an abstract address: a name, and no file.
 PREFIX: Final = b'\0ecommerce-worker/'
@@ -91,7 +91,7 @@ def _is_taken(address: bytes, mine: socket.socket, put_off: float) -> bool:
     # is to ask how things stand before doing anything.
     if user == os.geteuid() or (user is None and put_off <= SILENT_SECONDS):
         return True
-    logger.warning('a process of another user has a name of ours, and keeps nobody out: user=%s', user)
+    logger.warning('a process of another user has a name of ours, and keeps nobody out', user=user)
     return False
 
 

@@ -13,7 +13,6 @@ The same rules hold whoever asks, and wherever the message lies.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from kombu import Queue
 from kombu.exceptions import KombuError
 
-from ecommerce_worker import runtime
+from ecommerce_worker import logs, runtime
 from ecommerce_worker.broker import publishing, topology
 from ecommerce_worker.broker.notes import ParkingNote
 from ecommerce_worker.broker.wire import Raw
@@ -33,7 +32,6 @@ from ecommerce_worker.errors import ApiError, NotPublished, Transient, WorkerErr
 from ecommerce_worker.execution.parking import note_of, refuse_too_often
 from ecommerce_worker.ledger import database
 from ecommerce_worker.ledger.words import ORDER, kind_of
-from ecommerce_worker.telemetry.log import word
 from ecommerce_worker.telemetry.run import RunReport
 
 if TYPE_CHECKING:
@@ -44,7 +42,7 @@ if TYPE_CHECKING:
 
     from ecommerce_worker.ledger.queries import InLedger
 
-logger = logging.getLogger(__name__)
+logger = logs.of(__name__)
 
 #: Seconds in which a message is sent again so often at most.
 HOUR = 3600.0
@@ -219,4 +217,4 @@ def _tell(parked: InQueue, outcome: str, at: float) -> None:
             for each in filter(None, (parked.report, report)):
                 publishing.tell(connection, each.as_body(), each.routing_key, runtime.current().settings.QUEUE_TYPE)
     except (NotPublished, OSError, KombuError, *connection.connection_errors, *connection.channel_errors) as error:
-        logger.warning('the ledger was not told: id=%s error=%s', word(parked.id), type(error).__name__)
+        logger.warning('the ledger was not told', id=parked.id, error=type(error).__name__)

@@ -12,7 +12,6 @@ Python calls a handler when its main thread comes back from wherever it is; the 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import select
 import signal
@@ -22,9 +21,10 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
+from ecommerce_worker import logs
 from ecommerce_worker.process import output, status
 
-logger = logging.getLogger(__name__)
+logger = logs.of(__name__)
 
 #: The signals by which a process is told to end.
 ENDS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
@@ -67,7 +67,7 @@ class Stop:
 
 def leave(when: str) -> None:
     """End the process now."""
-    logger.warning('stopped %s, though something still ran', when)
+    logger.warning('stopped, though something still ran', when=when)
     output.outlet.flush()
     status.leave()
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import copy
 import io
 import logging
 import os
@@ -28,6 +27,7 @@ from typing import Any, Final
 
 from typing_extensions import override
 
+from ecommerce_worker import logs
 from ecommerce_worker.process import status
 
 #: Lines that wait to be written, at most: some megabytes.
@@ -40,7 +40,7 @@ FLUSH_SECONDS: Final = 1.0
 #: who run.
 GATHER_SECONDS: Final = 0.01
 
-_logger = logging.getLogger(__name__)
+_logger = logs.of(__name__)
 
 
 class Outlet:
@@ -89,9 +89,13 @@ class Outlet:
             if self._dropped:
                 dropped, self._dropped = self._dropped, 0
                 # Behind those that were put before it.
-                self._queue.put((_logger.warning, ('nobody took our output, lines were dropped: dropped=%d', dropped)))
+                self._queue.put((_say_dropped, (dropped,)))
             if not self._queue.qsize():
                 time.sleep(GATHER_SECONDS)
+
+
+def _say_dropped(lines: int) -> None:
+    _logger.warning('nobody took our output, lines were dropped', dropped=lines)
 
 
 #: The one of this process.
@@ -182,15 +186,19 @@ class Queued(logging.Handler):
 
     @override
     def emit(self, record: logging.LogRecord) -> None:
-        """Fix what it says, for what it says it of may change, and hand it over."""
+        """Fix what it says, for what it says it of may change, see to it that it is one record, and hand it over."""
         if all(record.levelno < target.level for target in self.targets):
             return
         try:
-            fixed = copy.copy(record)
-            fixed.msg, fixed.args = record.getMessage(), None
+            # As copy.copy does it, in a third of the time.
+            fixed = record.__class__.__new__(record.__class__)
+            fixed.__dict__.update(record.__dict__)
+            fixed.msg, fixed.args = logs.one_record(record.getMessage()), None
             if record.exc_info:
-                fixed.exc_text = record.exc_text or logging.Formatter().formatException(record.exc_info)
+                fixed.exc_text = logs.indented(record.exc_text or logging.Formatter().formatException(record.exc_info))
                 fixed.exc_info = None
+            if record.stack_info:
+                fixed.stack_info = logs.indented(record.stack_info)
         except Exception:  # noqa: BLE001 - as every handler does it
             self.handleError(record)
             return

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from os import EX_TEMPFAIL
 
-from ecommerce_worker import runtime
+from ecommerce_worker import logs, runtime
 from ecommerce_worker.errors import Skip
 from ecommerce_worker.execution.task import JOBS, Task, task
 from ecommerce_worker.schedule import commands
 from ecommerce_worker.schedule.entries import refuse_late
-from ecommerce_worker.telemetry.log import quoted
 
-logger = logging.getLogger(__name__)
+logger = logs.of(__name__)
 
 
 @task(policy=lambda site: site.fulfillment_policy, lane=lambda _: JOBS,
@@ -28,18 +26,18 @@ def resubmit_orders(self: Task, *, not_after: float | None = None) -> None:  # n
     try:
         ended, found = commands.run_ours(['resubmit'], runtime.current().settings.MANAGEMENT_COMMAND_TIMEOUT)
     except OSError as error:
-        logger.error('orders cannot be resubmitted: error=%s', type(error).__name__)
+        logger.error('orders cannot be resubmitted', error=type(error).__name__)
         raise Skip(f'resubmit cannot be started ({type(error).__name__})') from None
     report = found or {}
     if published := report.get('published'):
         # Each of them was lost on its way here: worth a look.
-        logger.warning('orders were resubmitted of which nothing was here: count=%s', published)
+        logger.warning('orders were resubmitted of which nothing was here', count=published)
     if settled := report.get('settled'):
-        logger.warning('orders were complete whose reports had been lost: count=%s', settled)
+        logger.warning('orders were complete whose reports had been lost', count=settled)
     troubles = report.get('troubles') or [ended.tail.rpartition('\n')[2].removeprefix('ecommerce-worker: ')]
     if ended.status == EX_TEMPFAIL:
         raise Skip(troubles[-1])
     if ended.status != 0:
         output = '\n'.join(report.get('troubles') or [ended.tail])
-        logger.error('orders could not all be resubmitted: how=%s output=%s', quoted(ended.how), quoted(output))
+        logger.error('orders could not all be resubmitted', how=ended.how, output=output)
         raise Skip(f'resubmit failed: {ended.how}; it comes again by itself')

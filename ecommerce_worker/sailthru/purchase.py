@@ -12,7 +12,6 @@ What is known of it: https://getstarted.meetmarigold.com/engagebysailthru/Conten
 
 from __future__ import annotations
 
-import logging
 import re
 import threading
 import time
@@ -24,11 +23,12 @@ from urllib.parse import unquote, urlsplit
 
 from typing_extensions import override
 
+from ecommerce_worker import logs
 from ecommerce_worker.email.message import is_address
 from ecommerce_worker.errors import Rejected, Skip, Unauthorized, WrongArguments
 from ecommerce_worker.sailthru.client import Sailthru, is_unknown
 
-logger = logging.getLogger(__name__)
+logger = logs.of(__name__)
 
 #: More than any course costs, in units of its currency; what is above is a mistake (or an attempt on our memory).
 MOST: Final = 10**9
@@ -282,7 +282,7 @@ class Purchases:
         try:
             known = course_of_shop(self._ask_shop(enrolment.course))
         except (Rejected, WrongArguments) as refusal:
-            logger.warning('a course is reported without its name: course=%s reason=%s', enrolment.course, refusal)
+            logger.warning('a course is reported without its name', course=enrolment.course, reason=str(refusal))
             return content
         return Course(known.title, content.tags, {**known.vars, **content.vars})
 

@@ -14,7 +14,6 @@ fired once, late, unless it has expired.
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import socket
@@ -26,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from celery import beat as celery_beat
 
-from ecommerce_worker import runtime
+from ecommerce_worker import logs, runtime
 from ecommerce_worker.broker import preflight, topology
 from ecommerce_worker.errors import NotPublished
 from ecommerce_worker.process.ending import Stop
@@ -35,14 +34,13 @@ from ecommerce_worker.schedule.claims import CLAIM_SECONDS, Firing, Firings, cla
 from ecommerce_worker.schedule.entries import Entry, can_expire, publish
 from ecommerce_worker.schedule.file_store import FileFirings
 from ecommerce_worker.schedule.timing import Timing
-from ecommerce_worker.telemetry.log import word
 
 if TYPE_CHECKING:
     from celery import Celery
 
     from ecommerce_worker.settings import Settings
 
-logger = logging.getLogger(__name__)
+logger = logs.of(__name__)
 
 #: Seconds between two looks at the schedule, at most: how fresh the sign of life is that `status` shows.
 LOOK_SECONDS: Final = 30.0
@@ -84,7 +82,7 @@ class Scheduler(celery_beat.Scheduler):
                 self._trouble(entry.name, f'{type(error).__name__}: {error}')
             else:
                 if self._troubles.pop(entry.name, None):
-                    logger.warning('a job is fired again: entry=%s', word(entry.name))
+                    logger.warning('a job is fired again', entry=entry.name)
         try:
             self.live()
         except Exception as error:  # noqa: BLE001 - as above
@@ -121,8 +119,8 @@ class Scheduler(celery_beat.Scheduler):
         not_after = due + entry.expires if entry.expires is not None else following or now + CLAIM_SECONDS
         expired = not_after < now and can_expire(self.app.tasks[entry.task])
         if now - due > LATE_SECONDS or expired or firing.missed:
-            logger.warning('late: entry=%s due=%s last=%s missed=%d %s', word(entry.name), _utc(due), _utc(firing.last),
-                           firing.missed, 'expired, it is left out' if expired else 'it is fired once')
+            logger.warning('late, and left out since it expired' if expired else 'late, and fired once',
+                           entry=entry.name, due=_utc(due), last=_utc(firing.last), missed=firing.missed)
         if expired:
             return False
         if not self._declared:
@@ -132,12 +130,12 @@ class Scheduler(celery_beat.Scheduler):
             self._declared = True
         id_ = id_of(entry, due)
         publish(self.app, entry, id=id_, not_after=not_after, origin=f'beat {self._name}')
-        logger.info('fired: entry=%s task=%s due=%s id=%s', word(entry.name), word(entry.task), _utc(due), id_)
+        logger.info('fired', entry=entry.name, task=entry.task, due=_utc(due), id=id_)
         return True
 
     def _trouble(self, name: str, what: str) -> None:
         if self._troubles.get(name) != what:
-            logger.error('a job cannot be fired, beat goes on trying: entry=%s error=%s', word(name), what)
+            logger.error('a job cannot be fired, beat goes on trying', entry=name, error=what)
             self._troubles[name] = what
 
 
@@ -158,7 +156,7 @@ def run(app: Celery, settings: Settings, firings: Firings) -> None:
     # What is being fired is fired; it is looked for in between.
     stopping = Stop.on(signal.SIGTERM, signal.SIGINT)
     try:
-        logger.info('beat is ready: entries=%d', len(scheduler.timings))
+        logger.info('beat is ready', entries=len(scheduler.timings))
         while not stopping.wait(scheduler.tick()):
             pass
         logger.info('beat ends')

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -10,6 +9,7 @@ from typing import Any
 
 from typing_extensions import override
 
+from ecommerce_worker import logs
 from ecommerce_worker.configuration import base
 from ecommerce_worker.settings.extensions import Extension
 from ecommerce_worker.settings.kinds import Kind, cut
@@ -18,7 +18,7 @@ from ecommerce_worker.settings.names import Names, label_of
 from ecommerce_worker.settings.schema import DEFAULTS, SETTINGS, VENDORS
 from ecommerce_worker.words import did_you_mean
 
-logger = logging.getLogger(__name__)
+logger = logs.of(__name__)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -96,7 +96,7 @@ class Settings:
         # Codes come with messages, so what is remembered of them is limited.
         if code not in self._strangers and len(self._strangers) < 1000:
             self._strangers.add(code)
-            logger.info('A site without settings of its own uses the defaults', extra={'site_code': code})
+            logger.info('a site without settings of its own uses the defaults', site=code)
         return self
 
     def rows(self) -> list[tuple[str, str, str]]:

@@ -13,14 +13,14 @@ to is not even put together.
 
 from __future__ import annotations
 
-import logging
 import traceback
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from ecommerce_worker import logs
 from ecommerce_worker.telemetry.run import RunReport
 
-logger = logging.getLogger(__name__)
+logger = logs.of(__name__)
 
 
 class Listener:
@@ -98,6 +98,5 @@ class Listeners:
         if place not in self._failed:
             self._failed.add(place)
             # Not its text, which may quote what it was given.
-            logger.error('a listener failed, which is not said again: listener=%s error=%s at=%s:%d',
-                         getattr(hear, '__qualname__', '-'), type(error).__name__,
-                         frame.filename.rpartition('/')[2], frame.lineno)
+            logger.error('a listener failed, which is not said again', listener=getattr(hear, '__qualname__', None),
+                         error=type(error).__name__, at=f'{frame.filename.rpartition("/")[2]}:{frame.lineno}')

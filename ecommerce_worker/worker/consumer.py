@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 import uuid
@@ -19,7 +18,7 @@ from celery.worker import consumer, state
 from celery.worker.consumer.tasks import Tasks
 from kombu.exceptions import MessageStateError
 
-from ecommerce_worker import runtime
+from ecommerce_worker import logs, runtime
 from ecommerce_worker.broker import preflight, publishing, topology
 from ecommerce_worker.broker.notes import Notes
 from ecommerce_worker.broker.publishing import Publication
@@ -31,7 +30,6 @@ from ecommerce_worker.execution.parking import noted
 from ecommerce_worker.locks.cluster import ClusterTurns, Leases, Neighbours, machine
 from ecommerce_worker.locks.machine import Turns
 from ecommerce_worker.resubmit import names, run
-from ecommerce_worker.telemetry.log import word
 from ecommerce_worker.telemetry.run import RunReport
 from ecommerce_worker.worker import (
     inspect,  # noqa: F401 - tells what is in hand
@@ -46,7 +44,7 @@ from ecommerce_worker.worker.watchdog import Watchdog
 if TYPE_CHECKING:
     from ecommerce_worker.worker.request import Request
 
-logger = logging.getLogger(__name__)
+logger = logs.of(__name__)
 
 #: By how many messages that cannot be published, or parked, the prefetch window is widened at most.
 MOST_KEPT: Final = 1000
@@ -205,7 +203,7 @@ class Consumer(consumer.Consumer):
         self.loop = partial(_until_late, self.loop)
         preflight.refuse_unsafe(self.conninfo, runtime.current().settings)
         for limit in preflight.limits(self.conninfo):
-            logger.warning('%s', limit)
+            logger.warning(limit)
 
     def _turns(self, app: Any) -> Neighbours | None:
         """Have turns at orders taken as far as ``TURNS`` says, before there are children."""
@@ -230,7 +228,7 @@ class Consumer(consumer.Consumer):
             with preflight.permitted():
                 super().start()
         except preflight.BrokerUnusable as error:
-            logger.critical('%s', error)
+            logger.critical(str(error))
             raise WorkerShutdown(error.exit_status) from None
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
@@ -334,7 +332,7 @@ class Consumer(consumer.Consumer):
         try:
             publication, report = self._parked(message, reason, call)
         except Exception as error:  # noqa: BLE001 - whatever it is about it that cannot be told, its body is kept
-            logger.error('a message is parked without what is known of it: error=%s', type(error).__name__)
+            logger.error('a message is parked without what is known of it', error=type(error).__name__)
             notes = Notes(queue=self._consumed(message.delivery_info.get('consumer_tag')) or '')
             publication, report = publishing.parked_message(
                 Raw(Raw.of(message).body, None, None), noted(self.app, None, notes, reason)), None
@@ -411,7 +409,7 @@ class Consumer(consumer.Consumer):
             self._run(request)
         except Exception:
             # The pool is closing: it is delivered again when the connection is closed.
-            logger.debug('not begun any more: id=%s', word(request.id), exc_info=True)
+            logger.debug('not begun any more', id=request.id, exc_info=True)
             self.lanes.left(request)
 
     def _send_away(self, request: Request, delay: float) -> None:
@@ -491,7 +489,7 @@ def _say(word: Callable[[], None], connection_errors: tuple[type[BaseException],
     except MessageStateError:
         logger.debug('it was settled at the same moment')
     except connection_errors as error:
-        logger.debug('its connection is gone, and it with it: error=%s', type(error).__name__)
+        logger.debug('its connection is gone, and it with it', error=type(error).__name__)
 
 
 def _nack(message: Any) -> None:

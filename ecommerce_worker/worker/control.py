@@ -7,7 +7,6 @@ expression it is given.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Mapping
 from typing import Any, Final
@@ -15,12 +14,11 @@ from typing import Any, Final
 from celery.worker import pidbox
 from celery.worker.consumer import control
 
-from ecommerce_worker import runtime
+from ecommerce_worker import logs, runtime
 from ecommerce_worker.broker.wire import CONTENT_TYPES, Raw, decode
 from ecommerce_worker.errors import Undecodable
-from ecommerce_worker.telemetry.log import quoted
 
-logger = logging.getLogger(__name__)
+logger = logs.of(__name__)
 
 #: Commands that only tell something, under their names and old ones.  Not ``hello``, with which others have their
 #: revoked tasks revoked here too, nor those that look through the memory.
@@ -106,8 +104,7 @@ class Mailbox(pidbox.Pidbox):
         self._refused += 1
         if time.monotonic() >= self._quiet_until:
             self._quiet_until = time.monotonic() + QUIET_SECONDS
-            logger.warning('a message of remote control was not obeyed: count=%d reason=%s', self._refused,
-                           quoted(reason))
+            logger.warning('a message of remote control was not obeyed', count=self._refused, reason=reason)
 
 
 def _name(given: Any) -> str | None:

@@ -18,7 +18,6 @@ message at a time until it takes one again.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 import uuid
@@ -30,12 +29,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from amqp import spec
 
+from ecommerce_worker import logs
 from ecommerce_worker.broker import publishing, topology
 from ecommerce_worker.broker.publishing import Publication
 from ecommerce_worker.broker.topology import PARKED
 from ecommerce_worker.errors import NotPublished
 from ecommerce_worker.operations import workers
-from ecommerce_worker.telemetry.log import word
 from ecommerce_worker.telemetry.run import RunReport, new_id
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
 
     from ecommerce_worker.execution.delivery import Message
 
-logger = logging.getLogger(__name__)
+logger = logs.of(__name__)
 
 #: How long a message is in hand, in seconds, its run included, before it is given back: less than the half hour after
 #: which RabbitMQ, from the delivery on, takes back whatever is in hand (``consumer_timeout``), and the connection with
@@ -407,7 +406,7 @@ class Keeper:
             self._close(way)
         way.sent.clear()
         if not way.trouble:
-            logger.warning('messages cannot be published, and are kept: to=%s reason="%s"', word(way.name), why)
+            logger.warning('messages cannot be published, and are kept', to=way.name, reason=why)
         if why == MISSING:
             # Deleted, or RabbitMQ came back without it.
             publishing.missed.set()
@@ -426,7 +425,7 @@ class Keeper:
     def _lost(self, error: Exception) -> None:
         """Begin anew with another connection."""
         # Not its text: some quote what they were given.
-        logger.warning('messages cannot be published, and are kept: error=%s', type(error.__cause__ or error).__name__)
+        logger.warning('messages cannot be published, and are kept', error=type(error.__cause__ or error).__name__)
         connection, self._connection = self._connection, None
         for way in self._ways.values():
             way.channel = None
@@ -497,7 +496,7 @@ class Keeper:
             try:
                 each.settle(done)
             except Exception:
-                logger.exception('a message could not be settled: id=%s', word(each.message[0]))
+                logger.exception('a message could not be settled', id=each.message[0])
         with self._empty:
             self._settling = False
             self._empty.notify_all()

@@ -7,21 +7,20 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from kombu import Queue
 from kombu.exceptions import KombuError
 
-from ecommerce_worker import runtime
+from ecommerce_worker import logs, runtime
 from ecommerce_worker.broker import preflight, publishing, topology
 from ecommerce_worker.errors import WorkerError
 
 if TYPE_CHECKING:
     from kombu import Connection
 
-logger = logging.getLogger(__name__)
+logger = logs.of(__name__)
 
 #: Seconds between two looks for what is missing.
 LOOK_SECONDS: Final = 15.0
@@ -48,7 +47,7 @@ class Upkeep:
         declared = topology.declare(connection, c.app.amqp.queues.consume_from.values(), settings.QUEUE_TYPE)
         said = set(preflight.remarks(connection, declared, settings))
         for remark in sorted(said - self._said):
-            logger.warning('%s', remark)
+            logger.warning(remark)
         self._said = said
         return declared
 
@@ -64,7 +63,7 @@ class Upkeep:
                     lacking = self._look_once(c, connection, asking, lacking, doubted=doubted)
             except (WorkerError, OSError, KombuError, *c.connection_errors, *c.channel_errors) as error:
                 # The broker is away, say; the worker's own connection will tell, and all of this begins anew.
-                logger.debug('it could not be looked for what is missing: error=%s', type(error).__name__)
+                logger.debug('missing queues could not be looked for', error=type(error).__name__)
 
     def _look_once(self, c: Any, connection: Any, asking: Connection, lacking: tuple[str, ...], *,
                    doubted: bool) -> tuple[str, ...]:
@@ -74,7 +73,7 @@ class Upkeep:
             return ()
         lacking = self._declare(c, asking).unavailable
         if anew := [name for name in missing if name not in lacking]:
-            logger.warning('queues were gone, and are declared anew: %s', ', '.join(anew))
+            logger.warning('queues were gone, and are declared anew', queues=','.join(anew))
         for queue in self._unconsumed(c):
             if queue.name not in lacking:
                 c.call_soon(_consume, c, connection, queue)
@@ -89,4 +88,4 @@ def _consume(c: Any, connection: Any, queue: Queue) -> None:
     if c.connection is connection:
         c.task_consumer.add_queue(queue)
         c.task_consumer.consume()
-        logger.warning('%s is consumed again', queue.name)
+        logger.warning('a queue is consumed again', queue=queue.name)

@@ -13,7 +13,6 @@ The clock is that of :mod:`ecommerce_worker.process.ending`, which needs no thre
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import socket
@@ -25,10 +24,10 @@ from typing import Any
 from billiard import active_children
 from celery.apps import worker as application
 
-from ecommerce_worker import runtime
+from ecommerce_worker import logs, runtime
 from ecommerce_worker.process import ending, output, status
 
-logger = logging.getLogger(__name__)
+logger = logs.of(__name__)
 
 
 class Ending:
@@ -93,7 +92,7 @@ def in_time(**_: Any) -> None:
 
 def leave(when: str) -> None:
     """End the process now, whatever runs."""
-    logger.warning('stopped %s; what was still running is delivered again', when)
+    logger.warning('stopped; what was still running is delivered again', when=when)
     output.outlet.flush()
     # What runs in a child would go on, and overlap its next try.
     for child in active_children():

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from typing import Any
 
 from celery.exceptions import CPendingDeprecationWarning
 from celery.signals import celeryd_after_setup, worker_ready
 
-from ecommerce_worker import runtime
-from ecommerce_worker.telemetry.log import word
+from ecommerce_worker import logs, runtime
 from ecommerce_worker.worker.shutdown import Ending, in_time
 
-logger = logging.getLogger(__name__)
+logger = logs.of(__name__)
 
 #: How Celery's advice begins about a default that it will change, which it gives after each lost connection.
 ADVICE = r'\s*In Celery 5\.1 we introduced an optional breaking change'
@@ -24,7 +22,8 @@ def show_configuration(**_: Any) -> None:
     """Say at start, once there is a log, what is in force that is not a default, secrets masked."""
     for name, value, source in runtime.current().settings.rows():
         if source != 'default':
-            logger.info('configuration: %s=%s from=%s', name, word(value), word(source))
+            fields: dict[str, Any] = {name: value, 'from': source}
+            logger.info('configuration', **fields)
 
 
 @celeryd_after_setup.connect

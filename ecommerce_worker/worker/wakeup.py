@@ -12,7 +12,6 @@ is away, and whatever is lost, the schedule goes on.
 from __future__ import annotations
 
 import contextlib
-import logging
 import random
 import threading
 import time
@@ -22,15 +21,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from celery import bootsteps
 
-from ecommerce_worker import runtime
+from ecommerce_worker import logs, runtime
 from ecommerce_worker.schedule.entries import Entry, entries, publish
 from ecommerce_worker.settings import Settings, mask
-from ecommerce_worker.telemetry.log import word
 
 if TYPE_CHECKING:
     from celery import Celery
 
-logger = logging.getLogger(__name__)
+logger = logs.of(__name__)
 
 #: Seconds between two wake-ups of one job, at least.
 GAP_SECONDS: Final = 2.0
@@ -184,14 +182,16 @@ class Listener:
         if not self._away:
             self._away = True
             # Not its text, which may show the URL.
-            logger.warning('Redis is away, nothing wakes jobs up; the schedule goes on: error=%s',
-                           type(error).__name__)
+            logger.warning('Redis is unreachable, nothing wakes jobs up; the schedule goes on',
+                           error=type(error).__name__)
 
     def _found(self) -> None:
         if self._away is not False:
-            level = logging.WARNING if self._away else logging.INFO
-            logger.log(level, 'jobs are woken up through Redis%s: channels=%s', ' again' if self._away else '',
-                       word(','.join(self._channels)))
+            channels = ','.join(self._channels)
+            if self._away:
+                logger.warning('jobs are woken up through Redis again', channels=channels)
+            else:
+                logger.info('jobs are woken up through Redis', channels=channels)
             self._away = False
 
 
@@ -218,9 +218,9 @@ class WakeUp(bootsteps.StartStopStep):
             try:
                 publish(app, entry, id=str(uuid.uuid4()), not_after=time.time() + EXPIRES, origin='wake-up')
             except Exception as error:  # noqa: BLE001 - whatever it is, Redis has nothing to do with it
-                logger.warning('a job was not woken up, the schedule goes on: entry=%s error=%s', word(entry.name),
-                               type(error).__name__)
+                logger.warning('a job was not woken up, the schedule goes on', entry=entry.name,
+                               error=type(error).__name__)
             else:
-                logger.info('woken up: entry=%s task=%s', word(entry.name), word(entry.task))
+                logger.info('woken up', entry=entry.name, task=entry.task)
 
         return Listener(settings.WAKE_UP_URL, wakes(settings), fire, group=mask('BROKER_URL', settings.BROKER_URL))

@@ -5,7 +5,6 @@ A thread cannot be ended, so whoever hangs in C keeps his until the process ends
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
@@ -16,16 +15,15 @@ from contextlib import suppress
 from os import EX_TEMPFAIL
 from typing import TYPE_CHECKING, Final
 
-from ecommerce_worker import runtime
+from ecommerce_worker import logs, runtime
 from ecommerce_worker.process import status
-from ecommerce_worker.telemetry.log import word
 from ecommerce_worker.worker import shutdown
 
 if TYPE_CHECKING:
     from ecommerce_worker.worker.consumer import Consumer
     from ecommerce_worker.worker.request import Request
 
-logger = logging.getLogger(__name__)
+logger = logs.of(__name__)
 
 #: Seconds between two looks at what waits in hand, and after how many of them runs are looked at.
 LOOK_SECONDS: Final = 0.25
@@ -74,8 +72,8 @@ class Watchdog:
             return
         if not self._given_up:
             self._given_up = True
-            logger.critical('too many threads are lost, the worker ends so that another is started: lost=%d of=%d '
-                            'status=%d', len(lost), self._room, EX_TEMPFAIL)
+            logger.critical('too many threads are lost, the worker ends so that another is started', lost=len(lost),
+                            of=self._room, status=EX_TEMPFAIL)
             status.ends_with(EX_TEMPFAIL)
             os.kill(os.getpid(), signal.SIGTERM)
         elif len(lost) == len(running) and self._consumer.keeper.end(0) and self._consumer.finish():
@@ -96,9 +94,8 @@ class Watchdog:
             # As source: the values in it are nobody's business.
             frame = sys._current_frames().get(request.thread or 0)  # noqa: SLF001 - there is no other way
             where = ''.join(traceback.format_stack(frame)) if frame else ''
-        logger.error('a run does not end: task=%s key=%s id=%s pid=%s seconds=%.0f\n%s', word(call.task),
-                     word(request.task.key_of(call)), word(call.id), request.worker_pid,
-                     time.monotonic() - (request.began or 0), where)
+        logger.error('a run does not end', task=call.task, key=request.task.key_of(call), id=call.id,
+                     pid=request.worker_pid, seconds=round(time.monotonic() - (request.began or 0)), detail=where)
         if request.worker_pid and request.worker_pid != os.getpid():
             # A child can be ended: its message is delivered again, which is counted.
             with suppress(ProcessLookupError):

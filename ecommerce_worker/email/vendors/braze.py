@@ -23,18 +23,18 @@ observed by many: an ``index`` among the ``errors`` counts within the array that
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from ecommerce_worker import logs
 from ecommerce_worker.clients.auth import Bearer
 from ecommerce_worker.clients.http import Api
 from ecommerce_worker.email.message import Email, Purpose, Receipt, one_line, sender, without_addresses
 from ecommerce_worker.errors import ApiError, Misconfigured, PeerFailure, Rejected
 from ecommerce_worker.retry import Regular
 
-logger = logging.getLogger(__name__)
+logger = logs.of(__name__)
 
 #: How many recipients, aliases or profiles a request may name; ``/users/track`` would take 75.
 BATCH: Final = 50
@@ -165,7 +165,7 @@ class Vendor:
         if answer.get('message') not in ('success', 'queued'):
             raise Rejected(f'Braze does not accept it: {reasons(answer) or "it gives no reason"}')
         if answer.get('errors'):
-            logger.warning('Braze accepted a request but for minor errors in it: endpoint=%s', endpoint)
+            logger.warning('Braze accepted a request but for minor errors in it', endpoint=endpoint)
         return answer
 
     def _ask(self, method: str, endpoint: str, *, params: Mapping[str, str] | None = None,

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import shlex
 from typing import Any
 
-from ecommerce_worker import runtime
+from ecommerce_worker import logs, runtime
 from ecommerce_worker.errors import Skip, WrongArguments
 from ecommerce_worker.execution.task import JOBS, Task, task
 from ecommerce_worker.locks.broker import turn
 from ecommerce_worker.schedule import commands
 from ecommerce_worker.schedule.entries import refuse_late
-from ecommerce_worker.telemetry.log import quoted, word
 
-logger = logging.getLogger(__name__)
+logger = logs.of(__name__)
 
 
 class CommandFailed(WrongArguments):
@@ -39,11 +37,9 @@ def run_management_command(self: Task, name: str = '', *args: str | float, not_a
     with turn(self.app, job, not_after) as meanwhile:
         ended = commands.run(words, settings, meanwhile)
     if ended.status == 0:
-        logger.debug('a command ended: command=%s seconds=%.3f output=%s', word(name), ended.seconds,
-                     quoted(ended.tail))
+        logger.debug('a command ended', command=name, seconds=ended.seconds, output=ended.tail)
         return
-    logger.error('a command failed: command=%s seconds=%.3f how=%s output=%s', word(name), ended.seconds,
-                 quoted(ended.how), quoted(ended.tail))
+    logger.error('a command failed', command=name, seconds=ended.seconds, how=ended.how, output=ended.tail)
     if not_after is None:
         raise CommandFailed(f'{name} failed: {ended.how}; the end of its output is in the log')
     raise Skip(f'{name} failed: {ended.how}; it comes again by itself')

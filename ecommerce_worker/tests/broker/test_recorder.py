@@ -197,12 +197,12 @@ def test_a_recorder_waits_for_its_broker(node, queues, ledger, record):
     eventually(lambda: ledger('rows', 'Attempt', 'pk'))
     node.stop()
     try:
-        eventually(lambda: 'the broker is away' in recorder.log())
+        eventually(lambda: 'unreachable: what="the broker"' in recorder.log())
     finally:
         node.start()
     tell(queues, [fact(2)])
     eventually(lambda: len(ledger('rows', 'Attempt', 'pk')) == 2)
-    assert recorder.log().count('the broker is away') == 1
+    assert recorder.log().count('unreachable: what="the broker"') == 1
     assert recorder.log().count('the broker is back') == 1
 
 
@@ -216,7 +216,7 @@ def test_a_recorder_waits_for_its_database(queues, server, record, app):
     try:
         tell(queues, [fact(2)])
         park(app, 3)
-        eventually(lambda: 'the ledger is away' in recorder.log())
+        eventually(lambda: 'unreachable: what="the ledger"' in recorder.log())
         eventually(lambda: queues.depth(topology.LEDGER) == queues.depth(topology.PARKED) == 1)
     finally:
         server.start()
@@ -225,7 +225,7 @@ def test_a_recorder_waits_for_its_database(queues, server, record, app):
     eventually(lambda: len(ledger('rows', 'Attempt', 'pk')) == 2 and ledger('queries.count_parked') == 1)
     eventually(drained(queues))
     ledger.close()
-    assert recorder.log().count('the ledger is away') == 1
+    assert recorder.log().count('unreachable: what="the ledger"') == 1
     assert recorder.log().count('the ledger is back') == 1
 
 
@@ -257,7 +257,7 @@ def test_a_recorder_that_its_database_hung_up_on_opens_another_connection(queues
     tell(queues, [fact(3)])
     eventually(partial(more_than, ledger, 2))
     ledger.close()
-    assert 'away' not in recorder.log()
+    assert 'unreachable' not in recorder.log()
 
 
 def test_a_parked_message_that_the_database_does_not_take_stays_in_rabbitmq_and_holds_nobody_up(
@@ -299,7 +299,7 @@ def test_a_recorder_started_before_its_database_waits_for_it(queues, server, rec
     server.kill()
     try:
         recorder = record(ledger)
-        eventually(lambda: 'the ledger is away' in recorder.log())
+        eventually(lambda: 'unreachable: what="the ledger"' in recorder.log())
     finally:
         server.start()
     tell(queues, [fact(1)])

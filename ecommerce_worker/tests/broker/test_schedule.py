@@ -405,7 +405,7 @@ def test_redis_may_go_and_come_back(redis, listen, caplog):
     caplog.set_level('INFO', 'ecommerce_worker')
     _, fired = listen()
     redis.stop()
-    eventually(lambda: 'Redis is away' in caplog.text)
+    eventually(lambda: 'Redis is unreachable' in caplog.text)
     redis.start()
     eventually(lambda: redis.listeners() == 1)
 
@@ -414,14 +414,14 @@ def test_redis_may_go_and_come_back(redis, listen, caplog):
         return bool(fired)
 
     eventually(woken)
-    assert caplog.text.count('Redis is away') == 1
+    assert caplog.text.count('Redis is unreachable') == 1
     assert caplog.text.count('woken up through Redis again') == 1
 
 
 def test_a_listener_that_finds_no_redis_can_be_stopped(caplog):
     listener = Listener(f'redis://127.0.0.1:{free_port()}/0', {'c': [('', MAIL)]}, lambda entry: None)
     listener.start()
-    eventually(lambda: 'Redis is away' in caplog.text)
+    eventually(lambda: 'Redis is unreachable' in caplog.text)
     listener.stop()
     assert not [thread for thread in threading.enumerate() if thread.name == 'wake-up']
 
@@ -474,5 +474,5 @@ def test_a_worker_works_while_redis_is_away(redis, woken_worker, broker, project
     redis.stop()
     ask(broker, 'job')
     eventually(lambda: project.notes(command='job'))
-    eventually(lambda: 'Redis is away' in worker.log)
+    eventually(lambda: 'Redis is unreachable' in worker.log)
     assert worker.stop() == 0

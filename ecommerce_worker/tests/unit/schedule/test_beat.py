@@ -214,7 +214,7 @@ def test_what_was_due_while_no_beat_ran_is_fired_once_and_told(beat, clock, fire
     scheduler.tick()
     scheduler.tick()
     assert [kwargs for _, _, kwargs, _ in fired()] == [{'not_after': NOON + 4 * 86_400 - 2 * 3600}]
-    assert ('late: entry=index due=2026-11-24T10:00:00Z last=2026-11-21T10:00:00Z missed=2 it is fired once'
+    assert ('late, and fired once: entry=index due=2026-11-24T10:00:00Z last=2026-11-21T10:00:00Z missed=2'
             in caplog.text)
 
 
@@ -224,7 +224,7 @@ def test_what_has_expired_while_no_beat_ran_is_told_and_left_out(beat, clock, fi
     clock.now += 86_400
     beat(**schedule).tick()
     assert fired() == []
-    assert 'expired, it is left out' in caplog.text
+    assert 'late, and left out since it expired: entry=index' in caplog.text
     clock.now += 79_201
     beat(**schedule).tick()
     assert len(fired()) == 1
@@ -294,7 +294,7 @@ def test_a_failing_entry_does_not_stop_the_others(beat, clock, fired, firings, c
     assert len(fired()) == 2
     told = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert [record.getMessage() for record in told] == [
-        'a job cannot be fired, beat goes on trying: entry=bad error=OperationalError: disk I/O error']
+        'a job cannot be fired, beat goes on trying: entry=bad error="OperationalError: disk I/O error"']
     scheduler.firings = firings
     scheduler.tick()
     assert 'a job is fired again: entry=bad' in caplog.text

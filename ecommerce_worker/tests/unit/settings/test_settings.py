@@ -757,8 +757,7 @@ def test_an_unknown_site_means_the_defaults_and_one_line(with_yaml, caplog):
     found = with_yaml(SITES)
     assert found.for_site('elsewhere') is found
     assert found.for_site('elsewhere') is found
-    assert [(record.levelname, record.site_code) for record in caplog.records] == [('INFO', 'elsewhere')]
-    assert 'elsewhere' not in caplog.records[0].getMessage()
+    assert [(record.levelname, record.fields) for record in caplog.records] == [('INFO', {'site': 'elsewhere'})]
 
 
 def test_unknown_sites_do_not_fill_the_memory(caplog):
