@@ -14,7 +14,6 @@ while many on their way at once get thousands.
 from __future__ import annotations
 
 import contextlib
-import logging
 import select
 import socket
 import threading
@@ -28,12 +27,13 @@ from typing import Any, Final
 from amqp import spec
 from kombu import Connection
 
+from ecommerce_worker import logs
 from ecommerce_worker.broker import topology
 from ecommerce_worker.broker.publishing import Publication
 from ecommerce_worker.errors import NotPublished
 from ecommerce_worker.telemetry.run import CONTENT_TYPE, RunReport
 
-logger = logging.getLogger(__name__)
+logger = logs.of(__name__)
 
 #: Seconds in which a message is confirmed, or is taken not to be: senders wait for five in all.
 PATIENCE: Final = 3.0
@@ -256,7 +256,7 @@ class Confirming:
         channel.send_method(spec.Channel.CloseOk)
         channel.collect()
         self._facts = None
-        logger.warning('facts cannot be published (%d): the ledger does not know what is accepted', reply_code)
+        logger.warning('facts cannot be published: the ledger does not know what is accepted', status=reply_code)
 
     def _on_blocked(self, blocked: bool, *_: Any) -> None:
         self._blocked = blocked
@@ -266,7 +266,7 @@ class Confirming:
         """Begin anew with another connection; those that still wait go by that."""
         if self._away_since is None or isinstance(error, NotPublished):
             # Not its text: some quote what they were given.
-            logger.warning('the connection to the broker is lost: error=%s', type(error.__cause__ or error).__name__)
+            logger.warning('the connection to the broker is lost', error=type(error.__cause__ or error).__name__)
         with self._lock:
             self._waiting.extendleft(sent for _, sent in sorted(self._sent.items(), reverse=True) if not sent.gone)
             self._sent.clear()

@@ -14,7 +14,6 @@ answered 200.
 from __future__ import annotations
 
 import json
-import logging
 import threading
 import time
 import traceback
@@ -24,6 +23,7 @@ from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any, Final, Protocol
 
+from ecommerce_worker import logs
 from ecommerce_worker.broker import publishing
 from ecommerce_worker.broker.notes import Notes, ParkingNote
 from ecommerce_worker.broker.publishing import Publication
@@ -32,10 +32,9 @@ from ecommerce_worker.errors import NotPublished, Undecodable, WrongArguments
 from ecommerce_worker.intake.counts import NOBODY, Counts
 from ecommerce_worker.intake.intakes import Intake
 from ecommerce_worker.intake.source import Delivery, Event, Objection, Refused
-from ecommerce_worker.telemetry.log import word
 from ecommerce_worker.telemetry.run import RunReport
 
-logger = logging.getLogger(__name__)
+logger = logs.of(__name__)
 
 #: Seconds after which a sender should come again.
 RETRY_AFTER: Final = 30
@@ -188,7 +187,7 @@ class Application:
             # Not its text, which may quote what it choked on.
             place = f'{frames[-1].filename.rpartition("/")[2]}:{frames[-1].lineno}' if frames else 'an unknown place'
             reason = f'a programming error in the intake: {type(error).__name__} at {place}'
-            logger.error('%s: intake=%s', reason, word(intake.name))
+            logger.error('an intake has a programming error', intake=intake.name, reason=reason)
             return self._park(intake, delivery, event, reason)
         if intake.state == 'dry':
             return self._ignored(intake, 'dry run')
@@ -233,7 +232,7 @@ class Application:
         with self._lock:
             self._lately[call.id] = _Remembered(delivery.digest, answer)
         self._counts.add(intake.name, 'accepted')
-        logger.info('accepted: intake=%s task=%s key=%s id=%s', intake.name, call.task, word(number), call.id)
+        logger.info('accepted', intake=intake.name, task=call.task, key=number, id=call.id)
         return answer
 
     def _park(self, intake: Intake, delivery: Delivery, event: Event | None, reason: str) -> Answer:
@@ -250,7 +249,7 @@ class Application:
         except NotPublished as error:
             return self._unpublished(intake, error)
         self._counts.add(intake.name, 'parked', reason)
-        logger.error('parked: intake=%s id=%s reason="%s"', intake.name, id_, reason)
+        logger.error('parked', intake=intake.name, id=id_, reason=reason)
         return Answer(200, {'id': id_, 'state': 'parked'})
 
     def _unpublished(self, intake: Intake, error: NotPublished) -> Answer:

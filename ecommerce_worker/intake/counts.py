@@ -6,9 +6,9 @@ import logging
 import threading
 from collections import Counter
 
-from ecommerce_worker.telemetry.log import word
+from ecommerce_worker import logs
 
-logger = logging.getLogger(__name__)
+logger = logs.of(__name__)
 
 #: Seconds between two reports of what was refused.
 REPORT_SECONDS = 60.0
@@ -23,7 +23,7 @@ class Counts:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._all: Counter[tuple[str, str, str]] = Counter()
-        self._unreported: Counter[tuple[str, str]] = Counter()
+        self._unreported: Counter[tuple[str, str, str]] = Counter()
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name='counts', daemon=True)
 
@@ -41,7 +41,7 @@ class Counts:
         with self._lock:
             self._all[intake, state, reason] += 1
             if state in ('refused', 'ignored', 'unavailable'):
-                self._unreported[f'{state}: intake={word(intake)}', reason] += 1
+                self._unreported[state, intake, reason] += 1
 
     def so_far(self) -> dict[tuple[str, str, str], int]:
         """All of them, by intake, state and reason."""
@@ -52,9 +52,9 @@ class Counts:
         """Log what has come since the last report."""
         with self._lock:
             found, self._unreported = self._unreported, Counter()
-        for (what, reason), number in sorted(found.items()):
-            level = logging.INFO if what.startswith('ignored') else logging.WARNING
-            logger.log(level, '%s reason="%s" count=%d', what, reason, number)
+        for (state, intake, reason), number in sorted(found.items()):
+            level = logging.INFO if state == 'ignored' else logging.WARNING
+            logger.log(level, state, intake=intake, reason=reason, count=number)
 
     def _run(self) -> None:
         while not self._ending.wait(REPORT_SECONDS):

@@ -12,19 +12,19 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-import logging
 import os
 import threading
 from pathlib import Path
 from typing import Any, Final
 
+from ecommerce_worker import logs
 from ecommerce_worker.broker.confirming import Confirming
 from ecommerce_worker.broker.publishing import Publication
 from ecommerce_worker.broker.wire import Raw
 from ecommerce_worker.errors import Misconfigured, NotPublished, Undecodable
 from ecommerce_worker.telemetry.run import RunReport
 
-logger = logging.getLogger(__name__)
+logger = logs.of(__name__)
 
 #: Seconds between two looks whether the broker is back.
 LOOK_SECONDS: Final = 1.0
@@ -98,14 +98,14 @@ class Spool:
                 try:
                     self._publish_all()
                 except OSError as error:
-                    logger.warning('INTAKE_SPOOL cannot be read: %s', error.strerror)
+                    logger.warning('INTAKE_SPOOL cannot be read', error=error.strerror)
 
     def _publish_all(self) -> None:
         for path in sorted(self._directory.glob('[!.]*.json')):
             try:
                 publication, fact = _read(path)
             except (ValueError, LookupError, TypeError, Undecodable):
-                logger.error('a file of INTAKE_SPOOL cannot be read, and is put aside: %s', path.name)
+                logger.error('a file of INTAKE_SPOOL cannot be read, and is put aside', file=path.name)
                 path.rename(path.with_suffix('.unreadable'))
                 continue
             except FileNotFoundError:
@@ -115,7 +115,7 @@ class Spool:
             except NotPublished:
                 return
             path.unlink(missing_ok=True)
-            logger.info('published from the spool: id=%s', path.stem)
+            logger.info('published from the spool', id=path.stem)
 
 
 def _read(path: Path) -> tuple[Publication, RunReport | None]:
