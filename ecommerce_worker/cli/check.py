@@ -18,7 +18,7 @@ from ecommerce_worker.words import counted
 @main.command()
 @JSON
 def check(as_json: bool) -> None:
-    """Print the configuration in force and what extensions bring, or what is wrong with it.
+    """Print the configuration, or all that is wrong with it.
 
     Secrets are masked.
     """
