@@ -46,9 +46,9 @@ SEE_CONTENTS = ('amqp', 'axes', 'billiard', 'celery', 'django', 'http', 'kombu',
                 'tornado', 'urllib3', 'vine', 'waitress')
 
 
-def create_app(settings: Settings) -> Application:
+def create_app(settings: Settings, cls: type[Application] = Application) -> Application:
     """The application of these settings; connects to nothing yet."""
-    app = Application('ecommerce_worker', set_as_current=True)
+    app = cls('ecommerce_worker', set_as_current=True)
     app.config_from_object(celery_settings(settings))
     app.backend_cls = settings.CELERY_RESULT_BACKEND or 'disabled'
     app.steps['worker'].add(WakeUp)
@@ -97,19 +97,21 @@ def _log_to(path: str) -> None:
 
 
 @celeryd_after_setup.connect
-def name_strange_queues(**_: Any) -> None:
+def name_strange_queues(instance: Any, **_: Any) -> None:
     """Say at start which queues nobody publishes to, and which ones shops publish to that this worker leaves alone."""
+    if instance.app is not app:
+        return
     consumed = (queue.name for queue in app.amqp.queues.consume_from.values())
     for remark in queue_remarks(consumed, runtime.current().settings.EXTENSIONS):
         logger.warning(remark)
 
 
 @celeryd_after_setup.connect
-def tell_the_ledger(**_: Any) -> None:
+def tell_the_ledger(instance: Any, **_: Any) -> None:
     """Publish a fact of each run, on brokers that let the ledger's queue grow no further than it should."""
     current = runtime.current()
-    if current.settings.PUBLISH_FACTS and topology.is_rabbitmq(app.connection_for_write()):
-        reporter = Reporter(app, queue_type=current.settings.QUEUE_TYPE, repeatable=[FULFILL])
+    if current.settings.PUBLISH_FACTS and topology.is_rabbitmq(instance.app.connection_for_write()):
+        reporter = Reporter(instance.app, queue_type=current.settings.QUEUE_TYPE, repeatable=[FULFILL])
         current.listeners.add(reporter)
         current.safety = reporter
 

@@ -22,7 +22,9 @@ Everything else of this package may change with any release, but for what shops 
 """
 
 from collections.abc import Iterator as _Iterator
+from collections.abc import Sequence as _Sequence
 from contextlib import contextmanager as _contextmanager
+from typing import Any as _Any
 
 from ecommerce_worker import runtime as _runtime
 from ecommerce_worker.clients.auth import Bearer
@@ -53,6 +55,18 @@ from ecommerce_worker.settings import API, Group
 from ecommerce_worker.settings.kinds import DURATION, FLAG, PATIENCE, SECONDS, SECRET, TEXT, URL, Kind, one_of, whole
 
 
+def application(*, queues: _Sequence[str]) -> _Any:
+    """A Celery application for tasks of your own, of which ledger and console know; see *Write an extension*.
+
+    A worker of it consumes these queues, and its tasks go to the first of them.  Waiting room, parking, and reports of
+    what is published and of every run are set; the configuration is that of ``ecommerce-worker``.  Raises
+    ``Misconfigured``.
+    """
+    from ecommerce_worker.standalone import made
+
+    return made(queues)
+
+
 @_contextmanager
 def turn(run: Task, name: str, *, lease: float) -> _Iterator[None]:
     """Have no two runs of a task work on what is called so at the same time, of whichever messages.
@@ -69,7 +83,7 @@ __all__ = [
     'ADDRESS', 'API', 'DURATION', 'FLAG', 'PATIENCE', 'SECONDS', 'SECRET', 'TEXT', 'URL', 'Api', 'ApiError',
     'Attachment', 'Bearer', 'Connect', 'Delivery', 'Email', 'Group', 'Hmac', 'Kind', 'Mailer', 'Misconfigured',
     'Policy', 'Purpose', 'Receipt', 'Regular', 'Rejected', 'Skip', 'Standard', 'Task', 'Then', 'Throttled', 'Token',
-    'Transient', 'Undecodable', 'Unreachable', 'WrongArguments', 'composed', 'fetch_all', 'intake', 'one_line',
-    'one_of', 'read_options', 'reply_address', 'sender', 'site', 'task', 'text_of', 'turn', 'whole', 'with_links',
-    'without_addresses',
+    'Transient', 'Undecodable', 'Unreachable', 'WrongArguments', 'application', 'composed', 'fetch_all', 'intake',
+    'one_line', 'one_of', 'read_options', 'reply_address', 'sender', 'site', 'task', 'text_of', 'turn', 'whole',
+    'with_links', 'without_addresses',
 ]

@@ -288,11 +288,15 @@ class Task(celery.Task):
         find = type(self).site
         return _word(find(call) if find else _argument(call, 'site_code', self._positions.get('site_code')))
 
+    def follows(self, returned: Iterable[Then] | None) -> tuple[Then, ...]:
+        """The tasks that follow from a body which returned that."""
+        return tuple(returned or ())
+
     def _done(self, delivery: Delivery) -> Outcome:
         """Run the body."""
         args, kwargs = self._accepted(delivery.call)
         try:
-            return Done(then=tuple(self.run(*args, **kwargs) or ()))
+            return Done(then=self.follows(self.run(*args, **kwargs)))
         except Skip as skip:
             return Skipped(skip.reason)
         except Taken as taken:

@@ -38,6 +38,7 @@ ROWS = [
     'resubmit',
     'worker',
     'celery_app',
+    'standalone',
     'console extension testing',
     'demo',
     'cli',
@@ -63,7 +64,7 @@ ONLY_HERE = {
     'urllib3': 'clients.http clients.transport',
     'jwt': 'clients.auth',
     'celery': 'broker.app broker.consuming broker.mailbox execution schedule.beat schedule.entries worker celery_app '
-              'cli demo testing.worker',
+              'standalone cli demo testing.worker',
     'kombu': 'broker locks operations resubmit worker celery_app ledger.recorder ledger.headers cli demo',
     'yaml': 'settings',
     'pickle': '',
