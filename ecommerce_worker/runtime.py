@@ -105,7 +105,7 @@ class Runtime:
         Codes come with messages: raises :class:`~ecommerce_worker.errors.WrongArguments` for one that is not a text.
         """
         if not (code is None or isinstance(code, str)):
-            raise WrongArguments('site_code must be a text')
+            raise WrongArguments('site_code must be a string')
         settings = self.settings.for_site(code)
         with self._lock:
             # Settings of a site are one object for as long as the process lives, and as many as there are overrides.

@@ -140,7 +140,7 @@ def limits(connection: Connection) -> list[str]:
         return []
     timeout = connection.transport_options.get('visibility_timeout')
     return [
-        ('Redis is the broker: it does not confirm, and keeps what it was told only as far as its own persistence '
+        ('Redis is the broker: it does not confirm, and keeps messages only as far as its own persistence '
          'goes (appendonly yes)'),
         (f'Redis is the broker: what a worker had in hand when it was killed is delivered again after {timeout} s '
          f'(visibility_timeout); workers hold what waits, for at most {publishing.LONGEST_HELD} s at a time'),
@@ -152,7 +152,7 @@ def remarks(connection: Connection, declared: topology.Declared, settings: Setti
     if not topology.is_rabbitmq(connection):
         return
     for name in declared.unavailable:
-        yield f'{name} cannot be had, for the node of RabbitMQ that it lies on is down; the worker goes on without it'
+        yield f'{name} is unavailable since its RabbitMQ node is down; the worker goes on without it'
     if topology.PARKED in declared.kept:
         yield (f'{topology.PARKED} is not of the type that QUEUE_TYPE asks for ({settings.QUEUE_TYPE}), and is used as '
                'it is; `ecommerce-worker queues reset` moves it and its messages')

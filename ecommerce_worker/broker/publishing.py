@@ -41,7 +41,7 @@ CONFIRM_SECONDS: Final = 600
 
 
 class UnknownQueue(WorkerError):
-    """A parked message names no queue of ours to send it to: add that queue to QUEUES, or publish the order anew."""
+    """A parked message names no queue of ours to send it to: add that queue to QUEUES, or publish the order again."""
 
 
 #: What RabbitMQ answers for a message that no queue takes.
@@ -173,10 +173,10 @@ def unpark(app: Celery, raw: Raw, note: ParkingNote, known: Container[str]) -> N
     """
     notes = note.notes
     if not notes.queue:
-        raise UnknownQueue('it does not say which queue it came from: it stays parked; publish the order anew')
+        raise UnknownQueue('it does not say which queue it came from: it stays parked; publish the order again')
     if notes.queue not in known:
         raise UnknownQueue(f'it names the queue {one_line(notes.queue, 100)}, which QUEUES does not: it stays parked; '
-                           'if that queue is one of yours, add it to QUEUES, else publish the order anew')
+                           'if that queue is one of yours, add it to QUEUES, else publish the order again')
     # Tries are counted on, by which it is known which of two reports of them is the later one.
     tried = max(notes.attempt + notes.redelivered, note.tries)
     fresh = Notes(queue=notes.queue, resent=True, attempt=tried, history=notes.history).having(

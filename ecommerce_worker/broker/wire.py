@@ -86,7 +86,7 @@ def decode(raw: Raw, accept: Container[str] = _DECODERS) -> Any:
         raise
     except (Exception, RecursionError, MemoryError) as error:  # noqa: BLE001 - decoders raise anything
         # Not its text: decoders quote what they choke on, and that may be a customer's address.
-        raise Undecodable(f'the body is no {raw.content_type} ({type(error).__name__})') from None
+        raise Undecodable(f'the body is not valid {raw.content_type} ({type(error).__name__})') from None
 
 
 def read(raw: Raw, accept: Container[str] = _DECODERS) -> Call:
@@ -112,11 +112,11 @@ def _protocol_2(body: Any) -> tuple[Any, Any, Any]:
 def _call(fields: Mapping[str, Any], raw: Raw, args: Any, kwargs: Any, embed: Any) -> Call:
     task = fields['task']
     if not isinstance(task, str) or not task:
-        raise Undecodable('the name of the task is no text')
+        raise Undecodable('the task name is not a string')
     if not isinstance(args, list | tuple):
-        raise Undecodable('the positional arguments are no list')
+        raise Undecodable('the positional arguments are not a list')
     if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
-        raise Undecodable('the keyword arguments are no mapping of names')
+        raise Undecodable('the keyword arguments are not a mapping with string keys')
     retries = fields.get('retries')
     return Call(
         task=task, id=_id(fields, raw), args=tuple(args), kwargs=kwargs,
@@ -144,4 +144,4 @@ def _eta(value: Any) -> datetime | None:
         eta = value if isinstance(value, datetime) else datetime.fromisoformat(value)
         return eta.astimezone(UTC) if eta.tzinfo else eta.replace(tzinfo=UTC)  # Celery's times are UTC
     except (TypeError, ValueError, OverflowError):
-        raise Undecodable('its eta is no ISO 8601 time') from None
+        raise Undecodable('its eta is not an ISO 8601 time') from None

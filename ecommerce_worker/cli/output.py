@@ -91,7 +91,7 @@ def answered(options: str) -> Iterator[None]:
         yield
     except click.Abort:
         say()
-        fail(f'nothing was done, for nobody answered: {options} answers beforehand')
+        fail(f'nothing was done: no answer; {options} answers beforehand')
 
 
 def print_json(value: Any) -> None:

@@ -45,7 +45,7 @@ def chosen(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-NONE_LIKE_THAT = 'no parked message is like that; `ecommerce-worker parked list` shows all'
+NONE_LIKE_THAT = 'no parked message matches; `ecommerce-worker parked list` shows all'
 
 REASON = click.option('--reason', default='', help='Why; it is written into the ledger, if there is one.')
 

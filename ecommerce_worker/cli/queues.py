@@ -65,7 +65,7 @@ def purge(names: tuple[str, ...], yes: bool, park: bool) -> None:
 @click.option('--force', is_flag=True, help='Even if workers are connected.')
 @plainly
 def reset(yes: bool, park: bool, force: bool) -> None:
-    """Delete the task queues and declare them anew.
+    """Delete the task queues and declare them again.
 
     And the waiting room; parked messages stay.  For a queue that was once declared in another shape.  Stop the workers
     first.  What is published meanwhile is treated as what is there.  The queues of parked messages and of facts get
@@ -92,7 +92,7 @@ def reset(yes: bool, park: bool, force: bool) -> None:
             if (moved := queue_room.reshaped(app, connection, queue)) is not None:
                 say(f'{queue.name} is of the type {conf.QUEUE_TYPE} now; {counted(moved, "message")} kept')
         topology.declare(connection, app.amqp.queues.consume_from.values(), conf.QUEUE_TYPE)
-    say(f'{counted(len(names), "queue")} declared anew')
+    say(f'{counted(len(names), "queue")} declared again')
 
 
 def _all_queues(connection: Connection) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @click.option('--limit', type=click.IntRange(min=1), help='Publish so many at most, the oldest first.')
 @click.option('--look-into-queues', is_flag=True,
               help='Look through queued messages too; each is then taken for delivered again, and waits.')
-@click.option('--dry-run', is_flag=True, help='Publish nothing; tell what would be.')
+@click.option('--dry-run', is_flag=True, help='Publish nothing; show what would be published.')
 @JSON
 @plainly
 def resubmit(numbers: tuple[str, ...], sites: tuple[str, ...], since: float, grace: float, delay: float,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @main.command()
 @click.option('--timeout', default='1s', show_default=True, type=DURATION,
               help='Wait so long for the answers of workers.')
-@click.option('--fail-on-parked', is_flag=True, help='Parked messages are trouble too, for a monitor that should tell.')
+@click.option('--fail-on-parked', is_flag=True, help='Parked messages are trouble too.')
 @JSON
 @plainly
 def status(timeout: float, fail_on_parked: bool, as_json: bool) -> None:

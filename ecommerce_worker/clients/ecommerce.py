@@ -70,7 +70,7 @@ class Ecommerce:
             query = dict(parse_qsl(urlsplit(answer['next'] or '').query))
             return Page(tuple(_order(found) for found in answer['results']), int(answer['count']), query or None)
         except (LookupError, TypeError, ValueError, AttributeError):
-            raise PeerFailure(f'{self._api.peer} answered with JSON that is no list of orders', status=200) from None
+            raise PeerFailure(f'{self._api.peer} answered with JSON that is not a list of orders', status=200) from None
 
     def fulfill(self, number: str, *, email_opt_in: bool) -> None:
         """Have the order fulfilled; raises :class:`~ecommerce_worker.errors.Skip` if there is nothing to fulfil.
@@ -126,7 +126,7 @@ class Ecommerce:
         # Slashes of the older form stay: servers in front of a shop refuse them encoded.
         found = self._api.request('GET', f'courses/{quote(course_id, safe=":+/")}/')
         if not isinstance(found, dict):
-            raise PeerFailure(f'{self._api.peer} answered with JSON that is no course', status=200)
+            raise PeerFailure(f'{self._api.peer} answered with JSON that is not a course', status=200)
         return found
 
     def _status_in(self, answer: Any, number: str) -> str:
@@ -143,7 +143,7 @@ class Ecommerce:
 def _order(found: Any) -> Order:
     number, status, placed = found['number'], found['status'], datetime.fromisoformat(found['date_placed'])
     if not (isinstance(number, str) and ORDER_NUMBER.fullmatch(number) and isinstance(status, str)):
-        raise ValueError('this is no order')
+        raise ValueError('this is not an order')
     # A shop without time zones means UTC, as Django does unless told otherwise.
     return Order(number, status, placed.astimezone(UTC) if placed.tzinfo else placed.replace(tzinfo=UTC))
 

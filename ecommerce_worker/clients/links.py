@@ -74,7 +74,7 @@ def fetch(url: str, *, limit: int, timeout: float, allowed: Allowed = is_global)
             try:
                 url = urljoin(url, found)
             except ValueError:
-                raise Rejected('the server of an attachment redirects to what is no address') from None
+                raise Rejected('the server of an attachment redirects to an invalid address') from None
     raise Rejected(f'the server of an attachment redirects more than {REDIRECTS} times')
 
 
@@ -99,7 +99,7 @@ def _parts(url: str) -> SplitResult:
         if parts.scheme not in ('http', 'https') or not parts.hostname or parts.port == 0:
             raise ValueError
     except ValueError:
-        raise WrongArguments('the URL of an attachment is no http(s) URL') from None
+        raise WrongArguments('the URL of an attachment is not an http(s) URL') from None
     if '@' in parts.netloc:
         raise WrongArguments('the URL of an attachment holds a user name')
     if not re.fullmatch(r'[\w.:\[\]-]+', parts.netloc):
@@ -171,9 +171,9 @@ def check_link(url: str, what: str, hosts: Container[str]) -> None:
         host = (parts.hostname or '').encode('idna').decode().removesuffix('.')
         port = parts.port
     except ValueError:
-        raise WrongArguments(f'{what} is no URL') from None
+        raise WrongArguments(f'{what} is not a URL') from None
     if parts.scheme not in ('http', 'https') or not host or port == 0:
-        raise WrongArguments(f'{what} is no http(s) URL')
+        raise WrongArguments(f'{what} is not an http(s) URL')
     # Browsers read a backslash as a slash and drop line ends, so they would see another host.
     if not url.isprintable() or set(url) & {' ', '\\'}:
         raise WrongArguments(f'{what} holds characters that no URL has')

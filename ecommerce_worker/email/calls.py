@@ -192,7 +192,7 @@ def resolve(task: str, args: Sequence[Any], kwargs: Mapping[str, Any], sites: Co
     if values.get('reply_to') and not is_address(values['reply_to']):
         # The mail matters more than where an answer goes.
         del values['reply_to']
-        remarks.append('left out reply_to, which is no mail address')
+        remarks.append('left out reply_to, which is not a mail address')
     return Resolved(email_of(shape.purpose, values), tuple(remarks))
 
 

@@ -31,7 +31,7 @@ def rendered(email: Email, directory: str = '') -> Email:
     try:
         body = Template(template).substitute(_Words(email.variables))
     except ValueError as error:
-        raise Misconfigured([f'{where}: this is no template: {error}']) from None
+        raise Misconfigured([f'{where}: not a valid template: {error}']) from None
     title = re.search(r'<title[^>]*>(.*?)</title\s*>', body, re.IGNORECASE | re.DOTALL)
     return replace(email, body=body, subject=email.subject or one_line(html.unescape(title[1] if title else '')))
 
@@ -40,7 +40,7 @@ def _template(purpose: Purpose, directory: str) -> tuple[str, str]:
     """Where the template of a purpose is, and what it says."""
     name = f'{purpose}.html'
     if directory and not Path(directory).is_dir():
-        raise Misconfigured([f'{directory}: there is no such directory of mail templates'])
+        raise Misconfigured([f'{directory}: the directory of mail templates does not exist'])
     for place in ([Path(directory) / name] if directory else []) + [_SHIPPED / name]:
         try:
             return str(place), place.read_text(encoding='utf-8')
@@ -49,7 +49,7 @@ def _template(purpose: Purpose, directory: str) -> tuple[str, str]:
         except (OSError, ValueError) as error:
             reason = getattr(error, 'strerror', None) or 'not a text in UTF-8'
             raise Misconfigured([f'{place}: this template cannot be read: {reason}']) from None
-    raise Misconfigured([f'{directory or _SHIPPED}/{name}: there is no such template, and the shop sent no text'])
+    raise Misconfigured([f'{directory or _SHIPPED}/{name}: the template does not exist, and the shop sent no text'])
 
 
 class _Words(dict[str, str]):

@@ -57,13 +57,13 @@ class Delivery:
         try:
             return json.loads(bounded_json(self.body))
         except (ValueError, RecursionError):
-            raise Undecodable('the body is no JSON') from None
+            raise Undecodable('the body is not JSON') from None
 
     @cached_property
     def object(self) -> Mapping[str, Any]:
         """The body as an object of JSON; raises :class:`~ecommerce_worker.errors.Undecodable`."""
         if not isinstance(self.json, dict):
-            raise Undecodable('the body is no object of JSON')
+            raise Undecodable('the body is not a JSON object')
         return self.json
 
     def value(self, path: str) -> Any:
@@ -157,7 +157,7 @@ def text_at(content: Any, path: str) -> str:
     if isinstance(found, int) and not isinstance(found, bool):
         return str(found)
     if not isinstance(found, str) or not found.strip():
-        raise Undecodable(f'its {path} is no text')
+        raise Undecodable(f'its {path} is not a string')
     return found.strip()
 
 

@@ -132,10 +132,10 @@ class Recorder:
         if missing == set(shapes):
             raise _Trouble('the node of RabbitMQ that keeps the queues of the ledger', ', '.join(sorted(missing)))
         if missing - self._missing:
-            logger.warning('queues cannot be had, for their node of RabbitMQ is down; recording goes on without them',
+            logger.warning('queues are unavailable since their RabbitMQ node is down; recording goes on without them',
                            queues=','.join(sorted(missing)))
         if self._missing and not missing:
-            logger.warning('queues are to be had again', queues=','.join(sorted(self._missing)))
+            logger.warning('queues are available again', queues=','.join(sorted(self._missing)))
         self._missing = missing
         self._look_again = time.monotonic() + LONGEST if missing else math.inf
 

@@ -217,4 +217,4 @@ def _tell(parked: InQueue, outcome: str, at: float) -> None:
             for each in filter(None, (parked.report, report)):
                 publishing.tell(connection, each.as_body(), each.routing_key, runtime.current().settings.QUEUE_TYPE)
     except (NotPublished, OSError, KombuError, *connection.connection_errors, *connection.channel_errors) as error:
-        logger.warning('the ledger was not told', id=parked.id, error=type(error).__name__)
+        logger.warning('the ledger has no report of this', id=parked.id, error=type(error).__name__)

@@ -98,7 +98,7 @@ def refuse_unrecorded(connection: Connection, memory: Memory | None) -> None:
         if not memory or not facts.messages:
             return
         if facts.consumers == 0:
-            raise NotNow(f'nobody records what workers told the ledger (facts: {facts.messages}), so it does not know '
+            raise NotNow(f'no recorder takes the reports of workers (facts: {facts.messages}), so it does not know '
                          'how orders stand: start a recorder (ecommerce-worker recorder)')
         if time.monotonic() > deadline:
             raise NotNow(f'the ledger is behind (facts: {facts.messages}): wait until the recorder is done with them')

@@ -123,7 +123,7 @@ def _publish(app: Celery, settings: Settings, order: Found, delay: float) -> Non
 
 def _refuse_without_waiting_room(connection: Connection) -> None:
     if not topology.is_rabbitmq(connection):
-        raise preflight.BrokerUnusable('only RabbitMQ can tell what is here already: BROKER_URL names another kind of '
+        raise preflight.BrokerUnusable('only RabbitMQ can show what is here already: BROKER_URL names another kind of '
                                        'broker', EX_CONFIG)
 
 

@@ -68,7 +68,7 @@ def error_in(answer: Any, failed: ApiError | None = None) -> ApiError | None:
     ``failed`` is the error of an answer other than 2xx.
     """
     if not isinstance(answer, dict) or not answer:
-        return failed or PeerFailure(f'{_PEER} answered with JSON that is no answer', status=200, maybe_done=True)
+        return failed or PeerFailure(f'{_PEER} answered with unexpected JSON', status=200, maybe_done=True)
     if 'error' not in answer or not answer.keys() <= {'error', 'errormsg'}:
         return failed
     code = _code(answer['error'])

@@ -56,14 +56,14 @@ def cents(unit_cost: object) -> int:
     # A number of JSON that is no whole one: its shortest text is what was written.
     given = str(unit_cost) if isinstance(unit_cost, float) else unit_cost
     if isinstance(given, bool) or not isinstance(given, Decimal | int | str):
-        raise WrongArguments('the unit cost is no amount')
+        raise WrongArguments('the unit cost is not an amount')
     try:
         cost = Decimal(given)
         if not 0 <= cost <= MOST:
             raise WrongArguments(f'the unit cost is not between 0 and {MOST}')
         return int(cost.quantize(Decimal('0.01'), ROUND_HALF_UP).scaleb(2))
     except (InvalidOperation, ValueError):
-        raise WrongArguments('the unit cost is no amount') from None
+        raise WrongArguments('the unit cost is not an amount') from None
 
 
 def course_in(url: str) -> str:
@@ -104,7 +104,7 @@ class Enrolment:
             raise WrongArguments('purchase_incomplete is neither true nor false')
         for name in ('course_id', 'currency', 'message_id', 'sku'):
             if not isinstance(getattr(self, name), str | None):
-                raise WrongArguments(f'{name} is no text')
+                raise WrongArguments(f'{name} is not a string')
         if not isinstance(self.mode, str) or not self.mode.strip():
             raise WrongArguments('the enrolment has no mode')
         if not self.course:

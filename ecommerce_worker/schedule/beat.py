@@ -68,7 +68,7 @@ class Scheduler(celery_beat.Scheduler):
         self.timings = [(entry, timing) for entry, timing in timings(self.app, runtime.current().settings)
                         if not entry.is_the_recorders]
         if not self.timings:
-            logger.warning('there is nothing in SCHEDULE: beat has nothing to do')
+            logger.warning('SCHEDULE is empty, beat is idle')
 
     def tick(self, *_: Any, **__: Any) -> float:
         """Fire what is due; the seconds until there is something to do again."""

@@ -115,7 +115,7 @@ def _problems(entry: Entry, settings: Settings, tasks: Mapping[str, Any]) -> Ite
         yield 'names no task'
         return
     if entry.task not in tasks:
-        yield f'names the task {entry.task}, which there is not{did_you_mean(entry.task, tasks)}'
+        yield f'names the task {entry.task}, which is not registered{did_you_mean(entry.task, tasks)}'
         return
     if entry.expires is not None and not can_expire(tasks[entry.task]):
         yield 'expires, but its task takes no not_after: it would run however late'

@@ -83,7 +83,7 @@ def zone_of(app: Celery) -> tzinfo:
     try:
         zone: tzinfo = app.timezone
     except Exception:  # noqa: BLE001 - ZoneInfo raises anything for a name that is none
-        problem = f'CELERY_TIMEZONE names the time zone {app.conf.timezone}, which there is not'
+        problem = f'CELERY_TIMEZONE names the time zone {app.conf.timezone}, which does not exist'
         raise Misconfigured([problem]) from None
     return zone
 
@@ -98,7 +98,7 @@ def refuse_late(not_after: object) -> None:
     if not_after is None:
         return
     if isinstance(not_after, bool) or not isinstance(not_after, int | float):
-        raise WrongArguments('not_after is no time in epoch seconds')
+        raise WrongArguments('not_after is not a time in epoch seconds')
     if time.time() > not_after:
         raise Skip('too late: the next one is due, or has been')
 

@@ -112,10 +112,10 @@ def yaml_layer(path: str) -> Layer:
         # Not str(error): it quotes the line, and a line may hold a secret.
         mark = error.problem_mark or error.context_mark
         place = f'{path}:{mark.line + 1}:{mark.column + 1}' if mark else path
-        raise Unreadable(f'{place}: this is no YAML: {error.problem or error.context}') from error
+        raise Unreadable(f'{place}: not valid YAML: {error.problem or error.context}') from error
     except (yaml.YAMLError, ValueError) as error:
         reason = getattr(error, 'reason', None) or 'a value cannot be read'
-        raise Unreadable(f'{path}: this is no YAML: {reason}') from error
+        raise Unreadable(f'{path}: not valid YAML: {reason}') from error
     except RecursionError as error:
         raise Unreadable(f'{path}: a part of it contains itself') from error
     if not isinstance(values, dict):

@@ -73,7 +73,7 @@ class Upkeep:
             return ()
         lacking = self._declare(c, asking).unavailable
         if anew := [name for name in missing if name not in lacking]:
-            logger.warning('queues were gone, and are declared anew', queues=','.join(anew))
+            logger.warning('queues were gone, and are declared again', queues=','.join(anew))
         for queue in self._unconsumed(c):
             if queue.name not in lacking:
                 c.call_soon(_consume, c, connection, queue)

@@ -175,7 +175,7 @@ class Vendor:
         except ApiError as error:
             raise explained(error) from None
         if not isinstance(answer, dict):
-            raise PeerFailure('Braze answered with JSON that is no answer of its', status=200, maybe_done=True)
+            raise PeerFailure('Braze answered with unexpected JSON', status=200, maybe_done=True)
         return answer
 
 

@@ -211,7 +211,7 @@ def test_a_whole_id_is_meant_as_it_is_and_with_all_its_copies(park, command, sho
 def test_what_finds_no_message_says_so(broker, command, words):
     ended = command('parked', *words)
     assert (ended.returncode, ended.stdout) == (1, '')
-    assert ended.stderr.startswith('ecommerce-worker: no parked message is like that')
+    assert ended.stderr.startswith('ecommerce-worker: no parked message matches')
 
 
 def said(ended):
@@ -449,7 +449,7 @@ def test_where_nobody_answers_nothing_is_done(broker, publish, park, command, wo
     park('1111')
     ended = command(*words)
     assert ended.returncode == 1
-    assert ended.stderr == f'ecommerce-worker: nothing was done, for nobody answered: {options} answers beforehand\n'
+    assert ended.stderr == f'ecommerce-worker: nothing was done: no answer; {options} answers beforehand\n'
     assert (broker.depth(QUEUE), broker.depth(topology.PARKED)) == (1, 1)
 
 

@@ -96,7 +96,7 @@ def test_waiting_room_and_parked_queue_that_are_deleted_under_a_worker_are_decla
     shop.add_order('EDX-1', Answer(status=429))
     publish('EDX-1')
     eventually(lambda: worker.settled('EDX-1') == 'done', seconds=60)
-    assert 'queues were gone, and are declared anew' in worker.log
+    assert 'queues were gone, and are declared again' in worker.log
     publish('not an order number')
     eventually(broker.parked, seconds=60)
 

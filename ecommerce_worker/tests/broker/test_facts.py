@@ -66,7 +66,7 @@ def test_a_worker_tells_how_each_run_ended(broker, shop, start_worker, publish, 
     assert (parked.key, parked.status, parked.attempt) == ('EDX-404', 404, 1)
     unread = found['parked.unknown']
     assert (unread.attempt, unread.queue, unread.key) == (0, QUEUE, '')
-    assert 'the body is no application/json' in unread.reason
+    assert 'the body is not valid application/json' in unread.reason
     assert {parked.id, unread.id} == {message.headers[NOTES]['id'] for message in broker.parked()}
 
 

@@ -156,11 +156,11 @@ def test_a_dry_intake_publishes_nothing(start_intake, broker):
 
 
 @pytest.mark.parametrize('body, why', [
-    (b'{"name": ', 'the body is no JSON'), (b'[1, 2]', 'the body is no object of JSON'),
+    (b'{"name": ', 'the body is not JSON'), (b'[1, 2]', 'the body is not a JSON object'),
     (b'{"financial_status": "paid"}', 'it has no name'),
-    (b'{"financial_status": "paid", "name": {"a": 1}}', 'its name is no text'),
+    (b'{"financial_status": "paid", "name": {"a": 1}}', 'its name is not a string'),
     (b'{"financial_status": "paid", "name": "' + b'9' * 200 + b'"}', 'longer than 128'),
-    (b'[' * 5000 + b']' * 5000, 'nested deeper'), (b'', 'the body is no JSON'),
+    (b'[' * 5000 + b']' * 5000, 'nested deeper'), (b'', 'the body is not JSON'),
 ])
 @pytest.mark.usefixtures('parking')
 def test_what_is_genuine_and_unreadable_is_parked_as_it_came(start_intake, broker, body, why):

@@ -52,17 +52,17 @@ def hostile():
         'a pickle of 100 MB': (Forged(large, properties(PICKLE.encode(), TASK)), 'other arguments'),
         'a bomb': (Forged(bz2.compress(bytes(500_000_000)), properties(
             JSON.encode(), headers_of_call(compression='application/x-bz2'))), 'decompress'),
-        'headers that fill a frame': (fuzz.full_headers(random.Random(1)), 'no application/json'),
+        'headers that fill a frame': (fuzz.full_headers(random.Random(1)), 'not valid application/json'),
         'eight megabytes of objects': (Forged(b'[' + b'{},' * 2_700_000 + b'1]', properties(JSON.encode(), TASK)),
                                        'the body has'),
         'a hundred thousand objects': (Forged(b'[' + b'{},' * 100_000 + b'1]', properties(JSON.encode(), TASK)),
                                        'too many parts'),
         'a name that is not UTF-8': (Forged(b'[', properties(JSON.encode(), TASK + short(b'\xff\xfe') + b't\1')),
-                                     'no application/json'),
+                                     'not valid application/json'),
         'a time beyond the calendar': (Forged(b'[', properties(JSON.encode(), TASK + short(b'x') + b'T' + b'\xff' * 8)),
-                                       'no application/json'),
+                                       'not valid application/json'),
         'a table in a table': (Forged(b'[', properties(JSON.encode(), TASK + short(b'x') + b'F' + long(
-            short(b'\xff') + b'F' + long(b'')))), 'no application/json'),
+            short(b'\xff') + b'F' + long(b'')))), 'not valid application/json'),
     }
 
 

@@ -388,7 +388,7 @@ def test_while_nobody_records_what_a_ledger_is_to_know_nothing_is_published(shop
     eventually(lambda: facts.depth(topology.LEDGER))
     ended = resubmit()
     assert ended.returncode == 75
-    assert 'nobody records what workers told the ledger (facts: 1)' in ended.stderr
+    assert 'no recorder takes the reports of workers (facts: 1)' in ended.stderr
 
 
 def test_a_run_by_the_clock_looks_into_the_ledger_too(shop, broker, start_worker, publish, recorder, in_ledger):

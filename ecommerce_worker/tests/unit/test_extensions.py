@@ -74,7 +74,7 @@ def test_what_its_function_has_no_task_for_is_ignored_with_its_reason(current, a
     ("Then('acme.gone', {})", 'no worker knows the task acme.gone'),
     ("Then(grant.name, {'order_number': 'A-1'})", "the task does not take this: missing a required argument: 'email'"),
     ("Then(grant.name, {'order_number': 'A-1', 'email': {1}})", 'its arguments cannot be written as JSON (TypeError)'),
-    ("Then(grant.name, {'order_number': [], 'email': ''})", 'its order_number is no text'),
+    ("Then(grant.name, {'order_number': [], 'email': ''})", 'its order_number is not a string'),
     ('None', 'a programming error in the intake: TypeError at functions.py'),
 ])
 def test_what_no_task_takes_is_parked_and_answered(current, app, returned, reason):

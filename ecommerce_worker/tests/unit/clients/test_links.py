@@ -96,7 +96,7 @@ def test_a_redirect_must_be_a_plain_web_address_too(peer, location):
 
 def test_a_redirect_that_cannot_be_read_leaves_the_file_out(peer):
     there = peer(moved('//[x]y'))
-    with pytest.raises(Rejected, match='redirects to what is no address'):
+    with pytest.raises(Rejected, match='redirects to an invalid address'):
         got(there.url)
     assert fetch_all([there.url], limit=1000, timeout=5, allowed=here) == {}
 

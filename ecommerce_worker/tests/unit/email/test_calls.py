@@ -297,7 +297,8 @@ def test_what_nobody_sent_is_told_by_its_look(task, mail, tail, fields):
     (SAILTHRU + ASSIGNMENT, assignment, ('Acme Inc.', 'edX'), ACME | {'site_code': 'edX'},
      ['argument 5 may mean several things: it was taken as sender_alias']),
     (EMAIL + UPDATE, update, ('Acme Inc.', 'other'), ACME,
-     ['argument 5 may mean several things: it was taken as reply_to', 'left out reply_to, which is no mail address']),
+     ['argument 5 may mean several things: it was taken as reply_to',
+      'left out reply_to, which is not a mail address']),
 ])
 def test_what_could_be_anything_follows_the_newest_signature_and_is_remarked_on(task, mail, tail, fields, remarks):
     assert resolve(task, (*HEADS[mail], *tail), {}, SITES) == Resolved(mail(**fields), tuple(remarks))
@@ -424,7 +425,7 @@ def test_an_amount_may_be_bare():
 def test_a_reply_address_that_is_none_does_not_stop_the_mail(reply_to, kept):
     found = resolve(EMAIL + UPDATE, HEADS[update], {'reply_to': reply_to})
     assert found.email == update(reply_to=kept)
-    assert found.remarks == (() if kept else ('left out reply_to, which is no mail address',))
+    assert found.remarks == (() if kept else ('left out reply_to, which is not a mail address',))
 
 
 NO_TEXT = [7, 1.5, True, False, b'x', [], ['x'], {}, {'a': 1}, '\ud800']
@@ -588,7 +589,7 @@ def test_a_mail_with_all_that_it_needs_is_sent_as_it_is(email):
     (replace(update(), body=' \n'), 'the mail is empty: it has neither a body nor variables'),
     (replace(triggered(), variables={}), 'the mail is empty: it has neither a body nor variables'),
     (update(attachments=(FILE, Attachment('b', 'file:///etc/passwd'))),
-     r'the link of attachment 2 is no http\(s\) URL'),
+     r'the link of attachment 2 is not an http\(s\) URL'),
 ])
 def test_a_mail_that_nobody_could_be_sent_is_parked(email, reason):
     with pytest.raises(WrongArguments, match=f'^{reason}$'):
@@ -612,7 +613,7 @@ def test_a_link_to_a_public_host_is_fine(url):
     assert checked(email) == (email, ())
 
 
-NO_URL, NO_HTTP, NOT_PUBLIC = 'no URL', r'no http\(s\) URL', 'a host that is not on the Internet'
+NO_URL, NO_HTTP, NOT_PUBLIC = 'not a URL', r'not an http\(s\) URL', 'a host that is not on the Internet'
 LINKS = {
     NO_URL: ['http://[::1', 'http://[x]/', 'http://a.example:x/', 'http://a.example:99999/', 'http://a..example/',
              'http://' + 'a' * 64 + '.example/'],

@@ -95,10 +95,10 @@ def test_a_template_that_cannot_be_read_is_told_by_its_name(tmp_path):
 
 
 def test_a_directory_that_is_not_there_is_told(tmp_path):
-    with pytest.raises(Misconfigured, match='no such directory'):
+    with pytest.raises(Misconfigured, match='directory of mail templates does not exist'):
         rendered(mail(), str(tmp_path / 'templates'))
 
 
 def test_mail_without_text_or_template_is_not_sent_empty():
-    with pytest.raises(Misconfigured, match=r'nudge\.html: there is no such template'):
+    with pytest.raises(Misconfigured, match=r'nudge\.html: the template does not exist'):
         rendered(mail(Purpose.NUDGE))

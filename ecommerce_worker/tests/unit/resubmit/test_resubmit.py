@@ -85,7 +85,7 @@ def test_times_of_any_zone_are_read(peer, shop, written, read):
     b'{"count": 1, "next": null, "results": [{"number": "EDX-1", "status": "Open", "date_placed": "yesterday"}]}',
 ])
 def test_what_is_no_list_of_orders_is_a_failure_of_the_peer(peer, shop, body):
-    with pytest.raises(PeerFailure, match='no list of orders'):
+    with pytest.raises(PeerFailure, match='not a list of orders'):
         shop(peer(reply(body=body))).orders()
 
 
