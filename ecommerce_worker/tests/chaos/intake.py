@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -27,7 +28,6 @@ from typing import Any, Final
 
 from kombu import Connection
 
-from ecommerce_worker.broker import topology
 from ecommerce_worker.testing.rabbitmq import PrivateNode, free_port
 from ecommerce_worker.testing.shop import ShopProcess
 from ecommerce_worker.tests.chaos.harness import PATIENCE, SETTINGS
@@ -85,16 +85,27 @@ class Site:
         time.sleep(5)
         self.node.ctl('set_vm_memory_high_watermark', '0.9')
 
+    def kill_both(self) -> None:
+        """RabbitMQ and, while orders wait for it, the intake."""
+        self.node.kill()
+        time.sleep(1.5)
+        self.kill_intake()
+        self.node.start()
+
     def delete_queue(self) -> None:
-        """Delete the queue once it is empty, so that there is no way; the worker makes it anew."""
+        """Delete the queue while it is empty; the worker, which is held for a while, makes it anew."""
+        pid = self.worker.process.pid
         with Connection(self.node.url) as connection:
-            channel = connection.channel()
-            with contextlib.suppress(connection.channel_errors):
-                channel.queue_delete(QUEUE, if_empty=True)
-        time.sleep(1)
-        with Connection(self.node.url) as connection:
-            topology.task_queue(QUEUE).bind(connection.channel()).declare()
-        self.kill_worker()
+            while True:
+                os.kill(pid, signal.SIGSTOP)
+                try:
+                    connection.channel().queue_delete(QUEUE, if_empty=True)
+                    break
+                except connection.channel_errors:
+                    os.kill(pid, signal.SIGCONT)
+                    time.sleep(0.2)
+        time.sleep(3)
+        os.kill(pid, signal.SIGCONT)
 
     def end(self) -> None:
         """Stop all of it."""
@@ -109,6 +120,7 @@ FAULTS: Final[Mapping[str, tuple[Act, ...]]] = {
     'nothing': (),
     'intake-killed': (Site.kill_intake,) * 4,
     'rabbitmq-killed': (Site.kill_rabbitmq,) * 2,
+    'both-killed': (Site.kill_both,) * 2,
     'memory-alarm': (Site.raise_alarm,) * 2,
     'queue-deleted': (Site.delete_queue,) * 2,
     'everything': (Site.kill_intake, Site.kill_worker, Site.kill_rabbitmq, Site.raise_alarm, Site.delete_queue,
