@@ -23,7 +23,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ecommerce_worker.testing.rabbitmq import PrivateNode
-from ecommerce_worker.tests.chaos import cluster, outage
+from ecommerce_worker.tests.chaos import cluster, intake, outage
 from ecommerce_worker.tests.chaos.faults import FAULTS
 from ecommerce_worker.tests.chaos.harness import LASTING, OURS, STOCK, Count, run
 from ecommerce_worker.tests.support.harness import Broker
@@ -65,13 +65,16 @@ def main() -> int:
     parser.add_argument('--cluster', type=int, default=0, metavar='ORDERS',
                         help='then kill a node of three while so many orders go through, twice: on a new installation, '
                              'and on one whose parked queue is a classic one on that node')
+    parser.add_argument('--intake', type=int, default=0, metavar='ORDERS',
+                        help='then have so many orders posted to the intake in each of its runs: '
+                             + ', '.join(intake.FAULTS))
     parser.add_argument('--json', type=Path, help='file that gets the numbers')
     options = parser.parse_args()
     if unknown := [name for name in options.faults if name not in FAULTS]:
         parser.error(f'no such fault: {", ".join(unknown)}')
     kind = KINDS[options.worker]
-    if (options.outage or options.cluster) and not kind.promises:
-        parser.error('--outage and --cluster are for our own worker')
+    if (options.outage or options.cluster or options.intake) and not kind.promises:
+        parser.error('--outage, --cluster and --intake are for our own worker')
 
     good, found = True, []
     about = {'date': time.strftime('%Y-%m-%d', time.gmtime()), 'python': platform.python_version(),
@@ -101,9 +104,17 @@ def main() -> int:
         stories.append(cluster.run(options.cluster, classic=classic))
         good = good and stories[-1].kept
         print(stories[-1])
+    posted = []
+    for name in intake.FAULTS if options.intake else ():
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory, \
+                PrivateNode(Path(directory) / 'node') as node:
+            posted.append(intake.run(node, Path(directory), name, options.intake))
+        good = good and posted[-1].kept
+        print(posted[-1], flush=True)
     if options.json:
         result = {'about': about, 'runs': found, 'outage': story and story.as_json(),
-                  'cluster': [each.as_json() for each in stories]}
+                  'cluster': [each.as_json() for each in stories],
+                  'intake': [each.as_json() for each in posted]}
         options.json.write_text(json.dumps(result, indent=1) + '\n')
     return 0 if good else 1
 
