@@ -199,9 +199,10 @@ class Confirming:
         while not self._ending.is_set():
             self._send_all()
             poll.poll(LOOK_SECONDS * 1000)
-            self._rung = False
             with contextlib.suppress(BlockingIOError):
                 self._ear.recv(4096)
+            # After that: who finds that it was rung is in time for what is sent next.
+            self._rung = False
             connection.read_now()
             if (now := time.monotonic()) >= next_look:
                 next_look = now + LOOK_SECONDS

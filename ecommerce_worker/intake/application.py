@@ -109,7 +109,11 @@ class Application:
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer one request."""
-        answer = self._answer(environ)
+        try:
+            answer = self._answer(environ)
+        except Exception as error:  # noqa: BLE001 - the server would log what it quotes, and answer for good
+            logger.error('%s', _bug(error))
+            answer = _unavailable()
         problem = answer.status >= HTTPStatus.BAD_REQUEST and 'title' in answer.content
         body = json.dumps(answer.content).encode() if answer.content else b''
         start_response(f'{answer.status} {HTTPStatus(answer.status).phrase}', [
@@ -183,10 +187,7 @@ class Application:
                 return self._objected(intake, 422, str(error))
             return self._park(intake, delivery, event, str(error))
         except Exception as error:  # noqa: BLE001 - a bug must not cost the shop its webhook
-            frames = traceback.extract_tb(error.__traceback__)
-            # Not its text, which may quote what it choked on.
-            place = f'{frames[-1].filename.rpartition("/")[2]}:{frames[-1].lineno}' if frames else 'an unknown place'
-            reason = f'a programming error in the intake: {type(error).__name__} at {place}'
+            reason = _bug(error)
             logger.error('an intake has a programming error', intake=intake.name, reason=reason)
             return self._park(intake, delivery, event, reason)
         if intake.state == 'dry':
@@ -255,6 +256,13 @@ class Application:
     def _unpublished(self, intake: Intake, error: NotPublished) -> Answer:
         self._counts.add(intake.name, 'unavailable', str(error))
         return _unavailable()
+
+
+def _bug(error: Exception) -> str:
+    """What is said of a programming error: not its text, which may quote what it choked on."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f'{frames[-1].filename.rpartition("/")[2]}:{frames[-1].lineno}' if frames else 'an unknown place'
+    return f'a programming error in the intake: {type(error).__name__} at {place}'
 
 
 def _unavailable() -> Answer:

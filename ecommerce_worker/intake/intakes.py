@@ -179,7 +179,8 @@ class Intake:
 
     def message_id(self, sent: str) -> str:
         """The id of the message that comes of the event which the sender calls so."""
-        return str(uuid.uuid5(NAMESPACE, f'{self.name}\n{sent}'))
+        # What is no text in UTF-8, half a surrogate pair, has an id too.
+        return str(uuid.uuid5(NAMESPACE, f'{self.name}\n{sent}'.encode(errors='backslashreplace').decode()))
 
     def ignores(self, event: Event) -> str:
         """Why nothing is to be done about an event; '' if there is something to do."""

@@ -30,7 +30,7 @@ SECRET: Final = 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw'
 OTHER_SECRET: Final = 'whsec_c2l4dGVlbi1ieXRlcy1vci1tb3JlLW9mLWl0'
 
 #: What stands in place of each value of a body, one after the other.
-STRANGE: Final[tuple[Any, ...]] = (None, True, 0, -1, 1.5, '', 'x', '\x00', [], {}, ['x'], {'x': 1}, 10 ** 30)
+STRANGE: Final[tuple[Any, ...]] = (None, True, 0, -1, 1.5, '', 'x', '\x00', '\ud800', [], {}, ['x'], {'x': 1}, 10 ** 30)
 
 
 def fulfill(order_number: str, site_code: str | None = None, **others: Any) -> None:

@@ -13,7 +13,7 @@ def own_node(tmp_path):
         yield node
 
 
-@pytest.mark.parametrize('fault', [name for name in chaos.FAULTS if name != 'nothing'])
+@pytest.mark.parametrize('fault', ['both-killed', 'queue-deleted', 'everything'])
 @pytest.mark.timeout(300)
 def test_every_success_ends_as_one_fulfilment_whatever_breaks(own_node, tmp_path, fault):
     story = chaos.run(own_node, tmp_path, fault)

@@ -101,6 +101,13 @@ def test_when_there_are_too_many_those_go_that_have_waited_longest(server):
         assert b'200 OK' in made[-1].recv(4096)
 
 
+def test_a_request_that_is_not_whole_in_time_is_told_so(server):
+    _, port = server('web.SECONDS["reading"] = 0.5')
+    with clients(port, 1, sending=b'POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nx') as (client,):
+        assert client.recv(4096).startswith(b'HTTP/1.1 408 ')
+        assert is_closed(client)
+
+
 def test_a_client_that_drips_is_closed_after_a_while(server):
     _, port = server('web.SECONDS["reading"] = 0.5')
     with clients(port, 1, sending=b'GET / HTTP/1.1\r\n') as (client,), contextlib.suppress(OSError):
