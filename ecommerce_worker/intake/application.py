@@ -112,7 +112,7 @@ class Application:
         try:
             answer = self._answer(environ)
         except Exception as error:  # noqa: BLE001 - the server would log what it quotes, and answer for good
-            logger.error('%s', _bug(error))
+            logger.error('an intake has a programming error', reason=_bug(error))
             answer = _unavailable()
         problem = answer.status >= HTTPStatus.BAD_REQUEST and 'title' in answer.content
         body = json.dumps(answer.content).encode() if answer.content else b''
