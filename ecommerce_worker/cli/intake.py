@@ -9,7 +9,7 @@ import urllib.request
 from base64 import b64encode
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -20,6 +20,9 @@ from ecommerce_worker.cli.resources import application, opened_ledger
 from ecommerce_worker.cli.root import main
 from ecommerce_worker.errors import WorkerError
 from ecommerce_worker.words import did_you_mean
+
+if TYPE_CHECKING:
+    from ecommerce_worker.intake.intakes import Intake
 
 #: Seconds between two looks into the ledger.
 LOOK_SECONDS: Final = 0.5
@@ -88,7 +91,7 @@ def make_secret() -> None:
 @click.argument('file', type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option('--topic', default='', help='The topic that it is about; the first of its events if not given.')
 @click.option('--url', default='', help='Post it there; to INTAKE_ADDRESS if not given.')
-@click.option('--wait', default='30s', type=DURATION, help='Follow the order for so long.')
+@click.option('--wait', default='30s', show_default=True, type=DURATION, help='Follow the order for so long.')
 @needs('intake', 'waitress')
 @plainly
 def try_intake(name: str, file: Path, topic: str, url: str, wait: float) -> None:
@@ -99,7 +102,8 @@ def try_intake(name: str, file: Path, topic: str, url: str, wait: float) -> None
     """
     found = _found()
     if name not in found:
-        fail(f'there is no intake {name}{did_you_mean(name, found)}', 2)
+        guess = did_you_mean(name, found) or (f'; there are {", ".join(sorted(found))}' if found else '')
+        fail(f'there is no intake {name}{guess}', 2)
     it = found[name]
     topic = topic or next(iter(it.events), '')
     headers = it.source.signed(file.read_bytes(), it.secrets.keys[0], topic, time.time())
@@ -109,7 +113,7 @@ def try_intake(name: str, file: Path, topic: str, url: str, wait: float) -> None
     reason = f': {answer["reason"]}' if answer.get('reason') else ''
     say(f'{status} {answer.get("state") or answer.get("detail") or "refused"}{reason}')
     if answer.get('state') not in ('accepted', 'repeated'):
-        fail(_advice(status, answer))
+        fail(_advice(it, status, answer))
     _follow(answer['id'], wait)
 
 
@@ -130,10 +134,11 @@ def _posted(url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, dic
              '`ecommerce-worker intake` run?')
 
 
-def _advice(status: int, answer: Mapping[str, Any]) -> str:
+def _advice(it: Intake, status: int, answer: Mapping[str, Any]) -> str:
     """What to do about an answer that is none of success."""
     if answer.get('state') == 'ignored':
-        return 'nothing is to be done about it'
+        return (f'the intake ignores it; it acts on {", ".join(sorted(it.events))}' if answer.get('reason') == 'topic'
+                else 'the intake ignores such a delivery')
     if answer.get('state') == 'parked':
         return f'it is parked; `ecommerce-worker parked show {str(answer["id"])[:8]}` tells why'
     return {401: 'the intake that answers has other secrets: was INTAKES changed since it was started?',
@@ -154,7 +159,7 @@ def _follow(id_: str, seconds: float) -> None:
         return
     from ecommerce_worker.ledger import words
 
-    until, told, state = time.monotonic() + seconds, set[str](), ''
+    until, told, state, key = time.monotonic() + seconds, set[str](), '', ''
     while time.monotonic() < until and state not in ('fulfilled', 'parked', 'discarded'):
         for entry in queries.search(id_)[:1]:
             for event in queries.story(entry.number).events:
@@ -162,7 +167,8 @@ def _follow(id_: str, seconds: float) -> None:
                 if line not in told:
                     told.add(line)
                     say(f'{entry.key}  {line}')
-            state = entry.state
+            state, key = entry.state, entry.key
         time.sleep(LOOK_SECONDS)
     if state != 'fulfilled':
-        fail('nothing was heard of it: do a worker and a recorder run?' if not told else f'it is not done: {state}')
+        fail('nothing was heard of it: do a worker and a recorder run?' if not told else
+             f'it is not done: {state}; `ecommerce-worker orders show {key}` tells how it goes on')
