@@ -28,8 +28,8 @@ from amqp import spec
 from kombu import Connection
 
 from ecommerce_worker import logs
-from ecommerce_worker.broker import topology
-from ecommerce_worker.broker.publishing import Publication
+from ecommerce_worker.broker import publishing, topology
+from ecommerce_worker.broker.publishing import Publication, Unfit
 from ecommerce_worker.errors import NotPublished
 from ecommerce_worker.telemetry.run import CONTENT_TYPE, RunReport
 
@@ -44,8 +44,11 @@ MOST: Final = 2000
 #: Seconds between two tries to connect: at first, and at most.
 SHORTEST, LONGEST = 0.2, 2.0
 
-#: Seconds between two looks at heartbeats.
+#: Seconds between two looks at heartbeats, and at what is late.
 LOOK_SECONDS: Final = 1.0
+
+#: Seconds after which facts are tried again that could not be published: a recorder may have come.
+FACTS_SECONDS: Final = 30.0
 
 
 @dataclass(eq=False)
@@ -80,7 +83,11 @@ class Confirming:
         self._connection: Any = None
         self._channel: Any = None
         self._facts: Any = None
+        #: When to try them again that could not be published.
+        self._facts_at = 0.0
         self._tag = 0
+        #: The queues that are late to confirm.
+        self._late: frozenset[str] = frozenset()
         self._blocked = False
         self._away_since: float | None = time.monotonic()
         self._ending = threading.Event()
@@ -108,8 +115,6 @@ class Confirming:
         away = self._away_since
         if away is not None:
             return 'the broker cannot be reached' if time.monotonic() - away > PATIENCE else ''
-        if self._is_slow():
-            return 'the broker does not confirm in time'
         return ''
 
     @property
@@ -121,10 +126,13 @@ class Confirming:
         """Publish, and return when the broker has confirmed that the message is in a queue and on its disk.
 
         Raises :class:`~ecommerce_worker.errors.NotPublished` after so many seconds at most; at once while it is known
-        that nothing can be published.
+        that nothing can be published, or nothing to this queue.
         """
         if trouble := self.trouble:
             raise NotPublished(trouble)
+        if publication.queue in self._late:
+            # What is on its way to it shows when that is over.
+            raise NotPublished('the queue does not confirm in time')
         sent = _Sent(publication, fact)
         with self._lock:
             if len(self._waiting) + len(self._sent) >= MOST:
@@ -137,17 +145,10 @@ class Confirming:
         if sent.trouble:
             raise NotPublished(sent.trouble)
 
-    def _is_slow(self) -> bool:
-        """Whether the oldest on its way is late; those that are on their way show when that is over."""
-        with contextlib.suppress(RuntimeError):  # changed meanwhile: it is not slow
-            oldest = next(iter(self._sent.values()), None)
-            return oldest is not None and time.monotonic() - oldest.at > PATIENCE
-        return False
-
     def _ring(self) -> None:
         if not self._rung:
             self._rung = True
-            with contextlib.suppress(BlockingIOError):
+            with contextlib.suppress(OSError):  # full, or closed
                 self._bell.send(b'.')
 
     # -- the thread ---------------------------------------------------------------------------------------------------
@@ -165,10 +166,13 @@ class Confirming:
                 break
             pause = min(LONGEST, pause * 2)
         self._close()
+        self._bell.close()
+        self._ear.close()
 
     def _open(self) -> None:
         self._connection = self._connect()
-        self._connection.ensure_connection(max_retries=1, interval_start=0, timeout=PATIENCE)
+        # Each node once; for how long is said by the connection.
+        self._connection.ensure_connection(max_retries=max(1, len(self._connection.alt) - 1), interval_start=0)
         if not topology.is_rabbitmq(self._connection):
             raise NotPublished('only RabbitMQ confirms')
         connection = self._connection.connection
@@ -206,27 +210,36 @@ class Confirming:
             connection.read_now()
             if (now := time.monotonic()) >= next_look:
                 next_look = now + LOOK_SECONDS
-                if connection.heartbeat:
-                    self._connection.heartbeat_check()
+                self._look(now)
+
+    def _look(self, now: float) -> None:
+        self._late = frozenset(sent.publication.queue for sent in self._sent.values() if now - sent.at > PATIENCE)
+        if self._connection.connection.heartbeat:
+            self._connection.heartbeat_check()
+        if self._facts is None and now >= self._facts_at and not self._blocked:
+            self._facts = self._open_facts()
 
     def _send_all(self) -> None:
         while self._waiting and not self._blocked:
             with self._lock:
                 sent = self._waiting.popleft()
-                if sent.gone:
-                    continue
-                self._tag += 1
-                sent.at, self._sent[self._tag] = time.monotonic(), sent
-            raw = sent.publication.raw
-            properties = {'delivery_mode': 2, **{name: value for name, value in raw.properties.items() if value}}
-            message = self._channel.prepare_message(
-                raw.body, content_type=raw.content_type, content_encoding=raw.content_encoding,
-                headers=sent.publication.headers(self._connection), properties=properties)
+            if sent.gone:
+                continue
+            try:
+                message = publishing.prepared(sent.publication, self._connection, self._channel, **{
+                    name: value for name, value in sent.publication.raw.properties.items() if value})
+            except Unfit as error:
+                sent.trouble = str(error)
+                sent.done.set()
+                continue
+            self._tag += 1
+            sent.at, sent.returned, self._sent[self._tag] = time.monotonic(), False, sent
             exchange, routing_key = sent.publication.address(self._connection)
             # Not by `basic_publish`, which reads first: what comes may close this very channel.
             self._channel.send_method(spec.Basic.Publish, 'Bssbb', (0, exchange, routing_key, True, False), message)
 
     def _on_confirm(self, taken: bool, tag: int, multiple: bool) -> None:
+        facts = []
         for each in [each for each in self._sent if each <= tag] if multiple else [tag]:
             sent = self._sent.pop(each, None)
             if sent is None:
@@ -236,8 +249,11 @@ class Confirming:
             elif not taken:
                 sent.trouble = 'the queue takes nothing'
             elif sent.fact:
-                self._report(sent.fact)
+                facts.append(sent.fact)
             sent.done.set()
+        # Not before all are done: it may be now that the connection is lost.
+        for fact in facts:
+            self._report(fact)
 
     def _report(self, fact: RunReport) -> None:
         if self._facts is None:
@@ -256,7 +272,7 @@ class Confirming:
     def _on_facts_closed(self, channel: Any, reply_code: int, *_: Any) -> None:
         channel.send_method(spec.Channel.CloseOk)
         channel.collect()
-        self._facts = None
+        self._facts, self._facts_at = None, time.monotonic() + FACTS_SECONDS
         logger.warning('facts cannot be published: the ledger does not know what is accepted', status=reply_code)
 
     def _on_blocked(self, blocked: bool, *_: Any) -> None:
@@ -276,7 +292,7 @@ class Confirming:
     def _close(self) -> None:
         if self._away_since is None:
             self._away_since = time.monotonic()
-        self._blocked = False
+        self._blocked, self._late = False, frozenset()
         connection, self._connection, self._channel, self._facts = self._connection, None, None, None
         if connection:
             connection.collect()

@@ -35,6 +35,9 @@ VISIBILITY_TIMEOUT: Final = 3600
 #: RabbitMQ of 128 KiB; ours have up to 70, with a history, a fact and what could not be read.
 HEADER_BYTES: Final = 40 * 1024
 
+#: Bytes of a frame that are not the headers'.
+FRAME_BYTES: Final = 64
+
 #: How long a publish may take, in seconds, before its original is given back: a broker short of disk takes nothing
 #: until it has some again.  Less than the half hour after which RabbitMQ takes the original back itself.
 CONFIRM_SECONDS: Final = 600
@@ -90,6 +93,25 @@ class Publication:
             headers['eta'] = (datetime.now(UTC) + timedelta(seconds=held)).isoformat()
         written: dict[str, Any] = _as_amqp(headers)
         return written
+
+
+class Unfit(Exception):
+    """A message that RabbitMQ would not bear: it would end the connection, and with it what others wait for."""
+
+
+def prepared(publication: Publication, connection: Connection, channel: Any, **properties: Any) -> Any:
+    """The message as it is written to this channel, with these properties; raises :class:`Unfit`."""
+    raw = publication.raw
+    try:
+        message = channel.prepare_message(
+            raw.body, content_type=raw.content_type, content_encoding=raw.content_encoding,
+            headers=publication.headers(connection), properties={'delivery_mode': 2, **properties})
+        size = len(message._serialize_properties())  # noqa: SLF001 - what it will be, and it raises what would be raised
+    except Exception as error:  # noqa: BLE001 - encoders raise anything
+        raise Unfit(f'its headers cannot be written ({type(error).__name__})') from None
+    if size > connection.connection.frame_max - FRAME_BYTES:
+        raise Unfit(f'its headers have {size} bytes, more than RabbitMQ takes')
+    return message
 
 
 def waiting_call(call: Call, notes: Notes, delay: float) -> Publication:

@@ -74,9 +74,6 @@ LOOK_SECONDS: Final = 0.02
 MISSING: Final = 'there is no queue for it'
 NOT_FOUND: Final = 404
 
-#: Bytes of a frame that are not the headers'.
-FRAME_BYTES: Final = 64
-
 #: How many messages are remembered that were acknowledged, should one be delivered again.
 REMEMBERED: Final = 1000
 
@@ -276,8 +273,9 @@ class Keeper:
             return
         try:
             channel = way.channel or self._open(way)
-            message = self._message(channel, sent)
-        except _Unfit as error:
+            message = publishing.prepared(publication, self._connection, channel, message_id=sent.id,
+                                          correlation_id=publication.raw.properties.get('correlation_id'))
+        except publishing.Unfit as error:
             # It would end the connection, and with it what others wait for: it stands aside.
             aside = way if way.aside else self._ways.setdefault(f'{way.name} {sent.id}', _Way(way.name, aside=True))
             aside.waiting.append((kept, publication))
@@ -301,20 +299,6 @@ class Keeper:
             self._refused(way, str(error))
         else:
             self._confirmed(way, sent)
-
-    def _message(self, channel: Any, sent: _Sent) -> Any:
-        raw, headers = sent.publication.raw, sent.publication.headers(self._connection)
-        message = channel.prepare_message(
-            raw.body, content_type=raw.content_type, content_encoding=raw.content_encoding, headers=headers,
-            properties={'delivery_mode': 2, 'message_id': sent.id,
-                        'correlation_id': raw.properties.get('correlation_id')})
-        try:
-            size = len(message._serialize_properties())  # noqa: SLF001 - what it will be, and it raises what would be raised
-        except Exception as error:  # noqa: BLE001 - encoders raise anything
-            raise _Unfit(f'its headers cannot be written ({type(error).__name__})') from None
-        if size > self._connection.connection.frame_max - FRAME_BYTES:
-            raise _Unfit(f'its headers have {size} bytes, more than RabbitMQ takes')
-        return message
 
     def _open(self, way: _Way) -> Any:
         if self._connection is None:
@@ -500,7 +484,3 @@ class Keeper:
         with self._empty:
             self._settling = False
             self._empty.notify_all()
-
-
-class _Unfit(Exception):
-    """A message that RabbitMQ would not bear."""
