@@ -111,5 +111,6 @@ def test_facts_are_published_as_soon_as_there_is_where_to(confirming, broker, qu
 
         def reported():
             publisher.publish(message(queues[0]), RunReport('accepted', id='2'))
-            return topology.depth(connection, topology.LEDGER).messages
+            found = topology.depth(connection, topology.LEDGER)
+            return found and found.messages
         eventually(reported)
