@@ -20,7 +20,8 @@ ROOT = Path(__file__).parents[3]
 
 #: What brings the commands that need more than a wheel.
 EXTRAS = {'console': 'console', 'console-user ada': 'console', 'migrate': 'ledger', 'recorder': 'ledger', 'up': 'up',
-          'flower': 'flower', 'orders list': 'ledger', 'orders show EDX-1': 'ledger'}
+          'flower': 'flower', 'intake': 'intake', 'intake list': 'intake',
+          'orders list': 'ledger', 'orders show EDX-1': 'ledger'}
 
 #: The others, and how they end where there is no broker, nor a configuration but that of development.
 ENDS = {'check': 0, 'worker': 69, 'status': 69, 'parked list': 69, 'parked show 1': 69, 'parked resend 1': 69,
