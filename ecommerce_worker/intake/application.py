@@ -219,9 +219,10 @@ class Application:
             return before.answer if answers else Answer(200, {'id': call.id, 'state': 'repeated'})
         # One that is at work for another delivery of the event is published all the same: that one may fail yet.
         # Whoever comes second asks how things stand before it does anything.
-        number = intake.number(call)
-        fact = RunReport('accepted', task=call.task, id=call.id, key=number, site=intake.site, queue=intake.queue,
-                         root_id=call.id, reason=f'by the intake {intake.name}') if self._facts else None
+        number, site = intake.number(call), call.kwargs.get('site_code')
+        fact = RunReport('accepted', task=call.task, id=call.id, key=number, queue=intake.queue, root_id=call.id,
+                         site=site if isinstance(site, str) else '',
+                         reason=f'by the intake {intake.name}') if self._facts else None
         try:
             self._publishers[intake.name].publish(publication, fact)
         except NotPublished as error:
@@ -241,7 +242,7 @@ class Application:
         id_ = intake.message_id(event.id if event else delivery.digest)
         if intake.state == 'dry':
             return self._ignored(intake, f'dry run; it would be parked: {reason}')
-        raw = Raw(delivery.body, delivery.header('content-type') or None, None, {}, {'correlation_id': id_})
+        raw = Raw(delivery.body, delivery.header('content-type')[:127] or None, None, {}, {'correlation_id': id_})
         parked = publishing.parked_message(raw, ParkingNote(
             id=id_, site=intake.site, reason=f'intake {intake.name}: {reason}'))
         properties = {**parked.raw.properties, 'expiration': str(KEPT_PARKED)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import re
 import time
@@ -15,7 +16,7 @@ from ecommerce_worker import plugins
 from ecommerce_worker.broker.wire import Call
 from ecommerce_worker.errors import Misconfigured, Undecodable, WrongArguments
 from ecommerce_worker.intake import functions, sources
-from ecommerce_worker.intake.source import Delivery, Event, Refused, Source, text_at, value_at
+from ecommerce_worker.intake.source import Delivery, Event, Source, text_at, value_at
 from ecommerce_worker.settings import Extension, Settings, broker_urls
 from ecommerce_worker.settings.kinds import FLAG, TEXT, Kind, number, one_of, read_mapping, whole
 from ecommerce_worker.words import did_you_mean
@@ -100,18 +101,14 @@ class Secrets:
         self._read_at = time.monotonic()
         self.keys = self._read()
 
-    def reread(self) -> bool:
-        """Read files again, unless that was just done; whether there are other keys now."""
+    def reread(self) -> None:
+        """Read files again, unless that was just done."""
         now = time.monotonic()
         if now - self._read_at < REREAD_SECONDS or not any(one.startswith('file:') for one in self._given):
-            return False
+            return
         self._read_at = now
-        try:
-            found = self._read()
-        except ValueError:
-            return False  # it is being written, maybe
-        found, self.keys = self.keys, found
-        return found != self.keys
+        with contextlib.suppress(ValueError):  # it is being written, maybe
+            self.keys = self._read()
 
     def _read(self) -> tuple[bytes, ...]:
         return tuple(self._checked(one) for one in self._given)
@@ -170,12 +167,9 @@ class Intake:
 
     def verify(self, delivery: Delivery) -> None:
         """Raise :class:`~ecommerce_worker.intake.source.Refused` unless it is genuine, by whatever secret holds now."""
-        try:
-            self.source.verify(delivery, self.secrets.keys)
-        except Refused:
-            if not self.secrets.reread():
-                raise
-            self.source.verify(delivery, self.secrets.keys)
+        # Not only when none fits: a secret that was taken away is to hold no more.
+        self.secrets.reread()
+        self.source.verify(delivery, self.secrets.keys)
 
     def message_id(self, sent: str) -> str:
         """The id of the message that comes of the event which the sender calls so."""
@@ -212,6 +206,8 @@ class Intake:
         paths = {action.key: action.key} if event.then and action.key in kwargs else {**event.paths, **self.arguments}
         for name, path in paths.items():
             kwargs[name] = (text_at if name == action.key else value_at)(event.content, path)
+        if self.site and kwargs['site_code'] != self.site:
+            raise WrongArguments('it names another site than its intake has')
         if len(str(kwargs.get(action.key, ''))) > LONGEST_NUMBER:
             raise Undecodable(f'its {action.key} is longer than {LONGEST_NUMBER} characters')
         try:
@@ -357,8 +353,8 @@ class _Reader:
             self._problem('events', 'is not set: nothing would ever be done')
         by_name = {name.rpartition('.')[2]: name for name in self._tasks if not name.startswith('celery.')}
         for topic, task in given.items():
-            if made.TOPICS and topic not in (*made.TOPICS, ANY):
-                guess = did_you_mean(topic, made.TOPICS) or f'; there are {", ".join(sorted(made.TOPICS))}'
+            if made.topics and topic not in (*made.topics, ANY):
+                guess = did_you_mean(topic, made.topics) or f'; there are {", ".join(sorted(made.topics))}'
                 self._problem('events', f'has the topic {topic}, which this kind does not know{guess}')
             full = task if task in self._tasks else by_name.get(task, '')
             if not full:

@@ -129,6 +129,11 @@ class Source(ABC):
     def __init__(self, options: Mapping[str, Any]) -> None:
         self.options = options
 
+    @property
+    def topics(self) -> frozenset[str]:
+        """The topics that it has with these options; see :attr:`TOPICS`."""
+        return self.TOPICS
+
     def key(self, secret: str) -> bytes:
         """The key that a secret stands for; raises ValueError, which says what it must be."""
         return secret.encode()

@@ -101,6 +101,7 @@ class Spool:
                     logger.warning('INTAKE_SPOOL cannot be read', error=error.strerror)
 
     def _publish_all(self) -> None:
+        refused = set[str]()
         for path in sorted(self._directory.glob('[!.]*.json')):
             try:
                 publication, fact = _read(path)
@@ -110,10 +111,16 @@ class Spool:
                 continue
             except FileNotFoundError:
                 continue  # another process has published it
+            if self._ending.is_set():
+                return
+            if publication.queue in refused:
+                continue
             try:
                 self._broker.publish(publication, fact)
             except NotPublished:
-                return
+                # One queue that does not exist, or does not confirm, keeps nothing from the others.
+                refused.add(publication.queue)
+                continue
             path.unlink(missing_ok=True)
             logger.info('published from the spool', id=path.stem)
 

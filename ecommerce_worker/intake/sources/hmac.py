@@ -28,6 +28,12 @@ class Source(source.Source):
     DEFAULTS: ClassVar = {'header': 'X-Hub-Signature-256', 'prefix': '', 'encoding': 'hex', 'digest': 'sha256',
                           'id': '', 'topic': ''}
 
+    @property
+    @override
+    def topics(self) -> frozenset[str]:
+        """Without a header for them there is one; whatever else ``INTAKES`` named would never come."""
+        return self.TOPICS if self.options['topic'] else frozenset({ANY})
+
     @override
     def verify(self, delivery: Delivery, keys: Sequence[bytes]) -> None:
         """Signature."""

@@ -41,7 +41,7 @@ class Source(source.Source):
 
     @override
     def event(self, delivery: Delivery) -> Event:
-        """Its id is the merchant's action: several subscriptions to one topic tell of it, each under its own."""
+        """Its id is the merchant's action, of which several subscriptions tell, and the order: one may be of many."""
         topic, order = _header(delivery, 'topic'), delivery.object
         sent = _header(delivery, 'event-id') or _header(delivery, 'webhook-id') or delivery.digest
         ignored = ''
@@ -51,7 +51,8 @@ class Source(source.Source):
             elif order.get('financial_status') not in ('paid', 'partially_refunded'):
                 ignored = 'not paid'
         number = 'order_id' if topic.startswith('refunds/') else 'name'
-        return Event(topic, f'{topic} {sent}', order, {'order_number': number}, ignored, order.get('test') is True)
+        return Event(topic, f'{topic} {sent} {order.get("id")}', order, {'order_number': number}, ignored,
+                     order.get('test') is True)
 
     @override
     def signed(self, body: bytes, key: bytes, topic: str, now: float) -> dict[str, str]:

@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from ecommerce_worker.intake import source
 from ecommerce_worker.intake.signatures import code, require, require_now
-from ecommerce_worker.intake.source import Delivery, Event, text_at
+from ecommerce_worker.intake.source import Delivery, Event, Refused, text_at
 from ecommerce_worker.settings.kinds import TEXT
 
 
@@ -35,12 +35,14 @@ class Source(source.Source):
 
     @override
     def verify(self, delivery: Delivery, keys: Sequence[bytes]) -> None:
-        """Signature, then its time: each repeat is signed anew."""
+        """Signature, then its time: each repeat is signed anew; and an id, or all would be taken for one."""
         stamp = _header(delivery, 'timestamp')
         parts = [_header(delivery, 'id').encode(errors='replace'), b'.', stamp.encode(errors='replace'), b'.']
         given = [one.removeprefix('v1,') for one in _header(delivery, 'signature').split() if one.startswith('v1,')]
         require(given, [code(key, *parts, delivery.body) for key in keys])
         require_now(stamp, delivery.received)
+        if not _header(delivery, 'id'):
+            raise Refused('no id')
 
     @override
     def event(self, delivery: Delivery) -> Event:

@@ -257,6 +257,17 @@ def test_a_secret_that_is_changed_in_its_file_is_taken_up_without_a_restart(star
     assert intake.post('shop', body, signed('shopify', body)).status == 401
 
 
+def test_a_secret_that_is_taken_out_of_its_file_holds_no_more(start_intake, tmp_path):
+    files = [tmp_path / 'old', tmp_path / 'new']
+    for file, secret in zip(files, (SECRET, OTHER_SECRET), strict=True):
+        file.write_text(secret)
+    intake, body = start_intake(shop={**SHOP, 'secrets': [f'file:{file}' for file in files]}).ready(), order()
+    assert intake.post('shop', body, signed('shopify', body)).status == 200
+    files[0].write_text(OTHER_SECRET)
+    # Whoever has it only ever posts what fits.
+    eventually(lambda: intake.post('shop', body, signed('shopify', body)).status == 401)
+
+
 def test_a_repeat_at_the_same_moment_and_a_repeat_later_end_as_one_fulfilment(start_intake, start_worker, shop):
     shop.add_order('EDX-1')
     intake, body = start_intake().ready(), order()
@@ -429,6 +440,7 @@ def test_it_ends_in_order_and_what_is_under_way_is_answered(start_intake):
     ({'shop': {**SHOP, 'queue': 'ecommerce.fulfilment'}}, 'did you mean ecommerce.fulfillment?'),
     ({'shop': {**SHOP, 'arguments': {'order_nummer': 'name'}}}, 'did you mean order_number?'),
     ({'Shop!': SHOP}, 'it is part of a URL'),
+    ({'shop': {'kind': 'hmac', 'secrets': [SECRET], 'events': {'paid': 'fulfill_order'}}}, 'has the topic paid'),
     ({'shop': {**SHOP, 'kind': 'standard', 'secrets': ['whsec_nonsense!']}}, 'must be whsec_ and Base64'),
     ({'shop': {key: value for key, value in SHOP.items() if key != 'secrets'}}, 'is not set'),
 ])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
@@ -14,7 +15,10 @@ import stripe
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ecommerce_worker.intake.application import Application
+from ecommerce_worker.intake.counts import Counts
 from ecommerce_worker.intake.intakes import names
+from ecommerce_worker.intake.signatures import code
 from ecommerce_worker.intake.source import Delivery, Refused
 from ecommerce_worker.testing.intake import SECRET, MemoryIntake, SourceContract
 from ecommerce_worker.tests.support.intake import source_of
@@ -225,3 +229,41 @@ def test_of_shopify_several_subscriptions_tell_of_one_event(sent: Callable[[int]
         del headers['X-Shopify-Event-Id']
         ids.add(intake.post(body, {**headers, **sent(number)}).content['id'])
     assert len(ids) == 1 + twice
+
+
+def test_of_shopify_one_action_of_the_merchants_on_two_orders_is_two() -> None:
+    intake = MemoryIntake('shopify', 'orders/paid')
+    for number in (1, 2):
+        body = json.dumps({**TestShopify.good, 'id': number, 'name': f'EDX-{number}'}).encode()
+        headers = {**intake.source.signed(body, intake.source.key(SECRET), 'orders/paid', 0), 'X-Shopify-Event-Id': 'a'}
+        assert intake.post(body, headers).content['state'] == 'accepted'
+    assert [call['order_number'] for call in intake.calls()] == ['EDX-1', 'EDX-2']
+
+
+def test_of_standard_webhooks_one_without_an_id_is_refused() -> None:
+    intake, body, stamp = MemoryIntake('standard', 'order.paid'), json.dumps(TestStandard.good).encode(), time.time()
+    made = code(intake.source.key(SECRET), f'.{int(stamp)}.'.encode(), body)
+    assert intake.post(body, {'Content-Type': 'application/json', 'Webhook-Timestamp': str(int(stamp)),
+                              'Webhook-Signature': f'v1,{made}'}).status == 401
+
+
+@pytest.mark.parametrize('contract, name', [(TestStripe, 'id'), (TestWooCommerce, 'id')])
+def test_an_id_that_no_bytes_stand_for_is_an_id_as_any(contract: Any, name: str) -> None:
+    intake, body = MemoryIntake(contract.kind, contract.topic), json.dumps({**contract.good, name: '\ud800'}).encode()
+    headers = intake.source.signed(body, intake.source.key(SECRET), contract.topic, time.time())
+    assert intake.post(body, headers).content['state'] == 'accepted'
+
+
+def test_who_submits_names_no_other_site_than_its_intake_has() -> None:
+    intake = MemoryIntake('submit', 'order')
+    intake.intake = replace(intake.intake, site='mine')
+    application = Application({'shop': intake.intake}, {'shop': intake}, Counts(), lambda: True)
+    intake._application = application
+
+    def submitted(**fields: str) -> int:
+        body = json.dumps({'order_number': 'EDX-1', **fields}).encode()
+        return intake.post(body, intake.source.signed(body, intake.source.key(SECRET), 'order', 0)).status
+
+    assert submitted(site_code='other') == 422
+    assert [submitted(), submitted(site_code='mine')] == [202, 202]
+    assert {call['site_code'] for call in intake.calls()} == {'mine'}
