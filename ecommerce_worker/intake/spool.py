@@ -15,10 +15,9 @@ import json
 import os
 import threading
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from ecommerce_worker import logs
-from ecommerce_worker.broker.confirming import Confirming
 from ecommerce_worker.broker.publishing import Publication
 from ecommerce_worker.broker.wire import Raw
 from ecommerce_worker.errors import Misconfigured, NotPublished, Undecodable
@@ -30,13 +29,24 @@ logger = logs.of(__name__)
 LOOK_SECONDS: Final = 1.0
 
 
+class Broker(Protocol):
+    """Who publishes, and knows when that is of use: :class:`~ecommerce_worker.broker.confirming.Confirming`."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether it takes messages."""
+
+    def publish(self, publication: Publication, fact: RunReport | None = None) -> None:
+        """Return when it is confirmed; raises :class:`~ecommerce_worker.errors.NotPublished`."""
+
+
 class Spool:
     """Publishes to the broker or, where that is away, to a directory; publishes later what is there.
 
     Raises :class:`~ecommerce_worker.errors.Misconfigured` for a directory that cannot be used.
     """
 
-    def __init__(self, broker: Confirming, directory: Path) -> None:
+    def __init__(self, broker: Broker, directory: Path) -> None:
         self._broker = broker
         self._directory = directory
         self._ending = threading.Event()

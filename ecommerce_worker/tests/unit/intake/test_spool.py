@@ -4,17 +4,19 @@ from ecommerce_worker.broker.publishing import Publication
 from ecommerce_worker.broker.wire import Raw
 from ecommerce_worker.errors import NotPublished
 from ecommerce_worker.intake.spool import Spool
+from ecommerce_worker.telemetry.run import RunReport
 from ecommerce_worker.tests.support.harness import eventually
 
 
 class HalfABroker:
     """It takes nothing at first, and then messages for all queues but one."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.ready = False
-        self.taken = []
+        self.taken: list[str] = []
 
-    def publish(self, publication, fact=None):
+    def publish(self, publication: Publication, fact: RunReport | None = None) -> None:
+        del fact
         if not self.ready or publication.queue == 'gone':
             raise NotPublished('there is no queue for it')
         self.taken.append(publication.raw.properties['correlation_id'])
