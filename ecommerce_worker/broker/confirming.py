@@ -213,11 +213,14 @@ class Confirming:
                 self._look(now)
 
     def _look(self, now: float) -> None:
-        self._late = frozenset(sent.publication.queue for sent in self._sent.values() if now - sent.at > PATIENCE)
+        self._late = self._not_in_time(now)
         if self._connection.connection.heartbeat:
             self._connection.heartbeat_check()
         if self._facts is None and now >= self._facts_at and not self._blocked:
             self._facts = self._open_facts()
+
+    def _not_in_time(self, now: float) -> frozenset[str]:
+        return frozenset(sent.publication.queue for sent in self._sent.values() if now - sent.at > PATIENCE)
 
     def _send_all(self) -> None:
         while self._waiting and not self._blocked:
@@ -251,6 +254,8 @@ class Confirming:
             elif sent.fact:
                 facts.append(sent.fact)
             sent.done.set()
+        if self._late:
+            self._late = self._not_in_time(time.monotonic())
         # Not before all are done: it may be now that the connection is lost.
         for fact in facts:
             self._report(fact)
@@ -276,6 +281,10 @@ class Confirming:
         logger.warning('facts cannot be published: the ledger does not know what is accepted', status=reply_code)
 
     def _on_blocked(self, blocked: bool, *_: Any) -> None:
+        # It is no fault of the queues, which have as long again.
+        now, self._late = time.monotonic(), frozenset()
+        for sent in self._sent.values():
+            sent.at = now
         self._blocked = blocked
         logger.warning('the broker takes nothing at present' if blocked else 'the broker takes messages again')
 
