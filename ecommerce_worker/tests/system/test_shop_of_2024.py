@@ -5,6 +5,7 @@ Each shop is a virtual environment, made once for its pins: 20 to 40 seconds eac
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -80,12 +81,15 @@ def python(pins: Path) -> Path:
     named = hashlib.sha256(pins.read_bytes() + (ROOT / 'requirements' / 'base.in').read_bytes()).hexdigest()[:12]
     home = Path(sys.prefix) / f'{pins.stem}-{named}'
     python = home / 'bin' / 'python'
-    if not (home / 'made').exists():
-        subprocess.run([sys.executable, '-m', 'venv', '--clear', home], check=True, timeout=100)
-        pip = [str(python), '-m', 'pip', 'install', '--quiet', '--disable-pip-version-check']
-        subprocess.run([*pip, '-r', str(pins), '-r', str(ROOT / 'requirements' / 'base.in'), 'setuptools<81'],
-                       check=True, timeout=400)
-        (home / 'made').touch()
+    # Tests run in several processes: one makes it, the others wait.
+    with home.with_suffix('.lock').open('w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (home / 'made').exists():
+            subprocess.run([sys.executable, '-m', 'venv', '--clear', home], check=True, timeout=100)
+            pip = [str(python), '-m', 'pip', 'install', '--quiet', '--disable-pip-version-check']
+            subprocess.run([*pip, '-r', str(pins), '-r', str(ROOT / 'requirements' / 'base.in'), 'setuptools<81'],
+                           check=True, timeout=400)
+            (home / 'made').touch()
     return python
 
 
