@@ -26,6 +26,7 @@ from __future__ import annotations
 import errno
 import os
 import ssl
+import traceback
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -163,3 +164,9 @@ class Skip(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+def where(error: BaseException) -> str:
+    """The file and line that raised, without the error's text, which may quote what it choked on."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f'{frames[-1].filename.rpartition("/")[2]}:{frames[-1].lineno}' if frames else 'an unknown place'

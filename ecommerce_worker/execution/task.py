@@ -27,7 +27,17 @@ from ecommerce_worker.broker import publishing
 from ecommerce_worker.broker.notes import Notes, ParkingNote
 from ecommerce_worker.broker.publishing import Publication
 from ecommerce_worker.broker.wire import Call
-from ecommerce_worker.errors import ApiError, Held, Misconfigured, Skip, Taken, Transient, WrongArguments, local_failure
+from ecommerce_worker.errors import (
+    ApiError,
+    Held,
+    Misconfigured,
+    Skip,
+    Taken,
+    Transient,
+    WrongArguments,
+    local_failure,
+    where,
+)
 from ecommerce_worker.execution.delivery import DELIVERY, Delivery
 from ecommerce_worker.execution.outcomes import Deferred, Done, Handover, Outcome, Parked, Retrying, Skipped, Then
 from ecommerce_worker.retry import Patience, moment
@@ -194,7 +204,7 @@ class Task(celery.Task):
         except Exception as error:  # noqa: BLE001 - whatever it is, the message must be settled
             logger.error('a task has a programming error', task=self.name, id=delivery.call.id,
                          error=type(error).__name__, detail=''.join(traceback.format_tb(error.__traceback__)))
-            reason = f'a programming error in the worker: {type(error).__name__} at {_where(error)}'
+            reason = f'a programming error in the worker: {type(error).__name__} at {where(error)}'
             return Parked(reason, _noted(delivery, reason, attempt=1))
         except BaseException as error:  # noqa: BLE001 - SystemExit and the like say nothing about the message
             return self._hindered(delivery, error)
@@ -441,9 +451,3 @@ def _noted(delivery: Delivery, reason: str, **counted: int) -> Notes:
     notes = delivery.notes
     changes = {name: getattr(notes, name) + step for name, step in counted.items()}
     return notes.having({'at': now, 'reason': reason}, since=notes.since or now, deferred=0.0, run='', **changes)
-
-
-def _where(error: BaseException) -> str:
-    """The file and line that raised, without the error's text, which may quote what it choked on."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return f'{frames[-1].filename.rpartition("/")[2]}:{frames[-1].lineno}' if frames else 'an unknown place'

@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 import threading
 import time
-import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -28,7 +27,7 @@ from ecommerce_worker.broker import publishing
 from ecommerce_worker.broker.notes import Notes, ParkingNote
 from ecommerce_worker.broker.publishing import Publication
 from ecommerce_worker.broker.wire import Call, Raw
-from ecommerce_worker.errors import NotPublished, Undecodable, WrongArguments
+from ecommerce_worker.errors import NotPublished, Undecodable, WrongArguments, where
 from ecommerce_worker.intake.counts import NOBODY, Counts
 from ecommerce_worker.intake.intakes import Intake
 from ecommerce_worker.intake.source import Delivery, Event, Objection, Refused
@@ -261,9 +260,7 @@ class Application:
 
 def _bug(error: Exception) -> str:
     """What is said of a programming error: not its text, which may quote what it choked on."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f'{frames[-1].filename.rpartition("/")[2]}:{frames[-1].lineno}' if frames else 'an unknown place'
-    return f'a programming error in the intake: {type(error).__name__} at {place}'
+    return f'a programming error in the intake: {type(error).__name__} at {where(error)}'
 
 
 def _unavailable() -> Answer:

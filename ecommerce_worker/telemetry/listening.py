@@ -13,11 +13,11 @@ to is not even put together.
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ecommerce_worker import logs
+from ecommerce_worker.errors import where
 from ecommerce_worker.telemetry.run import RunReport
 
 logger = logs.of(__name__)
@@ -93,10 +93,9 @@ class Listeners:
                 self._fails(each, error)
 
     def _fails(self, hear: Callable[..., None], error: Exception) -> None:
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        place = f'{getattr(hear, "__qualname__", hear)} {type(error).__name__} {frame.filename}:{frame.lineno}'
+        place = f'{getattr(hear, "__qualname__", hear)} {type(error).__name__} {where(error)}'
         if place not in self._failed:
             self._failed.add(place)
             # Not its text, which may quote what it was given.
             logger.error('a listener failed, which is not said again', listener=getattr(hear, '__qualname__', None),
-                         error=type(error).__name__, at=f'{frame.filename.rpartition("/")[2]}:{frame.lineno}')
+                         error=type(error).__name__, at=where(error))
