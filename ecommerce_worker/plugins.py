@@ -14,7 +14,7 @@ from typing import Any
 
 from ecommerce_worker.errors import Misconfigured
 from ecommerce_worker.settings.kinds import Kind
-from ecommerce_worker.words import did_you_mean
+from ecommerce_worker.words import hint
 
 
 def names(shipped: ModuleType) -> list[str]:
@@ -34,8 +34,8 @@ def find(name: str, shipped: ModuleType, cls: str, setting: str, others: Iterabl
         found = getattr(importlib.import_module(module), cls)
     except ModuleNotFoundError as error:
         if error.name and (module == error.name or module.startswith(error.name + '.')):
-            guess = _guess(name, {*names(shipped), *others})
-            raise Misconfigured([f'{setting} names {name}, which does not exist{guess}']) from None
+            there = hint(name, {*names(shipped), *others})
+            raise Misconfigured([f'{setting} names {name}, which does not exist{there}']) from None
         raise Misconfigured([f'{setting} {name} needs the module {error.name}, which is not installed']) from None
     except (AttributeError, TypeError, ValueError):  # the latter for names that are none, such as '' and '.x'
         raise Misconfigured([f'{setting} names {name}, which has no class {cls}']) from None
@@ -54,7 +54,7 @@ def read_options(given: Mapping[str, Any], kinds: Mapping[str, Kind], defaults: 
         if value is None:  # takes back what stands for all sites, maybe for another vendor
             continue
         if name not in kinds:
-            problems.append(f'{setting}[{name}] is not a known option{_guess(name, kinds)}')
+            problems.append(f'{setting}[{name}] is not a known option{hint(name, kinds)}')
             continue
         try:
             found[name] = kinds[name].read(value)
@@ -65,9 +65,3 @@ def read_options(given: Mapping[str, Any], kinds: Mapping[str, Kind], defaults: 
     if problems:
         raise Misconfigured(problems)
     return found
-
-
-def _guess(name: str, known: Iterable[str]) -> str:
-    """The one that comes closest, or else all of them, as the end of a sentence."""
-    known = sorted(known)
-    return did_you_mean(name, known) or f'; there are {", ".join(known)}'

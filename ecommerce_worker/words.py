@@ -18,6 +18,12 @@ def did_you_mean(name: str, names: Iterable[str], likeness: float = 0.6) -> str:
     return f'; did you mean {by_spelling[close[0]]}?' if close else ''
 
 
+def hint(name: str, names: Iterable[str]) -> str:
+    """A hint at the name that comes closest, or else at all that there are, as the end of a sentence."""
+    known = sorted(names)
+    return did_you_mean(name, known) or (f'; there are {", ".join(known)}' if known else '')
+
+
 def printable(text: str, instead: str = '?') -> str:
     """The text on one line, in letters that only show: what is in a message anybody may have written.
 

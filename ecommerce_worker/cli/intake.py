@@ -19,7 +19,7 @@ from ecommerce_worker.cli.output import fail, needs, plainly, print_json, runnin
 from ecommerce_worker.cli.resources import application, opened_ledger
 from ecommerce_worker.cli.root import main
 from ecommerce_worker.errors import WorkerError
-from ecommerce_worker.words import did_you_mean
+from ecommerce_worker.words import hint
 
 if TYPE_CHECKING:
     from ecommerce_worker.intake.intakes import Intake
@@ -102,8 +102,7 @@ def try_intake(name: str, file: Path, topic: str, url: str, wait: float) -> None
     """
     found = _found()
     if name not in found:
-        guess = did_you_mean(name, found) or (f'; there are {", ".join(sorted(found))}' if found else '')
-        fail(f'there is no intake {name}{guess}', 2)
+        fail(f'there is no intake {name}{hint(name, found)}', 2)
     it = found[name]
     topic = topic or next(iter(it.events), '')
     headers = it.source.signed(file.read_bytes(), it.secrets.keys[0], topic, time.time())

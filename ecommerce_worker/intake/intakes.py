@@ -19,7 +19,7 @@ from ecommerce_worker.intake import functions, sources
 from ecommerce_worker.intake.source import Delivery, Event, Source, text_at, value_at
 from ecommerce_worker.settings import Extension, Settings, broker_urls
 from ecommerce_worker.settings.kinds import FLAG, TEXT, Kind, number, one_of, read_mapping, whole
-from ecommerce_worker.words import did_you_mean
+from ecommerce_worker.words import did_you_mean, hint
 
 #: What a source's class is called in its module.
 CLASS: Final = 'Source'
@@ -354,8 +354,8 @@ class _Reader:
         by_name = {name.rpartition('.')[2]: name for name in self._tasks if not name.startswith('celery.')}
         for topic, task in given.items():
             if made.topics and topic not in (*made.topics, ANY):
-                guess = did_you_mean(topic, made.topics) or f'; there are {", ".join(sorted(made.topics))}'
-                self._problem('events', f'has the topic {topic}, which this kind does not know{guess}')
+                self._problem('events', f'has the topic {topic}, which this kind does not know'
+                                        f'{hint(topic, made.topics)}')
             full = task if task in self._tasks else by_name.get(task, '')
             if not full:
                 self._problem('events', f'leads {topic} to the task {task}, which no worker knows'

@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from ecommerce_worker.settings.kinds import Kind
-from ecommerce_worker.words import did_you_mean
+from ecommerce_worker.words import hint
 
 #: The group of entry points; each names a module.
 ENTRY_POINTS: Final = 'ecommerce_worker.extensions'
@@ -89,9 +89,7 @@ def _extension(name: str) -> Extension:
     """The extension; raises ValueError, which says why it cannot be had, as the rest of a sentence."""
     points = {point.value: point for point in entry_points(group=ENTRY_POINTS) if point.name == name}
     if not points:
-        there = installed()
-        raise ValueError('which is not installed' + (did_you_mean(name, there) or (
-            f'; there are {", ".join(there)}' if there else ': no extension is')))
+        raise ValueError(f'which is not installed{hint(name, installed()) or ": no extension is"}')
     if not _NAME.fullmatch(name):
         raise ValueError('but an extension is called by letters of lower case, digits, - and _')
     if len(points) > 1:
