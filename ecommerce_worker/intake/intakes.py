@@ -17,7 +17,7 @@ from ecommerce_worker.broker.wire import Call
 from ecommerce_worker.errors import Misconfigured, Undecodable, WrongArguments
 from ecommerce_worker.intake import functions, sources
 from ecommerce_worker.intake.source import Delivery, Event, Source, text_at, value_at
-from ecommerce_worker.settings import Extension, Settings, broker_urls
+from ecommerce_worker.settings import Extension, Settings, broker_urls, scheme_of
 from ecommerce_worker.settings.kinds import FLAG, TEXT, Kind, number, one_of, read_mapping, whole
 from ecommerce_worker.words import did_you_mean, hint
 
@@ -270,7 +270,7 @@ def read(settings: Settings, tasks: Mapping[str, Any]) -> dict[str, Intake]:
         if intake and not reader.problems:
             found[name] = intake
     urls = settings.INTAKE_BROKER_URL or broker_urls(settings)
-    if found and not all(url.startswith(('amqp', 'pyamqp')) for url in ([urls] if isinstance(urls, str) else urls)):
+    if found and not all(scheme_of(url) == 'amqp' for url in ([urls] if isinstance(urls, str) else urls)):
         problems.append('INTAKES need RabbitMQ, which confirms what it has taken; INTAKE_BROKER_URL names one')
     if problems:
         raise Misconfigured(problems)

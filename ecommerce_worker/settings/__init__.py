@@ -15,8 +15,8 @@ from ecommerce_worker.settings.files import certificate_problems, in_home
 from ecommerce_worker.settings.masking import environment_for_others, mask
 from ecommerce_worker.settings.merging import Examined, examine, load
 from ecommerce_worker.settings.schema import DEFAULTS, SETTINGS, VENDORS
-from ecommerce_worker.settings.values import Settings, broker_scheme, broker_urls
+from ecommerce_worker.settings.values import Settings, broker_scheme, broker_urls, scheme_of
 
 __all__ = ['API', 'DEFAULTS', 'SETTINGS', 'VENDORS', 'Examined', 'Extension', 'Group', 'Settings', 'broker_scheme',
            'broker_urls', 'certificate_problems', 'environment_for_others', 'examine', 'in_home', 'load', 'mask',
-           'queue_remarks']
+           'queue_remarks', 'scheme_of']

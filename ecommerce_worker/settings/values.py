@@ -146,8 +146,13 @@ def laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> Mapping[str
 
 
 def broker_scheme(settings: Settings) -> str:
-    """``amqp`` for RabbitMQ, ``redis``, ``sentinel``, or what else stands in the first URL, without the word on TLS."""
-    scheme = broker_urls(settings)[0].partition(':')[0].partition('+')[0]
+    """The scheme of the first URL of the broker; see :func:`scheme_of`."""
+    return scheme_of(broker_urls(settings)[0])
+
+
+def scheme_of(url: str) -> str:
+    """What a broker's URL begins with, without the word on TLS: ``amqp`` for RabbitMQ, ``redis``, ``sentinel``."""
+    scheme = url.partition(':')[0].partition('+')[0]
     return {'amqps': 'amqp', 'pyamqp': 'amqp', 'rediss': 'redis'}.get(scheme, scheme)
 
 
