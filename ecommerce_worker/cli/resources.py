@@ -24,8 +24,7 @@ def opened_ledger() -> Any:
     from ecommerce_worker.ledger import setup
 
     runtime.current()
-    setup.open_ledger()
-    setup.require_schema()
+    setup.open_current_ledger()
     from ecommerce_worker.ledger import queries
 
     return queries

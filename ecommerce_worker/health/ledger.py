@@ -33,8 +33,7 @@ def look(settings: Settings) -> Ledger | None:
         extras.require_django()
         from ecommerce_worker.ledger import setup
 
-        setup.open_ledger()
-        setup.require_schema()
+        setup.open_current_ledger()
         return read()
     except WorkerError as error:
         return Ledger(str(error))

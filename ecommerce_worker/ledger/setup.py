@@ -66,6 +66,12 @@ def migrate(module: str = _MODULE, *, target: str = '') -> None:
         raise away(error) from None
 
 
+def open_current_ledger() -> None:
+    """Open the ledger and make sure that it is there and of this version; raises :class:`LedgerUnusable`."""
+    open_ledger()
+    require_schema()
+
+
 def require_schema() -> None:
     """Raise :class:`LedgerUnusable` unless the ledger is there and of this version."""
     path = path_of(django_settings.DATABASES['default'])

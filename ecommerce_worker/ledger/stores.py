@@ -30,8 +30,7 @@ def firings_of(settings: Settings, tell: Callable[[str], object] = lambda reason
         from ecommerce_worker.ledger import setup
 
         try:
-            setup.open_ledger()
-            setup.require_schema()
+            setup.open_current_ledger()
         except setup.LedgerAway:
             raise
         except setup.LedgerUnusable as error:

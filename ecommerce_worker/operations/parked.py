@@ -112,7 +112,9 @@ def in_ledger(chosen: Chosen) -> Iterator[InLedger]:
 
     Raises :class:`~ecommerce_worker.ledger.setup.LedgerUnusable`.
     """
-    _open_ledger()
+    from ecommerce_worker.ledger import setup
+
+    setup.open_current_ledger()
     from ecommerce_worker.ledger import queries  # not before the ledger is open
 
     yield from queries.parked(key=chosen.order, task=chosen.task, ids=chosen.ids)
@@ -192,17 +194,12 @@ class Desk:
         """Around what is done with one that lies in RabbitMQ; raises ``LedgerUnusable``: it would not be on record."""
         if not database.is_kept(runtime.current().settings):
             return nullcontext()
-        _open_ledger()
+        from ecommerce_worker.ledger import setup
+
+        setup.open_current_ledger()
         from ecommerce_worker.ledger import decisions
 
         return decisions.recorded(note, action, who=self._who, reason=self._reason)
-
-
-def _open_ledger() -> None:
-    from ecommerce_worker.ledger import setup
-
-    setup.open_ledger()
-    setup.require_schema()
 
 
 def _tell(parked: InQueue, outcome: str, at: float) -> None:

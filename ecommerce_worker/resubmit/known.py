@@ -38,8 +38,7 @@ def memory_of(settings: Settings) -> Memory | None:
     with _looking():
         if not database.is_kept(settings):
             return None
-        setup.open_ledger()
-        setup.require_schema()
+        setup.open_current_ledger()
     return known
 
 
