@@ -31,7 +31,7 @@ from ecommerce_worker import logs
 from ecommerce_worker.broker import publishing, topology
 from ecommerce_worker.broker.publishing import Publication, Unfit
 from ecommerce_worker.errors import NotPublished
-from ecommerce_worker.telemetry.run import CONTENT_TYPE, RunReport
+from ecommerce_worker.telemetry.run import RunReport
 
 logger = logs.of(__name__)
 
@@ -113,9 +113,7 @@ class Confirming:
         if self._blocked:
             return 'the broker takes nothing at present (an alarm of its own)'
         away = self._away_since
-        if away is not None:
-            return 'the broker cannot be reached' if time.monotonic() - away > PATIENCE else ''
-        return ''
+        return 'the broker cannot be reached' if away is not None and time.monotonic() - away > PATIENCE else ''
 
     @property
     def ready(self) -> bool:
@@ -238,8 +236,7 @@ class Confirming:
             self._tag += 1
             sent.at, sent.returned, self._sent[self._tag] = time.monotonic(), False, sent
             exchange, routing_key = sent.publication.address(self._connection)
-            # Not by `basic_publish`, which reads first: what comes may close this very channel.
-            self._channel.send_method(spec.Basic.Publish, 'Bssbb', (0, exchange, routing_key, True, False), message)
+            publishing.send(self._channel, message, exchange, routing_key, mandatory=True)
 
     def _on_confirm(self, taken: bool, tag: int, multiple: bool) -> None:
         facts = []
@@ -263,10 +260,8 @@ class Confirming:
     def _report(self, fact: RunReport) -> None:
         if self._facts is None:
             return
-        message = self._facts.prepare_message(fact.as_body(), content_type=CONTENT_TYPE, content_encoding='utf-8',
-                                              properties={'delivery_mode': 2})
-        self._facts.send_method(spec.Basic.Publish, 'Bssbb', (0, topology.FACTS, fact.routing_key, False, False),
-                                message)
+        publishing.send(self._facts, publishing.fact_message(self._facts, fact.as_body()), topology.FACTS,
+                        fact.routing_key, mandatory=False)
 
     def _on_return(self, error: Exception, exchange: str, routing_key: str, message: Any) -> None:  # noqa: ARG002
         # What is not routed is confirmed as well, after this.

@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, Any, Final
 from typing_extensions import override
 
 from ecommerce_worker import logs
-from ecommerce_worker.broker import topology
+from ecommerce_worker.broker import publishing, topology
 from ecommerce_worker.telemetry.listening import Listener
-from ecommerce_worker.telemetry.run import CONTENT_TYPE, ENDS, RunReport
+from ecommerce_worker.telemetry.run import ENDS, RunReport
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -84,9 +84,8 @@ class Publisher:
         try:
             channel = self._channel or self._open()
             for fact in facts:
-                message = channel.prepare_message(fact.as_body(), content_type=CONTENT_TYPE, content_encoding='utf-8',
-                                                  properties={'delivery_mode': 2})
-                channel.basic_publish(message, exchange=topology.FACTS, routing_key=fact.routing_key)
+                channel.basic_publish(publishing.fact_message(channel, fact.as_body()), exchange=topology.FACTS,
+                                      routing_key=fact.routing_key)
                 self._tag += 1
                 self._unconfirmed.add(self._tag)
             until = time.monotonic() + CONFIRM_SECONDS

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from amqp import spec
 from amqp.exceptions import MessageNacked, NotFound
 from amqp.serialization import dumps as amqp_dumps
 from kombu import Connection
@@ -21,7 +22,7 @@ from ecommerce_worker.broker.notes import NOTES, Notes, ParkingNote
 from ecommerce_worker.broker.topology import BITS, FACTS, PARKED, entrance, is_rabbitmq, require_facts
 from ecommerce_worker.broker.wire import Call, Raw
 from ecommerce_worker.errors import NotPublished, WorkerError, WrongArguments
-from ecommerce_worker.telemetry.run import one_line
+from ecommerce_worker.telemetry.run import CONTENT_TYPE, one_line
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -58,9 +59,21 @@ def tell(connection: Connection, fact: bytes, routing_key: str, queue_type: str 
     """Publish one fact; raises whatever is wrong.  Workers have a cheaper way for theirs."""
     require_facts(connection, queue_type)
     with connection.channel() as channel:
-        message = channel.prepare_message(fact, content_type='application/json', content_encoding='utf-8',
-                                          properties={'delivery_mode': 2})
-        channel.basic_publish(message, exchange=FACTS, routing_key=routing_key)
+        channel.basic_publish(fact_message(channel, fact), exchange=FACTS, routing_key=routing_key)
+
+
+def fact_message(channel: Any, fact: bytes) -> Any:
+    """A fact as the message that it is."""
+    return channel.prepare_message(fact, content_type=CONTENT_TYPE, content_encoding='utf-8',
+                                   properties={'delivery_mode': 2})
+
+
+def send(channel: Any, message: Any, exchange: str, routing_key: str, *, mandatory: bool) -> None:
+    """Write a message to a channel.
+
+    Not by ``basic_publish``, which reads first: what comes may close this very channel.
+    """
+    channel.send_method(spec.Basic.Publish, 'Bssbb', (0, exchange, routing_key, mandatory, False), message)
 
 
 @dataclass(frozen=True)

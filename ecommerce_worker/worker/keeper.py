@@ -287,8 +287,7 @@ class Keeper:
         way.tag += 1
         way.sent[way.tag] = sent
         exchange, routing_key = publication.address(self._connection)
-        # Not by `basic_publish`, which reads first: what comes may close this very channel.
-        channel.send_method(spec.Basic.Publish, 'Bssbb', (0, exchange, routing_key, True, False), message)
+        publishing.send(channel, message, exchange, routing_key, mandatory=True)
 
     def _send_slowly(self, way: _Way, sent: _Sent) -> None:
         """On a broker that confirms nothing."""
