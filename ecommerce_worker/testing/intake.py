@@ -45,6 +45,11 @@ class Answered:
     content: Mapping[str, Any]
     headers: Mapping[str, str]
 
+    @property
+    def state(self) -> str:
+        """What is said to have become of it."""
+        return str(self.content.get('state', ''))
+
 
 class InMemory:
     """An intake; what it publishes is kept in ``published``, unless there is ``trouble``."""

@@ -5,11 +5,12 @@ import json
 import pytest
 
 from ecommerce_worker.broker.topology import PARKED
+from ecommerce_worker.testing.intake import SECRET
 from ecommerce_worker.testing.peer import Peer, reply
 from ecommerce_worker.testing.rabbitmq import free_port
 from ecommerce_worker.tests.support.extensions import ACME, install
 from ecommerce_worker.tests.support.harness import eventually
-from ecommerce_worker.tests.support.intake import SECRET, Intake, signed
+from ecommerce_worker.tests.support.intake import Intake, signed
 
 ORDER = json.dumps({'number': 'A-1', 'state': 'paid', 'email': 'ann@example.com'}).encode()
 

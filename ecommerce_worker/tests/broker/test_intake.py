@@ -14,9 +14,10 @@ from kombu import Queue
 
 from ecommerce_worker.broker import topology
 from ecommerce_worker.broker.notes import NOTES
+from ecommerce_worker.testing.intake import OTHER_SECRET, SECRET
 from ecommerce_worker.testing.rabbitmq import PrivateNode, free_port
 from ecommerce_worker.tests.support.harness import FULFILL, QUEUE, eventually
-from ecommerce_worker.tests.support.intake import OTHER_SECRET, SECRET, Intake, order, signed
+from ecommerce_worker.tests.support.intake import Intake, order, signed
 
 SHOP = {'kind': 'shopify', 'secrets': [SECRET], 'events': {'orders/paid': 'fulfill_order'}}
 SUBMIT = {'kind': 'submit', 'secrets': [SECRET]}

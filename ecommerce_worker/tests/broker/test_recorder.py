@@ -2,9 +2,6 @@
 
 import json
 import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -19,7 +16,7 @@ from ecommerce_worker.broker.notes import NOTES, Notes, ParkingNote
 from ecommerce_worker.broker.wire import Raw
 from ecommerce_worker.operations.parked import looked_through
 from ecommerce_worker.telemetry.run import RunReport
-from ecommerce_worker.tests.support.harness import FULFILL, QUEUE, Broker, eventually, shop_app
+from ecommerce_worker.tests.support.harness import FULFILL, QUEUE, Broker, Program, eventually, shop_app
 from ecommerce_worker.tests.support.ledger import (
     Ledger,
     PrivateMariadb,
@@ -74,29 +71,14 @@ def queues(broker):
     return broker
 
 
-class Recorder:
-    """A recorder as an operator runs it: a process, an environment, a log."""
+class Recorder(Program):
+    """A recorder of this ledger."""
 
     def __init__(self, broker_url: str, database: Mapping[str, Any], log: Path) -> None:
-        self.log = log.read_text
         kept = {name: value for name, value in os.environ.items() if not name.startswith('ECOMMERCE_WORKER')}
         environment = {**kept, **environment_of(database), 'ECOMMERCE_WORKER_BROKER_URL': broker_url,
                        'WORKER_CONFIGURATION_MODULE': 'ecommerce_worker.configuration.local'}
-        with log.open('wb') as output:
-            self.process = subprocess.Popen(
-                [sys.executable, '-m', 'ecommerce_worker', 'recorder'], stdout=output, stderr=output, env=environment,
-                start_new_session=True)
-
-    def stop(self) -> int:
-        """Stop it as a deployment does; its exit status."""
-        self.process.terminate()
-        return self.process.wait(30)
-
-    def kill(self) -> None:
-        """End it at once."""
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        super().__init__(log, environment, '-m', 'ecommerce_worker', 'recorder')
 
 
 @pytest.fixture
@@ -158,7 +140,7 @@ def test_facts_and_parked_messages_come_into_the_ledger(queues, ledger, record, 
     assert sorted(ledger('rows', 'Order', 'key', 'state')) == [
         ('EDX-1', 'fulfilled'), ('EDX-2', 'waiting'), ('EDX-3', 'parked')]
     assert recorder.stop() == 0
-    assert 'learner' not in recorder.log()
+    assert 'learner' not in recorder.log
     assert drained(queues)()
 
 
@@ -197,13 +179,13 @@ def test_a_recorder_waits_for_its_broker(node, queues, ledger, record):
     eventually(lambda: ledger('rows', 'Attempt', 'pk'))
     node.stop()
     try:
-        eventually(lambda: 'unreachable: what="the broker"' in recorder.log())
+        eventually(lambda: 'unreachable: what="the broker"' in recorder.log)
     finally:
         node.start()
     tell(queues, [fact(2)])
     eventually(lambda: len(ledger('rows', 'Attempt', 'pk')) == 2)
-    assert recorder.log().count('unreachable: what="the broker"') == 1
-    assert recorder.log().count('recording goes on: what="the broker"') == 1
+    assert recorder.log.count('unreachable: what="the broker"') == 1
+    assert recorder.log.count('recording goes on: what="the broker"') == 1
 
 
 def test_a_recorder_waits_for_its_database(queues, server, record, app):
@@ -216,7 +198,7 @@ def test_a_recorder_waits_for_its_database(queues, server, record, app):
     try:
         tell(queues, [fact(2)])
         park(app, 3)
-        eventually(lambda: 'unreachable: what="the ledger"' in recorder.log())
+        eventually(lambda: 'unreachable: what="the ledger"' in recorder.log)
         eventually(lambda: queues.depth(topology.LEDGER) == queues.depth(topology.PARKED) == 1)
     finally:
         server.start()
@@ -225,8 +207,8 @@ def test_a_recorder_waits_for_its_database(queues, server, record, app):
     eventually(lambda: len(ledger('rows', 'Attempt', 'pk')) == 2 and ledger('queries.count_parked') == 1)
     eventually(drained(queues))
     ledger.close()
-    assert recorder.log().count('unreachable: what="the ledger"') == 1
-    assert recorder.log().count('recording goes on: what="the ledger"') == 1
+    assert recorder.log.count('unreachable: what="the ledger"') == 1
+    assert recorder.log.count('recording goes on: what="the ledger"') == 1
 
 
 def test_a_database_that_is_killed_again_and_again_loses_and_doubles_nothing(queues, server, record, app):
@@ -257,7 +239,7 @@ def test_a_recorder_that_its_database_hung_up_on_opens_another_connection(queues
     tell(queues, [fact(3)])
     eventually(partial(more_than, ledger, 2))
     ledger.close()
-    assert 'unreachable' not in recorder.log()
+    assert 'unreachable' not in recorder.log
 
 
 def test_a_parked_message_that_the_database_does_not_take_stays_in_rabbitmq_and_holds_nobody_up(
@@ -271,7 +253,7 @@ def test_a_parked_message_that_the_database_does_not_take_stays_in_rabbitmq_and_
         recorder = record(ledger)
         eventually(lambda: ledger('queries.count_parked') == 2)
         assert queues.depth(topology.PARKED_LARGE) == 1
-        assert 'larger than what the database takes' in recorder.log()
+        assert 'larger than what the database takes' in recorder.log
         # The commands know it all the same.
         with queues.connection() as connection, looked_through(connection) as found:
             assert [(parked.id, len(parked.raw.body)) for parked in found] == [('id-1', 2_000_000)]
@@ -299,7 +281,7 @@ def test_a_recorder_started_before_its_database_waits_for_it(queues, server, rec
     server.kill()
     try:
         recorder = record(ledger)
-        eventually(lambda: 'unreachable: what="the ledger"' in recorder.log())
+        eventually(lambda: 'unreachable: what="the ledger"' in recorder.log)
     finally:
         server.start()
     tell(queues, [fact(1)])
@@ -312,7 +294,7 @@ def test_a_recorder_without_a_ledger_says_how_to_make_one(queues, record, tmp_pa
     ledger = Ledger({'NAME': str(tmp_path / 'none.sqlite3')}, migrated=False)
     recorder = record(ledger)
     assert recorder.process.wait(30) == 1
-    assert '`ecommerce-worker migrate` makes one' in recorder.log()
+    assert '`ecommerce-worker migrate` makes one' in recorder.log
     ledger.close()
 
 

@@ -13,10 +13,11 @@ from importlib.util import find_spec
 import pytest
 
 from ecommerce_worker.cli.up import LONGEST, Lines, next_pause
+from ecommerce_worker.testing.intake import SECRET
 from ecommerce_worker.testing.rabbitmq import free_port
 from ecommerce_worker.testing.shop import Answer
 from ecommerce_worker.tests.support.harness import eventually
-from ecommerce_worker.tests.support.intake import SECRET, posted, signed
+from ecommerce_worker.tests.support.intake import posted, signed
 
 
 def rows_of_ps():

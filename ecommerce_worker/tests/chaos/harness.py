@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter, defaultdict
@@ -26,7 +25,15 @@ from ecommerce_worker.broker.wire import Raw, read
 from ecommerce_worker.errors import Undecodable
 from ecommerce_worker.testing.shop import Answer, Call, Order, ShopProcess
 from ecommerce_worker.tests.chaos.proxy import Proxy
-from ecommerce_worker.tests.support.harness import FULFILL, QUEUES, Broker, Worker, shop_app, worker_environment
+from ecommerce_worker.tests.support.harness import (
+    FULFILL,
+    QUEUES,
+    Broker,
+    Program,
+    Worker,
+    shop_app,
+    worker_environment,
+)
 
 if TYPE_CHECKING:
     from ecommerce_worker.tests.chaos.neighbours import Mail, Neighbour
@@ -96,12 +103,8 @@ class WorkerOf(Worker):
 
     def __init__(self, broker: Broker, log: Path, environment: Mapping[str, str], command: Sequence[str],
                  pipe: int | None = None) -> None:
+        Program.__init__(self, log, environment, *command, output=pipe)
         self._broker = broker
-        self._log = log
-        with log.open('ab') as output:
-            there = output if pipe is None else pipe
-            self.process = subprocess.Popen([sys.executable, *command], stdout=there, stderr=there,
-                                            env=dict(environment), cwd=log.parent, start_new_session=True)
 
 
 @dataclass(frozen=True)

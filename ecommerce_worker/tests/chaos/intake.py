@@ -28,11 +28,12 @@ from typing import Any, Final
 
 from kombu import Connection
 
+from ecommerce_worker.testing.intake import SECRET
 from ecommerce_worker.testing.rabbitmq import PrivateNode, free_port
 from ecommerce_worker.testing.shop import ShopProcess
 from ecommerce_worker.tests.chaos.harness import PATIENCE, SETTINGS
 from ecommerce_worker.tests.support.harness import QUEUE, Broker, Worker, eventually, worker_environment
-from ecommerce_worker.tests.support.intake import SECRET, Intake, order, posted, signed
+from ecommerce_worker.tests.support.intake import Intake, order, posted, signed
 
 INTAKES: Final = {
     'shop': {'kind': 'shopify', 'secrets': [SECRET], 'events': {'orders/paid': 'fulfill_order'}},

@@ -173,16 +173,40 @@ class Broker:
             reply_to=message['reply_to'])
 
 
-class Worker:
-    """A worker as an operator runs it: a process, an environment, a log."""
+class Program:
+    """A program as an operator runs it: a process, an environment, a log."""
+
+    def __init__(self, log: Path, environment: Mapping[str, str], *words: str, output: int | None = None) -> None:
+        """Start Python with these words; what it says goes to the log, or to ``output``."""
+        self._log = log
+        with log.open('ab') as file:
+            there = file if output is None else output
+            self.process = subprocess.Popen([sys.executable, *words], stdout=there, stderr=there, env=dict(environment),
+                                            cwd=log.parent, start_new_session=True)
+
+    @property
+    def log(self) -> str:
+        """All it has logged so far."""
+        return self._log.read_text()
+
+    def stop(self) -> int:
+        """Stop it as a deployment does; its exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+    def kill(self) -> None:
+        """End it and its children at once."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+class Worker(Program):
+    """A worker."""
 
     def __init__(self, broker: Broker, log: Path, environment: Mapping[str, str], options: tuple[str, ...]) -> None:
+        super().__init__(log, environment, '-m', 'ecommerce_worker', 'worker', *options)
         self._broker = broker
-        self._log = log
-        with log.open('ab') as output:
-            self.process = subprocess.Popen(
-                [sys.executable, '-m', 'ecommerce_worker', 'worker', *options], stdout=output, stderr=output,
-                env=dict(environment), cwd=log.parent, start_new_session=True)
 
     @property
     def children(self) -> list[str]:
@@ -190,11 +214,6 @@ class Worker:
         found = subprocess.run(['ps', '-o', 'pid=', '--ppid', str(self.process.pid)], capture_output=True, text=True,
                                check=False)
         return found.stdout.split()
-
-    @property
-    def log(self) -> str:
-        """All it has logged so far."""
-        return self._log.read_text()
 
     def outcomes(self, number: str) -> list[str]:
         """All outcomes that it logged for an order, the last one last."""
@@ -213,14 +232,3 @@ class Worker:
 
         eventually(consumes)
         return self
-
-    def stop(self) -> int:
-        """Stop it as a deployment does; its exit status."""
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
-
-    def kill(self) -> None:
-        """End it and its children at once."""
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()

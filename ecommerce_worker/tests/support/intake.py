@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ecommerce_worker.intake.intakes import find
 from ecommerce_worker.intake.source import Source
-from ecommerce_worker.tests.support.harness import eventually
-
-SECRET = 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw'
-OTHER_SECRET = 'whsec_c2l4dGVlbi1ieXRlcy1vci1tb3JlLW9mLWl0'
+from ecommerce_worker.testing.intake import SECRET, Answered
+from ecommerce_worker.tests.support.harness import Program, eventually
 
 
 def order(number: str = 'EDX-1', **fields: Any) -> bytes:
@@ -42,20 +35,6 @@ def signed(kind: str, body: bytes, topic: str = 'orders/paid', secret: str = SEC
     return source.signed(body, source.key(secret), topic, time.time() if now is None else now)
 
 
-@dataclass(frozen=True)
-class Answered:
-    """What a sender gets."""
-
-    status: int
-    content: Mapping[str, Any]
-    headers: Mapping[str, str]
-
-    @property
-    def state(self) -> str:
-        """What is said to have become of it."""
-        return str(self.content.get('state', ''))
-
-
 def posted(port: int, path: str, body: bytes, headers: Mapping[str, str], method: str = 'POST') -> Answered:
     """What this request is answered."""
     connection = http.client.HTTPConnection('127.0.0.1', port, timeout=60)
@@ -69,21 +48,12 @@ def posted(port: int, path: str, body: bytes, headers: Mapping[str, str], method
         connection.close()
 
 
-class Intake:
-    """The process, its log, its port."""
+class Intake(Program):
+    """The process, and its port."""
 
     def __init__(self, port: int, log: Path, environment: Mapping[str, str], *options: str) -> None:
+        super().__init__(log, environment, '-m', 'ecommerce_worker', 'intake', *options)
         self.port = port
-        self._log = log
-        with log.open('ab') as output:
-            self.process = subprocess.Popen(
-                [sys.executable, '-m', 'ecommerce_worker', 'intake', *options], stdout=output, stderr=output,
-                env=dict(environment), cwd=log.parent, start_new_session=True)
-
-    @property
-    def log(self) -> str:
-        """All it has logged so far."""
-        return self._log.read_text()
 
     def ready(self) -> Intake:
         """Return when it takes deliveries."""
@@ -112,14 +82,3 @@ class Intake:
     def said(self, pattern: str) -> bool:
         """Whether it has logged this."""
         return re.search(pattern, self.log) is not None
-
-    def stop(self) -> int:
-        """Stop it as a deployment does; its exit status."""
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
-
-    def kill(self) -> None:
-        """End it at once."""
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()

@@ -29,7 +29,7 @@ def written():
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(logging.Formatter('%(asctime)s %(levelname)s - %(message)s'))
-    logger = logging.getLogger('another.library')
+    logger = logging.getLogger('another.package')
     before = logger.handlers, logger.propagate, logger.level
     logger.handlers, logger.propagate = [Queued([handler])], False
     logger.setLevel(logging.DEBUG)
