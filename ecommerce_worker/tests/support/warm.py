@@ -207,10 +207,16 @@ def serve(control: socket.socket) -> Job | None:
                 if not size:
                     return None
                 job = Job(**json.loads(exactly(control, LENGTH.unpack(size)[0])))
+                waiting, become = os.pipe()
                 pid = os.fork()
                 if not pid:
                     _become(job, descriptors)
+                    os.close(become)
                     return job
+                # As with any other Popen, it is in a session of its own by the time that it is known.
+                os.close(become)
+                os.read(waiting, 1)
+                os.close(waiting)
                 telling = socket.socket(fileno=descriptors.pop())
                 for descriptor in descriptors:
                     os.close(descriptor)
