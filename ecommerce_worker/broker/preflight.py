@@ -10,7 +10,7 @@ from os import EX_CONFIG, EX_NOPERM, EX_UNAVAILABLE
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from amqp.exceptions import AccessRefused, NotAllowed, PreconditionFailed
+from amqp.exceptions import AccessRefused, InternalError, NotAllowed, PreconditionFailed
 from kombu.exceptions import KombuError
 
 from ecommerce_worker.broker import publishing, topology
@@ -184,5 +184,9 @@ def check(app: Celery, settings: Settings) -> None:
             raise BrokerUnusable(
                 f'a queue exists in another shape: {error.message}; see QUEUE_TYPE, or remove the arguments and use a '
                 'policy', EX_CONFIG) from None
+        except InternalError as error:
+            raise BrokerUnusable(
+                f'RabbitMQ failed at our queues: {error}; if its log names rabbit_fifo_dlx_sup, nothing leaves the '
+                'waiting room any more until that node is restarted') from None
         except connection.channel_errors + connection.connection_errors as error:
             raise BrokerUnusable(f'the broker does not take our queues: {error}') from None

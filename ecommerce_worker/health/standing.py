@@ -101,7 +101,7 @@ def _of_ledger(it: Standing) -> Iterator[Finding]:
     if ledger.overdue:
         yield Finding('orders', TROUBLE, f'{counted(ledger.overdue, "order")} overdue: nothing was heard when it was '
                       'time.', 'See `ecommerce-worker orders list --overdue`; `ecommerce-worker resubmit` asks the '
-                      'shop.')
+                      'shop. If nothing leaves the waiting room, see docs/how-to/reset-rabbitmq.rst.')
     if ledger.lost:
         yield Finding('reports', WARNING, f'{counted(ledger.lost, "report")} of runs never came in the last '
                       f'{ledger.lost_days} days: as many orders, mails or jobs may be shown as they were before.')

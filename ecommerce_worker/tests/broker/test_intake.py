@@ -15,7 +15,7 @@ from kombu import Queue
 from ecommerce_worker.broker import topology
 from ecommerce_worker.broker.notes import NOTES
 from ecommerce_worker.testing.intake import OTHER_SECRET, SECRET
-from ecommerce_worker.testing.rabbitmq import PrivateNode, free_port
+from ecommerce_worker.testing.rabbitmq import free_port
 from ecommerce_worker.tests.support.harness import FULFILL, QUEUE, eventually
 from ecommerce_worker.tests.support.intake import Intake, order, signed
 
@@ -41,13 +41,6 @@ def start_intake(environment, tmp_path):
     yield start
     for intake in started:
         intake.kill()
-
-
-@pytest.fixture
-def own_node(tmp_path):
-    """A RabbitMQ that may be stopped."""
-    with PrivateNode() as node:
-        yield node
 
 
 @pytest.fixture

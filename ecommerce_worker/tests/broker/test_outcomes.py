@@ -109,9 +109,9 @@ class Told:
 
 
 @pytest.fixture(scope='module')
-def told(node: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
+def told(shared_node: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
     """Publish all stories at once; each test then looks how one of them ends."""
-    broker = Broker(node)
+    broker = Broker(shared_node)
     broker.empty()
     with ExitStack() as stack:
         shops = tuple(stack.enter_context(ShopProcess(tmp_path_factory.mktemp('shop'))) for _ in range(3))
@@ -128,7 +128,7 @@ def told(node: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
             'refused': {'ECOMMERCE_API_ROOT': f'{nowhere}/api/v2/', **impatient},
             'dns': {'ECOMMERCE_API_ROOT': 'http://shop.invalid/api/v2/', **impatient},
             # What answers there speaks AMQP, not TLS.
-            'tls': {'ECOMMERCE_API_ROOT': f'https://127.0.0.1:{node.port}/api/v2/', **impatient},
+            'tls': {'ECOMMERCE_API_ROOT': f'https://127.0.0.1:{shared_node.port}/api/v2/', **impatient},
             'token-refused': {'BACKEND_SERVICE_EDX_OAUTH2_PROVIDER_URL': f'{no_lms}/oauth2', **impatient},
             'token-500': {'BACKEND_SERVICE_EDX_OAUTH2_PROVIDER_URL': failing.oauth2_root, **impatient},
             'token-401': {'BACKEND_SERVICE_EDX_OAUTH2_SECRET': 'not-the-secret'},

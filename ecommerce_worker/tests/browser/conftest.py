@@ -28,6 +28,7 @@ from ecommerce_worker.tests.support.fixtures import (  # noqa: F401 - for the te
     environment,
     node,
     publish,
+    shared_node,
     shop,
     start_worker,
 )

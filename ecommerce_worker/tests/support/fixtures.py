@@ -17,7 +17,7 @@ from ecommerce_worker.tests.support.harness import FULFILL, Broker, Worker, shop
 
 
 @pytest.fixture(scope='session')
-def node() -> Iterator[PrivateNode]:
+def shared_node() -> Iterator[PrivateNode]:
     """A RabbitMQ for this session."""
     if PrivateNode.program() is None:
         why = 'there is no rabbitmq-server program: install RabbitMQ to run the tests against a broker'
@@ -26,6 +26,24 @@ def node() -> Iterator[PrivateNode]:
         pytest.skip(why)
     with PrivateNode() as node:
         yield node
+
+
+@pytest.fixture
+def own_node() -> Iterator[PrivateNode]:
+    """A RabbitMQ that no other test has, which may be stopped, killed and reset."""
+    with PrivateNode() as node:
+        yield node
+
+
+@pytest.fixture
+def node(request: pytest.FixtureRequest) -> PrivateNode:
+    """A RabbitMQ; with the mark ``own_node`` one that no other test has.
+
+    One that comes up again needs a moment to find the leaders of its quorum queues. RabbitMQ 3.10 ends all
+    dead-lettering if a queue of the waiting room is deleted in that moment, as the next test would.
+    """
+    own = request.node.get_closest_marker('own_node')
+    return request.getfixturevalue('own_node' if own else 'shared_node')
 
 
 @pytest.fixture

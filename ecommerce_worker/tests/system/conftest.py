@@ -5,7 +5,9 @@ from ecommerce_worker.tests.support.fixtures import (  # noqa: F401 - for the te
     command,
     environment,
     node,
+    own_node,
     publish,
+    shared_node,
     shop,
     start_worker,
 )

@@ -2,15 +2,7 @@
 
 import pytest
 
-from ecommerce_worker.testing.rabbitmq import PrivateNode
 from ecommerce_worker.tests.chaos import intake as chaos
-
-
-@pytest.fixture
-def own_node(tmp_path):
-    """A RabbitMQ that is killed."""
-    with PrivateNode(tmp_path / 'node') as node:
-        yield node
 
 
 @pytest.mark.parametrize('fault', ['both-killed', 'queue-deleted', 'everything'])
