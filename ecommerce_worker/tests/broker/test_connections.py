@@ -101,7 +101,7 @@ def test_waiting_room_and_parked_queue_that_are_deleted_under_a_worker_are_decla
     eventually(broker.parked, seconds=60)
 
 
-@pytest.mark.own_node
+@pytest.mark.restarts_rabbitmq
 def test_a_broker_that_comes_back_empty_is_furnished_anew(broker, shop, start_worker, publish):
     worker = start_worker(RETRY_DELAY_MAX=1).ready()
     for command in ('stop_app', 'reset', 'start_app'):
@@ -113,13 +113,12 @@ def test_a_broker_that_comes_back_empty_is_furnished_anew(broker, shop, start_wo
     assert worker.process.poll() is None
 
 
-@pytest.mark.own_node
-def test_a_rabbitmq_whose_dead_lettering_has_ended_is_named_with_its_remedy(node, command):
-    node.ctl('eval', 'supervisor:terminate_child(rabbit_sup, rabbit_fifo_dlx_sup).')
-    refused = command('worker')
+def test_a_rabbitmq_whose_dead_lettering_has_ended_is_named_with_its_remedy(own_node, command):
+    own_node.ctl('eval', 'supervisor:terminate_child(rabbit_sup, rabbit_fifo_dlx_sup).')
+    refused = command('worker', BROKER_URL=own_node.url)
     assert refused.returncode == 69
     assert 'if its log names rabbit_fifo_dlx_sup' in refused.stderr
-    assert 'rabbit_fifo_dlx_sup' in (node.directory / 'node.log').read_text()
+    assert 'rabbit_fifo_dlx_sup' in (own_node.directory / 'node.log').read_text()
 
 
 # -- queues of another shape ------------------------------------------------------------------------------------------

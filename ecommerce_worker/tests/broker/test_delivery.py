@@ -115,7 +115,7 @@ def test_a_message_that_was_delivered_again_in_mid_run_is_done_with_its_run(shop
     assert 'skipped' not in worker.outcomes('EDX-1')
 
 
-@pytest.mark.own_node
+@pytest.mark.restarts_rabbitmq
 def test_a_long_delay_survives_a_restart_of_the_worker_and_of_rabbitmq(shop, broker, publish, start_worker):
     shop.add_order('EDX-1', Answer(status=503, headers={'Retry-After': '12'}))
     worker = start_worker().ready()
@@ -140,7 +140,7 @@ def test_waiting_messages_are_not_held_unacknowledged(shop, broker, publish, sta
     assert {line.split()[1] for line in unacknowledged.splitlines() if line.strip()} == {'0'}
 
 
-@pytest.mark.own_node
+@pytest.mark.restarts_rabbitmq
 def test_a_worker_goes_on_after_a_restart_of_rabbitmq(shop, broker, publish, start_worker):
     shop.add_order('EDX-1')
     shop.add_order('EDX-2')

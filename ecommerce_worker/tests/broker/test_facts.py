@@ -89,7 +89,7 @@ def test_a_worker_without_facts_is_one_all_the_same(broker, shop, start_worker, 
     assert facts() == []
 
 
-@pytest.mark.own_node
+@pytest.mark.restarts_rabbitmq
 def test_what_is_told_while_the_broker_is_away_is_published_when_it_is_back(node, reporter, facts, caplog):
     reporter.reported(REPORT)
     facts(1)
@@ -105,7 +105,7 @@ def test_what_is_told_while_the_broker_is_away_is_published_when_it_is_back(node
     assert caplog.text.count('facts cannot be published') == 1
 
 
-@pytest.mark.own_node
+@pytest.mark.restarts_rabbitmq
 def test_of_too_many_the_oldest_are_dropped_and_counted(node, reporter, facts, caplog):
     node.stop()
     try:
@@ -120,7 +120,7 @@ def test_of_too_many_the_oldest_are_dropped_and_counted(node, reporter, facts, c
     eventually(lambda: 'facts are published again: dropped=30' in caplog.text)
 
 
-@pytest.mark.own_node
+@pytest.mark.restarts_rabbitmq
 def test_an_end_does_not_wait_for_a_broker_that_is_away(node, reporter, facts, caplog):
     node.stop()
     try:
@@ -248,7 +248,7 @@ def fulfilled(shop):
     return len({call.path for call in shop.calls if call.is_put and call.status == 200})
 
 
-@pytest.mark.own_node
+@pytest.mark.restarts_rabbitmq
 def test_an_order_is_not_acknowledged_before_its_fact_is_safe(node, broker, reporter, facts):
     acknowledged = threading.Event()
     node.stop()
@@ -269,7 +269,7 @@ def test_only_the_end_of_what_may_be_repeated_is_held(reporter):
         assert not reporter.holds('id-1', print, 9)
 
 
-@pytest.mark.own_node
+@pytest.mark.restarts_rabbitmq
 def test_of_what_is_held_the_oldest_is_let_go_if_it_is_too_much_or_for_too_long(node, reporter, monkeypatch):
     let_go: list[int] = []
     node.stop()
@@ -286,7 +286,7 @@ def test_of_what_is_held_the_oldest_is_let_go_if_it_is_too_much_or_for_too_long(
         node.start()
 
 
-@pytest.mark.own_node
+@pytest.mark.restarts_rabbitmq
 def test_each_process_numbers_its_facts_and_drops_leave_a_gap(node, reporter, facts):
     node.stop()
     try:

@@ -247,7 +247,7 @@ def test_nothing_is_published_twice_for_an_alarm(app, broker, alarm, settled):
     assert (broker.waiting(), broker.depth(PARKED)) == (10, 1)
 
 
-@pytest.mark.own_node
+@pytest.mark.restarts_rabbitmq
 def test_a_broker_that_comes_back_gets_what_was_kept(app, broker, settled):
     keeper = Keeper(app)
     keep(keeper, settled, 'before', waits(1))

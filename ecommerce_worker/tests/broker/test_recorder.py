@@ -173,7 +173,7 @@ def test_two_recorders_share_a_ledger(queues, ledger, record):
 
 
 @pytest.mark.parametrize('ledger', ['sqlite'], indirect=True)
-@pytest.mark.own_node
+@pytest.mark.restarts_rabbitmq
 def test_a_recorder_waits_for_its_broker(node, queues, ledger, record):
     recorder = record(ledger)
     tell(queues, [fact(1)])
@@ -336,7 +336,7 @@ def test_a_resent_message_goes_to_its_queue_as_it_came(queues, ledger, record, a
 
 
 @pytest.mark.parametrize('ledger', ['postgresql'], indirect=True)
-@pytest.mark.own_node
+@pytest.mark.restarts_rabbitmq
 def test_a_message_that_cannot_be_resent_stays_parked(node, queues, ledger, record, app):
     park(app, 1)
     recorder = record(ledger)

@@ -211,7 +211,7 @@ def test_a_beat_goes_on_when_the_other_one_is_killed(broker, start_worker, start
     assert other.poll() is None
 
 
-@pytest.mark.own_node
+@pytest.mark.restarts_rabbitmq
 def test_a_beat_goes_on_when_rabbitmq_comes_back(node, start_beat, given):
     _, log = start_beat(mail={'task': COMMAND, 'args': ['send_queued_mail'], 'interval': '1s'})
     eventually(lambda: 'fired: ' in log.read_text())
