@@ -30,7 +30,6 @@ from ecommerce_worker.execution import task
 from ecommerce_worker.execution.delivery import DELIVERY
 from ecommerce_worker.execution.outcomes import Then
 from ecommerce_worker.settings import broker_scheme
-from ecommerce_worker.telemetry.run import RunReport
 
 
 class Task(task.Task):
@@ -87,12 +86,8 @@ class Standalone(Application):
         if not current.PUBLISH_FACTS or broker_scheme(current) != 'amqp':
             return result
         call = Call(name, result.id, args=tuple(args or ()), kwargs=dict(kwargs or {}))
-        body = self.tasks.get(name)
-        is_ours = isinstance(body, task.Task)
-        self._accepted().reported(RunReport(
-            'accepted', started=began, task=name, id=call.id, key=body.key_of(call) if is_ours else '',
-            site=body.site_of(call) if is_ours else '',
-            queue=str(options.get('queue') or self.conf.task_default_queue), root_id=call.id))
+        self._accepted().reported(task.accepted(
+            self.tasks.get(name), call, str(options.get('queue') or self.conf.task_default_queue), began=began))
         return result
 
     def _accepted(self) -> Reporter:

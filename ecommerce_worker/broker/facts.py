@@ -23,15 +23,19 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from kombu.exceptions import KombuError
 from typing_extensions import override
 
 from ecommerce_worker import logs
 from ecommerce_worker.broker import publishing, topology
+from ecommerce_worker.errors import NotPublished
 from ecommerce_worker.telemetry.listening import Listener
 from ecommerce_worker.telemetry.run import ENDS, RunReport
 
 if TYPE_CHECKING:
     from celery import Celery
+
+    from ecommerce_worker.settings import Settings
 
 logger = logs.of(__name__)
 
@@ -59,6 +63,19 @@ FLUSH_SECONDS: Final = 5.0
 #: Seconds for which a message is held at most until its fact is safe: less than the half hour after which RabbitMQ
 #: takes it back.
 HOLD_SECONDS: Final = 600.0
+
+
+def tell(app: Celery, settings: Settings, *reports: RunReport) -> None:
+    """Tell the ledger what no run tells: what was published, or done by hand; what hinders that is logged, no more."""
+    if not settings.PUBLISH_FACTS:
+        return
+    try:
+        with app.producer_or_acquire() as producer:
+            if topology.is_rabbitmq(producer.connection):
+                for report in reports:
+                    publishing.tell(producer.connection, report.as_body(), report.routing_key, settings.QUEUE_TYPE)
+    except (NotPublished, OSError, KombuError, *publishing.broker_errors(app)) as error:
+        logger.warning('the ledger has no report of this', id=reports[0].id, error=type(error).__name__)
 
 
 class NotConfirmed(Exception):

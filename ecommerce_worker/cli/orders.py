@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -12,6 +13,7 @@ from ecommerce_worker.cli.options import DURATION, JSON
 from ecommerce_worker.cli.output import fail, needs, plainly, print_json, say, table
 from ecommerce_worker.cli.resources import opened_ledger
 from ecommerce_worker.cli.root import main
+from ecommerce_worker.durations import span
 from ecommerce_worker.words import short_name
 
 
@@ -63,11 +65,16 @@ def show_order(key: str, as_json: bool) -> None:
             say()
         story = queries.story(entry.number)
         for name, value in ((words.kind_of(entry.task), entry.key), ('task', entry.task), ('site', entry.site or '-'),
+                            ('since', f'{entry.first_seen:%Y-%m-%d %H:%M:%S} UTC, {_age(entry.first_seen)} ago'),
                             ('state', words.state_of(entry.state, entry.task)), ('reason', entry.reason or '-'),
                             ('next try', f'{entry.next_try:%Y-%m-%d %H:%M:%S} UTC' if entry.next_try else '-')):
             say(f'{name:8} {value}')
         table(('STARTED (UTC)', 'TRY', 'OUTCOME', 'SECONDS', 'STATUS', 'REASON'),
               [_event(it, entry.task) for it in story.events])
+
+
+def _age(moment: datetime) -> str:
+    return span((datetime.now(UTC) - moment).total_seconds())
 
 
 def _event(it: Any, task: str) -> tuple[Any, ...]:

@@ -31,8 +31,9 @@ def sentence(order: Entry, now: datetime) -> str:
         case 'discarded':
             return f'{what} was given up on {when(order.last_seen)}: {why}.'
         case _:
-            return f'{what} is with a worker, or about to be, since {when(order.last_seen)}.' + (
-                f' Before: {why}.' if why else '')
+            age = span((now - order.last_seen).total_seconds())
+            return f'{what} is with a worker, or about to be, for {age}, since {when(order.last_seen)}.' + (
+                f' Last heard: {why}.' if why else '')
 
 
 def when(moment: datetime) -> str:

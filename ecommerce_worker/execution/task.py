@@ -65,6 +65,18 @@ REPORT_SECONDS: Final = 300.0
 EAGER_OUTAGES: Final = 2
 
 
+def accepted(body: Any, call: Call, queue: str, reason: str = '', *, began: float) -> RunReport:
+    """The report that a call was published to this queue, ``began`` (epoch seconds) being when that was begun.
+
+    It may be in the hands of a worker before its publisher is back.  ``body`` is its task; one that is none of ours, or
+    unknown here, has no key.
+    """
+    ours = isinstance(body, Task)
+    return RunReport('accepted', started=began, task=call.task, id=call.id, queue=queue, reason=reason,
+                     root_id=call.root_id or call.id, key=body.key_of(call) if ours else '',
+                     site=body.site_of(call) if ours else '')
+
+
 class Task(celery.Task):
     """A task that never loses its message."""
 

@@ -140,7 +140,7 @@ def story(number: int) -> Story | None:
 
 def last_ended(ids: Iterable[str]) -> dict[str, Ended]:
     """How the last run ended of each of these messages that was run."""
-    found = Attempt.objects.filter(message_id__in=list(ids)).values_list(
+    found = Attempt.objects.filter(message_id__in=list(ids)).exclude(outcome='accepted').values_list(
         'message_id', 'order', 'outcome', 'reason', 'attempt')
     ordered = sorted(found, key=lambda it: standing(it[2], it[4]))
     return {id_: Ended(order, outcome, reason) for id_, order, outcome, reason, _ in ordered}

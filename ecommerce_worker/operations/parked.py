@@ -21,14 +21,13 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from kombu import Queue
-from kombu.exceptions import KombuError
 
-from ecommerce_worker import logs, runtime
-from ecommerce_worker.broker import publishing, topology
+from ecommerce_worker import runtime
+from ecommerce_worker.broker import facts, publishing, topology
 from ecommerce_worker.broker.notes import ParkingNote
 from ecommerce_worker.broker.wire import Raw
 from ecommerce_worker.clients.ecommerce import COMPLETE, FULFILLABLE
-from ecommerce_worker.errors import ApiError, NotPublished, Transient, WorkerError
+from ecommerce_worker.errors import ApiError, Transient, WorkerError
 from ecommerce_worker.execution.parking import note_of, refuse_too_often
 from ecommerce_worker.ledger import database
 from ecommerce_worker.ledger.words import ORDER, kind_of
@@ -41,8 +40,6 @@ if TYPE_CHECKING:
     from kombu import Connection
 
     from ecommerce_worker.ledger.queries import InLedger
-
-logger = logs.of(__name__)
 
 #: Seconds in which a message is sent again so often at most.
 HOUR = 3600.0
@@ -158,7 +155,7 @@ class Desk:
         with self._on_record(parked, 'resent'):
             publishing.unpark(self._app, parked.raw, parked, runtime.current().settings.known_queues)
         parked.message.ack()
-        _tell(parked, 'resent', now)
+        facts.tell(self._app, runtime.current().settings, *_taken_out(parked, 'resent', now))
 
     def discard(self, parked: InQueue | InLedger) -> None:
         """Throw it away for good; raises ``AlreadySettled`` for one of the ledger."""
@@ -170,7 +167,7 @@ class Desk:
         with self._on_record(parked, 'discarded'):
             pass
         parked.message.ack()
-        _tell(parked, 'discarded', time.time())
+        facts.tell(self._app, runtime.current().settings, *_taken_out(parked, 'discarded', time.time()))
 
     def _ask_the_shop(self, note: ParkingNote) -> None:
         """Raise what speaks against sending it again; only the fulfilment of an order is asked about."""
@@ -202,16 +199,8 @@ class Desk:
         return decisions.recorded(note, action, who=self._who, reason=self._reason)
 
 
-def _tell(parked: InQueue, outcome: str, at: float) -> None:
-    """Tell the ledger that a person took it out, and of the run before, which the message carried; what hinders that
-    does not undo it.
-    """
+def _taken_out(parked: InQueue, outcome: str, at: float) -> tuple[RunReport, ...]:
+    """What the ledger is told of a message that a person took out, and of the run before, which the message carried."""
     report = RunReport(outcome, started=at, attempt=parked.tries, task=parked.task, id=parked.id, key=parked.key,
                        site=parked.site, queue=parked.queue, reason=f'{outcome} by hand')
-    connection = parked.message.channel.connection.client
-    try:
-        if runtime.current().settings.PUBLISH_FACTS and topology.is_rabbitmq(connection):
-            for each in filter(None, (parked.report, report)):
-                publishing.tell(connection, each.as_body(), each.routing_key, runtime.current().settings.QUEUE_TYPE)
-    except (NotPublished, OSError, KombuError, *connection.connection_errors, *connection.channel_errors) as error:
-        logger.warning('the ledger has no report of this', id=parked.id, error=type(error).__name__)
+    return (parked.report, report) if parked.report else (report,)

@@ -27,11 +27,12 @@ from amqp.exceptions import ResourceLocked
 from kombu import Queue
 
 from ecommerce_worker import runtime
-from ecommerce_worker.broker import preflight, publishing, topology
+from ecommerce_worker.broker import facts, preflight, publishing, topology
 from ecommerce_worker.broker.notes import Notes
 from ecommerce_worker.broker.wire import Call
 from ecommerce_worker.clients.ecommerce import FULFILLABLE
 from ecommerce_worker.errors import ApiError, NotPublished
+from ecommerce_worker.execution.task import accepted
 from ecommerce_worker.resubmit.messages import refuse_unrecorded, without_known
 from ecommerce_worker.resubmit.names import FULFILL, Found, Memory, NotNow, Tell, Wanted
 from ecommerce_worker.resubmit.report import Report, Row
@@ -118,7 +119,9 @@ def _publish(app: Celery, settings: Settings, order: Found, delay: float) -> Non
     call = Call(FULFILL, str(uuid.uuid4()), (order.number,), kwargs, origin='resubmit')
     reason = f'resubmitted: the shop had it as {order.status}, and nothing of it was here'
     notes = Notes(queue=queue, resent=True).having({'at': time.time(), 'reason': reason})
+    began = time.time()
     publishing.wait(app, call, notes, delay)
+    facts.tell(app, settings, accepted(app.tasks[FULFILL], call, queue, reason, began=began))
 
 
 def _refuse_without_waiting_room(connection: Connection) -> None:

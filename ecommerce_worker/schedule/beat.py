@@ -26,8 +26,9 @@ from typing import TYPE_CHECKING, Any, Final
 from celery import beat as celery_beat
 
 from ecommerce_worker import logs, runtime
-from ecommerce_worker.broker import preflight, topology
+from ecommerce_worker.broker import facts, preflight, topology
 from ecommerce_worker.errors import NotPublished
+from ecommerce_worker.execution.task import accepted
 from ecommerce_worker.process.ending import Stop
 from ecommerce_worker.schedule.checks import LATE_SECONDS, timings
 from ecommerce_worker.schedule.claims import CLAIM_SECONDS, Firing, Firings, claimed, id_of
@@ -129,7 +130,10 @@ class Scheduler(celery_beat.Scheduler):
                                  runtime.current().settings.QUEUE_TYPE)
             self._declared = True
         id_ = id_of(entry, due)
-        publish(self.app, entry, id=id_, not_after=not_after, origin=f'beat {self._name}')
+        began = time.time()
+        call = publish(self.app, entry, id=id_, not_after=not_after, origin=f'beat {self._name}')
+        facts.tell(self.app, runtime.current().settings, accepted(
+            self.app.tasks[entry.task], call, entry.queue, f'by beat, as SCHEDULE[{entry.name}] says', began=began))
         logger.info('fired', entry=entry.name, task=entry.task, due=_utc(due), id=id_)
         return True
 

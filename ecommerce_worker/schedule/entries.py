@@ -103,11 +103,14 @@ def refuse_late(not_after: object) -> None:
         raise Skip('too late: the next one is due, or has been')
 
 
-def publish(app: Celery, entry: Entry, *, id: str, not_after: float, origin: str) -> None:  # noqa: A002
+def publish(app: Celery, entry: Entry, *, id: str, not_after: float, origin: str) -> Call:  # noqa: A002
     """Have a worker run the job once, until ``not_after`` if its task can expire; ``id`` tells this firing from others.
+
+    Returns what was published.
 
     Raises :class:`~ecommerce_worker.errors.NotPublished`, or :class:`~ecommerce_worker.errors.WrongArguments`.
     """
     limit = {'not_after': not_after} if can_expire(app.tasks[entry.task]) else {}
     call = Call(entry.task, id, args=entry.args, kwargs={**entry.kwargs, **limit}, origin=origin, root_id=id)
     publishing.wait(app, call, Notes(queue=entry.queue), 0)
+    return call

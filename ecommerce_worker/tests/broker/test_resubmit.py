@@ -302,6 +302,18 @@ def in_ledger(tmp_path: Path) -> Callable[[str], int]:
     return count
 
 
+def test_what_was_published_is_in_the_ledger_before_a_worker_has_it(shop, recorder, resubmit, command):
+    shop.add_order('EDX-1', age=OLD)
+    assert published(resubmit()) == 1
+    asked = lambda: command('orders', 'show', 'EDX-1', '--json')  # noqa: E731
+    eventually(lambda: asked().returncode == 0)
+    order, = json.loads(asked().stdout)['orders']
+    event, = order['events']
+    assert (order['state'], order['tries'], event['what'], event['queue']) == ('trying', 0, 'accepted', QUEUE)
+    assert event['reason'] == 'resubmitted: the shop had it as Open, and nothing of it was here'
+    assert ' UTC, ' in command('orders', 'show', 'EDX-1').stdout.partition('since')[2].partition('ago')[0]
+
+
 def line_of(ended, number):
     return next(line for line in ended.stdout.splitlines() if line.startswith(f'{number} '))
 

@@ -17,12 +17,15 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from kombu import Queue
 
+from ecommerce_worker.broker import topology
 from ecommerce_worker.errors import Skip
 from ecommerce_worker.locks.broker import turn
 from ecommerce_worker.schedule.checks import COMMAND
 from ecommerce_worker.schedule.entries import Entry
 from ecommerce_worker.schedule.file_store import FileFirings
+from ecommerce_worker.telemetry.run import RunReport
 from ecommerce_worker.testing.rabbitmq import free_port
 from ecommerce_worker.tests.support.django_project import Project, gone
 from ecommerce_worker.tests.support.harness import Broker, Worker, eventually
@@ -189,6 +192,19 @@ def test_two_beats_fire_each_job_once_and_workers_run_it(broker, start_worker, s
     ticked = FileFirings(state).ticked()
     assert ticked is not None
     assert time.time() - ticked < 60
+
+
+def test_what_a_beat_fires_is_reported_as_accepted(broker, start_beat):
+    with broker.connection() as connection:
+        topology.declare_facts(connection)
+        connection.default_channel.queue_purge(topology.LEDGER)
+    start_beat(mail={'task': COMMAND, 'args': ['send_queued_mail'], 'interval': '1s', 'expires': 60})
+    eventually(lambda: broker.depth(topology.LEDGER))
+    with broker.connection() as connection:
+        body = Queue(topology.LEDGER).bind(connection.channel()).get(no_ack=True).body
+    report = RunReport.read(body.encode() if isinstance(body, str) else bytes(body))
+    assert (report.outcome, report.task, report.key, report.queue) == ('accepted', COMMAND, 'send_queued_mail', DEFAULT)
+    assert report.reason == 'by beat, as SCHEDULE[mail] says'
 
 
 def test_a_beat_that_cannot_keep_what_it_fires_says_so_in_one_line(command, tmp_path):

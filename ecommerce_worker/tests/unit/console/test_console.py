@@ -147,6 +147,8 @@ print(said('waiting'))
 print(said('parked'))
 print(said('discarded'))
 print(said('trying', reason=''))
+later = Entry(1, 'EDX-1', 'fulfill_order', '', 'trying', 'by the intake acme', None, None, 0, now, now)
+print(sentence(later, now + timedelta(minutes=5)))
 print(*map(ordinal, (1, 2, 3, 4, 11, 12, 21, 112)), span(1), span(-5))
 print(*map(every, (60, 90, 600, 3600, 86400, 172800, 1.5)), sep=', ')
 """
@@ -171,7 +173,9 @@ def test_each_state_is_a_plain_sentence():
         'The order waits for its next try. At its last try: why.',
         'The order is stuck until a person decides, since 2026-11-21 12:00 UTC: why.',
         'The order was given up on 2026-11-21 12:00 UTC: why.',
-        'The order is with a worker, or about to be, since 2026-11-21 12:00 UTC.',
+        'The order is with a worker, or about to be, for 0 seconds, since 2026-11-21 12:00 UTC.',
+        ('The order is with a worker, or about to be, for 5 minutes, since 2026-11-21 12:00 UTC. Last heard: by the '
+         'intake acme.'),
         '1st 2nd 3rd 4th 11th 12th 21st 112th 1 second 0 seconds',
         'every minute, every 90 seconds, every 10 minutes, every hour, every day, every 2 days, every 1.5 seconds']
 
