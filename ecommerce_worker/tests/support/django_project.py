@@ -18,6 +18,7 @@ JOB = """
         def add_arguments(self, parser):
             parser.add_argument('words', nargs='*')
             parser.add_argument('--seconds', type=float, default=0)
+            parser.add_argument('--until', help='a file: it runs until there is one')
             parser.add_argument('--status', type=int, default=0)
             parser.add_argument('--say', default='')
             parser.add_argument('--deaf', action='store_true')
@@ -37,6 +38,8 @@ JOB = """
             if options['say']:
                 self.stdout.write(options['say'])
             time.sleep(options['seconds'])
+            while options['until'] and not os.path.exists(options['until']):
+                time.sleep(0.05)
             self.note(event='ended', at=time.time())
             sys.exit(options['status'])
 """
