@@ -31,7 +31,7 @@ from ecommerce_worker import logs
 from ecommerce_worker.broker import publishing, topology
 from ecommerce_worker.broker.publishing import Publication, Unfit
 from ecommerce_worker.errors import NotPublished
-from ecommerce_worker.telemetry.run import RunReport
+from ecommerce_worker.telemetry.run import Fact, RunReport
 
 logger = logs.of(__name__)
 
@@ -79,6 +79,7 @@ class Confirming:
         self._connect = connect
         self._lock = threading.Lock()
         self._waiting: deque[_Sent] = deque()
+        self._to_tell: deque[Fact] = deque(maxlen=MOST)
         self._sent: dict[int, _Sent] = {}
         self._connection: Any = None
         self._channel: Any = None
@@ -142,6 +143,11 @@ class Confirming:
             raise NotPublished('the broker did not confirm a message in time')
         if sent.trouble:
             raise NotPublished(sent.trouble)
+
+    def tell(self, fact: Fact) -> None:
+        """Publish a fact when there is time, and hear nothing of it: it is lost if it cannot be published."""
+        self._to_tell.append(fact)
+        self._ring()
 
     def _ring(self) -> None:
         if not self._rung:
@@ -209,6 +215,7 @@ class Confirming:
             if (now := time.monotonic()) >= next_look:
                 next_look = now + LOOK_SECONDS
                 self._look(now)
+        self._tell_all()
 
     def _look(self, now: float) -> None:
         self._late = self._not_in_time(now)
@@ -237,6 +244,12 @@ class Confirming:
             sent.at, sent.returned, self._sent[self._tag] = time.monotonic(), False, sent
             exchange, routing_key = sent.publication.address(self._connection)
             publishing.send(self._channel, message, exchange, routing_key, mandatory=True)
+        self._tell_all()
+
+    def _tell_all(self) -> None:
+        """Publish what is to be told; what was confirmed has been told before."""
+        while self._to_tell and not self._blocked:
+            self._report(self._to_tell.popleft())
 
     def _on_confirm(self, taken: bool, tag: int, multiple: bool) -> None:
         facts = []
@@ -257,7 +270,7 @@ class Confirming:
         for fact in facts:
             self._report(fact)
 
-    def _report(self, fact: RunReport) -> None:
+    def _report(self, fact: Fact) -> None:
         if self._facts is None:
             return
         publishing.send(self._facts, publishing.fact_message(self._facts, fact.as_body()), topology.FACTS,

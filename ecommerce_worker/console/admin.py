@@ -50,6 +50,7 @@ class Console(AdminSite):
             path('', self.admin_view(self.index), name='index'),
             path('orders/', self._page(views.orders), name='orders'),
             path('orders/<int:number>/', self._page(views.order), name='order'),
+            path('intakes/', self._page(views.intakes), name='intakes'),
             path('parked/', self._page(views.parked), name='parked'),
             path('parked/decide/', self._decide, name='decide'),
             path('parked/<int:number>/', self._page(views.parked_order), name='parked_order'),

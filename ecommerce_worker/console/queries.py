@@ -11,9 +11,12 @@ from django.db.models import Count, Min, Q, QuerySet, Value
 from django.db.models.fields import IntegerField
 
 from ecommerce_worker.console.charts import Chart, chart
+from ecommerce_worker.intake.counts import NOBODY
 from ecommerce_worker.ledger import words
+from ecommerce_worker.ledger.intakes import Summary, summaries
 from ecommerce_worker.ledger.models import Attempt, Order, ParkedMessage, State
 from ecommerce_worker.ledger.queries import Entry, InLedger, are_overdue, containing
+from ecommerce_worker.settings import Settings
 from ecommerce_worker.words import printable
 
 #: What nobody is done with yet.
@@ -89,6 +92,17 @@ def orders(state: str, page: int) -> tuple[list[Entry], int]:
     by = 'last_seen' if state == OVERDUE or state in UNFULFILLED else '-last_seen'
     begin = (page - 1) * PAGE
     return [Entry.of(each) for each in found.order_by(by, 'pk')[begin:begin + PAGE]], found.count()
+
+
+def intakes(settings: Settings, now: datetime) -> tuple[int, list[Summary]]:
+    """How often somebody asked for an intake that there is not, and all intakes: those of which a process told within a
+    day, and those of ``INTAKES`` of which none did.
+    """
+    found = {it.intake: it for it in summaries(now)}
+    nobody = found.pop(NOBODY, Summary(NOBODY)).totals['refused']
+    for name, given in settings.INTAKES.items():
+        found.setdefault(name, Summary(name, kind=clean(str(given.get('kind', '')))))
+    return nobody, [found[name] for name in sorted(found)]
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from ecommerce_worker.ledger import decisions, queries
 from ecommerce_worker.ledger.schedule_store import LedgerFirings
 from ecommerce_worker.ledger.words import kind_of, outcome_of, state_of
 from ecommerce_worker.schedule.claims import CLAIM_SECONDS
+from ecommerce_worker.telemetry import tally
 from ecommerce_worker.telemetry.run import RunReport
 from ecommerce_worker.words import short_name
 
@@ -134,6 +135,15 @@ def order(request: Any, context: Context, number: int) -> Any:
         'events': [(it, outcome_of(it.outcome if isinstance(it, RunReport) else it.action, story.order.task))
                    for it in story.events],
         'task': short_name(story.order.task), 'parked': figures.parked_of(number), 'draft': drafts.of(request)})
+
+
+@require_safe
+def intakes(request: Any, context: Context) -> Any:
+    """What came in within a day, and where shops post to."""
+    settings = runtime.current().settings
+    nobody, shown = figures.intakes(settings, context['now'])
+    return render(request, 'console/intakes.html', {
+        **context, 'title': 'Intakes', 'intakes': shown, 'nobody': nobody, 'states': tally.STATES})
 
 
 @require_safe

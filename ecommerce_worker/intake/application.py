@@ -152,7 +152,11 @@ class Application:
             return self._refused(intake, Answer(401), refused.reason)
         if (bucket := self._buckets.get(intake.name)) and not bucket.takes():
             return self._refused(intake, Answer(429, headers=(('Retry-After', '1'),)), 'rate')
-        return self._genuine(intake, delivery)
+        began = time.monotonic()
+        try:
+            return self._genuine(intake, delivery)
+        finally:
+            self._counts.answered(intake.name, time.monotonic() - began)
 
     def _unfit(self, intake: Intake, environ: dict[str, Any]) -> Answer | None:
         """What is answered to a request whose head alone says that its body is not taken."""
@@ -172,12 +176,15 @@ class Application:
 
     def _genuine(self, intake: Intake, delivery: Delivery) -> Answer:
         """Answer what is shown to come from the sender."""
-        event: Event | None = None
+        event, began = None, time.monotonic()
         try:
-            event = intake.source.event(delivery)
-            if reason := intake.ignores(event):
-                return self._ignored(intake, reason)
-            call = intake.call(event)
+            try:
+                event = intake.source.event(delivery)
+                if reason := intake.ignores(event):
+                    return self._ignored(intake, reason)
+                call = intake.call(event)
+            finally:
+                self._counts.mapped(intake.name, time.monotonic() - began)
             publication = publishing.new_call(call, Notes(queue=intake.queue, ask=True))
         except Objection as objection:
             return self._objected(intake, objection.status, str(objection))
@@ -191,7 +198,7 @@ class Application:
             return self._park(intake, delivery, event, reason)
         if intake.state == 'dry':
             return self._ignored(intake, 'dry run')
-        return self._accept(intake, delivery, call, publication)
+        return self._accept(intake, delivery, event, call, publication)
 
     def _ignored(self, intake: Intake, reason: str) -> Answer:
         self._counts.add(intake.name, 'ignored', reason)
@@ -201,7 +208,7 @@ class Application:
         self._counts.add(intake.name, 'refused', 'request')
         return Answer(status, {'title': HTTPStatus(status).phrase, 'status': status, 'detail': reason})
 
-    def _accept(self, intake: Intake, delivery: Delivery, call: Call, publication: Publication) -> Answer:
+    def _accept(self, intake: Intake, delivery: Delivery, event: Event, call: Call, publication: Publication) -> Answer:
         answers = intake.source.ANSWERS
         with self._lock:
             before = self._lately.get(call.id)
@@ -221,7 +228,7 @@ class Application:
         number, site = intake.number(call), call.kwargs.get('site_code')
         fact = RunReport('accepted', task=call.task, id=call.id, key=number, queue=intake.queue, root_id=call.id,
                          site=site if isinstance(site, str) else '',
-                         reason=f'by the intake {intake.name}') if self._facts else None
+                         reason=f'by the intake {intake.name}{_came_from(event)}') if self._facts else None
         try:
             self._publishers[intake.name].publish(publication, fact)
         except NotPublished as error:
@@ -256,6 +263,13 @@ class Application:
     def _unpublished(self, intake: Intake, error: NotPublished) -> Answer:
         self._counts.add(intake.name, 'unavailable', str(error))
         return _unavailable()
+
+
+def _came_from(event: Event) -> str:
+    """The delivery that an order came from: its topic, and the sender's id of it unless that may be an address."""
+    id_ = event.id.removeprefix(f'{event.topic} ')[:64]
+    parts = (event.topic, f'delivery {id_}' if id_ and '@' not in id_ else '')
+    return f': {", ".join(filter(None, parts))}' if any(parts) else ''
 
 
 def _bug(error: Exception) -> str:

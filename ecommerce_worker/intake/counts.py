@@ -1,29 +1,68 @@
-"""What came in, counted; refusals are logged once a minute, however many there are."""
+"""What came in, counted; refusals and slow functions are logged once a minute, however many there are.
+
+What was counted in an hour is told to the ledger each minute (:class:`~ecommerce_worker.telemetry.tally.Tally`).
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
+import uuid
 from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
 
 from ecommerce_worker import logs
+from ecommerce_worker.telemetry import tally
+from ecommerce_worker.telemetry.tally import Tally
 
 logger = logs.of(__name__)
 
 #: Seconds between two reports of what was refused.
-REPORT_SECONDS = 60.0
+REPORT_SECONDS: Final = 60.0
 
 #: What an intake is called that does not exist: what was asked for anybody may have written.
-NOBODY = '-'
+NOBODY: Final = '-'
+
+#: Seconds that what is made of a delivery may take, which touches neither network nor disk: a thread waits meanwhile.
+SLOW_SECONDS: Final = 0.005
+
+
+@dataclass
+class _Hour:
+    """What was counted of an intake since the hour began."""
+
+    counts: dict[str, Counter[str]] = field(default_factory=dict)
+    times: list[int] = field(default_factory=lambda: [0] * (len(tally.BOUNDS) + 1))
+    last: float | None = None
+
+    def add(self, state: str, reason: str) -> None:
+        """One more; of reasons that somebody makes up there may be any number."""
+        reasons = self.counts.setdefault(state, Counter())
+        reason = reason[:tally.REASON_LETTERS]
+        reasons[reason if reason in reasons or len(reasons) < tally.REASONS else tally.OTHERS] += 1
 
 
 class Counts:
-    """How many deliveries of which intake ended how, and why; for many threads."""
+    """How many deliveries of which intake ended how, and why; for many threads.
 
-    def __init__(self) -> None:
+    ``tell`` publishes a tally and does not wait; ``intakes`` are the fields of each that say how it is configured, by
+    its name.
+    """
+
+    def __init__(self, tell: Callable[[Tally], None] | None = None,
+                 intakes: Mapping[str, Mapping[str, str]] | None = None) -> None:
+        self._tell = tell
+        self._intakes = {**(intakes or {}), NOBODY: {}}
+        self._process = uuid.uuid4().hex
+        self._told = 0
         self._lock = threading.Lock()
-        self._all: Counter[tuple[str, str, str]] = Counter()
+        self._hours: dict[tuple[int, str], _Hour] = {}
         self._unreported: Counter[tuple[str, str, str]] = Counter()
+        #: How many were slow in a minute, and how long the longest took, by intake.
+        self._slow: dict[str, tuple[int, float]] = {}
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name='counts', daemon=True)
 
@@ -39,22 +78,61 @@ class Counts:
     def add(self, intake: str, state: str, reason: str = '') -> None:
         """One more."""
         with self._lock:
-            self._all[intake, state, reason] += 1
+            self._hour(intake).add(state, reason)
             if state in ('refused', 'ignored', 'unavailable'):
                 self._unreported[state, intake, reason] += 1
 
-    def so_far(self) -> dict[tuple[str, str, str], int]:
-        """All of them, by intake, state and reason."""
+    def answered(self, intake: str, seconds: float) -> None:
+        """A genuine delivery was answered after so many seconds."""
         with self._lock:
-            return dict(self._all)
+            hour = self._hour(intake)
+            hour.times[tally.span_of(seconds)] += 1
+            hour.last = time.time()
+
+    def mapped(self, intake: str, seconds: float) -> None:
+        """It took so many seconds to say what is to be done about a delivery."""
+        if seconds <= SLOW_SECONDS:
+            return
+        with self._lock:
+            count, longest = self._slow.get(intake, (0, 0.0))
+            self._slow[intake] = count + 1, max(longest, seconds)
+
+    def tallies(self) -> Iterable[Tally]:
+        """What was counted in this hour, and for the last time in the one before."""
+        with self._lock:
+            for name in self._intakes:
+                self._hour(name)
+            now, found = self._now(), []
+            for (hour, intake), counted in sorted(self._hours.items()):
+                self._told += 1
+                found.append(Tally(
+                    intake=intake, process=self._process, hour=hour, number=self._told, last=counted.last,
+                    counts={state: dict(reasons) for state, reasons in counted.counts.items()},
+                    times=tuple(counted.times), **self._intakes.get(intake, {})))
+            self._hours = {key: counted for key, counted in self._hours.items() if key[0] == now}
+        return found
 
     def report(self) -> None:
-        """Log what has come since the last report."""
+        """Log what has come since the last report, and tell the ledger."""
         with self._lock:
             found, self._unreported = self._unreported, Counter()
+            slow, self._slow = self._slow, {}
         for (state, intake, reason), number in sorted(found.items()):
             level = logging.INFO if state == 'ignored' else logging.WARNING
             logger.log(level, state, intake=intake, reason=reason, count=number)
+        for intake, (number, longest) in sorted(slow.items()):
+            logger.warning('the function of an intake is slow, and other deliveries wait for it', intake=intake,
+                           count=number, longest=longest)
+        if self._tell:
+            for each in self.tallies():
+                self._tell(each)
+
+    def _hour(self, intake: str) -> _Hour:
+        return self._hours.setdefault((self._now(), intake), _Hour())
+
+    @staticmethod
+    def _now() -> int:
+        return int(time.time() // tally.HOUR * tally.HOUR)
 
     def _run(self) -> None:
         while not self._ending.wait(REPORT_SECONDS):

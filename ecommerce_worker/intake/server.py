@@ -35,7 +35,10 @@ def run(app: Celery, settings: Settings, say: Callable[[str], None], *, threads:
     if not found:
         raise Misconfigured(['INTAKES is empty: there is nobody to take deliveries from'])
     listener = web.listener_at(settings.INTAKE_ADDRESS, 'the intake', 'INTAKE_ADDRESS', shared=True)
-    broker, counts = Confirming(partial(_connection, app, settings)), Counts()
+    broker = Confirming(partial(_connection, app, settings))
+    counts = Counts(broker.tell if settings.PUBLISH_FACTS else None, {
+        it.name: {'kind': it.kind, 'url': url_of(settings) + it.path, 'state': it.state, 'test_orders': it.test_orders}
+        for it in found.values()})
     spool = Spool(broker, spool_of(settings)) if any(intake.spool for intake in found.values()) else None
     publishers: Mapping[str, Publisher] = {
         name: spool if spool and intake.spool else broker for name, intake in found.items()}

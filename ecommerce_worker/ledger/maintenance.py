@@ -52,6 +52,7 @@ def retention(keep_days: int, keep_parked_days: int = 0, *, now: datetime | None
             Audit.objects.filter(at__lt=end),
             SetAside.objects.filter(received__lt=end),
             Teller.objects.filter(heard__lt=end),
+            ledger.IntakeHour.objects.filter(hour__lt=end),
             Order.objects.filter(state__in=(State.FULFILLED, State.DISCARDED), last_seen__lt=end)
             .exclude(parked__in=_undecided())):
         yield from _delete(rows)

@@ -9,6 +9,7 @@
                   └──< Audit    who decided what
 
     Teller                      which of the facts that a process told have come
+    IntakeHour                  what a process has counted of an intake in an hour
     Firing, BeatTick            what the beats share that fire the jobs of ``SCHEDULE``
 
 Only :class:`ParkedMessage` holds what a customer wrote or is called, and only until it is settled.
@@ -20,6 +21,7 @@ from django.db import models
 from typing_extensions import override
 
 from ecommerce_worker.telemetry.run import LENGTHS
+from ecommerce_worker.telemetry.tally import TEXTS
 
 
 class State(StrEnum):
@@ -178,6 +180,32 @@ class Teller(models.Model):
     @override
     def __str__(self) -> str:
         return f'{self.name} {self.highest}'
+
+
+class IntakeHour(models.Model):
+    """What a process has counted of an intake since an hour began: its latest tally."""
+
+    #: Made of process, intake and hour.
+    identity = models.UUIDField(unique=True)
+    intake = models.CharField(max_length=TEXTS['intake'])
+    process = models.CharField(max_length=TEXTS['process'])
+    hour = models.DateTimeField(db_index=True)
+    number = models.BigIntegerField()
+    kind = models.CharField(max_length=TEXTS['kind'])
+    url = models.CharField(max_length=TEXTS['url'])
+    state = models.CharField(max_length=TEXTS['state'])
+    test_orders = models.CharField(max_length=TEXTS['test_orders'])
+    #: In JSON: numbers by state and reason, and answers by how long they took.
+    counts = models.TextField()
+    times = models.TextField()
+    #: When a genuine delivery came last, by the clock of the process.
+    last = models.DateTimeField(null=True)
+    #: When the ledger heard of it last, by the clock of the database.
+    heard = models.DateTimeField()
+
+    @override
+    def __str__(self) -> str:
+        return f'{self.intake} {self.hour:%Y-%m-%d %H}'
 
 
 class Firing(models.Model):

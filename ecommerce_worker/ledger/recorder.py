@@ -38,6 +38,7 @@ from ecommerce_worker.ledger.setup import LedgerAway, LedgerUnusable, require_sc
 from ecommerce_worker.process.ending import Stop
 from ecommerce_worker.schedule.entries import zone_of
 from ecommerce_worker.telemetry.run import RunReport
+from ecommerce_worker.telemetry.tally import Tally
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -172,7 +173,7 @@ class Recorder:
         self._keep_apart(parked)
         parcels = [Parcel.of(Raw.of(message)) for message in parked.messages]
         _record([each for each in read if isinstance(each, RunReport)], [each for each in parcels if each],
-                [each for each in read if isinstance(each, Aside)])
+                [each for each in read if isinstance(each, Aside)], [each for each in read if isinstance(each, Tally)])
         for message, parcel in zip(parked.messages, parcels, strict=True):
             if parcel is None:
                 # Nothing tells it from another one like it: it gets an id first, and comes again.
@@ -227,19 +228,21 @@ class _Inbox:
         return len(self.messages) >= self._size
 
 
-def _fact(message: Any) -> RunReport | Aside:
+def _fact(message: Any) -> RunReport | Tally | Aside:
     body = Raw.of(message).body
     try:
         return RunReport.read(body)
     except Undecodable as error:
+        with contextlib.suppress(Undecodable):
+            return Tally.read(body)
         return Aside.of(body, str(error))
 
 
-def _record(told: list[RunReport], parcels: list[Parcel], aside: list[Aside]) -> None:
+def _record(told: list[RunReport], parcels: list[Parcel], aside: list[Aside], tallies: list[Tally]) -> None:
     """Write all; if one of them cannot be written, the others are all the same."""
     for _ in range(AT_ONCE):
         try:
-            recording.record(told, parcels, aside)
+            recording.record(told, parcels, aside, tallies)
             return
         except IntegrityError:
             # Another recorder wrote some of them at the same moment: now they are there, and known.
@@ -255,3 +258,9 @@ def _record(told: list[RunReport], parcels: list[Parcel], aside: list[Aside]) ->
     for parcel in parcels:
         recording.record(parcels=[parcel])
     recording.record(aside=aside)
+    for tally in tallies:
+        try:
+            recording.record(tallies=[tally])
+        except (DataError, ValueError, OverflowError) as error:
+            # The next one takes its place.
+            logger.error('a tally of an intake cannot be written', intake=tally.intake, error=type(error).__name__)

@@ -16,10 +16,11 @@ from django.db.models.functions import Now
 
 from ecommerce_worker.broker.notes import ParkingNote
 from ecommerce_worker.errors import Undecodable
-from ecommerce_worker.ledger import gaps, headers, reports
+from ecommerce_worker.ledger import gaps, headers, intakes, reports
 from ecommerce_worker.ledger.incoming import Aside, Parcel
 from ecommerce_worker.ledger.models import Attempt, Order, ParkedMessage, SetAside, State, Teller
 from ecommerce_worker.telemetry.run import IN_LEDGER, RunReport, one_line, standing
+from ecommerce_worker.telemetry.tally import Tally
 
 #: What an order is after each outcome.
 STATES: Final[Mapping[str, State]] = {
@@ -55,7 +56,8 @@ def time_of(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-def record(told: Sequence[RunReport] = (), parcels: Sequence[Parcel] = (), aside: Sequence[Aside] = ()) -> None:
+def record(told: Sequence[RunReport] = (), parcels: Sequence[Parcel] = (), aside: Sequence[Aside] = (),
+           tallies: Sequence[Tally] = ()) -> None:
     """Write them all, or, if anything fails, nothing; what was written before is left alone.
 
     A parcel brings the fact of the run that it was parked after: one that was killed then may not have told it.
@@ -88,6 +90,7 @@ def record(told: Sequence[RunReport] = (), parcels: Sequence[Parcel] = (), aside
         SetAside.objects.bulk_create(
             [SetAside(digest=each.digest, body=each.body, reason=each.reason, received=datetime.now(UTC))
              for each in aside], ignore_conflicts=True, batch_size=1)
+        intakes.write(tallies, now)
 
 
 #: How late in its life each message of an order is, as far as is known; see

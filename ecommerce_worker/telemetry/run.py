@@ -226,6 +226,17 @@ LENGTHS: Final[Mapping[str, int]] = {
 TIMES: Final = frozenset(it.name for it in fields(RunReport) if 'is_time' in it.metadata)
 
 
+class Fact(Protocol):
+    """What the ledger is told: a report of a run, or a :class:`~ecommerce_worker.telemetry.tally.Tally`."""
+
+    @property
+    def routing_key(self) -> str:
+        """What it is about, in a word or two."""
+
+    def as_body(self) -> bytes:
+        """Its form on the wire."""
+
+
 class Safety(Protocol):
     """Who knows whether what was reported is safe."""
 

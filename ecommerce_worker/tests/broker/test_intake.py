@@ -14,6 +14,7 @@ from kombu import Queue
 
 from ecommerce_worker.broker import topology
 from ecommerce_worker.broker.notes import NOTES
+from ecommerce_worker.telemetry.tally import Tally
 from ecommerce_worker.testing.intake import OTHER_SECRET, SECRET
 from ecommerce_worker.testing.rabbitmq import free_port
 from ecommerce_worker.tests.support.harness import FULFILL, QUEUE, eventually
@@ -368,11 +369,33 @@ def test_what_is_accepted_is_in_the_ledger_before_any_worker_has_touched_it(star
         assert intake.post('shop', body, signed('shopify', body)).state == 'accepted'
         eventually(lambda: 'accepted' in command('orders', 'show', 'EDX-9').stdout)
         shown = command('orders', 'show', 'EDX-9').stdout
-        assert 'by the intake shop' in shown
+        assert 'by the intake shop: orders/paid, delivery ' in shown
         assert 'trying' in shown
     finally:
         recorder.kill()
         recorder.wait()
+
+
+def test_what_was_counted_is_told_to_the_ledger_at_the_end_at_the_latest(start_intake, broker):
+    with broker.connection() as connection:
+        topology.declare_facts(connection)
+        connection.default_channel.queue_purge(topology.LEDGER)
+    processes = [start_intake().ready() for _ in range(2)]
+    for number, intake in enumerate(processes):
+        body = order(f'EDX-{number}')
+        assert intake.post('shop', body, signed('shopify', body)).state == 'accepted'
+        assert intake.post('shop', body, {**signed('shopify', body), 'X-Shopify-Hmac-Sha256': 'x'}).status == 401
+    for intake in processes:
+        assert intake.stop() == 0
+    with broker.connection() as connection:
+        queue = Queue(topology.LEDGER).bind(connection.channel())
+        found = [message for message in iter(lambda: queue.get(no_ack=True), None)
+                 if message.delivery_info['routing_key'] == 'tally.shop']
+    told = [Tally.read(it.body.encode() if isinstance(it.body, str) else bytes(it.body)) for it in found]
+    assert len({it.process for it in told}) == 2
+    assert [(it.counts, sum(it.times), it.kind, it.state, it.test_orders) for it in told] == [
+        ({'accepted': {'': 1}, 'refused': {'signature': 1}}, 1, 'shopify', 'live', 'ignore')] * 2
+    assert all(it.url.endswith('/in/shop') for it in told)
 
 
 def test_try_signs_an_order_posts_it_and_says_what_became_of_it(start_intake, environment, command, tmp_path):

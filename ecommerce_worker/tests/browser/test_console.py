@@ -151,6 +151,7 @@ from ecommerce_worker.broker.notes import NOTES
 from ecommerce_worker.broker.wire import Raw
 from ecommerce_worker.ledger.incoming import Parcel
 from ecommerce_worker.telemetry.run import RunReport
+from ecommerce_worker.telemetry.tally import Tally
 
 for task in ('ecommerce_worker.fulfillment.v1.tasks.fulfill_order', 'a_task.' + 't' * 240):
     key, reason = 'K' * 128, 'there_is_no_task_' + 'r' * 900
@@ -161,6 +162,10 @@ for task in ('ecommerce_worker.fulfillment.v1.tasks.fulfill_order', 'a_task.' + 
     recording.record([RunReport('retrying', started=time.time() - 9000, attempt=1, task=task, id='o' * 200,
                                 key='O' * 128, site='s' * 128, reason=reason)],
                      [Parcel.of(Raw(b'{}', None, None, {NOTES: notes}))])
+recording.record(tallies=[Tally(
+    intake='i' * 128, process='a' * 32, hour=int(time.time() // 3600 * 3600), number=1, kind='k' * 128, state='dry',
+    url='https://hooks.example.com/in/' + 'u' * 400, test_orders='run', counts={'ignored': {'r' * 100: 9}},
+    times=(9, *[0] * 12), last=time.time())])
 decisions.write_down('p' * 150, 'resent', 'y' * 900, message_id='i' * 255, key='K' * 128, task='t' * 255)
 """
 
@@ -170,7 +175,7 @@ def test_long_names_break_nothing_on_a_small_phone(console, settings, browser, p
     subprocess.run([sys.executable, '-c', LONG], env=settings, check=True)
     browser.chrome.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', {
         'width': 360, 'height': 740, 'deviceScaleFactor': 1, 'mobile': False})
-    for path in ('/', '/parked/', '/orders/', '/orders/?q=K', '/orders/1/', '/orders/2/', '/auth/user/',
+    for path in ('/', '/intakes/', '/parked/', '/orders/', '/orders/?q=K', '/orders/1/', '/orders/2/', '/auth/user/',
                  '/auth/user/add/', '/ledger/audit/', '/password_change/', '/nothing/'):
         browser.open(path)
         page = browser.chrome.find_element(By.TAG_NAME, 'html')

@@ -297,6 +297,15 @@ def events(number: int) -> list[Any]:
     return list(story.events) if story else []
 
 
+def intake_summaries() -> list[tuple[str, Mapping[str, int], int, str]]:
+    """What was counted of each intake within a day: its name, how many of each state, by how many, and the p99."""
+    from datetime import datetime
+
+    from ecommerce_worker.ledger import intakes
+
+    return [(it.intake, dict(it.totals), it.processes, it.p99) for it in intakes.summaries(datetime.now(UTC))]
+
+
 def resend(broker_url: str, number: int, **said: str) -> str:
     """Send a parked message again, by that broker."""
     from celery import Celery
@@ -321,7 +330,7 @@ def empty() -> None:
     from ecommerce_worker.ledger import models
 
     for model in (models.Audit, models.ParkedMessage, models.Attempt, models.Order, models.SetAside, models.Teller,
-                  models.Firing, models.BeatTick):
+                  models.IntakeHour, models.Firing, models.BeatTick):
         model.objects.all().delete()
 
 

@@ -14,6 +14,7 @@ from ecommerce_worker.ledger.incoming import Parcel
 from ecommerce_worker.schedule.claims import id_of
 from ecommerce_worker.schedule.entries import RETENTION, Entry
 from ecommerce_worker.telemetry.run import RunReport
+from ecommerce_worker.telemetry.tally import Tally
 from ecommerce_worker.testing.peer import Peer, reply
 from ecommerce_worker.tests.support.console import Console
 from ecommerce_worker.tests.support.ledger import Refused, environment_of
@@ -105,7 +106,39 @@ def audits(console):
     return console('rows', 'Audit', 'who', 'action', 'key', 'reason')
 
 
-PAGES = ['/', '/orders/?q=EDX-1', '/orders/1/', '/parked/', '/parked/1/', '/auth/user/', '/ledger/audit/']
+PAGES = ['/', '/orders/?q=EDX-1', '/orders/1/', '/intakes/', '/parked/', '/parked/1/', '/auth/user/', '/ledger/audit/']
+
+
+def tally(**other):
+    return Tally(**{'intake': 'shop', 'process': 'a' * 32, 'hour': int(time.time() // 3600 * 3600), 'number': 1,
+                    'kind': 'shopify', 'url': 'https://hooks.example.com/in/shop', 'state': 'live',
+                    'test_orders': 'ignore', 'counts': {'accepted': {'': 3}, 'refused': {'signature': 2}},
+                    'times': (*[0] * 4, 9, *[0] * 8), 'last': time.time(), **other})
+
+
+# -- what came in -----------------------------------------------------------------------------------------------------
+
+def test_an_intake_shows_its_address_and_what_came_of_all_its_processes(console):
+    console('recording.record', tallies=[tally(), tally(process='b' * 32)])
+    words = console('visit', '/intakes/', who='viewer').words
+    assert 'https://hooks.example.com/in/shop Kind shopify Processes 2' in words
+    assert '99 of 100 answered in 20 ms or less' in words
+    assert 'Refused Unavailable 6 0 0 0 4 0 4 refused: signature' in words
+    assert 'Test mode' not in words
+
+
+@pytest.mark.parametrize('given, said', [
+    ({'state': 'dry'}, 'It is dry : deliveries are checked, and nothing is done about them.'),
+    ({'test_orders': 'run'}, 'Test mode: test orders are run as all others are.'),
+    ({'last': None}, 'Last seen nothing yet'),
+    ({'intake': '-', 'counts': {'refused': {'no such intake': 7}}}, '7 asked for an intake that there is not.')])
+def test_what_is_not_as_usual_of_an_intake_is_said(console, given, said):
+    console('recording.record', tallies=[tally(**given)])
+    assert said in console('visit', '/intakes/', who='viewer').words
+
+
+def test_without_an_intake_the_page_says_so(console):
+    assert 'There are none. INTAKES says' in console('visit', '/intakes/', who='viewer').words
 
 
 # -- who may come in --------------------------------------------------------------------------------------------------

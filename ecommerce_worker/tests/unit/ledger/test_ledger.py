@@ -19,6 +19,7 @@ from ecommerce_worker.ledger.database import database, path_of
 from ecommerce_worker.ledger.incoming import Aside, Parcel
 from ecommerce_worker.schedule.entries import RETENTION
 from ecommerce_worker.telemetry.run import RunReport
+from ecommerce_worker.telemetry.tally import Tally
 from ecommerce_worker.tests.support.ledger import Ledger, Refused, environment_of
 
 TASK = 'ecommerce_worker.fulfillment.v1.tasks.fulfill_order'
@@ -481,7 +482,7 @@ def test_a_ledger_of_another_version_names_the_command(ledger):
     ledger('setup.require_schema')
     ledger('execute', "UPDATE django_migrations SET name = '0000_old' WHERE app = 'ledger' AND name = '0001_initial'")
     try:
-        with pytest.raises(Refused, match=r'newer version .migration 0000_old.*`ecommerce-worker migrate 0003_'):
+        with pytest.raises(Refused, match=r'newer version .migration 0000_old.*`ecommerce-worker migrate 0004_'):
             ledger('setup.require_schema')
         ledger('execute', "UPDATE django_migrations SET app = 'other' WHERE app = 'ledger'")
         with pytest.raises(Refused, match=r'there is no ledger yet.*`ecommerce-worker migrate`'):
@@ -566,3 +567,31 @@ def test_a_sqlite_file_is_locked_from_the_beginning_and_written_to_the_disk():
 def test_what_is_no_file_has_no_path(given):
     assert path_of(given) is None
     assert database(given)['NAME'] == given['NAME']
+
+
+# -- what intakes have counted ----------------------------------------------------------------------------------------
+
+def tally(number=1, process='a' * 32, **other):
+    return Tally(**{'intake': 'shop', 'process': process, 'hour': int(NOW // 3600 * 3600), 'number': number,
+                    'counts': {'accepted': {'': number}}, 'times': (number, *[0] * 12), **other})
+
+
+def counted(ledger):
+    return ledger('intake_summaries')
+
+
+def test_the_latest_tally_of_a_process_and_an_hour_counts_and_processes_add_up(ledger):
+    ledger('recording.record', tallies=[tally(1), tally(3), tally(2)])
+    ledger('recording.record', tallies=[tally(3), tally(2)])
+    ledger('recording.record', tallies=[tally(4, process='b' * 32), tally(5, hour=int(NOW // 3600 * 3600) - 3600)])
+    [(intake, totals, processes, p99)] = counted(ledger)
+    assert (intake, totals['accepted'], processes, p99) == ('shop', 3 + 4 + 5, 2, '1 ms or less')
+
+
+def test_what_was_counted_before_a_day_ago_is_not_shown_and_goes_with_the_retention(ledger):
+    ledger('recording.record', tallies=[tally(hour=int(NOW // 3600 * 3600) - 90_000)])
+    assert counted(ledger) == []
+    ledger('maintenance.retention', 90)
+    assert len(ledger('rows', 'IntakeHour', 'intake')) == 1
+    ledger('maintenance.retention', 1)
+    assert ledger('rows', 'IntakeHour', 'intake') == []

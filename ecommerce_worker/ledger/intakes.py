@@ -1,0 +1,105 @@
+"""What intakes have counted: written as their processes tell it, and read by intake."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from django.db.models.functions import Now
+
+from ecommerce_worker.ledger.models import IntakeHour
+from ecommerce_worker.telemetry import tally
+from ecommerce_worker.telemetry.tally import Tally
+
+#: For how long deliveries are counted together.
+DAY: Final = timedelta(hours=24)
+
+#: Within how long each process tells of each of its intakes, if it is there: some minutes.
+ALIVE: Final = timedelta(minutes=3)
+
+
+@dataclass
+class Summary:
+    """What all processes have counted of an intake within a day, and how those have it configured that told last.
+
+    ``counts`` has states, reasons and numbers; ``last`` is when a genuine delivery came last, ``heard`` when a process
+    told of it last, ``processes`` how many are there, ``p99`` under how many milliseconds 99 of 100 answers were.
+    """
+
+    intake: str
+    kind: str = ''
+    url: str = ''
+    state: str = ''
+    test_orders: str = ''
+    counts: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    times: list[int] = field(default_factory=lambda: [0] * (len(tally.BOUNDS) + 1))
+    last: datetime | None = None
+    heard: datetime | None = None
+    processes: int = 0
+
+    @property
+    def totals(self) -> Mapping[str, int]:
+        """How many deliveries ended in each state."""
+        return {state: sum(self.counts[state].values()) if state in self.counts else 0 for state in tally.STATES}
+
+    @property
+    def reasons(self) -> Sequence[tuple[str, str, int]]:
+        """State, reason and number of what was not simply accepted, the most frequent first."""
+        found = [(state, reason, number) for state, reasons in self.counts.items() for reason, number in reasons.items()
+                 if reason]
+        return sorted(found, key=lambda it: (-it[2], it[:2]))
+
+    @property
+    def p99(self) -> str:
+        """In words; '' if nothing was answered."""
+        if not sum(self.times):
+            return ''
+        bound = tally.percentile(self.times, 0.99)
+        return f'{bound} ms or less' if bound else f'more than {tally.BOUNDS[-1]} ms'
+
+
+def write(tallies: Iterable[Tally], now: float) -> None:
+    """Write them; of the tallies that a process told of an intake and an hour the latest has the say."""
+    newest: dict[uuid.UUID, Tally] = {}
+    for each in tallies:
+        identity = uuid.uuid5(uuid.NAMESPACE_OID, json.dumps([each.process, each.intake, each.hour]))
+        if identity not in newest or newest[identity].number < each.number:
+            newest[identity] = each
+    rows = {row.identity: row for row in
+            IntakeHour.objects.select_for_update().filter(identity__in=list(newest)).order_by('pk')} if newest else {}
+    for identity, each in sorted(newest.items()):
+        row = rows.get(identity) or IntakeHour(identity=identity, number=-1)
+        if each.number <= row.number:
+            continue
+        for name in (*tally.TEXTS, 'number'):
+            setattr(row, name, getattr(each, name))
+        row.hour = each.begins
+        row.counts, row.times = json.dumps(each.counts), json.dumps(each.times)
+        row.last = None if each.last is None else datetime.fromtimestamp(min(each.last, now), UTC)
+        row.heard = Now()
+        row.save()
+
+
+def summaries(now: datetime) -> list[Summary]:
+    """What was counted within a day, by intake, in the order of their names."""
+    found: dict[str, Summary] = {}
+    alive: dict[str, set[str]] = defaultdict(set)
+    for row in IntakeHour.objects.filter(hour__gt=now - DAY).order_by('heard', 'pk'):
+        it = found.setdefault(row.intake, Summary(row.intake))
+        # Those that were heard of last come last.
+        it.kind, it.url, it.state, it.test_orders, it.heard = row.kind, row.url, row.state, row.test_orders, row.heard
+        for state, reasons in json.loads(row.counts).items():
+            it.counts[state].update(reasons)
+        for span, count in enumerate(json.loads(row.times)):
+            it.times[span] += count
+        it.last = max(filter(None, (it.last, row.last)), default=None)
+        if now - row.heard < ALIVE:
+            alive[row.intake].add(row.process)
+    for name, it in found.items():
+        it.processes = len(alive[name])
+    return [found[name] for name in sorted(found)]
