@@ -76,6 +76,8 @@ def configure_logging(loglevel: int | str | None = None, logfile: str | None = N
     for name, level in TOO_TALKATIVE.items():
         logging.getLogger(name).setLevel(level)
     output.open_log()
+    if settings.LOG_FORMAT == 'json':
+        output.say_in_json()
     # A number is what Celery says where nobody said anything.
     given = loglevel if loglevel not in (None, logging.WARNING) else settings.LOG_LEVEL
     logging.getLogger().setLevel(given)

@@ -61,16 +61,20 @@ def needs(extra: str, *modules: str) -> Callable[[Callable[..., Any]], Callable[
 
 def running(command: Callable[..., Any]) -> Callable[..., Any]:
     """A process that runs until it is told to stop: it waits for no output, and ends in time."""
-    from ecommerce_worker.process import ending, output, status
+    from ecommerce_worker.process import ending, output, role, status
 
     @plainly
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        ending.within(runtime.current().settings.SHUTDOWN_SECONDS)
+        settings = runtime.current().settings
+        if settings.LOG_FORMAT == 'json':
+            output.say_in_json()
+        ending.within(settings.SHUTDOWN_SECONDS)
         return command(*args, **kwargs)
 
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
         output.open_standard()
+        role.be(click.get_current_context().info_name or '')
         ending.at_once()
         try:
             return guarded(*args, **kwargs)
