@@ -1,4 +1,4 @@
-"""One id from the shop's request to what it leads to: in messages, in log lines, in calls of the shop's and the LMS's API.
+"""One id from the shop's request to what it leads to: in messages, in log lines, in calls of the shop's and LMS's API.
 
 It is the ``X-Request-ID`` that the shop gave, with the message or with its call of the intake; else the id of the
 message that everything began with.
@@ -7,7 +7,7 @@ message that everything began with.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final
@@ -24,6 +24,11 @@ _current: Final[ContextVar[str]] = ContextVar('correlation', default='')
 def read(value: Any) -> str:
     """The id, if it is one: 128 letters, digits and ``._:/+=-`` at most; else ''."""
     return value if isinstance(value, str) and _ID.fullmatch(value) else ''
+
+
+def of_message(headers: Mapping[str, Any]) -> str:
+    """The id that a message carries, in either spelling of the header; '' if none."""
+    return read(headers.get(HEADER, headers.get(HEADER.lower())))
 
 
 def current() -> str:

@@ -132,7 +132,7 @@ def _call(fields: Mapping[str, Any], raw: Raw, args: Any, kwargs: Any, embed: An
         eta=_eta(fields.get('eta')),
         origin=_text(fields.get('origin')) or '',
         root_id=_text(fields.get('root_id')), parent_id=_text(fields.get('parent_id')),
-        request_id=correlation.read(raw.headers.get(correlation.HEADER)))
+        request_id=correlation.of_message(raw.headers))
 
 
 def _text(value: Any) -> str | None:

@@ -349,8 +349,8 @@ WAKE_UP: dict[str, dict[str, object]] = {}
 # 'DEBUG', 'INFO', 'WARNING', 'ERROR' or 'CRITICAL': the least important lines that are written.
 LOG_LEVEL = 'INFO'
 
-# 'text' is for people; 'json' makes one object of each line, of all processes and of what they print. It takes the place
-# of the formatters of LOGGING. See docs/how-to/read-the-logs.rst.
+# 'text' is for people; 'json' makes one object of each line, of all processes and of what they print, and takes the
+# place of the formatters of LOGGING. See docs/how-to/read-the-logs.rst.
 LOG_FORMAT = 'text'
 
 # For logging.config.dictConfig. The console only: containers, systemd and supervisor all read it, and a syslog that is

@@ -33,14 +33,11 @@ NAMES: Final[Mapping[str, str]] = {
         'task', 'key', 'site', 'queue', 'id', 'root_id', 'attempt', 'next_try', 'status', 'intake')},
 }
 
-_unicode, _ascii = (json.JSONEncoder(ensure_ascii=ascii, separators=(',', ':')).encode for ascii in (False, True))
+_unicode, _ascii = (json.JSONEncoder(ensure_ascii=escaped, separators=(',', ':')).encode for escaped in (False, True))
 
 
 class JsonLines(logging.Formatter):
     """Writes a record as one JSON object on one line, :data:`LONGEST` bytes at most."""
-
-    def __init__(self) -> None:
-        super().__init__()
 
     @override
     def format(self, record: logging.LogRecord) -> str:
@@ -65,7 +62,7 @@ class JsonLines(logging.Formatter):
 
 
 def line(level: str, sentence: str, *, created: float, process: int | None = None, logger: str = '',
-         fields: Mapping[str, Any] = {}, by: str = '') -> str:  # noqa: B006 - is only read
+         fields: Mapping[str, Any] = {}, by: str = '') -> str:
     """A sentence and fields as one line; ``by`` is the role of who says it, if that is another process."""
     named = {NAMES.get(name, f'labels.{name}'): _value(name, value) for name, value in fields.items()
              if value is not None and value != '' and name != 'trace'}

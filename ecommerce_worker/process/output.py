@@ -289,9 +289,16 @@ def say_in_json() -> None:
     threading.excepthook = lambda given: _uncaught(given.exc_type, given.exc_value, given.exc_traceback)
 
 
-def _uncaught(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+def _uncaught(kind: type[BaseException], error: BaseException | None, _: TracebackType | None) -> None:
     if not issubclass(kind, KeyboardInterrupt | SystemExit):
-        _logger.critical('nobody expected this error', exc_info=(kind, error, trace))
+        _logger.critical('nobody expected this error', exc_info=error)
+
+
+def failed(text: str) -> bool:
+    """Say in one record what keeps the process from going on, if it says JSON; whether it does."""
+    if _says_json:
+        pass_on(json_lines.line('error', text, created=time.time(), process=os.getpid()).encode())
+    return _says_json
 
 
 def pass_on(line: bytes) -> None:

@@ -1,4 +1,4 @@
-"""What this process is: ``worker``, ``recorder``, ``beat``, ``console``, ``intake``, or ``up``, which runs the others."""
+"""What this process is: ``worker``, ``recorder``, ``beat``, ``console``, ``intake``, or ``up``, which runs them all."""
 
 from __future__ import annotations
 

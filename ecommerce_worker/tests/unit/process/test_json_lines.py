@@ -25,27 +25,25 @@ HEAD = ['@timestamp', 'log.level', 'message', 'service.name', 'service.version',
 class Kept(logging.Handler):
     """Keeps what the formatter makes of records."""
 
-    def __init__(self):
+    def __init__(self, logger):
         super().__init__()
-        self.lines = []
+        self.logger, self.lines = logger, []
         self.setFormatter(JsonLines())
 
     def emit(self, record):
         self.lines.append(self.format(record))
 
+    def read(self):
+        assert outlet.flush(10)
+        return [json.loads(it) for it in self.lines]
+
 
 @pytest.fixture
 def kept(request):
     """What is made of the records of a logger behind the handler that each of our processes has."""
-    kept, logger = Kept(), logging.getLogger(request.node.name)
+    logger = logging.getLogger(request.node.name)
+    kept = Kept(logger)
     logger.handlers, logger.propagate, logger.level = [Queued([kept])], False, logging.DEBUG
-    kept.logger = logger
-
-    def read():
-        assert outlet.flush(10)
-        return [json.loads(it) for it in kept.lines]
-
-    kept.read = read
     yield kept
     logger.handlers = []
 
@@ -122,7 +120,7 @@ def test_whatever_it_holds_a_line_is_one_object_and_shows_nothing_that_a_termina
     assert text.encode().decode() == text
     found = json.loads(text, parse_constant=pytest.fail)
     assert all(value.encode() is not None for value in found.values() if isinstance(value, str))
-    assert list(found)[0] == '@timestamp'
+    assert next(iter(found)) == '@timestamp'
 
 
 @pytest.mark.parametrize('letter', ['a', 'ß', '\U0001f4a9', '\n', '\x1b', '"'])
