@@ -54,6 +54,10 @@ def create_app(settings: Settings, cls: type[Application] = Application) -> Appl
     app.steps['worker'].add(WakeUp)
     command_line.admit(app)
     command_line.warn(sys.argv[1:])
+    if settings.LOG_FORMAT == 'json' and command_line.starts_worker(sys.argv[1:]):
+        # Celery has something to say before it has anybody configure logging.
+        output.open_standard()
+        output.say_in_json()
     # Ours, whether the setting or the command line asks for threads.
     ALIASES['threads'] = 'ecommerce_worker.worker.pool:TaskPool'
     return app
