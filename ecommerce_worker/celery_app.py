@@ -54,6 +54,10 @@ def create_app(settings: Settings, cls: type[Application] = Application) -> Appl
     app.steps['worker'].add(WakeUp)
     command_line.admit(app)
     command_line.warn(sys.argv[1:])
+    if settings.LOG_FORMAT == 'json' and command_line.starts_worker(sys.argv[1:]):
+        # Celery has something to say before it has anybody configure logging.
+        output.open_standard()
+        output.say_in_json()
     # Ours, whether the setting or the command line asks for threads.
     ALIASES['threads'] = 'ecommerce_worker.worker.pool:TaskPool'
     return app
@@ -76,6 +80,8 @@ def configure_logging(loglevel: int | str | None = None, logfile: str | None = N
     for name, level in TOO_TALKATIVE.items():
         logging.getLogger(name).setLevel(level)
     output.open_log()
+    if settings.LOG_FORMAT == 'json':
+        output.say_in_json()
     # A number is what Celery says where nobody said anything.
     given = loglevel if loglevel not in (None, logging.WARNING) else settings.LOG_LEVEL
     logging.getLogger().setLevel(given)

@@ -8,7 +8,8 @@
     … - a job was not woken up: entry=nightly error=TimeoutError
 
 A record has both: ``sentence`` and ``fields`` are its attributes, and what it says (``getMessage()``) is the line.  So
-each formatter shows the fields, that of an operator's own ``LOGGING`` too, and one that writes JSON finds their values.
+each formatter shows the fields, that of an operator's own ``LOGGING`` too, and one that writes JSON
+(:mod:`ecommerce_worker.process.json_lines`) finds their values.
 """
 
 from __future__ import annotations
@@ -42,15 +43,16 @@ def of(name: str) -> Log:
 class Log(logging.LoggerAdapter):  # type: ignore[type-arg]  # generic for type checkers only
     """A logger whose calls take a sentence, and fields by their names.
 
-    A text that has lines of its own, such as a stack, is given as ``detail``: each of them is indented.
+    A text that has lines of its own, such as a stack, is given as ``detail``: each of them is indented.  ``also`` are
+    fields that only machines read: JSON has them, in place of those of the same names.
     """
 
     @override
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
         """The record's message, and what logging takes with it."""
         taken: dict[str, Any] = {name: kwargs.pop(name) for name in _OURS if name in kwargs}
-        detail = kwargs.pop('detail', '')
-        taken['extra'] = {'sentence': msg, 'fields': kwargs}
+        detail, also = kwargs.pop('detail', ''), kwargs.pop('also', {})
+        taken['extra'] = {'sentence': msg, 'fields': kwargs, 'also': also, 'detail': detail}
         return Line(msg, kwargs, detail), taken
 
 

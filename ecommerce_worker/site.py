@@ -42,11 +42,12 @@ class Site:
         self.lock = threading.RLock()
         self._services: dict[str, Api] = {}
 
-    def connect(self, root: str, *, peer: str, signer: Signer | None = None) -> Api:
+    def connect(self, root: str, *, peer: str, signer: Signer | None = None, correlated: bool = False) -> Api:
         """A service, with the time-outs of this site and as many connections as there are threads."""
         settings = self.settings
         return Api(root, peer=peer, signer=signer, hold=self._hold(root), connections=settings.WORKER_CONCURRENCY,
-                   connect_timeout=settings.HTTP_CONNECT_TIMEOUT, read_timeout=settings.HTTP_READ_TIMEOUT)
+                   connect_timeout=settings.HTTP_CONNECT_TIMEOUT, read_timeout=settings.HTTP_READ_TIMEOUT,
+                   correlated=correlated)
 
     def service(self, group: Group) -> Api:
         """The service of an extension, made once: at the ``url`` of its settings, with their ``token`` if any."""
@@ -67,7 +68,7 @@ class Site:
     @once
     def ecommerce(self) -> Ecommerce:
         """The shop's API."""
-        api = self.connect(self.settings.ECOMMERCE_API_ROOT, peer='the shop', signer=self.signer)
+        api = self.connect(self.settings.ECOMMERCE_API_ROOT, peer='the shop', signer=self.signer, correlated=True)
         return Ecommerce(api, fulfillment_read_timeout=self.settings.FULFILLMENT_READ_TIMEOUT)
 
     @property

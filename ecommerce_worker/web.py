@@ -26,6 +26,7 @@ from waitress.channel import HTTPChannel  # type: ignore[import-untyped]
 from waitress.parser import HTTPRequestParser  # type: ignore[import-untyped]
 from waitress.server import TcpWSGIServer  # type: ignore[import-untyped]
 
+from ecommerce_worker import correlation
 from ecommerce_worker.errors import WorkerError
 
 #: Connections at once, at most; fewer where the process may not open twice as many files.
@@ -49,6 +50,9 @@ GRACE: Final = 10
 
 #: What a client is told that has not sent all of its request in time.
 TOO_LATE: Final = b'HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n'
+
+#: Where WSGI has the header.
+_VARIABLE: Final = f'HTTP_{correlation.HEADER.upper().replace("-", "_")}'
 
 #: An application, as WSGI has it.
 Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
@@ -183,12 +187,28 @@ def serve(application: Application, listener: socket.socket, *, threads: int, ht
     for name, level in (('waitress', logging.WARNING), ('waitress.queue', logging.ERROR)):
         logging.getLogger(name).setLevel(level)
     believed = {'trusted_proxy': proxy, 'trusted_proxy_headers': {'x-forwarded-for'}} if proxy else {}
-    server = Server(application, listener, threads=threads, reading=reading,
+    server = Server(correlated(application), listener, threads=threads, reading=reading,
                     url_scheme='https' if https else 'http', **believed)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.end)
     begun()
     server.run()
+
+
+def correlated(application: Application) -> Application:
+    """The same application; what it does for a request is done for the sake of its ``X-Request-ID``, if it has one."""
+    def call(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        id_ = correlation.read(environ.get(_VARIABLE))
+        if not id_:
+            return application(environ, start_response)
+
+        def start(status: str, headers: list[tuple[str, str]], *given: Any) -> Any:
+            return start_response(status, [*headers, (correlation.HEADER, id_)], *given)
+
+        with correlation.of(id_):
+            return application(environ, start)
+
+    return call
 
 
 def logged(application: Application, log: logging.Logger) -> Application:
@@ -203,8 +223,11 @@ def logged(application: Application, log: logging.Logger) -> Application:
         try:
             return application(environ, start)
         finally:
-            log.info('%s "%s %s" %s %.3f', environ.get('REMOTE_ADDR', '-'), environ.get('REQUEST_METHOD', '-'),
-                     _plain(environ.get('PATH_INFO', '')), said[0], time.monotonic() - started)
+            seconds, path = time.monotonic() - started, _plain(environ.get('PATH_INFO', ''))
+            client, method = environ.get('REMOTE_ADDR', '-'), environ.get('REQUEST_METHOD', '-')
+            log.info('%s "%s %s" %s %.3f', client, method, path, said[0], seconds, extra={
+                'sentence': 'request', 'fields': {'client': client, 'method': method, 'path': path, 'seconds': seconds,
+                                                  'response': int(said[0]) if said[0].isdigit() else None}})
 
     return call
 

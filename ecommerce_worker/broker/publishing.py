@@ -21,6 +21,7 @@ from ecommerce_worker.bounds import LARGEST_BODY
 from ecommerce_worker.broker.notes import NOTES, Notes, ParkingNote
 from ecommerce_worker.broker.topology import BITS, FACTS, PARKED, entrance, is_rabbitmq, require_facts
 from ecommerce_worker.broker.wire import Call, Raw
+from ecommerce_worker.correlation import HEADER
 from ecommerce_worker.errors import NotPublished, WorkerError, WrongArguments
 from ecommerce_worker.telemetry.run import CONTENT_TYPE, one_line
 
@@ -151,6 +152,7 @@ def new_call(call: Call, notes: Notes) -> Publication:
         'eta': None, 'expires': None, 'group': None, 'timelimit': [None, None],
         'root_id': call.root_id or call.id, 'parent_id': call.parent_id, 'origin': call.origin,
         'argsrepr': '', 'kwargsrepr': '', 'shadow': None, NOTES: replace(notes, due=None).as_header(),
+        **({HEADER: call.request_id} if call.request_id else {}),
     }
     return Publication(Raw(body, 'application/json', 'utf-8', headers, {'correlation_id': call.id}), notes.queue)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from ecommerce_worker import correlation
 from ecommerce_worker.bounds import LARGEST_BODY
 from ecommerce_worker.broker.bodies import decompressed, load_json
 from ecommerce_worker.broker.pickles import load_pickle
@@ -56,6 +57,12 @@ class Call:
     origin: str = ''
     root_id: str | None = None
     parent_id: str | None = None
+    request_id: str = ''
+
+    @property
+    def correlation(self) -> str:
+        """The id by which it is known to shop and LMS; see :mod:`ecommerce_worker.correlation`."""
+        return self.request_id or correlation.read(self.root_id) or correlation.read(self.id)
 
 
 def within_bytes(value: str, most: int) -> str:
@@ -124,7 +131,8 @@ def _call(fields: Mapping[str, Any], raw: Raw, args: Any, kwargs: Any, embed: An
         retries=retries if isinstance(retries, int) and 0 < retries < 10_000 else 0,
         eta=_eta(fields.get('eta')),
         origin=_text(fields.get('origin')) or '',
-        root_id=_text(fields.get('root_id')), parent_id=_text(fields.get('parent_id')))
+        root_id=_text(fields.get('root_id')), parent_id=_text(fields.get('parent_id')),
+        request_id=correlation.of_message(raw.headers))
 
 
 def _text(value: Any) -> str | None:

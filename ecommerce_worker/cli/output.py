@@ -14,6 +14,7 @@ import click
 
 from ecommerce_worker import extras, runtime
 from ecommerce_worker.errors import Misconfigured, WorkerError
+from ecommerce_worker.process import output
 from ecommerce_worker.words import counted, printable
 
 
@@ -24,8 +25,13 @@ def say(line: str = '', *, err: bool = False) -> None:
 
 def fail(message: str, status: int = 1) -> NoReturn:
     """End with one plain line and this exit status."""
-    say(f'ecommerce-worker: {message}', err=True)
+    _say_failure(message)
     sys.exit(status)
+
+
+def _say_failure(message: str) -> None:
+    if not output.failed(printable(message)):
+        say(f'ecommerce-worker: {message}', err=True)
 
 
 def plainly(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -36,7 +42,7 @@ def plainly(command: Callable[..., Any]) -> Callable[..., Any]:
             return command(*args, **kwargs)
         except Misconfigured as error:
             for problem in error.problems:
-                say(f'ecommerce-worker: {problem}', err=True)
+                _say_failure(problem)
             fail(f'{counted(len(error.problems), "problem")} in the configuration; '
                  '`ecommerce-worker check` shows all of it')
         except WorkerError as error:
@@ -61,16 +67,20 @@ def needs(extra: str, *modules: str) -> Callable[[Callable[..., Any]], Callable[
 
 def running(command: Callable[..., Any]) -> Callable[..., Any]:
     """A process that runs until it is told to stop: it waits for no output, and ends in time."""
-    from ecommerce_worker.process import ending, output, status
+    from ecommerce_worker.process import ending, role, status
 
     @plainly
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        ending.within(runtime.current().settings.SHUTDOWN_SECONDS)
+        settings = runtime.current().settings
+        if settings.LOG_FORMAT == 'json':
+            output.say_in_json()
+        ending.within(settings.SHUTDOWN_SECONDS)
         return command(*args, **kwargs)
 
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
         output.open_standard()
+        role.be(click.get_current_context().info_name or '')
         ending.at_once()
         try:
             return guarded(*args, **kwargs)

@@ -25,7 +25,7 @@ from circus.process import UNEXISTING  # type: ignore[import-untyped]
 from circus.watcher import Watcher  # type: ignore[import-untyped]
 from tornado.ioloop import IOLoop
 
-from ecommerce_worker.process import ending
+from ecommerce_worker.process import ending, json_lines, output
 from ecommerce_worker.settings import Settings
 
 #: The commands, each after those that take what it makes; the last one only where there are INTAKES.
@@ -61,11 +61,16 @@ def run(settings: Settings, say: Callable[[str], None], *, debug: bool = False) 
 
 
 class Lines:
-    """Bytes as they come from a child, said line by line, each with the child's name before it."""
+    """Bytes as they come from a child, said line by line, each with the child's name before it.
 
-    def __init__(self, name: str, say: Callable[[str], None]) -> None:
+    In JSON a line of ours has the name already, and others are made such lines.
+    """
+
+    def __init__(self, name: str, say: Callable[[str], None], *, is_json: bool = False) -> None:
+        self._name = name
         self._prefix = f'{name:8} | '
         self._say = say
+        self._is_json = is_json
         self._begun: dict[tuple[int, str], bytes] = {}
 
     def __call__(self, piece: dict[str, Any]) -> None:
@@ -84,14 +89,20 @@ class Lines:
         self._begun.clear()
 
     def _tell(self, line: bytes) -> None:
-        self._say(self._prefix + line.decode(errors='replace'))
+        if not self._is_json:
+            self._say(self._prefix + line.decode(errors='replace'))
+        elif line.startswith(b'{"@timestamp":'):
+            output.pass_on(line)
+        elif line.strip():
+            said = json_lines.line('info', line.decode(errors='replace'), created=time.time(), by=self._name)
+            output.pass_on(said.encode())
 
 
 class Child(Watcher):
     """One command of ours, started again when it ends by itself."""
 
     def __init__(self, name: str, settings: Settings, say: Callable[[str], None], *, debug: bool) -> None:
-        lines = Lines(name, say)
+        lines = Lines(name, say, is_json=settings.LOG_FORMAT == 'json')
         options = ['--debug'] if debug else []
         super().__init__(
             name, shlex.quote(sys.executable), args=['-m', 'ecommerce_worker', name, *options],
@@ -101,7 +112,7 @@ class Child(Watcher):
             hooks={'after_spawn': (self._began, False), 'before_reap': (self._let_go, False),
                    'after_reap': (self._ended, False)})
         self._lines = lines
-        self._tell = say
+        self._tell = say if settings.LOG_FORMAT == 'json' else lambda line: say(f'up       | {line}')
         self._pause = 0.0
         self._began_at = 0.0
         self._not_before = 0.0
@@ -140,12 +151,12 @@ class Child(Watcher):
         self._lines.close()
         how = f'was ended by signal {-exit_code}' if exit_code < 0 else f'ended with status {exit_code}'
         if self.is_stopping():
-            self._tell(f'up       | {self.name} {how}')
+            self._tell(f'{self.name} {how}')
             return
         now = time.monotonic()
         self._pause = next_pause(self._pause, now - self._began_at)
         self._not_before = now + self._pause
-        self._tell(f'up       | {self.name} {how}; it is started again in {self._pause:g} s')
+        self._tell(f'{self.name} {how}; it is started again in {self._pause:g} s')
 
 
 class Keeper(Arbiter):

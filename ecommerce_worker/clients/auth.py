@@ -63,7 +63,8 @@ class ClientCredentials:
                  clock: Callable[[], float] = time.monotonic) -> None:
         root = provider_url.rstrip('/')
         self._api = Api(root if root.endswith('/access_token') else root + '/access_token', peer=_PEER, hold=hold,
-                        connect_timeout=connect_timeout, read_timeout=read_timeout, refusal=token_error)
+                        connect_timeout=connect_timeout, read_timeout=read_timeout, refusal=token_error,
+                        correlated=True)
         self._client_id = client_id
         self._client_secret = client_secret
         self._clock = clock

@@ -18,6 +18,7 @@ from ecommerce_worker.clients.circuit import Hold
 from ecommerce_worker.clients.exchange import TooMuch, exchange, whole
 from ecommerce_worker.clients.kept import KEPT, lack_of_files
 from ecommerce_worker.clients.transport import NameNotResolved, Transport
+from ecommerce_worker.correlation import HEADER, current
 from ecommerce_worker.errors import (
     ApiError,
     LocalFailure,
@@ -226,12 +227,13 @@ class Api:
     """One service at one root URL, over kept-alive connections, safe for as many threads as ``connections``.
 
     Raises only our own errors.  Never follows a redirect (a PUT would become a GET), never keeps a cookie (a
-    session of one order must not sign the next).
+    session of one order must not sign the next).  Who is ``correlated`` is told whose sake a request is for, by the
+    header ``X-Request-ID``.
     """
 
     def __init__(self, root: str, *, peer: str, signer: Signer | None = None, hold: Hold | None = None,
                  connections: int = 1, connect_timeout: float = 3.05, read_timeout: float = 10.0,
-                 refusal: Refusal = error_for) -> None:
+                 refusal: Refusal = error_for, correlated: bool = False) -> None:
         self.root = root.rstrip('/') + '/'
         self.peer = peer
         self._signer = signer
@@ -239,6 +241,7 @@ class Api:
         self._connect_timeout = connect_timeout
         self._read_timeout = read_timeout
         self._refusal = refusal
+        self._correlated = correlated
         self._adapter = Transport(pool_connections=1, pool_maxsize=connections)
         self._session = requests.Session()
         # Proxies and the CA bundle of the environment are looked up once here: on each call they cost measurable
@@ -256,7 +259,9 @@ class Api:
         within the answer; twice that bounds the whole, from connecting to the last byte.
         Raises :class:`~ecommerce_worker.errors.ApiError`.
         """
-        request = requests.Request(method, self.root + path.lstrip('/'), params=params, json=json, data=form)
+        headers = {HEADER: id_} if self._correlated and (id_ := current()) else None
+        request = requests.Request(method, self.root + path.lstrip('/'), params=params, json=json, data=form,
+                                   headers=headers)
         response = self._signed(request, read_timeout or self._read_timeout)
         if response.status_code in (202, 204) and not response.content:
             return None

@@ -349,6 +349,10 @@ WAKE_UP: dict[str, dict[str, object]] = {}
 # 'DEBUG', 'INFO', 'WARNING', 'ERROR' or 'CRITICAL': the least important lines that are written.
 LOG_LEVEL = 'INFO'
 
+# 'text' is for people; 'json' makes one object of each line, of all processes and of what they print, and takes the
+# place of the formatters of LOGGING. See docs/how-to/read-the-logs.rst.
+LOG_FORMAT = 'text'
+
 # For logging.config.dictConfig. The console only: containers, systemd and supervisor all read it, and a syslog that is
 # not there would cost a traceback for every line. get_logger_config() gives a file or the syslog to who wants one.
 # The console shows what the loggers let through, and LOG_LEVEL is the level of ''.

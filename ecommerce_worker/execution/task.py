@@ -22,7 +22,7 @@ import celery
 from celery import shared_task
 from celery.exceptions import Ignore, SoftTimeLimitExceeded
 
-from ecommerce_worker import logs, runtime
+from ecommerce_worker import correlation, logs, runtime
 from ecommerce_worker.broker import publishing
 from ecommerce_worker.broker.notes import Notes, ParkingNote
 from ecommerce_worker.broker.publishing import Publication
@@ -111,12 +111,18 @@ class Task(celery.Task):
         if delivery is None:
             self._called(*args, **kwargs)
             return None
+        with correlation.of(delivery.call.correlation):
+            self._delivered(delivery)
+        return None
+
+    def _delivered(self, delivery: Delivery) -> None:
+        """Run it, unless it has run; raises what :meth:`settle` raises."""
         runs = runtime.current().runs
         run = runs.of(delivery.message, redelivered=delivery.redelivered, name=delivery.notes.run)
         if not run.lock.acquire(blocking=False):
             # It may take its time or hang: nobody waits for it, and the round is counted.
             self._come_back(delivery, run, 'delivered again while it runs')
-            return None
+            return
         try:
             if run.outcome is None:
                 run.outcome, report = self._heard(delivery)
@@ -126,7 +132,6 @@ class Task(celery.Task):
             self.settle(delivery, run)
         finally:
             run.lock.release()
-        return None
 
     def let_go(self, delivery: Delivery) -> Handover | None:
         """What becomes of the message of a run that does not end, as if it was delivered again; None if it has ended.
@@ -290,7 +295,7 @@ class Task(celery.Task):
         call = delivery.call
         id_ = str(uuid.uuid5(uuid.NAMESPACE_OID, f'{call.id} {number} {then.task}'))
         following = Call(then.task, id_, kwargs=then.kwargs, origin=call.origin, root_id=call.root_id or call.id,
-                         parent_id=call.id)
+                         parent_id=call.id, request_id=call.request_id)
         return publishing.waiting_call(following, Notes(queue=delivery.queue), 0)
 
     def lane_of(self, call: Call) -> str:

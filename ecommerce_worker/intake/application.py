@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any, Final, Protocol
 
-from ecommerce_worker import logs
+from ecommerce_worker import correlation, logs
 from ecommerce_worker.broker import publishing
 from ecommerce_worker.broker.notes import Notes, ParkingNote
 from ecommerce_worker.broker.publishing import Publication
@@ -182,7 +182,7 @@ class Application:
                 event = intake.source.event(delivery)
                 if reason := intake.ignores(event):
                     return self._ignored(intake, reason)
-                call = intake.call(event)
+                call = replace(intake.call(event), request_id=correlation.current())
             finally:
                 self._counts.mapped(intake.name, time.monotonic() - began)
             publication = publishing.new_call(call, Notes(queue=intake.queue, ask=True))
@@ -240,7 +240,8 @@ class Application:
         with self._lock:
             self._lately[call.id] = _Remembered(delivery.digest, answer)
         self._counts.add(intake.name, 'accepted')
-        logger.info('accepted', intake=intake.name, task=call.task, key=number, id=call.id)
+        logger.info('accepted', intake=intake.name, task=call.task, key=number, id=call.id,
+                    also={'request_id': call.correlation, 'action': 'accepted'})
         return answer
 
     def _park(self, intake: Intake, delivery: Delivery, event: Event | None, reason: str) -> Answer:
@@ -248,7 +249,9 @@ class Application:
         id_ = intake.message_id(event.id if event else delivery.digest)
         if intake.state == 'dry':
             return self._ignored(intake, f'dry run; it would be parked: {reason}')
-        raw = Raw(delivery.body, delivery.header('content-type')[:127] or None, None, {}, {'correlation_id': id_})
+        request_id = correlation.current()
+        raw = Raw(delivery.body, delivery.header('content-type')[:127] or None, None,
+                  {correlation.HEADER: request_id} if request_id else {}, {'correlation_id': id_})
         parked = publishing.parked_message(raw, ParkingNote(
             id=id_, site=intake.site, reason=f'intake {intake.name}: {reason}'))
         properties = {**parked.raw.properties, 'expiration': str(KEPT_PARKED)}
@@ -257,7 +260,8 @@ class Application:
         except NotPublished as error:
             return self._unpublished(intake, error)
         self._counts.add(intake.name, 'parked', reason)
-        logger.error('parked', intake=intake.name, id=id_, reason=reason)
+        logger.error('parked', intake=intake.name, id=id_, reason=reason,
+                     also={'request_id': request_id or id_, 'action': 'parked'})
         return Answer(200, {'id': id_, 'state': 'parked'})
 
     def _unpublished(self, intake: Intake, error: NotPublished) -> Answer:

@@ -23,12 +23,13 @@ import threading
 import time
 from collections.abc import Callable
 from queue import SimpleQueue
+from types import TracebackType
 from typing import Any, Final
 
 from typing_extensions import override
 
-from ecommerce_worker import logs
-from ecommerce_worker.process import status
+from ecommerce_worker import correlation, logs
+from ecommerce_worker.process import json_lines, status
 
 #: Lines that wait to be written, at most: some megabytes.
 BOUND: Final = 10_000
@@ -111,6 +112,8 @@ class _Standard(io.TextIOBase):
         self._encoding = stream.encoding or 'utf-8'
         self._isatty: bool = stream.isatty()
         self._begun = threading.local()
+        #: Whether each line is written as an object of JSON.
+        self.is_json = False
 
     @property
     @override
@@ -124,14 +127,20 @@ class _Standard(io.TextIOBase):
         begun = getattr(self._begun, 'text', '') + text
         lines, end, self._begun.text = begun.rpartition('\n')
         if end:
-            outlet.put(_written, self._fd, (lines + end).encode(self._encoding, 'backslashreplace'))
+            self._put(lines + end)
         return len(text)
 
     @override
     def flush(self) -> None:
         if begun := getattr(self._begun, 'text', ''):
             self._begun.text = ''
-            outlet.put(_written, self._fd, begun.encode(self._encoding, 'backslashreplace'))
+            self._put(begun)
+
+    def _put(self, text: str) -> None:
+        if self.is_json:
+            text = ''.join(f'{json_lines.line("info", each, created=time.time(), process=os.getpid())}\n'
+                           for each in text.split('\n') if each.strip())
+        outlet.put(_written, self._fd, text.encode(self._encoding, 'backslashreplace'))
 
     @override
     def writable(self) -> bool:
@@ -194,7 +203,10 @@ class Queued(logging.Handler):
             fixed = record.__class__.__new__(record.__class__)
             fixed.__dict__.update(record.__dict__)
             fixed.msg, fixed.args = logs.one_record(record.getMessage()), None
+            # Of who logs; the formatter is called by another thread.
+            fixed.request_id = correlation.current()
             if record.exc_info:
+                fixed.error_type = getattr(record.exc_info[0], '__name__', None)
                 fixed.exc_text = logs.indented(record.exc_text or logging.Formatter().formatException(record.exc_info))
                 fixed.exc_info = None
             if record.stack_info:
@@ -239,6 +251,8 @@ def open_standard() -> None:
 #: Kept, for who has taken hold of them already.
 _originals: list[Any] = []
 
+_says_json = False
+
 
 def open_log() -> None:
     """From now on no log line waits: the outlet does what the handlers did that loggers have now."""
@@ -252,6 +266,44 @@ def open_log() -> None:
                 target.setStream(_Direct(standard))
         if targets and isinstance(logger, logging.Logger):
             logger.handlers = [Queued(targets), *(each for each in found if each not in targets)]
+    if _says_json:
+        say_in_json()
+
+
+def say_in_json() -> None:
+    """From now on each line that handlers of loggers write, and each that is printed, is an object of JSON.
+
+    What would end the process, or a thread of it, is told in one record too.  Whoever opens a log later calls
+    :func:`open_log`.
+    """
+    global _says_json  # noqa: PLW0603 - a process has one output
+    _says_json = True
+    for logger in (logging.getLogger(), *logging.getLogger().manager.loggerDict.values()):
+        for handler in logger.handlers if isinstance(logger, logging.Logger) else ():
+            for target in handler.targets if isinstance(handler, Queued) else [handler]:
+                target.setFormatter(json_lines.JsonLines())
+    for standard in _standard.values():
+        standard.is_json = True
+    logging.captureWarnings(True)
+    sys.excepthook = _uncaught
+    threading.excepthook = lambda given: _uncaught(given.exc_type, given.exc_value, given.exc_traceback)
+
+
+def _uncaught(kind: type[BaseException], error: BaseException | None, _: TracebackType | None) -> None:
+    if not issubclass(kind, KeyboardInterrupt | SystemExit):
+        _logger.critical('nobody expected this error', exc_info=error)
+
+
+def failed(text: str) -> bool:
+    """Say in one record what keeps the process from going on, if it says JSON; whether it does."""
+    if _says_json:
+        pass_on(json_lines.line('error', text, created=time.time(), process=os.getpid()).encode())
+    return _says_json
+
+
+def pass_on(line: bytes) -> None:
+    """Write a line of another process to standard output, as it is."""
+    outlet.put(_written, sys.stdout.fileno(), line + b'\n')
 
 
 def _of(stream: Any) -> _Standard | None:

@@ -163,6 +163,7 @@ SETTINGS: Mapping[str, Kind] = {
     'TURNS': one_of('auto', 'machine', 'cluster'),
     'ALLOW_INSECURE_SECRETS': FLAG,
     'LOG_LEVEL': one_of('DEBUG', 'INFO', 'WARNING', 'ERROR', 'CRITICAL'),
+    'LOG_FORMAT': one_of('text', 'json'),
     'LOGGING': Kind('a mapping for logging.config.dictConfig, with version 1', read_logging, secrecy=Secrecy.PASSWORD,
                     verbatim=True),
     **SITE_SETTINGS,

@@ -15,6 +15,9 @@ logger = logs.of(__name__)
 
 _LEVEL = {'parked': logging.ERROR, 'returned': logging.WARNING}
 
+#: Outcomes after which it is not known yet what becomes of the promise, and those that are none of a success.
+_OPEN, _FAILURES = ('retrying', 'accepted', 'resent'), ('parked', 'returned', 'discarded')
+
 
 class Lines(Listener):
     """The one line of each run, or of what became of a message without one."""
@@ -25,4 +28,11 @@ class Lines(Listener):
         logger.log(
             _LEVEL.get(report.outcome, logging.INFO), report.outcome, task=report.task, key=report.key,
             site=report.site, id=report.id, attempt=report.attempt, seconds=report.seconds,
-            next_try=None if report.wait is None else f'{math.ceil(report.wait)}s', reason=report.reason)
+            next_try=None if report.wait is None else f'{math.ceil(report.wait)}s', reason=report.reason,
+            also={'action': report.outcome, 'outcome': _success(report.outcome), 'root_id': report.root_id,
+                  'queue': report.queue, 'status': report.status, 'next_try': report.next_try_at})
+
+
+def _success(outcome: str) -> str:
+    """The outcome in the three words that ECS has."""
+    return 'unknown' if outcome in _OPEN else 'failure' if outcome in _FAILURES else 'success'

@@ -28,6 +28,11 @@ def admit(app: Celery) -> None:
     app.user_options['worker'].add(click.Option(['--app'], expose_value=False, hidden=True, help='As `celery --app`.'))
 
 
+def starts_worker(arguments: Sequence[str]) -> bool:
+    """Whether this process was started by ``celery worker`` with these arguments, or by ours, which calls that."""
+    return 'celery.bin.worker' in sys.modules and 'worker' in arguments
+
+
 def warn(arguments: Sequence[str]) -> None:
     """Say so to who starts ``celery worker`` with these arguments and would see none of its log."""
     names = {argument.partition('=')[0] for argument in arguments}

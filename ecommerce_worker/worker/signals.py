@@ -32,5 +32,11 @@ def silence_advice(**_: Any) -> None:
     warnings.filterwarnings('ignore', ADVICE, CPendingDeprecationWarning)
 
 
+@celeryd_after_setup.connect
+def leave_the_banner_out(instance: Any, **_: Any) -> None:
+    """Keep Celery's picture of itself out of logs that machines read."""
+    instance.quiet = instance.quiet or runtime.current().settings.LOG_FORMAT == 'json'
+
+
 celeryd_after_setup.connect(in_time, weak=False)
 worker_ready.connect(Ending().install, weak=False)

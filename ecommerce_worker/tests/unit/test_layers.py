@@ -18,7 +18,7 @@ ROOT = Path(ecommerce_worker.__file__).parent
 #: Folders, and modules of the top level.  From the top: what nothing else is needed for, to what is only ever started
 #: by people.
 ROWS = [
-    'logs',
+    'correlation logs',
     'configuration errors process words',
     'durations',
     'bounds extras retry settings web',
