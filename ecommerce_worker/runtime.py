@@ -8,17 +8,19 @@ from collections import OrderedDict
 from collections.abc import Callable, Container, Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from ecommerce_worker.clients.circuit import Hold
 from ecommerce_worker.errors import Misconfigured, WrongArguments
 from ecommerce_worker.locks.machine import Turns
 from ecommerce_worker.settings import VENDORS, Settings, certificate_problems, load
-from ecommerce_worker.site import Site
 from ecommerce_worker.telemetry.listening import Listeners
 from ecommerce_worker.telemetry.log import Lines
 from ecommerce_worker.telemetry.run import RunReport, Safety
+
+if TYPE_CHECKING:
+    from ecommerce_worker.site import Site
 
 #: The settings that these are made from.
 MADE_FROM: Final = {'mailer': ('EMAIL_VENDOR', 'EMAIL_OPTIONS', *VENDORS), 'purchases': ('SAILTHRU',)}
@@ -106,6 +108,9 @@ class Runtime:
         """
         if not (code is None or isinstance(code, str)):
             raise WrongArguments('site_code must be a string')
+        # The clients that it has take a fifth of the time in which a command starts, and most commands call nobody.
+        from ecommerce_worker.site import Site
+
         settings = self.settings.for_site(code)
         with self._lock:
             # Settings of a site are one object for as long as the process lives, and as many as there are overrides.

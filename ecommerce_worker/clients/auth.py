@@ -8,9 +8,9 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, NamedTuple
 
-import jwt
 import requests
 from requests.auth import AuthBase
 from typing_extensions import override
@@ -146,7 +146,10 @@ class SelfSigned:
     """The older way: a short-lived HS256 JWT signed with a secret that the shop shares."""
 
     def __init__(self, secret: str, issuer: str, username: str) -> None:
-        self._secret = secret
+        # It brings cryptography, which takes longer to import than Celery; a shop with OAuth2 needs neither.
+        import jwt
+
+        self._encode = partial(jwt.encode, key=secret, algorithm='HS256')
         self._claims = {'username': username, 'full_name': None, 'email': None, 'iss': issuer}
         # PyJWT warns of secrets under 32 bytes on every call; `ecommerce-worker check` says it once.
         warnings.filterwarnings('ignore', message='The HMAC key is')
@@ -155,7 +158,7 @@ class SelfSigned:
         """A fresh token: it is cheaper to sign one than to keep track of it."""
         now = datetime.now(UTC)
         claims = {**self._claims, 'iat': now, 'exp': now + timedelta(seconds=SELF_SIGNED_SECONDS)}
-        return Jwt(jwt.encode(claims, self._secret, algorithm='HS256'))
+        return Jwt(self._encode(claims))
 
     def refused(self, credentials: AuthBase) -> bool:  # noqa: ARG002 - signing the same again changes nothing
         """A secret that is refused once is refused always."""

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import celery
 from celery import shared_task
@@ -42,9 +42,11 @@ from ecommerce_worker.execution.delivery import DELIVERY, Delivery
 from ecommerce_worker.execution.outcomes import Deferred, Done, Handover, Outcome, Parked, Retrying, Skipped, Then
 from ecommerce_worker.retry import Patience, moment
 from ecommerce_worker.settings import Settings
-from ecommerce_worker.site import Site
 from ecommerce_worker.telemetry.run import DEFERRED, STARTED, RunReport, new_id
 from ecommerce_worker.words import printable
+
+if TYPE_CHECKING:
+    from ecommerce_worker.site import Site
 
 logger = logs.of(__name__)
 
