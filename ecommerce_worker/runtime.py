@@ -158,6 +158,10 @@ class Runtime:
         host = host_of(url)
         return self._holds.setdefault(host, Hold(host, self.settings.WORKER_CONCURRENCY, changed=self._circuit_changed))
 
+    def left_alone(self) -> list[tuple[str, float]]:
+        """The hosts that are down and left alone, and for how many seconds from now."""
+        return [(host, seconds) for host, hold in list(self._holds.items()) if (seconds := hold.rest) > 0]
+
     def _circuit_changed(self, host: str, state: str, reason: str) -> None:
         self.listeners.tell(self.listeners.circuit, host, state, reason)
 

@@ -28,6 +28,7 @@ from waitress.server import TcpWSGIServer  # type: ignore[import-untyped]
 
 from ecommerce_worker import correlation
 from ecommerce_worker.errors import WorkerError
+from ecommerce_worker.process import pulse
 
 #: Connections at once, at most; fewer where the process may not open twice as many files.
 CONNECTIONS: Final = 1000
@@ -156,6 +157,7 @@ class Server(TcpWSGIServer):
     def run(self) -> None:
         """Serve; what is under way at the end is finished, for a while."""
         while not self.over:
+            pulse.own.beat()
             self.asyncore.loop(timeout=1, map=self._map, use_poll=True, count=1)
         self.task_dispatcher.shutdown(timeout=GRACE)
 

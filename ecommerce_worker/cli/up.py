@@ -25,7 +25,7 @@ from circus.process import UNEXISTING  # type: ignore[import-untyped]
 from circus.watcher import Watcher  # type: ignore[import-untyped]
 from tornado.ioloop import IOLoop
 
-from ecommerce_worker.process import ending, json_lines, output
+from ecommerce_worker.process import ending, json_lines, output, pulse
 from ecommerce_worker.settings import Settings
 
 #: The commands, each after those that take what it makes; the last one only where there are INTAKES.
@@ -164,6 +164,7 @@ class Keeper(Arbiter):
 
     def manage_watchers(self) -> Any:
         """Reap and start children, unless something else is done just now; it is looked again soon."""
+        pulse.own.beat()
         try:
             return super().manage_watchers()
         except ConflictError:
@@ -171,9 +172,13 @@ class Keeper(Arbiter):
 
 
 async def _run(settings: Settings, say: Callable[[str], None], *, debug: bool) -> None:
+    found: list[Child] = []
+    # Before there are children: what systemd says is not for them.
+    pulse.own.begin('up', seconds=settings.HEALTH_SECONDS, directory=settings.HEALTH_DIR,
+                    look=lambda: _standing(found))
     # Not sooner: each takes the loop that it is made in.
-    found = [Child(name, settings, say, debug=debug) for name in CHILDREN
-             if name != 'intake' or settings.INTAKES]
+    found += [Child(name, settings, say, debug=debug) for name in CHILDREN
+              if name != 'intake' or settings.INTAKES]
     arbiter = Keeper(_in_order(found), *INSIDE, loop=IOLoop.current(), check_delay=CHECK_SECONDS)
     told = asyncio.Event()
     for number in ENDS:
@@ -184,6 +189,7 @@ async def _run(settings: Settings, say: Callable[[str], None], *, debug: bool) -
     # It would go on looking for children to start, and complain that it may not.
     arbiter.ctrl.caller.stop()
     seconds = settings.SHUTDOWN_SECONDS + GRACE
+    pulse.own.ends(seconds + 2 * LAST)
     ending.countdown(seconds + 2 * LAST)
     over = time.monotonic() + seconds
     recorder, *others = found
@@ -192,6 +198,12 @@ async def _run(settings: Settings, say: Callable[[str], None], *, debug: bool) -
     for child in reversed(found):
         await _in_turn(child.stop)
     await _in_turn(arbiter.stop)
+
+
+def _standing(found: list[Child]) -> tuple[str, str]:
+    """See :class:`~ecommerce_worker.process.pulse.Pulse`: how each of them is, it tells itself."""
+    absent = [child.name for child in found if not child.processes]
+    return f'{", ".join(absent)} to be started' if absent else '', f'{len(found)} processes'
 
 
 def _in_order(found: list[Child]) -> list[Child]:

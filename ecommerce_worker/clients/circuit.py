@@ -79,6 +79,11 @@ class Hold:
         self._length = SHORTEST
         self._cause = ''
 
+    @property
+    def rest(self) -> float:
+        """For how many seconds from now the host is left alone; 0 or less if it is not."""
+        return 0.0 if self._room is None else self._until - self._clock()
+
     @contextmanager
     def call(self) -> Iterator[None]:
         """Around one call; raises :class:`~ecommerce_worker.errors.Held` if it is not to be made now."""

@@ -95,6 +95,20 @@ WORKER_CONCURRENCY = 32
 # the time after which whoever stops it kills it (docker stop: 10 s, Kubernetes: 30 s, systemd: 90 s).
 SHUTDOWN_SECONDS: float = 25
 
+# --- Health and metrics ---------------------------------------------------------------------------------------------
+
+# A directory where each process writes every two seconds how it is, for `python -m ecommerce_worker.health`, best in
+# memory: an absolute path such as '/run/ecommerce-worker'. Empty: none. See docs/how-to/watch-its-health.rst.
+HEALTH_DIR = ''
+
+# A process whose loop has not turned for so long is not alive any more; one that waits for RabbitMQ or a database has
+# five minutes.
+HEALTH_SECONDS: float = 45
+
+# Where each process answers /livez and /readyz over HTTP: host and port, such as '0.0.0.0:9464'. Of a range of ports,
+# such as '127.0.0.1:9464-9473', each takes the first that is free: for several on one machine. Empty: nowhere.
+METRICS_ADDRESS = ''
+
 # --- The ledger -----------------------------------------------------------------------------------------------------
 
 # Each run is told in one fact, published on RabbitMQ for the ledger: ids and reasons, no contents. False: no history.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -13,9 +15,14 @@ from ecommerce_worker.console.address import url_of
 from ecommerce_worker.console.setup import open_console
 from ecommerce_worker.errors import Misconfigured
 from ecommerce_worker.process import output
+from ecommerce_worker.telemetry import serving
 
 #: As many pages as are made at once, unless the command line says otherwise.
 THREADS: Final = 8
+
+#: Seconds between two looks whether the database answers, and after how many without an answer it does not.
+LOOK_SECONDS: Final = 5.0
+SILENT_SECONDS: Final = 20.0
 
 
 def run(say: Callable[[str], None] = print, options: Sequence[str] = (), *, debug: bool = False) -> None:
@@ -36,9 +43,38 @@ def run(say: Callable[[str], None] = print, options: Sequence[str] = (), *, debu
     application: web.Application = get_wsgi_application()
     if said.access_logfile:
         application = web.logged(application, _access_log(said.access_logfile))
+    database = _Database()
+    threading.Thread(target=database.watch, name='database', daemon=True).start()
+    serving.begin('console', settings, database.standing)
     listener = web.listener_at(settings.CONSOLE_ADDRESS, 'the console', 'CONSOLE_ADDRESS')
     web.serve(application, listener, threads=said.threads, https=url_of(settings).startswith('https:'),
               proxy=settings.CONSOLE_PROXY, begun=lambda: _greet(say))
+
+
+class _Database:
+    """Whether the database answers: a thread asks, since the loop of a server waits for nobody."""
+
+    def __init__(self) -> None:
+        self._answered: float | None = None
+
+    def standing(self) -> tuple[str, str]:
+        """See :class:`~ecommerce_worker.process.pulse.Pulse`."""
+        if self._answered is None or time.monotonic() - self._answered > SILENT_SECONDS:
+            return 'the database does not answer', ''
+        return '', 'serving'
+
+    def watch(self) -> None:
+        """Ask, again and again."""
+        from django.db import Error, connection
+
+        while True:
+            try:
+                with connection.cursor() as cursor:
+                    cursor.execute('SELECT 1')
+                self._answered = time.monotonic()
+            except Error:
+                connection.close()
+            time.sleep(LOOK_SECONDS)
 
 
 def _options(given: Sequence[str]) -> argparse.Namespace:

@@ -15,6 +15,7 @@ from ecommerce_worker.intake.application import Application, Publisher
 from ecommerce_worker.intake.counts import Counts
 from ecommerce_worker.intake.spool import Spool
 from ecommerce_worker.settings import Settings, in_home
+from ecommerce_worker.telemetry import serving
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -44,6 +45,8 @@ def run(app: Celery, settings: Settings, say: Callable[[str], None], *, threads:
         name: spool if spool and intake.spool else broker for name, intake in found.items()}
     application = Application(found, publishers, counts, lambda: broker.ready, facts=settings.PUBLISH_FACTS)
     parts = [part for part in (broker, counts, spool) if part]
+    serving.begin('intake', settings, lambda: ('' if broker.ready else broker.trouble or 'the broker is not there yet',
+                                               f'{len(found)} intakes'))
     for part in parts:
         part.start()
     try:

@@ -19,6 +19,7 @@ from ecommerce_worker.ledger import models as ledger
 from ecommerce_worker.ledger.models import Attempt, Audit, Order, ParkedMessage, SetAside, State, Teller
 from ecommerce_worker.ledger.schedule_store import LedgerFirings
 from ecommerce_worker.ledger.setup import LedgerUnusable, said
+from ecommerce_worker.process import pulse
 from ecommerce_worker.schedule.claims import Firing, claimed
 from ecommerce_worker.schedule.entries import HOUSEKEEPING, RETENTION, Entry, entries, timing_of
 from ecommerce_worker.schedule.timing import Timing
@@ -117,6 +118,7 @@ class Chores:
         for entry, timing in self._timings:
             if self._clock() < self._again.get(entry.key, 0.0):
                 continue
+            pulse.own.beat(pulse.OUTSIDE_SECONDS)
             try:
                 if firing := claimed(self._firings, entry, timing, self._name, self._clock()):
                     yield from self._do(entry, firing)
@@ -131,6 +133,7 @@ class Chores:
             # The claim lasts as long as the work.
             self._firings.claim(entry.key, firing.due, self._name, self._clock())
             yield
+            pulse.own.beat(pulse.OUTSIDE_SECONDS)
         self._firings.fired(entry.key, firing.due, self._name, firing.missed)
         logger.info('a job of the ledger is done', entry=entry.name, rows=gone)
 

@@ -35,8 +35,10 @@ from ecommerce_worker.ledger import recording
 from ecommerce_worker.ledger.incoming import Aside, Parcel
 from ecommerce_worker.ledger.maintenance import Chores
 from ecommerce_worker.ledger.setup import LedgerAway, LedgerUnusable, require_schema, said
+from ecommerce_worker.process import pulse
 from ecommerce_worker.process.ending import Stop
 from ecommerce_worker.schedule.entries import zone_of
+from ecommerce_worker.telemetry import serving
 from ecommerce_worker.telemetry.run import RunReport
 from ecommerce_worker.telemetry.tally import Tally
 
@@ -65,11 +67,14 @@ AT_ONCE: Final = 5
 
 def keep(app: Celery, settings: Settings) -> None:
     """Record until SIGTERM or SIGINT; raises :class:`LedgerUnusable` for a ledger that waiting does not mend."""
+    recorder = Recorder(app, settings)
+    serving.begin('recorder', settings, recorder.standing)
+    pulse.own.beat(pulse.OUTSIDE_SECONDS)
     with contextlib.suppress(LedgerAway):
         require_schema()
     stopping = Stop.on(signal.SIGTERM, signal.SIGINT)
     logger.info('recording')
-    Recorder(app, settings).run(stopping)
+    recorder.run(stopping)
 
 
 class Recorder:
@@ -79,26 +84,36 @@ class Recorder:
         self._app = app
         self._settings = settings
         self._troubled: str | None = None
+        self._consuming = False
         #: Queues that were found to be of another shape, and those whose node is down; when to look for these again.
         self._said: set[str] = set()
         self._missing: set[str] = set()
         self._look_again = math.inf
         self._chores = Chores(settings, zone_of(app))
 
+    def standing(self) -> tuple[str, str]:
+        """See :class:`~ecommerce_worker.process.pulse.Pulse`."""
+        if self._consuming:
+            return '', f'without {", ".join(sorted(self._missing))}' if self._missing else 'recording'
+        return f'{self._troubled or "the broker"} is not there yet', ''
+
     def run(self, stopping: Stop) -> None:
         """Record until told to stop; what is away is waited for."""
         delay = SHORTEST
         while not stopping.is_set():
+            pulse.own.beat(pulse.OUTSIDE_SECONDS)
             try:
                 with self._working(), self._app.connection_for_read(heartbeat=HEARTBEAT) as connection:
                     connection.ensure_connection(max_retries=1, interval_start=0)
                     self._consume(connection, stopping)
             except _Trouble as trouble:
+                self._consuming = False
                 if self._troubled != trouble.what:
                     self._troubled = trouble.what
                     logger.warning('nothing is recorded while this is unreachable', what=trouble.what,
                                    error=str(trouble))
                     delay = SHORTEST
+                pulse.own.beat()
                 stopping.wait(delay)
                 delay = min(LONGEST, delay * 2)
 
@@ -150,7 +165,9 @@ class Recorder:
             if self._troubled:
                 logger.warning('recording goes on', what=self._troubled)
                 self._troubled = None
+            self._consuming = True
             while not stopping.is_set() and time.monotonic() < self._look_again:
+                pulse.own.beat()
                 self._gather(connection, told, parked, stopping)
                 # A database hangs up on those who were silent for long; the next question opens another connection.
                 close_old_connections()
@@ -169,6 +186,7 @@ class Recorder:
         """Commit, then acknowledge."""
         if not (told.messages or parked.messages):
             return
+        pulse.own.beat(pulse.OUTSIDE_SECONDS)
         read = [_fact(message) for message in told.messages]
         self._keep_apart(parked)
         parcels = [Parcel.of(Raw.of(message)) for message in parked.messages]

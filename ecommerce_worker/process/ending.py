@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from ecommerce_worker import logs
-from ecommerce_worker.process import output, status
+from ecommerce_worker.process import output, pulse, status
 
 logger = logs.of(__name__)
 
@@ -112,6 +112,7 @@ class Guard:
     def _run(self, pipe: socket.socket) -> None:
         while not set(self._next(pipe)) & set(ENDS):
             pass
+        pulse.own.ends(self._seconds)
         time.sleep(self._seconds)
         self._leave(f'after {self._seconds:g} s')
 

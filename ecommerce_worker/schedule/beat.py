@@ -29,12 +29,14 @@ from ecommerce_worker import logs, runtime
 from ecommerce_worker.broker import facts, preflight, topology
 from ecommerce_worker.errors import NotPublished
 from ecommerce_worker.execution.task import accepted
+from ecommerce_worker.process import pulse
 from ecommerce_worker.process.ending import Stop
 from ecommerce_worker.schedule.checks import LATE_SECONDS, timings
 from ecommerce_worker.schedule.claims import CLAIM_SECONDS, Firing, Firings, claimed, id_of
 from ecommerce_worker.schedule.entries import Entry, can_expire, publish
 from ecommerce_worker.schedule.file_store import FileFirings
 from ecommerce_worker.schedule.timing import Timing
+from ecommerce_worker.telemetry import serving
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -49,6 +51,9 @@ LOOK_SECONDS: Final = 30.0
 #: Seconds until what could not be published is tried again.
 AGAIN_SECONDS: Final = 5.0
 
+#: Seconds between two turns of the loop.
+TURN_SECONDS: Final = 1.0
+
 
 class Scheduler(celery_beat.Scheduler):
     """Celery's scheduler with our schedule; Celery's own entries are not read."""
@@ -62,6 +67,7 @@ class Scheduler(celery_beat.Scheduler):
         self._declared = False
         #: Entries in trouble, and what is wrong; each trouble is told once.
         self._troubles: dict[str, str] = {}
+        self._looked = False
         super().__init__(app, *args, **kwargs)
 
     def setup_schedule(self) -> None:
@@ -90,6 +96,7 @@ class Scheduler(celery_beat.Scheduler):
             self._trouble('', f'{type(error).__name__}: {error}')
         else:
             self._troubles.pop('', None)
+        self._looked = True
         if self._troubles:
             return AGAIN_SECONDS
         now = self._clock()
@@ -137,6 +144,14 @@ class Scheduler(celery_beat.Scheduler):
         logger.info('fired', entry=entry.name, task=entry.task, due=_utc(due), id=id_)
         return True
 
+    def standing(self) -> tuple[str, str]:
+        """See :class:`~ecommerce_worker.process.pulse.Pulse`."""
+        if self._looked and not self._troubles:
+            return '', f'{len(self.timings)} entries'
+        names = ', '.join(sorted(filter(None, self._troubles)))
+        return ('it has not looked yet' if not self._looked else f'{names} cannot be fired' if names else
+                'it cannot reach where the firings are kept'), ''
+
     def _trouble(self, name: str, what: str) -> None:
         if self._troubles.get(name) != what:
             logger.error('a job cannot be fired, beat goes on trying', entry=name, error=what)
@@ -155,14 +170,25 @@ def run(app: Celery, settings: Settings, firings: Firings) -> None:
     :class:`~ecommerce_worker.ledger.setup.LedgerAway` if it cannot begin.
     """
     scheduler = Scheduler(app, firings=firings)
+    serving.begin('beat', settings, scheduler.standing)
+    pulse.own.beat(pulse.OUTSIDE_SECONDS)
     preflight.check(app, settings)
     scheduler.live()
     # What is being fired is fired; it is looked for in between.
     stopping = Stop.on(signal.SIGTERM, signal.SIGINT)
     try:
         logger.info('beat is ready', entries=len(scheduler.timings))
-        while not stopping.wait(scheduler.tick()):
-            pass
+        while not stopping.is_set():
+            pulse.own.beat(pulse.OUTSIDE_SECONDS)
+            _wait(stopping, scheduler.tick())
         logger.info('beat ends')
     finally:
         scheduler.close()
+
+
+def _wait(stopping: Stop, seconds: float) -> None:
+    """Wait, and turn meanwhile."""
+    until = time.monotonic() + seconds
+    while not stopping.is_set() and (rest := until - time.monotonic()) > 0:
+        pulse.own.beat()
+        stopping.wait(min(TURN_SECONDS, rest))

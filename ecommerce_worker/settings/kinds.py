@@ -216,6 +216,24 @@ def read_address(given: Any) -> str:
     return str(given)
 
 
+def read_addresses(given: Any) -> str:
+    """A host and a port, or the first and the last of a range of ports; or nothing."""
+    if _text(given):
+        address, is_range, last = given.rpartition('-') if re.search(r':\d+-\d+$', given) else (given, '', '')
+        read_address(address)
+        if is_range and (read_address(f'{address.rpartition(":")[0]}:{last}')
+                         and int(last) < int(address.rpartition(':')[2])):
+            raise ValueError
+    return str(given)
+
+
+def read_absolute(given: Any) -> str:
+    """An absolute path, or nothing."""
+    if _text(given) and not Path(given).is_absolute():
+        raise ValueError
+    return str(given)
+
+
 def _broker(given: Any) -> str | list[str]:
     if isinstance(given, str) and given.lstrip().startswith('['):
         given = literal(given)

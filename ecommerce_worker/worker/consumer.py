@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from amqp import spec
 from amqp.exceptions import PreconditionFailed
 from celery import bootsteps
+from celery.concurrency import solo
 from celery.exceptions import WorkerShutdown
 from celery.worker import consumer, state
 from celery.worker.consumer.tasks import Tasks
@@ -29,6 +30,7 @@ from ecommerce_worker.execution.outcomes import Handover
 from ecommerce_worker.execution.parking import noted
 from ecommerce_worker.locks.cluster import ClusterTurns, Leases, Neighbours, machine
 from ecommerce_worker.locks.machine import Turns
+from ecommerce_worker.process import pulse
 from ecommerce_worker.resubmit import names, run
 from ecommerce_worker.telemetry.run import RunReport
 from ecommerce_worker.worker import (
@@ -58,6 +60,9 @@ STALE_SECONDS: Final = 10.0
 
 #: Seconds between two looks for what is to be acknowledged, once the event loop has ended.
 FLUSH_SECONDS: Final = 0.1
+
+#: Seconds between two turns of an event loop that has nothing else to do.
+TURN_SECONDS: Final = 1.0
 
 #: The lane of what was delivered again: it is put off, which takes no time, or its run is known to have ended.
 AGAIN: Final = 'delivered again'
@@ -192,6 +197,7 @@ class Consumer(consumer.Consumer):
         self._watchdog = Watchdog(self, self._room)
         self._afterwards: Afterwards | None = None
         self._ticked, self._stood_still, self._patience = time.monotonic(), False, 0.0
+        self._consumes, self._longest = False, _longest_turn(pool)
         super().__init__(self._offer, *args, worker_options=options, **kwargs)
         self.initial_prefetch_count = self._window = max(self._room, concurrency + max(1, concurrency // 2))
         self._kept = 0
@@ -199,8 +205,11 @@ class Consumer(consumer.Consumer):
         if self.hub:
             self.hub.on_close.add(self._on_hub_closed)
             self.hub.on_tick.add(self._tick)
+            # Not by each turn, of which there are thousands a second.
+            self.hub.call_repeatedly(TURN_SECONDS, self._beat)
         self._watchdog.start()
         self.loop = partial(_until_late, self.loop)
+        pulse.own.look = self.standing
         preflight.refuse_unsafe(self.conninfo, runtime.current().settings)
         for limit in preflight.limits(self.conninfo):
             logger.warning(limit)
@@ -230,6 +239,45 @@ class Consumer(consumer.Consumer):
         except preflight.BrokerUnusable as error:
             logger.critical(str(error))
             raise WorkerShutdown(error.exit_status) from None
+
+    def standing(self) -> tuple[str, str]:
+        """See :class:`~ecommerce_worker.process.pulse.Pulse`: what is consumed, what is in hand, who is left alone."""
+        consumed = self.task_consumer.queues if self.connection and self.task_consumer else ()
+        reason = '' if consumed and self._consumes else 'it consumes nothing; is RabbitMQ away?'
+        left_alone = (f'{host} is left alone for {seconds:.0f} s' for host, seconds in runtime.current().left_alone())
+        return reason, '; '.join((f'{self._room} threads, {len(self.lanes.running())} in hand', *left_alone))
+
+    def _beat(self) -> None:
+        pulse.own.beat(self._longest)
+
+    def perform_pending_operations(self) -> None:
+        """What Celery calls in each turn of its loop where there is no event loop."""
+        super().perform_pending_operations()
+        self._beat()
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Connect, however long it takes; that is no fault of ours, as long as we try."""
+        ensure = conn.ensure_connection
+
+        def trying(*args: Any, callback: Callable[[], None], **options: Any) -> Any:
+            def turn() -> None:
+                pulse.own.beat(pulse.OUTSIDE_SECONDS)
+                callback()
+
+            pulse.own.beat(pulse.OUTSIDE_SECONDS)
+            return ensure(*args, callback=turn, **options)
+
+        conn.ensure_connection = trying
+        try:
+            return super().ensure_connected(conn)
+        finally:
+            del conn.ensure_connection
+
+    def on_ready(self) -> None:
+        """The queues are consumed."""
+        self._consumes = True
+        self._beat()
+        super().on_ready()
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
         """What is called with each message."""
@@ -453,6 +501,7 @@ class Consumer(consumer.Consumer):
 
     def on_close(self) -> None:
         """The connection is lost, or the worker stops: what was not begun is forgotten, or comes again soon."""
+        self._consumes = False
         if self.controller.blueprint.state == bootsteps.RUN:
             super().on_close()
             self.lanes.forget(lambda request: request in state.active_requests)
@@ -480,6 +529,14 @@ class Consumer(consumer.Consumer):
             return
         self.keeper.end(runtime.current().settings.SHUTDOWN_SECONDS)
         self.finish()
+
+
+def _longest_turn(pool: Any) -> float:
+    """How long a turn of the event loop may take, in seconds; 0 for no longer than anything else."""
+    if not isinstance(pool, solo.TaskPool):
+        return 0.0
+    settings = runtime.current().settings
+    return float(settings.LONGEST_RUN + settings.MANAGEMENT_COMMAND_TIMEOUT)
 
 
 def _say(word: Callable[[], None], connection_errors: tuple[type[BaseException], ...]) -> None:

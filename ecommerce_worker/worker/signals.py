@@ -9,6 +9,7 @@ from celery.exceptions import CPendingDeprecationWarning
 from celery.signals import celeryd_after_setup, worker_ready
 
 from ecommerce_worker import logs, runtime
+from ecommerce_worker.telemetry import serving
 from ecommerce_worker.worker.shutdown import Ending, in_time
 
 logger = logs.of(__name__)
@@ -24,6 +25,12 @@ def show_configuration(**_: Any) -> None:
         if source != 'default':
             fields: dict[str, Any] = {name: value, 'from': source}
             logger.info('configuration', **fields)
+
+
+@celeryd_after_setup.connect
+def show_health(**_: Any) -> None:
+    """From now on it can be seen how this worker is; what it does, its consumer tells."""
+    serving.begin('worker', runtime.current().settings)
 
 
 @celeryd_after_setup.connect

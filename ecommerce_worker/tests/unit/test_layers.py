@@ -56,7 +56,8 @@ TOGETHER = {'email', 'sailthru'}
 EXPORTING = 'configuration settings cli testing.shop'
 
 #: Entry points, and who alone may start them.
-ENTRIES = {'cli': '__main__ cli', 'demo': 'cli demo', 'cli.up': 'cli', '__main__': '', 'testing.shop.__main__': ''}
+ENTRIES = {'cli': '__main__ cli', 'demo': 'cli demo', 'cli.up': 'cli', '__main__': '', 'health.__main__': '',
+           'testing.shop.__main__': ''}
 
 #: What is imported in these places only; demo plays the shop, which has Celery.
 ONLY_HERE = {
@@ -80,8 +81,9 @@ ONLY_HERE = {
 #: have its name.
 KNOW_VENDORS = 'configuration settings email.vendors email.calls sailthru braze site runtime testing demo'
 
-#: Who may read the environment; demo and the stand-ins start programs, which inherit one.
-ENVIRONMENT = 'settings configuration demo testing'
+#: Who may read the environment; demo and the stand-ins start programs, which inherit one, and what systemd and probes
+#: say there is no setting.
+ENVIRONMENT = 'settings configuration demo testing process.pulse health.__main__'
 
 
 def within(module: str, names: str) -> bool:

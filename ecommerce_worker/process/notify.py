@@ -1,0 +1,38 @@
+"""Telling systemd how a service is: the protocol of sd_notify(3), which is a datagram of a few lines."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import MutableMapping
+from typing import Final
+
+#: What systemd says to a service, and to nobody that the service starts.
+VARIABLES: Final = ('NOTIFY_SOCKET', 'WATCHDOG_USEC', 'WATCHDOG_PID')
+
+
+class Supervisor:
+    """The systemd that started this process; says nothing where there is none.
+
+    ``watchdog`` are the seconds within which it wants to hear that all is well; None where it does not watch.
+    """
+
+    def __init__(self, environment: MutableMapping[str, str]) -> None:
+        """Take what it said out of the environment, so that children do not speak in our name."""
+        address, microseconds, pid = (environment.pop(name, '') for name in VARIABLES)
+        # An abstract address begins with a zero byte, which is written as @.
+        self._address = f'\0{address[1:]}' if address.startswith('@') else address
+        self.watchdog: float | None = None
+        if address and microseconds.isdigit() and pid in ('', str(os.getpid())):
+            self.watchdog = int(microseconds) / 1e6
+
+    def tell(self, **what: str | int) -> None:
+        """Send these, such as ``READY=1``; does not wait, and whether anybody hears it is not our business."""
+        if self._address:
+            lines = '\n'.join(f'{name}={str(value).translate(_ONE_LINE)}' for name, value in what.items())
+            with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as speaking:
+                speaking.sendto(lines.encode(), socket.MSG_DONTWAIT, self._address)
+
+
+_ONE_LINE: Final = dict.fromkeys(range(32), ' ')

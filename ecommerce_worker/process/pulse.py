@@ -1,0 +1,161 @@
+"""The pulse of this process, taken by the loop that does its work, and whoever may see it.
+
+::
+
+    the loop turns ──► beat ──► every 2 s ──► a file in HEALTH_DIR     (`python -m ecommerce_worker.health`)
+                                         └──► systemd: READY, WATCHDOG, STATUS
+    a thread that is asked over HTTP ──► the same judgement
+
+Nothing else beats: a loop that stands still is seen although threads beside it live.  Before a loop waits for somebody
+else (RabbitMQ, a database) it says for how long: an outage of theirs is nothing that a new process would mend.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from ecommerce_worker import __version__, logs
+from ecommerce_worker.process.notify import Supervisor
+from ecommerce_worker.process.vitals import Vitals, trouble
+
+logger = logs.of(__name__)
+
+#: Seconds between two times that the pulse is shown, at most.
+SHOWN_SECONDS: Final = 2.0
+
+#: Seconds that a loop may wait for RabbitMQ or a database: longer than any outage that passes by itself.
+OUTSIDE_SECONDS: Final = 300.0
+
+#: Seconds beyond its time that a process has to end.
+LAST_SECONDS: Final = 5.0
+
+#: What a process that is told to stop is.
+STOPPING: Final = 'it is told to stop'
+
+
+def _starting() -> tuple[str, str]:
+    return 'it starts', ''
+
+
+class Pulse:
+    """The pulse of one process; any thread may ask, and only the loop beats.
+
+    ``look`` tells why the process does not do its work just now ('' if it does), and what it is at, in a few words.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.RLock()
+        self.look: Callable[[], tuple[str, str]] = _starting
+        self.role = ''
+        self._seconds = 0.0
+        self._file: Vitals | None = None
+        self._supervisor: Supervisor | None = None
+        self._watchdog: float | None = None
+        self._began = 0.0
+        self._at = self._due = self._show_at = 0.0
+        self._patience = 0.0
+        self._reason, self._detail, self._started = '', '', False
+        self._ends = False
+        self._failed = False
+
+    def begin(self, role: str, *, seconds: float, directory: str = '',
+              look: Callable[[], tuple[str, str]] | None = None) -> None:
+        """Have it known that this process is of that role, and that its loop turns at least once in so many seconds.
+
+        A ``directory`` that cannot be written costs one line in the log.
+        """
+        self.role, self._seconds, self._began = role, seconds, time.time()
+        if look:
+            self.look = look
+        self._supervisor = Supervisor(os.environ)
+        self._watchdog = self._supervisor.watchdog
+        os.register_at_fork(after_in_child=self._forget)
+        if directory:
+            try:
+                Path(directory).mkdir(mode=0o755, parents=True, exist_ok=True)
+                self._file = Vitals(directory, role)
+            except OSError as error:
+                self._cannot(error)
+        self.beat()
+
+    def beat(self, patience: float = 0.0) -> None:
+        """The loop has turned, and turns again soon, or once it has waited for somebody else for ``patience`` seconds
+        at most.
+        """
+        self._at = now = self._clock()
+        if not self._ends:
+            self._due = now + max(self._seconds, patience)
+        if now >= self._show_at or patience != self._patience:
+            with self._lock:
+                self._patience = patience
+                self._show(now)
+
+    def ends(self, seconds: float) -> None:
+        """The process is told to stop, and has so many seconds for it; it may stand still meanwhile."""
+        with self._lock:
+            now = self._clock()
+            self._ends, self._at, self._due = True, now, now + seconds + LAST_SECONDS
+            if self._supervisor:
+                self._supervisor.tell(STOPPING=1, EXTEND_TIMEOUT_USEC=int((seconds + LAST_SECONDS) * 1e6))
+            self._show(now)
+
+    def trouble(self, asked: str) -> str:
+        """Why this process is not ``live``, ``ready`` or has not ``started``; '' if it is."""
+        return trouble(self.vitals, asked, self._clock())
+
+    @property
+    def vitals(self) -> dict[str, Any]:
+        """What it says of itself; ``pulse`` and ``due`` are seconds of the monotonic clock, ``began`` epoch seconds."""
+        return {'role': self.role, 'pid': os.getpid(), 'version': __version__, 'began': round(self._began, 3),
+                'pulse': round(self._at, 3), 'due': round(self._due, 3), 'ready': not self._reason,
+                'started': self._started, 'reason': self._reason, 'detail': self._detail}
+
+    def _show(self, now: float) -> None:
+        # Whoever looks is to find it young, and systemd wants to hear it twice as often as it looks.
+        self._show_at = now + min(SHOWN_SECONDS, self._seconds / 4, (self._watchdog or 2 * SHOWN_SECONDS) / 2)
+        try:
+            reason, self._detail = self.look()
+        except Exception as error:  # noqa: BLE001 - whoever looks costs no order
+            reason, self._detail = f'it cannot be told ({type(error).__name__})', ''
+        self._reason = STOPPING if self._ends else reason
+        began = not self._started and not self._reason
+        self._started |= began
+        if self._file:
+            try:
+                self._file.write(self.vitals)
+                self._failed = False
+            except OSError as error:
+                self._cannot(error)
+        if self._supervisor:
+            self._tell(self._supervisor, began=began)
+
+    def _tell(self, supervisor: Supervisor, *, began: bool) -> None:
+        said: dict[str, str | int] = {'READY': 1} if began else {}
+        if supervisor.watchdog:
+            watchdog = max(supervisor.watchdog, self._due - self._at if self._ends else self._patience)
+            if watchdog != self._watchdog:
+                # A service that waits for another one is given the time that it asks for.
+                said['WATCHDOG_USEC'], self._watchdog = int(watchdog * 1e6), watchdog
+            said['WATCHDOG'] = 1
+        supervisor.tell(**said, STATUS=self._reason or self._detail or 'ready')
+
+    def _cannot(self, error: OSError) -> None:
+        if not self._failed:
+            self._failed = True
+            logger.warning('HEALTH_DIR cannot be written, so nobody sees there how this process is; it goes on',
+                           error=error.strerror)
+
+    def _forget(self) -> None:
+        """In a process that was forked: it has no loop of ours, and speaks for nobody."""
+        self._lock = threading.RLock()
+        self._file = self._supervisor = None
+
+
+#: The pulse of this process.
+own: Final = Pulse()

@@ -1,0 +1,107 @@
+"""What a process says of itself in a file, and what follows from that: whether it lives, is ready, and has started.
+
+::
+
+    HEALTH_DIR/worker-4711.json   {"role": "worker", "pid": 4711, "pulse": …, "due": …, "ready": true, "started": …, …}
+
+A program of its own reads it every few seconds, which is to cost next to nothing: so this imports little.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+
+TYPE_CHECKING = False  # as of `typing`, which takes long to import
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import Any
+
+#: What may be asked of a process.
+ASKED = ('live', 'ready', 'started')
+
+#: How the name of a file ends.
+_END = '.json'
+
+
+class Vitals:
+    """The file of this process, which is kept locked for as long as the process lives: who finds it unlocked knows.
+
+    ``directory`` exists, and may be shared by processes of any role, also of several containers.
+    """
+
+    def __init__(self, directory: str, role: str) -> None:
+        self._path = os.path.join(directory, f'{role}-{os.getpid()}{_END}')
+        self._open: int | None = None
+        for name in os.listdir(directory):
+            if name.startswith(f'{role}-') and name.endswith(_END):
+                _forget(os.path.join(directory, name))
+
+    def write(self, vitals: Mapping[str, Any]) -> None:
+        """Put this in place of what was there; who reads sees one or the other.  Raises OSError."""
+        new = f'{self._path}.new'
+        file = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        try:
+            # A lock of the process, not of the open file: children that are forked do not have it.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.write(file, json.dumps(vitals).encode())
+            os.replace(new, self._path)
+        except BaseException:
+            os.close(file)
+            raise
+        if self._open is not None:
+            os.close(self._open)
+        self._open = file
+
+
+def _forget(path: str) -> None:
+    """Delete the file of a process that is gone."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        if _is_left(file):
+            os.unlink(path)
+    except OSError:
+        pass  # somebody else's
+    finally:
+        os.close(file)
+
+
+def _is_left(file: int) -> bool:
+    """Whether nobody holds the lock of this file."""
+    try:
+        fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def found(directory: str, role: str = '') -> Iterator[dict[str, Any]]:
+    """What the processes say that live; those of one role only, if that is not ''.  Raises OSError."""
+    for name in sorted(os.listdir(directory)):
+        if not name.endswith(_END) or (role and name.rpartition('-')[0] != role):
+            continue
+        try:
+            file = os.open(os.path.join(directory, name), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        try:
+            if not _is_left(file):
+                yield json.loads(os.read(file, 1 << 16))
+        finally:
+            os.close(file)
+
+
+def trouble(vitals: Mapping[str, Any], asked: str, now: float) -> str:
+    """Why the answer is no, in a line; '' if it is yes.  ``now`` is of the clock that the process has its pulse by."""
+    who = f'{vitals["role"]} {vitals["pid"]}'
+    if now > vitals['due']:
+        return f'{who} has stood still for {now - vitals["pulse"]:.0f} s'
+    if asked == 'started' and not vitals['started']:
+        return f'{who} has not been ready yet: {vitals["reason"]}'
+    if asked == 'ready' and not vitals['ready']:
+        return f'{who} is not ready: {vitals["reason"]}'
+    return ''

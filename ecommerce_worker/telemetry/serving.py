@@ -1,0 +1,139 @@
+"""A few pages for machines at ``METRICS_ADDRESS``: whether this process lives and is ready, and its metrics.
+
+A thread of its own answers, and judges the pulse that the loop of the process has: it cannot be well while that is not.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import socketserver
+import threading
+import time
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+from typing_extensions import override
+
+from ecommerce_worker import logs
+from ecommerce_worker.process import pulse
+
+if TYPE_CHECKING:
+    from ecommerce_worker.settings import Settings
+
+logger = logs.of(__name__)
+
+#: Seconds for a request and its answer, and how many there may be at once.
+SECONDS: Final = 5.0
+AT_ONCE: Final = 20
+
+#: The longest head of a request, in bytes.
+LARGEST: Final = 16 * 1024
+
+#: What answers a path: the status, the type of the content, the content.
+Page = Callable[[], tuple[int, str, bytes]]
+
+
+def begin(role: str, settings: Settings, look: Callable[[], tuple[str, str]] | None = None) -> None:
+    """Have it seen from now on how this process is, which is of that role, as far as the settings say.
+
+    ``look`` is that of :class:`~ecommerce_worker.process.pulse.Pulse`.  What goes wrong costs a line in the log.
+    """
+    pulse.own.begin(role, seconds=settings.HEALTH_SECONDS, directory=settings.HEALTH_DIR, look=look)
+    if settings.METRICS_ADDRESS:
+        serve(settings.METRICS_ADDRESS, PAGES)
+
+
+def _asked(what: str) -> Page:
+    def page() -> tuple[int, str, bytes]:
+        trouble = pulse.own.trouble(what)
+        return 503 if trouble else 200, 'text/plain; charset=utf-8', f'{trouble or what}\n'.encode()
+
+    return page
+
+
+PAGES: Final[Mapping[str, Page]] = {'/livez': _asked('live'), '/readyz': _asked('ready')}
+
+
+def ports_of(address: str) -> tuple[str, range]:
+    """The host, and the ports of which one is to be taken: ``127.0.0.1:9100-9104`` has five."""
+    host, _, ports = address.rpartition(':')
+    first, _, last = ports.partition('-')
+    return host.strip('[]'), range(int(first), int(last or first) + 1)
+
+
+def serve(address: str, pages: Mapping[str, Page]) -> None:
+    """Serve there, in a thread; where nobody can listen, that is one line in the log, and the process goes on."""
+    host, ports = ports_of(address)
+    error: OSError | None = None
+    for port in ports:
+        try:
+            server = _Server(host, port, pages)
+        except OSError as failed:
+            error = failed
+            continue
+        os.register_at_fork(after_in_child=server.socket.close)
+        threading.Thread(target=server.serve_forever, name='metrics', daemon=True).start()
+        logger.info('health and metrics are served', host=host, port=port)
+        return
+    why = (error.strerror or str(error)).partition(' (')[0] if error else ''
+    logger.warning('nobody can listen at METRICS_ADDRESS, so this process is not seen there; it goes on',
+                   address=address, error=why)
+
+
+class _Server(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = AT_ONCE
+
+    def __init__(self, host: str, port: int, pages: Mapping[str, Page]) -> None:
+        self.address_family = socket.AF_INET6 if ':' in host else socket.AF_INET
+        self.pages = pages
+        self._room = threading.Semaphore(AT_ONCE)
+        super().__init__((host, port), _Handler)
+
+    @override
+    def verify_request(self, *_: Any) -> bool:
+        return self._room.acquire(blocking=False)
+
+    @override
+    def process_request_thread(self, *args: Any) -> None:
+        try:
+            super().process_request_thread(*args)
+        finally:
+            self._room.release()
+
+    @override
+    def handle_error(self, *_: Any) -> None:
+        """Nobody is told: the client is gone, or too slow."""
+
+
+class _Handler(socketserver.BaseRequestHandler):
+    server: _Server
+
+    @override
+    def handle(self) -> None:
+        """Answer one request, in time."""
+        until, head = time.monotonic() + SECONDS, b''
+        while b'\r\n\r\n' not in head and len(head) < LARGEST:
+            self.request.settimeout(max(0.01, until - time.monotonic()))
+            piece = self.request.recv(4096)
+            if not piece:
+                return
+            head += piece
+        words = head.partition(b'\r\n')[0].decode('latin-1').split(' ')
+        status, kind, content = self._page(words)
+        lines = (f'HTTP/1.1 {status} {HTTPStatus(status).phrase}', f'Content-Type: {kind}',
+                 f'Content-Length: {len(content)}', 'Cache-Control: no-store', 'Connection: close', '', '')
+        self.request.settimeout(SECONDS)
+        self.request.sendall('\r\n'.join(lines).encode() + (b'' if words[0] == 'HEAD' else content))
+
+    def _page(self, words: list[str]) -> tuple[int, str, bytes]:
+        if len(words) != 3:
+            return 400, 'text/plain', b''
+        if words[0] not in ('GET', 'HEAD'):
+            return 405, 'text/plain', b''
+        page = self.server.pages.get(words[1].partition('?')[0])
+        return page() if page else (404, 'text/plain', b'')
