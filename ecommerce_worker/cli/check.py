@@ -1,4 +1,4 @@
-"""Looking at the configuration."""
+"""The command ``check``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ecommerce_worker.words import counted
 @main.command()
 @JSON
 def check(as_json: bool) -> None:
-    """Print the configuration, or all that is wrong with it.
+    """Print the configuration, or everything wrong with it.
 
     Secrets are masked.
     """
@@ -34,20 +34,20 @@ def check(as_json: bool) -> None:
     if problems:
         for problem in problems:
             say(f'problem: {problem}')
-        say(counted(len(problems), 'problem') + ' found; a worker would not start')
+        say(counted(len(problems), 'problem') + ' found; a worker would refuse to start')
         sys.exit(1)
     table(('SETTING', 'FROM', 'VALUE'), [(name, source, value) for name, value, source in conf.rows()])
     for it in _brought(conf):
         parts = [f'{what} {", ".join(it[part])}' for part, what in (
-            ('settings', 'settings'), ('intakes', 'kinds of intakes'), ('tasks', 'tasks')) if it[part]]
+            ('settings', 'settings'), ('intakes', 'intake kinds'), ('tasks', 'tasks')) if it[part]]
         say(f'extension {it["name"]} ({it["package"]}): {"; ".join(parts) or "nothing"}; queue {it["name"]}')
     for remark in conf.remarks:
         say(f'note: {remark}')
-    say('no problem found')
+    say('no problems found')
 
 
 def _brought(conf: settings.Settings) -> list[dict[str, Any]]:
-    """What each extension brings."""
+    """What each extension provides."""
     from ecommerce_worker.intake import intakes
 
     if not conf.extensions:
@@ -61,7 +61,7 @@ def _brought(conf: settings.Settings) -> list[dict[str, Any]]:
 
 
 def _further_problems(found: settings.Examined) -> Iterator[str]:
-    """What is wrong with what is made from these settings, as far as those are what was meant."""
+    """Problems that show only when these settings are used; invalid ones are left out."""
     from ecommerce_worker.intake import intakes
     from ecommerce_worker.schedule import checks as beats
 

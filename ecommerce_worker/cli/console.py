@@ -1,4 +1,4 @@
-"""The console, and who may use it."""
+"""The console and its users."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from ecommerce_worker.cli.root import main
 
 
 @main.command()
-@click.option('--debug', is_flag=True, help='Log everything.')
-@click.option('--threads', type=click.IntRange(1), help='Make so many pages at once; 8 if not given.')
-@click.option('--access-logfile', metavar='FILE', help='Write a line for each request there; - is standard output.')
+@click.option('--debug', is_flag=True, help='Log at level DEBUG.')
+@click.option('--threads', type=click.IntRange(1), help='Number of threads that serve pages [default: 8].')
+@click.option('--access-logfile', metavar='FILE', help='Log each request to FILE; - is standard output.')
 @needs('console', 'django', 'axes', 'waitress', 'whitenoise')
 @running
 def console(debug: bool, threads: int | None, access_logfile: str | None) -> None:
-    """Serve the pages for support staff and operators.
+    """Serve the web console for support staff and operators.
 
-    Until it is told to stop.
+    Runs until stopped.
     """
     from ecommerce_worker.console import server
 
@@ -28,13 +28,13 @@ def console(debug: bool, threads: int | None, access_logfile: str | None) -> Non
 @main.command('console-user')
 @click.argument('name')
 @click.option('--role', type=click.Choice(['viewer', 'support', 'operator']),
-              help='What the person may do; operator for who is not there yet and gets none.')
+              help='Role of the user; a new user is an operator unless given.')
 @needs('console', 'django', 'axes', 'whitenoise')
 @plainly
 def console_user(name: str, role: str | None) -> None:
-    """Print a link by which NAME chooses a password.
+    """Print a link at which NAME chooses a password.
 
-    It is for the console, and good once and for a day.
+    Creates the user of the console if needed.  The link can be used once, within a day.
     """
     from ecommerce_worker.console import server
 

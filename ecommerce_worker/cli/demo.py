@@ -1,4 +1,4 @@
-"""The demonstration."""
+"""The command ``demo``."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ecommerce_worker.cli.root import main
 
 @main.command()
 @click.option('--keep', is_flag=True, help='Leave broker, shop and worker running at the end, until Ctrl-C.')
-@click.option('--files', is_flag=True, help='Do without RabbitMQ even where there is one: orders travel in files.')
+@click.option('--files', is_flag=True, help='Use files instead of RabbitMQ, even if it is installed.')
 @plainly
 def demo(keep: bool, files: bool) -> None:
-    """Show all of it at work, through every kind of trouble.
+    """Demonstrate the worker through every kind of trouble.
 
-    Orders are fulfilled and mails sent on this machine alone.
+    Everything runs on this machine: no order or mail leaves it.
     """
     from ecommerce_worker.demo.story import run
 

@@ -1,4 +1,4 @@
-"""Running Flower."""
+"""The command ``flower``."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from ecommerce_worker.cli.root import main
 def flower(options: tuple[str, ...]) -> None:
     """Serve Flower, Celery's own monitor of workers.
 
-    On loopback and read-only, until told to stop.  Flower is installed apart.  Options go to it and overrule ours:
-    `--address=127.0.0.1`, `--read_only=true`, and `--enable_events=false`, for events show what tasks were called
-    with, and that is personal data.
+    Runs on loopback and read-only, until stopped.  Flower is installed separately.  Options are passed on to it and
+    override ours: `--address=127.0.0.1`, `--read_only=true`, and `--enable_events=false`, because events show task
+    arguments, which are personal data.
     """
     from celery.bin.celery import celery
 

@@ -29,7 +29,7 @@ LOOK_SECONDS: Final = 0.5
 
 
 @main.group(invoke_without_command=True)
-@click.option('--debug', is_flag=True, help='Log everything.')
+@click.option('--debug', is_flag=True, help='Log at level DEBUG.')
 @click.option('--threads', type=click.IntRange(1),
               help='Wait for the broker with so many deliveries at once; 32 if not given.')
 @click.pass_context

@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ class _Duration(click.ParamType):  # type: ignore[type-arg]  # generic since cli
 
     @override
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """The seconds of what was given."""
+        """Parse the duration into seconds."""
         try:
             return durations.seconds(str(value))
         except ValueError as error:
-            self.fail(f'this must be {error}; it is {value!r}', param, ctx)
+            self.fail(f'must be {error}, not {value!r}', param, ctx)
 
 
 DURATION = _Duration()
 
 
-#: The command can print JSON, for programs.
-JSON = click.option('--json', 'as_json', is_flag=True, help='Print JSON, and nothing else.')
+#: The option of commands that can print JSON, for programs.
+JSON = click.option('--json', 'as_json', is_flag=True, help='Print JSON only.')
 
 
 def leveled(command: Callable[[str | None], Any]) -> Callable[..., Any]:
-    """The command takes what it logs: a level, or None for what is configured."""
-    @click.option('--debug', is_flag=True, help='Log everything.')
+    """Add an option for the log level; None means the configured one."""
+    @click.option('--debug', is_flag=True, help='Log at level DEBUG.')
     @click.option('--loglevel', metavar='LEVEL', type=click.Choice(LEVELS, case_sensitive=False),
-                  help=f'Log this and what is worse: {", ".join(LEVELS)}.  LOG_LEVEL if not given.')
+                  help=f'Log level: {", ".join(LEVELS)} [default: LOG_LEVEL].')
     @wraps(command)
     def run(debug: bool, loglevel: str | None) -> Any:
         return command('DEBUG' if debug else loglevel)

@@ -1,4 +1,4 @@
-"""The ledger: making it, and asking it where an order is."""
+"""The commands ``migrate`` and ``orders``."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from ecommerce_worker.words import short_name
 @needs('ledger', 'django')
 @plainly
 def migrate(target: str) -> None:
-    """Make the ledger, or bring it up to date.
+    """Create the ledger or bring it up to date.
 
-    TARGET is the migration to go back to, for an older version.
+    TARGET is the migration to go back to for an older version.
     """
     from ecommerce_worker.ledger import setup
 
@@ -35,7 +35,7 @@ def migrate(target: str) -> None:
 
 @main.group()
 def orders() -> None:
-    """Where an order is, and what happened to it; from the ledger."""
+    """Look up orders in the ledger."""
 
 
 @orders.command('show')
@@ -44,14 +44,14 @@ def orders() -> None:
 @needs('ledger', 'django')
 @plainly
 def show_order(key: str, as_json: bool) -> None:
-    """Show all that the ledger knows of an order.
+    """Show everything that the ledger knows about an order.
 
-    KEY is its number or a part of it, or the id of its message.
+    KEY is the order number or part of it, or the id of its message.
     """
     queries = opened_ledger()
     found = queries.search(key)
     if not found:
-        fail(f'the ledger knows no order {key}; `ecommerce-worker resubmit --order {key}` asks the shop')
+        fail(f'no order {key} in the ledger; `ecommerce-worker resubmit --order {key}` asks the shop')
     if as_json:
         print_json({'orders': [_told(queries.story(entry.number)) for entry in found]})
         return
@@ -78,7 +78,7 @@ def _age(moment: datetime) -> str:
 
 
 def _event(it: Any, task: str) -> tuple[Any, ...]:
-    """A run of an order, or what a person did, in one line."""
+    """One line of the history: a run of the order, or the decision of a person."""
     from ecommerce_worker.ledger import words
     from ecommerce_worker.ledger.queries import Decision
 
@@ -90,14 +90,14 @@ def _event(it: Any, task: str) -> tuple[Any, ...]:
 
 
 def _order(entry: Any) -> dict[str, Any]:
-    """Where an order is, as programs read it."""
+    """The state of an order, for JSON."""
     return {'order': entry.key, 'task': entry.task, 'site': entry.site, 'state': entry.state, 'reason': entry.reason,
             'status': entry.status, 'next_try': entry.next_try, 'tries': entry.attempts,
             'first_seen': entry.first_seen, 'last_seen': entry.last_seen}
 
 
 def _told(story: Any) -> dict[str, Any]:
-    """All about an order, as programs read it."""
+    """Everything about an order, for JSON."""
     from ecommerce_worker.ledger.queries import Decision
 
     return {**_order(story.order), 'events': [
@@ -112,17 +112,17 @@ def _told(story: Any) -> dict[str, Any]:
 @click.option('--state', type=click.Choice(['fulfilled', 'waiting', 'parked', 'trying', 'discarded']),
               help='Only those in this state.')
 @click.option('--older-than', default='0s', type=DURATION,
-              help='Only those of which nothing was heard for so long, such as 1h.')
-@click.option('--task', default='', help='Only those of this task; the end of its name will do.')
+              help='Only those without a report for this long, such as 1h.')
+@click.option('--task', default='', help='Only those of this task; the end of its name is enough.')
 @click.option('--site', help='Only those of this site.')
-@click.option('--overdue', is_flag=True, help='Only those of which nothing was heard when it was time.')
-@click.option('--limit', default=100, show_default=True, help='Show so many at most.')
+@click.option('--overdue', is_flag=True, help='Only those without a report when one was due.')
+@click.option('--limit', default=100, show_default=True, help='Maximum number to show.')
 @JSON
 @needs('ledger', 'django')
 @plainly
 def list_orders(state: str | None, older_than: float, task: str, site: str | None, overdue: bool, limit: int,
                 as_json: bool) -> None:
-    """List orders, those longest unheard of first."""
+    """List orders, the least recently reported first."""
     found = opened_ledger().orders(state=state or '', older_than=older_than, task=task, site=site, overdue=overdue,
                                    limit=limit)
     if as_json:

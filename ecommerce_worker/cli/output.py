@@ -1,4 +1,4 @@
-"""What commands print, and how they fail."""
+"""How commands print and fail."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from ecommerce_worker.words import counted, printable
 
 
 def say(line: str = '', *, err: bool = False) -> None:
-    """Print a line.  Whatever a command prints goes this way, or by :func:`print_json`."""
+    """Print a line.  All output of commands goes through this or :func:`print_json`."""
     click.echo(printable(line), err=err)
 
 
 def fail(message: str, status: int = 1) -> NoReturn:
-    """End with one plain line and this exit status."""
+    """Exit with one plain line on standard error and this status."""
     _say_failure(message)
     sys.exit(status)
 
@@ -35,7 +35,7 @@ def _say_failure(message: str) -> None:
 
 
 def plainly(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Our own errors end a command with their text; a traceback is for what nobody foresaw."""
+    """End the command with the text of our own errors; only unexpected ones leave a traceback."""
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
@@ -44,7 +44,7 @@ def plainly(command: Callable[..., Any]) -> Callable[..., Any]:
             for problem in error.problems:
                 _say_failure(problem)
             fail(f'{counted(len(error.problems), "problem")} in the configuration; '
-                 '`ecommerce-worker check` shows all of it')
+                 '`ecommerce-worker check` shows all of them')
         except WorkerError as error:
             fail(str(error), error.exit_status)
 
@@ -52,12 +52,12 @@ def plainly(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def needs(extra: str, *modules: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """The command ends with one line where not all of these are installed; ``extra`` is what brings them."""
+    """End the command with one line unless all of these modules are installed; ``extra`` provides them."""
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(command)
         def run(*args: Any, **kwargs: Any) -> Any:
             if missing := [name for name in modules if not extras.is_installed(name)]:
-                fail(f'this needs {", ".join(missing)}, which is not installed here: {extras.install(extra)}')
+                fail(f'this command needs {", ".join(missing)}, not installed here: {extras.install(extra)}')
             return command(*args, **kwargs)
 
         return run
@@ -66,7 +66,7 @@ def needs(extra: str, *modules: str) -> Callable[[Callable[..., Any]], Callable[
 
 
 def running(command: Callable[..., Any]) -> Callable[..., Any]:
-    """A process that runs until it is told to stop: it waits for no output, and ends in time."""
+    """A command that runs until stopped: it never blocks on output, and exits in time."""
     from ecommerce_worker.process import ending, role, status
 
     @plainly
@@ -96,16 +96,16 @@ def running(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def answered(options: str) -> Iterator[None]:
-    """Ask something in here; where nobody answers, nothing is done, and these options would have."""
+    """Prompt within this context; without a terminal the command fails and names these options."""
     try:
         yield
     except click.Abort:
         say()
-        fail(f'nothing was done: no answer; {options} answers beforehand')
+        fail(f'nothing was done: no answer; use {options} instead')
 
 
 def print_json(value: Any) -> None:
-    """The one thing that a command prints for programs; times in UTC, ASCII only, for a terminal may be in the way."""
+    """Print the JSON result of a command; times in UTC, ASCII only, since it may go through a terminal."""
     click.echo(json.dumps(value, indent=2, default=_in_json))
 
 
@@ -116,7 +116,7 @@ def _in_json(value: Any) -> Any:
 
 
 def table(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]], *, err: bool = False) -> None:
-    """A table whose columns are as wide as they need to be; the last one may be as long as it likes."""
+    """Print a table; columns are as wide as their content, the last one is never cut."""
     lines = [tuple(printable(str(cell)) for cell in row) for row in rows]
     widths = [max(len(line[column]) for line in (head, *lines)) for column in range(len(head))]
     for line in (head, *lines):

@@ -1,4 +1,4 @@
-"""Parked messages: looking at them, sending them again, discarding them."""
+"""The commands ``parked``: list, show, resend and discard messages."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
 
 @main.group()
 def parked() -> None:
-    """Messages that wait for a person: look, resend, discard.
+    """Look at parked messages, resend or discard them.
 
-    They are in the queue ecommerce.parked, or, where a recorder runs, in the ledger; here that makes no difference.
+    They are in the queue ecommerce.parked or, where a recorder runs, in the ledger; the commands handle both alike.
     """
 
 
 def chosen(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that choose among parked messages."""
+    """Add the options that select parked messages."""
     for decorator in (
-        click.option('--task', help='Only those of this task; the end of its name will do (fulfill_order).'),
+        click.option('--task', help='Only those of this task; the end of its name is enough (fulfill_order).'),
         click.option('--order', help='Only those of this order number.'),
     ):
         command = decorator(command)
@@ -47,12 +47,12 @@ def chosen(command: Callable[..., Any]) -> Callable[..., Any]:
 
 NONE_LIKE_THAT = 'no parked message matches; `ecommerce-worker parked list` shows all'
 
-REASON = click.option('--reason', default='', help='Why; it is written into the ledger, if there is one.')
+REASON = click.option('--reason', default='', help='Why; recorded in the ledger, if there is one.')
 
 
 @parked.command('list')
 @chosen
-@click.option('--limit', default=100, show_default=True, help='Show so many at most; all are counted.')
+@click.option('--limit', default=100, show_default=True, help='Maximum number to show; all are counted.')
 @JSON
 @plainly
 def list_(order: str | None, task: str | None, limit: int, as_json: bool) -> None:
@@ -69,24 +69,24 @@ def list_(order: str | None, task: str | None, limit: int, as_json: bool) -> Non
         return
     if rows:
         _parked_table(rows)
-    say(counted(count, 'parked message') + (f', the first {limit} are shown' if count > limit else ''))
+    say(counted(count, 'parked message') + (f', showing the first {limit}' if count > limit else ''))
 
 
 def _told(it: Parked) -> dict[str, Any]:
-    """A parked message as programs read it."""
+    """A parked message, for JSON."""
     return {'id': it.id, 'order': it.key, 'task': it.task, 'queue': it.queue, 'parked_at': it.parked_at,
             'tries': it.tries, 'reason': it.reason}
 
 
 def _told_at_length(it: Parked, *, body: bool) -> dict[str, Any]:
-    """The same with what happened to it; with its body if that is asked for, in base64."""
+    """The same with its history and, on request, its body in base64."""
     history = [{'at': _moment(entry), 'reason': entry['reason']} for entry in it.history]
     return {**_told(it), 'content_type': it.content_type, 'size': it.size, 'history': history,
             **({'body': base64.b64encode(_body(it)).decode()} if body else {})}
 
 
 def _moment(entry: Mapping[str, Any]) -> datetime | None:
-    """When something happened to a message; None if it does not say."""
+    """The time of an entry in the history; None if it has none."""
     return None if entry['at'] is None else datetime.fromtimestamp(entry['at'], UTC)
 
 
@@ -97,12 +97,12 @@ def _body(it: Parked) -> bytes:
 
 
 def _row(it: Parked) -> tuple[Any, ...]:
-    """A parked message in one line, whose body need not be kept for it."""
+    """A row about a parked message, without its body, so that none is kept in memory."""
     return it.id, it.key or '-', it.short_task or '-', f'{it.parked_at:%Y-%m-%d %H:%M}', it.tries, it.reason
 
 
 def _parked_table(rows: list[tuple[Any, ...]], *, err: bool = False) -> None:
-    """A table of such lines; eight letters of each id, or more where that does not tell them apart."""
+    """Print such rows; ids are cut to eight characters, or more where needed to distinguish them."""
     ids, length = {row[0] for row in rows}, 8
     while len({id_[:length] for id_ in ids}) < len(ids):
         length += 1
@@ -113,16 +113,16 @@ def _parked_table(rows: list[tuple[Any, ...]], *, err: bool = False) -> None:
 @parked.command()
 @click.argument('ids', nargs=-1, metavar='[ID]...')
 @chosen
-@click.option('--body', is_flag=True, help='Show the raw body as well; it may hold personal data.')
+@click.option('--body', is_flag=True, help='Show the raw body as well; it may contain personal data.')
 @JSON
 @plainly
 def show(ids: tuple[str, ...], order: str | None, task: str | None, body: bool, as_json: bool) -> None:
-    """Show what happened to some of them.
+    """Show the history of parked messages.
 
-    The beginning of an ID will do.
+    The beginning of an ID is enough.
     """
     if not (ids or order or task):
-        fail('say which: an ID, --order or --task', 2)
+        fail('specify an ID, --order or --task', 2)
     count = 0
     with _parked(order, task, ids) as (messages, _):
         if as_json:
@@ -162,10 +162,11 @@ def _show(it: Parked, *, body: bool) -> None:
 @plainly
 def resend(ids: tuple[str, ...], order: str | None, task: str | None, everything: bool, reason: str,
            as_json: bool) -> None:
-    """Send them to the queue that they came from.
+    """Return messages to the queue that they came from.
 
-    The shop is asked first how an order stands: one that it has as complete, or would refuse, stays parked, and so
-    does one that was sent RESENDS_PER_HOUR times within an hour.  The patience of the others is renewed.
+    The shop is asked for the status of each order first: one that is complete, or that the shop would refuse, stays
+    parked, and so does one that was resent RESENDS_PER_HOUR times within an hour.  The others start with a fresh retry
+    policy.
     """
     _say_which(ids, order, task, everything)
     sent, stuck = list[dict[str, Any]](), list[dict[str, Any]]()
@@ -185,13 +186,13 @@ def resend(ids: tuple[str, ...], order: str | None, task: str | None, everything
                 if not as_json:
                     say(f'{it.id[:8]} {it.key or "-"} sent to {it.queue}')
     finally:
-        # Also where it broke off: what is done is done.
+        # Also after an error: what was resent is reported.
         if as_json and (sent or stuck):
             print_json({'resent': sent, 'stuck': stuck})
     if not (sent or stuck):
         fail(NONE_LIKE_THAT)
     if not as_json:
-        say(f'{counted(len(sent), "message")} sent again')
+        say(f'{counted(len(sent), "message")} resent')
     sys.exit(0 if sent and not stuck else 1)
 
 
@@ -199,19 +200,19 @@ def resend(ids: tuple[str, ...], order: str | None, task: str | None, everything
 @click.argument('ids', nargs=-1, metavar='[ID]...')
 @chosen
 @click.option('--all', 'everything', is_flag=True, help='All of them.')
-@click.option('--yes', is_flag=True, help='Do not ask.')
+@click.option('--yes', is_flag=True, help='Do not prompt.')
 @REASON
 @JSON
 @plainly
 def discard(ids: tuple[str, ...], order: str | None, task: str | None, everything: bool, yes: bool,
             reason: str, as_json: bool) -> None:
-    """Throw them away for good.
+    """Discard messages permanently.
 
-    What they promised is then not done.
+    Their orders are not fulfilled and their mails not sent.
     """
     _say_which(ids, order, task, everything)
     if as_json and not yes:
-        fail('--json asks nothing: say --yes', 2)
+        fail('--json cannot prompt: add --yes', 2)
     with _parked(order, task, ids, reason) as (messages, desk):
         found = _meant(messages, ids)
         if not found:
@@ -219,8 +220,8 @@ def discard(ids: tuple[str, ...], order: str | None, task: str | None, everythin
         for it in () if as_json else found[:20]:
             say(f'{it.id[:8]} {it.key or "-"} {it.reason}')
         with answered('--yes'):
-            if not (yes or click.confirm(f'Throw {counted(len(found), "message")} away for good?')):
-                fail('nothing was thrown away')
+            if not (yes or click.confirm(f'Discard {counted(len(found), "message")} permanently?')):
+                fail('nothing was discarded')
         gone = []
         try:
             for it in found:
@@ -230,22 +231,22 @@ def discard(ids: tuple[str, ...], order: str | None, task: str | None, everythin
             if as_json:
                 print_json({'discarded': gone})
     if not as_json:
-        say(f'{counted(len(found), "message")} thrown away')
+        say(f'{counted(len(found), "message")} discarded')
 
 
 def _say_which(ids: tuple[str, ...], order: str | None, task: str | None, everything: bool) -> None:
     if not (ids or order or task or everything):
-        fail('say which: an ID, --order, --task or --all', 2)
+        fail('specify an ID, --order, --task or --all', 2)
 
 
 def _meant(messages: Iterable[Parked], ids: tuple[str, ...]) -> list[Parked]:
-    """Those of these messages that are meant by the ids, if any: each is a whole one, or the beginning of one only."""
+    """The messages with these ids, or all if none are given; each id may be cut as long as it is unique."""
     found, meant = list(messages), set[str]()
     for given in ids:
         like = {it.id for it in found if it.id.startswith(given)}
         if given not in like and len(like) > 1:
             _parked_table([_row(it) for it in found if it.id in like], err=True)
-            fail(f'{given} is the beginning of several ids: say more of the one that you mean')
+            fail(f'{given} is the beginning of several ids: give more characters')
         meant |= {given} if given in like else like
     return [it for it in found if it.id in meant or not ids]
 
@@ -253,9 +254,9 @@ def _meant(messages: Iterable[Parked], ids: tuple[str, ...]) -> list[Parked]:
 @contextmanager
 def _parked(order: str | None, task: str | None, ids: tuple[str, ...] = (), reason: str = '') -> Iterator[
         tuple[Iterator[Parked], Desk]]:
-    """The chosen messages, and where it is decided about them.
+    """The selected messages, and the desk at which they are resent or discarded.
 
-    Those in the queue stay in hand until the end, so that each is seen once.
+    Messages of the queue stay unacknowledged until the end, so that each is seen once.
     """
     from ecommerce_worker.broker import topology
     from ecommerce_worker.ledger import database
@@ -268,7 +269,7 @@ def _parked(order: str | None, task: str | None, ids: tuple[str, ...] = (), reas
         try:
             topology.depths(connection, [topology.PARKED], strict=True)
         except topology.Unavailable as error:
-            say(f'ecommerce-worker: {error}; what is parked there is left out', err=True)
+            say(f'ecommerce-worker: {error}; messages parked there are left out', err=True)
         with parked.looked_through(connection) as messages:
             found = (it for it in messages if which.has(it))
             yield chain(found, parked.in_ledger(which) if is_kept else ()), parked.Desk(app, who=who(), reason=reason)

@@ -1,4 +1,4 @@
-"""Running it: worker, recorder, beat, or all of a small site."""
+"""The commands that run processes: ``worker``, ``recorder``, ``beat`` and ``up``."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from ecommerce_worker.cli.root import main
 
 # Celery's short options take their value without a space (-Qhigh), so none of ours may be short.
 @main.command(context_settings={'ignore_unknown_options': True, 'help_option_names': ['--help']})
-@click.option('--debug', is_flag=True, help='Log everything.')
-@click.option('--wait', default='0s', type=DURATION, help='Wait so long for a broker that is still booting.')
+@click.option('--debug', is_flag=True, help='Log at level DEBUG.')
+@click.option('--wait', default='0s', type=DURATION, help='How long to wait for a broker that is still booting.')
 @click.argument('celery_options', nargs=-1, type=click.UNPROCESSED, metavar='[CELERY OPTIONS]...')
 @running
 def worker(debug: bool, wait: float, celery_options: tuple[str, ...]) -> None:
-    """Run a worker until it is told to stop.
+    """Run a worker until stopped.
 
-    SIGTERM lets it finish what runs, for SHUTDOWN_SECONDS at most; a second one, or SIGQUIT, does not wait.  Nothing
-    is lost either way: what has not ended is delivered again.
+    SIGTERM lets it finish running tasks, for up to SHUTDOWN_SECONDS; a second one, or SIGQUIT, does not wait.  Nothing
+    is lost either way: unfinished messages are delivered again.
 
-    Pool, concurrency and queues come from the configuration.  Options that are not listed below go to Celery's own
+    Pool, concurrency and queues come from the configuration.  Options not listed below are passed on to Celery's
     worker, such as `--concurrency 64`, `--pool prefork`, `-Q ecommerce.fulfillment` (see `celery worker --help`).
 
-    Exit status: 1 for a wrong configuration, 69 if the broker cannot be reached, 77 if it refuses the login or does
-    not permit what the worker needs, 78 if it cannot be trusted with orders.
+    Exit status: 1 for a wrong configuration, 69 if the broker is unreachable, 77 if it refuses the login or lacks a
+    permission that the worker needs, 78 if it cannot be trusted with orders.
     """
     from celery.bin.celery import celery
 
@@ -47,8 +47,8 @@ def worker(debug: bool, wait: float, celery_options: tuple[str, ...]) -> None:
         if option in celery_options:
             fail(f'{option} would destroy orders; see `ecommerce-worker queues purge`', 2)
     if any(option in celery_options for option in command_line.DETACHED):
-        fail('-D: leave the background to systemd, supervisor or a container; `celery -A ecommerce_worker worker -D '
-             '--logfile FILE` goes there by itself', 2)
+        fail('-D is not supported: use systemd, supervisor or a container, or `celery -A ecommerce_worker worker -D '
+             '--logfile FILE`', 2)
     conf = runtime.current().settings
     runtime.current().check()
     app = application()
@@ -72,7 +72,7 @@ def worker(debug: bool, wait: float, celery_options: tuple[str, ...]) -> None:
 
 
 def _said(options: tuple[str, ...], short: str, long: str) -> str | None:
-    """What these options of Celery's say for one of them, in whichever of its spellings; the last word counts."""
+    """The value of an option of Celery's, in any of its spellings; the last one counts."""
     said = None
     for option, following in zip_longest(options, options[1:]):
         if option in (short, long):
@@ -89,9 +89,9 @@ def _said(options: tuple[str, ...], short: str, long: str) -> str | None:
 @needs('ledger', 'django')
 @running
 def recorder(level: str | None) -> None:
-    """Write facts and parked messages into the ledger.
+    """Record reports and parked messages in the ledger.
 
-    Until it is told to stop.
+    Runs until stopped.
     """
     from ecommerce_worker import celery_app
     from ecommerce_worker.ledger import setup
@@ -110,7 +110,7 @@ def recorder(level: str | None) -> None:
 def beat(level: str | None) -> None:
     """Publish the jobs of SCHEDULE when they are due.
 
-    Until it is told to stop; several may run.
+    Runs until stopped; several may run.
     """
     from ecommerce_worker import celery_app
     from ecommerce_worker.ledger import stores
@@ -123,15 +123,14 @@ def beat(level: str | None) -> None:
 
 
 @main.command()
-@click.option('--debug', is_flag=True, help='Log everything.')
+@click.option('--debug', is_flag=True, help='Log at level DEBUG.')
 @needs('up', 'circus', 'django', 'axes', 'waitress', 'whitenoise')
 @running
 def up(debug: bool) -> None:
     """Run all processes of a small site together.
 
-    Recorder, worker, console, beat and, where there are INTAKES, intake, until told to stop.  Brings the ledger up to
-    date first.  What ends by itself is started again.  SIGTERM ends one after the other, and the worker finishes what
-    runs.
+    They are recorder, worker, console, beat and, if INTAKES has any, intake.  The ledger is migrated first.  A process
+    that exits is restarted.  SIGTERM stops them one after the other, and the worker finishes running tasks.
     """
     from ecommerce_worker.cli import up as together
     from ecommerce_worker.ledger import setup

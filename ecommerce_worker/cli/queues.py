@@ -1,4 +1,4 @@
-"""Emptying the queues, or making them anew."""
+"""The commands ``queues``: purge and reset."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
 
 @main.group()
 def queues() -> None:
-    """Empty the queues, or make them anew.
+    """Empty the queues, or delete and redeclare them.
 
-    For whoever used to reset RabbitMQ.
+    Use these instead of resetting RabbitMQ.
     """
 
 
 def emptying(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of what empties queues."""
+    """Add the options of commands that empty queues."""
     @wraps(command)
     def run(*args: Any, yes: bool, park: bool, **kwargs: Any) -> Any:
         if yes and park:
-            fail('--yes destroys the messages and --park keeps them: say one of both', 2)
+            fail('--yes destroys the messages and --park keeps them: use one of the two', 2)
         return command(*args, yes=yes, park=park, **kwargs)
 
     for decorator in (
-        click.option('--yes', is_flag=True, help='Do not ask; destroys.'),
-        click.option('--park', is_flag=True, help='Do not ask; park the messages instead of destroying them.'),
+        click.option('--yes', is_flag=True, help='Do not prompt; destroy the messages.'),
+        click.option('--park', is_flag=True, help='Do not prompt; park the messages instead of destroying them.'),
     ):
         run = decorator(run)
     return run
@@ -48,10 +48,10 @@ def emptying(command: Callable[..., Any]) -> Callable[..., Any]:
 @emptying
 @plainly
 def purge(names: tuple[str, ...], yes: bool, park: bool) -> None:
-    """Take all messages out of these queues.
+    """Remove all messages from these queues.
 
-    Out of all task queues and the waiting room if none is named.  Messages that a worker has in hand are not touched,
-    nor are parked ones unless ecommerce.parked is named.  The ledger, if there is one, is told of what is destroyed.
+    From all task queues and the waiting room if none is named.  Messages that a worker holds are not touched, nor are
+    parked ones unless ecommerce.parked is named.  What is destroyed is recorded in the ledger, if there is one.
     """
     from ecommerce_worker.operations import queues as queue_room
 
@@ -67,9 +67,9 @@ def purge(names: tuple[str, ...], yes: bool, park: bool) -> None:
 def reset(yes: bool, park: bool, force: bool) -> None:
     """Delete the task queues and declare them again.
 
-    And the waiting room; parked messages stay.  For a queue that was once declared in another shape.  Stop the workers
-    first.  What is published meanwhile is treated as what is there.  The queues of parked messages and of facts get
-    the type that QUEUE_TYPE asks for, and keep their messages; stop the recorder, too.
+    The waiting room too; parked messages stay.  Use it for a queue that was once declared with other arguments.  Stop
+    the workers first.  Messages published meanwhile are treated like those already there.  The queues of parked
+    messages and of reports get the type in QUEUE_TYPE and keep their messages; stop the recorder, too.
     """
     from ecommerce_worker.broker import topology
     from ecommerce_worker.operations import queues as queue_room
@@ -81,7 +81,7 @@ def reset(yes: bool, park: bool, force: bool) -> None:
         consumed = [depth.name for depth in topology.depths(connection, [*names, *(queue.name for queue in ours)])
                     if depth.consumers]
         if consumed and not force:
-            fail(f'workers consume {", ".join(consumed)}: stop them first, or say --force')
+            fail(f'workers consume {", ".join(consumed)}: stop them first, or use --force')
         park = _empty(app, connection, names, yes=yes, park=park)
         for name in names:
             while not queue_room.deleted(connection, name):
@@ -90,20 +90,20 @@ def reset(yes: bool, park: bool, force: bool) -> None:
                 app.amqp.queues[name].bind(connection.default_channel).declare()
         for queue in ours if topology.is_rabbitmq(connection) else ():
             if (moved := queue_room.reshaped(app, connection, queue)) is not None:
-                say(f'{queue.name} is of the type {conf.QUEUE_TYPE} now; {counted(moved, "message")} kept')
+                say(f'{queue.name} now has the type {conf.QUEUE_TYPE}; {counted(moved, "message")} kept')
         topology.declare(connection, app.amqp.queues.consume_from.values(), conf.QUEUE_TYPE)
     say(f'{counted(len(names), "queue")} declared again')
 
 
 def _all_queues(connection: Connection) -> tuple[str, ...]:
-    """The waiting room and the task queues, so ordered that no message moves to one that was passed already."""
+    """The waiting room and the task queues, ordered so that no message moves to a queue already emptied."""
     from ecommerce_worker.broker import topology
 
     return (*topology.waiting_room(connection), *runtime.current().settings.QUEUES)
 
 
 def _empty(app: Celery, connection: Connection, names: Iterable[str], *, yes: bool, park: bool) -> bool:
-    """Empty the queues as the operator wishes, who is asked if need be; whether the wish was to park."""
+    """Empty the queues, prompting the operator if needed; returns whether to park."""
     from ecommerce_worker.broker import topology
 
     full = [depth for depth in topology.depths(connection, names) if depth.messages]
@@ -113,7 +113,7 @@ def _empty(app: Celery, connection: Connection, names: Iterable[str], *, yes: bo
         return park or not yes
     table(('QUEUE', 'MESSAGES'), [(depth.name, depth.messages) for depth in full])
     if not (yes or park):
-        say(f'This would destroy {counted(total, "message")}: orders that were paid for and mails that were '
+        say(f'This would destroy {counted(total, "message")}: paid orders and mails that were '
                    'promised.')
         with answered('--park or --yes'):
             answer = click.prompt('Park them instead, destroy them, or leave them?',

@@ -1,4 +1,4 @@
-"""What commands work with: the application, the broker, the ledger."""
+"""The resources of commands: the application, the broker, the ledger."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def opened_ledger() -> Any:
-    """What reads the ledger; raises ``LedgerUnusable`` if there is none of this version, or
+    """The queries of the opened ledger; raises ``LedgerUnusable`` if it is not of this version, or
     :class:`~ecommerce_worker.extras.Lacking`.
     """
     extras.require_django()
@@ -41,7 +41,7 @@ def application() -> Celery:
 
 @contextmanager
 def connected() -> Iterator[tuple[Celery, Connection]]:
-    """The application, and a connection by which queues may be looked at; ended afterwards."""
+    """The application, and a connection to the broker, closed afterwards."""
     from ecommerce_worker.broker import preflight
 
     app = application()
@@ -50,7 +50,7 @@ def connected() -> Iterator[tuple[Celery, Connection]]:
 
 
 def who() -> str:
-    """Who gives this command, and where, for the record."""
+    """The user and host of this command, for the audit log."""
     try:
         user = getpass.getuser()
     except (OSError, KeyError, ImportError):  # a number without a name, as containers have it

@@ -1,4 +1,4 @@
-"""Publishing anew what the shops have and RabbitMQ has lost."""
+"""The command ``resubmit``."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ if TYPE_CHECKING:
 @click.option('--since', default='2d', show_default=True, type=DURATION,
               help='Only orders placed within this time.')
 @click.option('--grace', default='15m', show_default=True, type=DURATION,
-              help='Leave orders younger than this to the shop.')
+              help='Ignore orders younger than this.')
 @click.option('--delay', default='2m', show_default=True, type=DURATION,
-              help='Let what is published wait so long before it runs.')
-@click.option('--limit', type=click.IntRange(min=1), help='Publish so many at most, the oldest first.')
+              help='How long published orders wait before they run.')
+@click.option('--limit', type=click.IntRange(min=1), help='Maximum number to publish, the oldest first.')
 @click.option('--look-into-queues', is_flag=True,
-              help='Look through queued messages too; each is then taken for delivered again, and waits.')
+              help='Search queued messages too; each then counts as redelivered, and waits.')
 @click.option('--dry-run', is_flag=True, help='Publish nothing; show what would be published.')
 @JSON
 @plainly
 def resubmit(numbers: tuple[str, ...], sites: tuple[str, ...], since: float, grace: float, delay: float,
              limit: int | None, look_into_queues: bool, dry_run: bool, as_json: bool) -> None:
-    """Publish paid orders of which nothing is in RabbitMQ.
+    """Publish paid orders that RabbitMQ has lost.
 
-    Those that the shop has as unfulfilled.  Nothing is published twice, however often and by however many this is run.
-    Where a ledger is kept, orders that are parked in it are left, and so are those that a person has discarded, unless
-    --order names them; and those of which nothing was heard when it was time are asked about at the shop.
+    These are orders that the shop lists as unfulfilled and that are nowhere in RabbitMQ.  Nothing is published twice,
+    however often this runs.  Orders parked in the ledger are skipped, and so are discarded ones unless --order names
+    them; the shop is asked about overdue ones.
 
-    Exit status: 1 if something could not be asked or published, 75 if it cannot be done at this moment, or not here: a
-    shop or its LMS that does not answer is waited for for half a minute.
+    Exit status: 1 if something could not be asked or published, 75 if it cannot run now, or not here: a shop or LMS
+    that does not answer is waited for half a minute.
     """
     from ecommerce_worker.resubmit import run as resubmitting
     from ecommerce_worker.resubmit.names import Wanted
@@ -67,14 +67,13 @@ def resubmit(numbers: tuple[str, ...], sites: tuple[str, ...], since: float, gra
     for trouble in report.troubles:
         say(f'trouble: {trouble}')
     if report.settled:
-        say(f'{counted(report.settled, "order")} of which nothing had been heard: complete at the shop, and now '
-                   'in the ledger')
+        say(f'{counted(report.settled, "overdue order")} complete at the shop, recorded in the ledger')
     say(f'{counted(report.published, "order")} {"would be " if dry_run else ""}published')
     sys.exit(report.status)
 
 
 def _memory() -> Memory | None:
-    """What the ledger knows of orders; None where none is kept, for which nothing but the wheel need be installed."""
+    """What the ledger knows about orders; None if no ledger is kept (then no extra needs to be installed)."""
     from ecommerce_worker.ledger import database
 
     settings = runtime.current().settings

@@ -1,4 +1,4 @@
-"""The ``ecommerce-worker`` command, to which each group adds its own."""
+"""The ``ecommerce-worker`` command, to which each module adds subcommands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CONTEXT = {'help_option_names': ['-h', '--help'], 'max_content_width': 110}
 @click.group(context_settings=CONTEXT)
 @click.version_option(__version__, prog_name='ecommerce-worker')
 def main() -> None:
-    """Fulfils the orders that a shop publishes on RabbitMQ, and shows where each of them is.
+    """Fulfil the orders that a shop publishes on RabbitMQ.
 
     The configuration is chosen by WORKER_CONFIGURATION_MODULE (ecommerce_worker.configuration.local if unset), a
     YAML file named by ECOMMERCE_WORKER_CFG, and variables ECOMMERCE_WORKER_<SETTING>.

@@ -1,4 +1,4 @@
-"""Looking at workers, queues, ledger and beat."""
+"""The command ``status``."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
 @main.command()
 @click.option('--timeout', default='1s', show_default=True, type=DURATION,
-              help='Wait so long for the answers of workers.')
-@click.option('--fail-on-parked', is_flag=True, help='Parked messages are trouble too.')
+              help='How long to wait for workers to answer.')
+@click.option('--fail-on-parked', is_flag=True, help='Exit with status 1 if messages are parked.')
 @JSON
 @plainly
 def status(timeout: float, fail_on_parked: bool, as_json: bool) -> None:
-    """Show workers, queues, and what waits or is parked.
+    """Show the state of workers, queues, ledger and beat.
 
-    Exit status: 1 if a queue holds messages that nobody consumes, or is gone, no worker answers, the broker takes no
-    messages, there is a ledger without a recorder, orders are overdue, a schedule of yours without a beat, or an entry
-    of it that is overdue; with --fail-on-parked, also if messages are parked.  Warnings change nothing about it.
+    Exit status: 1 if nobody consumes a queue that holds messages, a queue is gone, no worker answers, the broker
+    accepts no messages, a ledger has no recorder, orders are overdue, SCHEDULE has entries of your own and no beat
+    runs, or an entry is overdue; with --fail-on-parked, also if messages are parked.  Warnings do not change it.
     """
     from ecommerce_worker.health.findings import Severity
 
@@ -51,7 +51,7 @@ def status(timeout: float, fail_on_parked: bool, as_json: bool) -> None:
 
 
 def _looked(timeout: float) -> Standing:
-    """How things stand; workers have so many seconds to answer."""
+    """The standing; workers are given so many seconds to answer."""
     from ecommerce_worker.health import broker, ledger, schedule, workers
     from ecommerce_worker.health.standing import Standing
     from ecommerce_worker.ledger import stores
@@ -59,14 +59,14 @@ def _looked(timeout: float) -> Standing:
     conf = runtime.current().settings
     with connected() as (app, connection):
         seen = broker.look(connection, conf)
-        # One that takes no messages takes no question either.
+        # A broker that accepts no messages accepts no question to workers either.
         answered = workers.ask(app, seen.queues, timeout) if seen.takes_messages else None
     return Standing(tuple(conf.QUEUES), seen, answered, ledger.look(conf),
                     schedule.look(app, conf, lambda: stores.firings_of(conf), time.time()))
 
 
 def _as_json(found: Standing) -> dict[str, Any]:
-    """As programs read it; see the reference of commands."""
+    """The JSON; see the reference of commands."""
     broker, ledger, beat = found.broker, found.ledger, found.schedule
     return {
         'broker': _url(), 'takes_messages': broker.takes_messages,
@@ -82,7 +82,7 @@ def _as_json(found: Standing) -> dict[str, Any]:
 
 
 def _show(found: Standing, findings: Iterable[Finding]) -> None:
-    """As people read it."""
+    """Print it for people."""
     broker = found.broker
     say(f'broker    {_url()}')
     say('workers   ' + ('?' if found.workers is None else ', '.join(found.workers.names) or 'none'))
@@ -90,7 +90,7 @@ def _show(found: Standing, findings: Iterable[Finding]) -> None:
     say(f'parked    {found.parked} for a person (ecommerce-worker parked list)')
     if ledger := found.ledger:
         recorders = '?' if broker.recorders is None else broker.recorders
-        say(f'ledger    {ledger.problem or "in use"}; recorders: {recorders}; {broker.unrecorded} facts to record')
+        say(f'ledger    {ledger.problem or "in use"}; recorders: {recorders}; {broker.unrecorded} reports to record')
         if not ledger.problem:
             say(f'unknown   {counted(ledger.overdue, "order")} overdue; {counted(ledger.lost, "report")} of '
                 f'runs lost in the last {ledger.lost_days} days')
@@ -102,7 +102,7 @@ def _show(found: Standing, findings: Iterable[Finding]) -> None:
             (it.name, it.messages, '?' if it.consumers is None else it.consumers,
              '<- nobody consumes it' if it.messages and it.consumers == 0 else '') for it in broker.queues])
     else:
-        say('There are no queues yet; the first worker declares them.')
+        say('No queues yet; the first worker declares them.')
     for finding in findings:
         say(f'{finding.severity}: {finding.text}')
 

@@ -5,7 +5,7 @@ The first ends last.
     started ──ends by itself──► waits 1, 2, 4 … 60 s ──► started again …
         └─────SIGTERM──────► what runs is finished ──► gone          (the recorder's turn only then)
 
-Each child is an ordinary command of ours, in a session of its own, so that Ctrl-C comes to it by us alone.
+Each child is an ordinary command in a session of its own, so that Ctrl-C reaches it only through us.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from tornado.ioloop import IOLoop
 from ecommerce_worker.process import ending, json_lines, output, pulse
 from ecommerce_worker.settings import Settings
 
-#: The commands, each after those that take what it makes; the last one only where there are INTAKES.
+#: The commands in the order in which they start, consumers before producers; the last one only if INTAKES has any.
 CHILDREN: Final = ('recorder', 'worker', 'console', 'beat', 'intake')
 
-#: Seconds between the end of a child and its next beginning: the first pause, and the longest.
+#: Seconds before a child is restarted: the first pause, and the longest.
 SHORTEST: Final = 1.0
 LONGEST: Final = 60.0
 
-#: Seconds beyond ``SHUTDOWN_SECONDS`` after which a child that still runs is killed: each leaves by itself before.
+#: Seconds beyond ``SHUTDOWN_SECONDS`` after which a child that still runs is killed; each should exit earlier.
 GRACE: Final = 3.0
 
-#: Seconds that the recorder has at least, which ends when the others have.
+#: Minimum seconds for the recorder to stop, after the others have.
 LAST: Final = 1.0
 
-#: Seconds between two looks after the children.
+#: Seconds between two checks of the children.
 CHECK_SECONDS: Final = 0.5
 
-#: Who listens inside of this process only: nobody else can command its children.
+#: An address inside this process only, so that nobody else can control the children.
 INSIDE: Final = ('inproc://up-commands', 'inproc://up-events')
 
 ENDS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
@@ -61,9 +61,9 @@ def run(settings: Settings, say: Callable[[str], None], *, debug: bool = False) 
 
 
 class Lines:
-    """Bytes as they come from a child, said line by line, each with the child's name before it.
+    """Prints the output of a child line by line, each with the name of the child in front.
 
-    In JSON a line of ours has the name already, and others are made such lines.
+    In JSON our own lines have the name already, and other lines are turned into JSON.
     """
 
     def __init__(self, name: str, say: Callable[[str], None], *, is_json: bool = False) -> None:
@@ -74,7 +74,7 @@ class Lines:
         self._begun: dict[tuple[int, str], bytes] = {}
 
     def __call__(self, piece: dict[str, Any]) -> None:
-        """Take what was read of one of its pipes."""
+        """Handle data read from one of its pipes."""
         pipe = (piece['pid'], piece['name'])
         *lines, rest = (self._begun.pop(pipe, b'') + piece['data']).split(b'\n')
         if rest:
@@ -83,7 +83,7 @@ class Lines:
             self._tell(line)
 
     def close(self) -> None:
-        """Say what has no end of line."""
+        """Print a last line without a line break."""
         for rest in self._begun.values():
             self._tell(rest)
         self._begun.clear()
@@ -99,7 +99,7 @@ class Lines:
 
 
 class Child(Watcher):
-    """One command of ours, started again when it ends by itself."""
+    """One of our commands, restarted when it exits."""
 
     def __init__(self, name: str, settings: Settings, say: Callable[[str], None], *, debug: bool) -> None:
         lines = Lines(name, say, is_json=settings.LOG_FORMAT == 'json')
@@ -118,18 +118,18 @@ class Child(Watcher):
         self._not_before = 0.0
 
     async def manage_processes(self) -> None:
-        """Start it if it is to run and does not.
+        """Start it if it should run and does not.
 
         Circus's own forgets a process that ended since the arbiter last reaped, and calls no hook for it.
         """
         for pid, process in list(self.processes.items()):
-            if process.status == UNEXISTING:  # reaped already, by who asked whether it is alive
+            if process.status == UNEXISTING:  # already reaped, by a check whether it is alive
                 self.reap_process(pid)
         if not (self.processes or self.is_stopped() or self.is_stopping()):
             await self.spawn_processes()
 
     async def spawn_processes(self) -> None:
-        """Start it, unless it is to wait still."""
+        """Start it, unless its pause has not passed yet."""
         if time.monotonic() >= self._not_before:
             await super().spawn_processes()
 
@@ -138,7 +138,7 @@ class Child(Watcher):
         return True
 
     def _let_go(self, *_: object, process_pid: int, **__: object) -> None:
-        # Its pipes are closed next, and what still waits for them would keep their numbers from those that follow.
+        # Its pipes are closed next; a reader still registered would keep their descriptors from later ones.
         process = self.processes[process_pid]
         if not process.redirected:
             return
@@ -149,21 +149,21 @@ class Child(Watcher):
 
     def _ended(self, *_: object, exit_code: int, **__: object) -> None:
         self._lines.close()
-        how = f'was ended by signal {-exit_code}' if exit_code < 0 else f'ended with status {exit_code}'
+        how = f'was killed by signal {-exit_code}' if exit_code < 0 else f'exited with status {exit_code}'
         if self.is_stopping():
             self._tell(f'{self.name} {how}')
             return
         now = time.monotonic()
         self._pause = next_pause(self._pause, now - self._began_at)
         self._not_before = now + self._pause
-        self._tell(f'{self.name} {how}; it is started again in {self._pause:g} s')
+        self._tell(f'{self.name} {how}; restarting in {self._pause:g} s')
 
 
 class Keeper(Arbiter):
-    """Circus's arbiter, which complains of two acts at once; looking after children can wait for the other act."""
+    """Circus's arbiter, which refuses two operations at once; checking children can wait for the other one."""
 
     def manage_watchers(self) -> Any:
-        """Reap and start children, unless something else is done just now; it is looked again soon."""
+        """Reap and start children, unless another operation is running; this is called again soon."""
         pulse.own.beat()
         try:
             return super().manage_watchers()
@@ -182,11 +182,11 @@ async def _run(settings: Settings, say: Callable[[str], None], *, debug: bool) -
     arbiter = Keeper(_in_order(found), *INSIDE, loop=IOLoop.current(), check_delay=CHECK_SECONDS)
     told = asyncio.Event()
     for number in ENDS:
-        # After the arbiter's own, which would end all children at once, and start all anew on SIGHUP.
+        # Replaces the arbiter's own handlers, which would stop all children at once, and restart all on SIGHUP.
         asyncio.get_running_loop().add_signal_handler(number, told.set)
     await arbiter.start()
     await told.wait()
-    # It would go on looking for children to start, and complain that it may not.
+    # Otherwise it would keep trying to start children, and complain.
     arbiter.ctrl.caller.stop()
     seconds = settings.SHUTDOWN_SECONDS + GRACE
     pulse.own.ends(seconds + 2 * LAST)
@@ -207,14 +207,14 @@ def _standing(found: list[Child]) -> tuple[str, str]:
 
 
 def _in_order(found: list[Child]) -> list[Child]:
-    """The same, with priorities: the arbiter begins with the highest."""
+    """The watchers with priorities: the arbiter starts the highest first."""
     for priority, child in enumerate(reversed(found)):
         child.priority = priority
     return found
 
 
 async def _in_turn(act: Callable[[], Awaitable[None]]) -> None:
-    """Do it as soon as the arbiter does nothing else."""
+    """Run the operation as soon as the arbiter is idle."""
     while True:
         try:
             await act()

@@ -1,4 +1,4 @@
-"""Where the console is."""
+"""The address of the console."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ecommerce_worker.settings import Settings
 
 
 def url_of(settings: Settings) -> str:
-    """The address that people open it by, without a slash at its end.
+    """The URL at which people open it, without a trailing slash.
 
-    Raises :class:`~ecommerce_worker.errors.Misconfigured` for one by which passwords would travel readable.
+    Raises :class:`~ecommerce_worker.errors.Misconfigured` for one over which passwords would travel unencrypted.
     """
     url = settings.CONSOLE_URL or f'http://{settings.CONSOLE_ADDRESS}'
     if not url.startswith('https:') and not _on_this_machine(urlsplit(url).hostname or ''):
-        raise Misconfigured([(f'the console would be at {url}, where passwords travel readable: put a proxy with TLS '
-                              'before it and set CONSOLE_URL to its https address')])
+        raise Misconfigured([(f'the console would be at {url}, where passwords travel unencrypted: put a proxy with '
+                              'TLS in front of it and set CONSOLE_URL to its https address')])
     return url
 
 

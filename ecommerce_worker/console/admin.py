@@ -16,7 +16,7 @@ from ecommerce_worker.ledger.models import Audit
 
 
 class Console(AdminSite):
-    """Who may look may come in."""
+    """Anyone with the ``look`` permission may log in."""
 
     site_header = 'Orders'
     site_title = 'Orders'
@@ -27,7 +27,7 @@ class Console(AdminSite):
 
     @override
     def has_permission(self, request: Any) -> bool:
-        """Whether this person may come in."""
+        """Whether the user of this request may log in."""
         return bool(request.user.is_active and request.user.has_perm('console.look'))
 
     @override
@@ -37,7 +37,7 @@ class Console(AdminSite):
 
     @override
     def each_context(self, request: Any) -> dict[str, Any]:
-        """Django's, and what is wrong, for who may see it."""
+        """Django's context, and the alarms for those who may see them."""
         context = super().each_context(request)
         if not self.has_permission(request):
             return context
@@ -58,7 +58,7 @@ class Console(AdminSite):
             *super().get_urls()]
 
     def _decide(self, request: Any) -> Any:
-        """As the other pages; but who must log in first finds again what they chose and wrote."""
+        """Like the other pages, except that a form posted after the login expired is kept for after the next login."""
         if not request.user.is_authenticated:
             return views.log_in_again(request)
         return self._page(views.decide)(request)
@@ -81,12 +81,12 @@ class People(UserAdmin):  # type: ignore[type-arg]  # Django's classes take none
 
     @staticmethod
     def roles(user: User) -> str:
-        """All of a person's."""
+        """The names of a person's roles."""
         return ', '.join(group.name for group in user.groups.all())
 
 
 class Decisions(ModelAdmin):  # type: ignore[type-arg]
-    """Who did what, to be read only."""
+    """The audit log, read-only."""
 
     list_display = ('at', 'who', 'action', 'key', 'task', 'reason')
     list_filter = ('action',)
@@ -97,17 +97,14 @@ class Decisions(ModelAdmin):  # type: ignore[type-arg]
 
     @override
     def has_add_permission(self, request: Any) -> bool:
-        """Nobody."""
         return False
 
     @override
     def has_change_permission(self, request: Any, obj: Any = None) -> bool:
-        """Nobody."""
         return False
 
     @override
     def has_delete_permission(self, request: Any, obj: Any = None) -> bool:
-        """Nobody."""
         return False
 
 

@@ -1,4 +1,4 @@
-"""What is found, as pages show it: at the top of every page, whichever it is."""
+"""The findings as every page shows them, at the top."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ecommerce_worker.health.findings import Finding, Severity
 
 @dataclass(frozen=True)
 class Alarm:
-    """A finding; ``path`` is the page that shows more of it, if there is one."""
+    """A finding; ``path`` is the page with more about it, if any."""
 
     text: str
     remedy: SafeString
@@ -22,13 +22,13 @@ class Alarm:
 
 
 def alarms(findings: Iterable[Finding], paths: Mapping[str, str]) -> Iterator[Alarm]:
-    """All of them; ``paths`` are the pages by what they are about."""
+    """The alarms for these findings; ``paths`` are the pages by subject."""
     for it in findings:
         yield Alarm(it.sentence, _with_code(it.remedy), paths.get(it.subject, ''), it.severity is Severity.TROUBLE)
 
 
 def _with_code(text: str) -> SafeString:
-    """What is in backticks as code."""
+    """The text as HTML, with what is in backticks as ``<code>``."""
     parts = (f'<code>{escape(part)}</code>' if number % 2 else escape(part)
              for number, part in enumerate(text.split('`')))
     return mark_safe(''.join(parts))  # noqa: S308  # each part is escaped

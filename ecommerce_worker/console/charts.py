@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-#: Outcomes of runs as the chart has them, from the bottom.
+#: The kinds of bars, from the bottom up, and the outcomes that each stands for.
 KINDS: Final[Mapping[str, tuple[str, ...]]] = {
     'done': ('done', 'skipped'), 'retrying': ('retrying', 'returned'), 'parked': ('parked',)}
 
@@ -30,7 +30,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Chart:
-    """Columns from left to right, each of some bars; ``total`` is what they stand for."""
+    """Columns from left to right, each a stack of bars; ``total`` counts the runs by kind."""
 
     bars: tuple[Bar, ...]
     most: int
@@ -40,7 +40,7 @@ class Chart:
 
 
 def chart(columns: Sequence[tuple[datetime, Mapping[str, int]]]) -> Chart:
-    """The chart of so many runs by outcome in each span of time, which is told by its beginning."""
+    """The chart of the runs by outcome in each span of time; a span is given by its beginning."""
     counted = [(begin, {kind: sum(found.get(outcome, 0) for outcome in outcomes) for kind, outcomes in KINDS.items()})
                for begin, found in columns]
     most = max((sum(counts.values()) for _, counts in counted), default=0)
@@ -51,7 +51,7 @@ def chart(columns: Sequence[tuple[datetime, Mapping[str, int]]]) -> Chart:
         for kind, count in counts.items():
             if not count:
                 continue
-            # What there is can be seen, be it ever so little.
+            # At least one unit high, so that even a few runs among many are visible.
             height = max(1.0, HEIGHT * count / most)
             y = max(0.0, y - height)
             bars.append(Bar(kind, round(position * step, 1), round(y, 1), round(step - _GAP, 1), round(height, 1),

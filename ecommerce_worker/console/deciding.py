@@ -1,4 +1,4 @@
-"""What people do about parked messages from here, many at once, and what is told them of each."""
+"""Resending and discarding parked messages from the console, many at once, with a result for each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Done:
-    """What became of some messages: how many went well, and why each of the others did not, in plain words.
+    """The result for some messages: how many succeeded, and why each of the others did not, in plain words.
 
     ``left`` are the numbers of those that are still parked.
     """
@@ -29,13 +29,13 @@ class Done:
 
 
 def resend(app: Celery, numbers: Iterable[int], *, who: str, reason: str) -> Done:
-    """Send these parked messages again, as far as the shop and the limit let them."""
+    """Resend these parked messages, as far as the shop and the hourly limit allow."""
     count, troubles, left = 0, [], []
     desk = Desk(app, who=who, reason=reason)
     for number in numbers:
         parked = queries.one_parked(number)
         if parked is None:
-            troubles.append(f'message {number} is not parked any more')
+            troubles.append(f'message {number} is no longer parked')
             continue
         try:
             desk.resend(parked)

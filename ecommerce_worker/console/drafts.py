@@ -1,6 +1,6 @@
-"""What a person chose and wrote and was not done: kept with the session, and shown again on the page that it was for.
+"""A form that was not carried out, kept in the session and shown again on its page until it is.
 
-Through a mistake, a shop that said no, the end of a login, and however often the page is loaded; until it is done.
+It survives a mistake, a refusal by the shop, the end of the login, and reloading the page.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from typing import Any, Final
 
 from ecommerce_worker.console import queries
 
-#: Where it is in the session.
+#: Its key in the session.
 _KEY: Final = 'draft'
 
 
 @dataclass(frozen=True)
 class Draft:
-    """Messages that were chosen, why, and whether they were to be thrown away for good."""
+    """The selected messages, the reason given, and whether discarding was confirmed."""
 
     messages: Collection[int] = ()
     reason: str = ''
@@ -25,29 +25,29 @@ class Draft:
 
 
 def given(request: Any) -> Draft:
-    """What the form holds that was sent."""
+    """The draft in the posted form."""
     return Draft(numbers(request, 'message'), queries.clean(request.POST.get('reason', '')),
                  bool(request.POST.get('sure')))
 
 
 def numbers(request: Any, name: str) -> list[int]:
-    """The numbers of messages in a field of the form."""
+    """The message numbers in a field of the posted form."""
     return [int(each) for each in request.POST.getlist(name)[:queries.PAGE]
             if each.isascii() and each.isdigit() and len(each) < 19]
 
 
 def keep(request: Any, draft: Draft, page: str) -> None:
-    """Have it shown again on that page."""
+    """Keep the draft, to be shown again on ``page``."""
     request.session[_KEY] = {'page': page, **vars(draft)}
 
 
 def drop(request: Any) -> None:
-    """It is done."""
+    """Forget the draft: it was carried out."""
     request.session.pop(_KEY, None)
 
 
 def of(request: Any) -> Draft:
-    """What is kept for the page that is asked for."""
+    """The draft kept for the requested page."""
     found = request.session.get(_KEY)
     if not found or found['page'] != request.get_full_path():
         return Draft()

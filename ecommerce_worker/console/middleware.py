@@ -1,17 +1,17 @@
-"""What a browser is told to refuse on our pages."""
+"""The security headers of our pages."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, Final
 
-#: Nothing from elsewhere, nothing inline, in nobody's frame.
+#: Nothing from elsewhere, nothing inline, no framing.
 POLICY: Final = ("default-src 'none'; style-src 'self'; img-src 'self'; script-src 'self'; form-action 'self'; "
                  "base-uri 'none'; frame-ancestors 'none'")
 
 
 def restricted(answer: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A middleware: pages load nothing from elsewhere, and are kept by no cache."""
+    """Middleware that adds the content security policy and forbids caching."""
     def restrict(request: Any) -> Any:
         response = answer(request)
         response.headers.setdefault('Content-Security-Policy', POLICY)

@@ -1,10 +1,10 @@
-"""What people may do; the console keeps nothing but that beside Django's own users and sessions."""
+"""The console's permissions; it stores nothing else besides Django's own users and sessions."""
 
 from django.db import models
 
 
 class Right(models.Model):  # noqa: DJ008 - there are none to be shown
-    """No table: something for Django's permissions to belong to."""
+    """Not a table: only something for Django's permissions to belong to."""
 
     class Meta:
         """What may be done."""

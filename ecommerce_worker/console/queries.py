@@ -1,4 +1,4 @@
-"""How things stand, for the front page, and lists a page at a time."""
+"""The figures of the front page, and lists a page at a time."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from ecommerce_worker.ledger.queries import Entry, InLedger, are_overdue, contai
 from ecommerce_worker.settings import Settings
 from ecommerce_worker.words import printable
 
-#: What nobody is done with yet.
+#: The states of what is not finished.
 UNFULFILLED: Final = (State.TRYING, State.WAITING, State.PARKED)
 
-#: Rows of a page.
+#: Rows per page.
 PAGE: Final = 50
 
 
@@ -62,11 +62,11 @@ def figures(now: datetime) -> Figures:
 
 
 def _rates(now: datetime, step: timedelta, count: int) -> Chart:
-    """Runs by outcome in so many spans of time, of which the last is the one that goes on."""
+    """Runs by outcome in each of so many spans of time, the last of which is still running."""
     seconds = step.total_seconds()
     end = datetime.fromtimestamp((now.timestamp() // seconds + 1) * seconds, UTC)
     begins = [end - step * number for number in range(count, 0, -1)]
-    # One question with a range for each: they are counted within the index.
+    # One query with a range per span, so that the index alone answers it.
     first, *rest = [
         Attempt.objects.filter(started__gte=begin, started__lt=begin + step).order_by()
         .values_list('outcome').annotate(count=Count('*'), at=Value(number, IntegerField()))
@@ -77,14 +77,14 @@ def _rates(now: datetime, step: timedelta, count: int) -> Chart:
     return chart(list(zip(begins, counted, strict=True)))
 
 
-#: What is listed instead of a state: orders of which nothing was heard when it was time.
+#: Listed instead of a state: orders without a report when one was due.
 OVERDUE: Final = 'overdue'
 
 
 def orders(state: str, page: int) -> tuple[list[Entry], int]:
-    """A page (the first is 1) of what is in that state, or of all, and how many there are.
+    """A page (the first is 1) of the entries in that state, or of all, and how many there are.
 
-    What is not done comes first of which nothing was heard for longest; the rest, what was heard of last.
+    Unfinished entries are sorted by their last report, the oldest first; finished ones the newest first.
     """
     found = Order.objects.all()
     if state:
@@ -107,7 +107,7 @@ def intakes(settings: Settings, now: datetime) -> tuple[int, list[Summary]]:
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which parked messages; '' stands for all."""
+    """A filter of parked messages; '' stands for all."""
 
     key: str = ''
     task: str = ''
@@ -116,11 +116,11 @@ class Wanted:
 
     @classmethod
     def of(cls, given: Mapping[str, str]) -> Wanted:
-        """As a form has it; a key may be a part of it."""
+        """The filter in a form; the key may be part of a key."""
         return cls(*(clean(given.get(name, '')) for name in ('key', 'task', 'site', 'reason')))
 
     def among(self, found: QuerySet[Any]) -> QuerySet[Any]:
-        """Those that are so."""
+        """The messages that match."""
         if self.key:
             found = containing(found, self.key)
         for name in ('task', 'site', 'reason'):
@@ -130,7 +130,7 @@ class Wanted:
 
 
 def parked(wanted: Wanted, page: int) -> tuple[list[InLedger], int]:
-    """A page (the first is 1) of the parked messages, the oldest first, and how many there are on all."""
+    """A page (the first is 1) of the parked messages, the oldest first, and their number on all pages."""
     found = wanted.among(ParkedMessage.objects.filter(settled=''))
     begin = (page - 1) * PAGE
     shown = found.order_by('parked_at', 'pk').defer('body', 'headers')[begin:begin + PAGE]
@@ -138,19 +138,19 @@ def parked(wanted: Wanted, page: int) -> tuple[list[InLedger], int]:
 
 
 def parked_of(order: int) -> list[InLedger]:
-    """The messages of an order that are parked, the oldest first."""
+    """The parked messages of an order, the oldest first."""
     found = ParkedMessage.objects.filter(order=order, settled='').order_by('parked_at', 'pk')
     return [InLedger.of(each) for each in found.defer('body', 'headers')]
 
 
 def choices(name: str) -> list[str]:
-    """The values of a column that there are among parked messages, the most frequent first."""
+    """The values of a column among parked messages, the most frequent first."""
     found = ParkedMessage.objects.filter(settled='').exclude(**{name: ''}).order_by()
     return list(found.values_list(name, flat=True).annotate(count=Count('*')).order_by('-count')[:100])
 
 
 def one_parked(number: int) -> InLedger | None:
-    """The parked message of that number, None if it was settled."""
+    """The parked message with that number; None if it is no longer parked."""
     found = ParkedMessage.objects.filter(pk=number, settled='').defer('body', 'headers').first()
     return InLedger.of(found) if found else None
 
@@ -162,5 +162,5 @@ def order_of(parked_number: int) -> int | None:
 
 
 def clean(given: str) -> str:
-    """What a person typed, without what no database column can hold."""
+    """What a person typed, without characters that a database column cannot hold."""
     return printable(given, '').strip()[:1000]

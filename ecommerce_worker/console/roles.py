@@ -1,4 +1,4 @@
-"""Who may do what."""
+"""Roles and their permissions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from django.contrib.auth.models import Group, Permission
 
 from ecommerce_worker.errors import WorkerError
 
-#: Roles, and the names of their permissions.
+#: Roles, and the permissions of each.
 ROLES: Final[Mapping[str, tuple[str, ...]]] = {
     'viewer': ('console.look',),
     'support': ('console.look', 'console.resend'),
@@ -19,11 +19,11 @@ ROLES: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 class NoSuchRole(WorkerError):
-    """There are viewer, support and operator."""
+    """The roles are viewer, support and operator."""
 
 
 def make() -> None:
-    """Make the roles what they are to be; harmless to repeat."""
+    """Create or update the roles; idempotent."""
     for role, names in ROLES.items():
         group, _ = Group.objects.get_or_create(name=role)
         wanted = {tuple(name.split('.')) for name in names}
@@ -33,7 +33,7 @@ def make() -> None:
 
 
 def group(role: str) -> Group:
-    """The group of that role; raises :class:`NoSuchRole`."""
+    """The Django group of that role; raises :class:`NoSuchRole`."""
     if role not in ROLES:
         raise NoSuchRole(f'there is no role {role}; there are {", ".join(ROLES)}')
     return Group.objects.get(name=role)

@@ -1,4 +1,4 @@
-"""The table of the jobs of ``SCHEDULE``, as far as the ledger knows."""
+"""The table of the jobs of ``SCHEDULE``, from the ledger."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from ecommerce_worker.schedule.timing import Timing
 if TYPE_CHECKING:
     from celery import Celery
 
-#: For how long it is shown that something was missed.
+#: How long a missed run is shown.
 REMEMBERED: Final = timedelta(days=7)
 
 
 @dataclass(frozen=True)
 class Job:
-    """An entry: what it runs and when; since when it is overdue, when it is due next."""
+    """An entry: what it runs and when, since when it is overdue, and when it is due next."""
 
     name: str
     task: str
     when: str
-    #: It does those of the ledger, and tells no fact of them.
+    #: The recorder runs these itself and publishes no report of them.
     is_the_recorders: bool
     overdue: datetime | None
     coming: datetime | None
-    #: When the last run was due, and how it ended, if that is known by now.
+    #: When the last run was due, and how it ended if known.
     fired: datetime | None
     ended: Ended | None
-    #: How many runs were left out lately, and until when.
+    #: How many runs were missed lately, and until when.
     missed: int
     missed_at: datetime | None
 

@@ -1,4 +1,4 @@
-"""The console's process: one server, some threads, on loopback unless it is configured otherwise."""
+"""The console's process: one server with some threads, on loopback unless configured otherwise."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ecommerce_worker.errors import Misconfigured
 from ecommerce_worker.process import output
 from ecommerce_worker.telemetry import serving
 
-#: As many pages as are made at once, unless the command line says otherwise.
+#: How many pages are rendered at once, unless the command line says otherwise.
 THREADS: Final = 8
 
 #: Seconds between two looks whether the database answers, and after how many without an answer it does not.
@@ -26,19 +26,19 @@ SILENT_SECONDS: Final = 20.0
 
 
 def run(say: Callable[[str], None] = print, options: Sequence[str] = (), *, debug: bool = False) -> None:
-    """Serve until SIGTERM or SIGINT; ``say`` gets a line or two for the operator, ``options`` are the command's.
+    """Serve until SIGTERM or SIGINT; ``say`` prints a line for the operator, ``options`` are those of the command.
 
-    Raises :class:`~ecommerce_worker.errors.WorkerError` if it cannot begin.
+    Raises :class:`~ecommerce_worker.errors.WorkerError` if it cannot start.
     """
     said = _options(options)
     settings = runtime.current().settings
     open_console()
     from django.core.wsgi import get_wsgi_application
 
-    from ecommerce_worker.celery_app import configure_logging  # its application is what messages are sent again by
+    from ecommerce_worker.celery_app import configure_logging  # messages are resent through its application
 
     configure_logging('DEBUG' if debug else None)
-    # It reports each login in four lines.
+    # It logs each login in four lines.
     logging.getLogger('axes').setLevel(logging.WARNING)
     application: web.Application = get_wsgi_application()
     if said.access_logfile:
@@ -85,7 +85,7 @@ def _options(given: Sequence[str]) -> argparse.Namespace:
 
 
 def _access_log(name: str) -> logging.Logger:
-    """Where a line for each request goes: a file, or standard output for ``-``."""
+    """The access log: a file, or standard output for ``-``."""
     log = logging.getLogger('ecommerce_worker.console.access')
     try:
         handler = logging.StreamHandler(sys.stdout) if name == '-' else logging.FileHandler(name, encoding='utf-8')
@@ -99,7 +99,7 @@ def _access_log(name: str) -> logging.Logger:
 
 
 def invite(name: str, role: str = '') -> str:
-    """The address of a link by which this person chooses a password; see :func:`accounts.invite`."""
+    """The URL at which this person chooses a password; see :func:`users.invite`."""
     open_console()
     from ecommerce_worker.console import users  # not before Django is set up
 
@@ -113,10 +113,10 @@ def _greet(say: Callable[[str], None]) -> None:
     from ecommerce_worker.console import users
 
     url = url_of(runtime.current().settings)
-    say(f'the console is at {url}/')
+    say(f'console at {url}/')
     if not users.is_anybody_there():
-        say('nobody can log in yet; choose the password of "operator" within a day: '
+        say('no operator has a password yet; choose one for "operator" within a day: '
             f'{url}{users.first_link()}')
-    # Each login leaves one, and nothing else deletes them.
+    # Each login leaves a session, and nothing else deletes expired ones.
     SessionStore.clear_expired()
     connections.close_all()

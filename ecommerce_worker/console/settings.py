@@ -17,7 +17,7 @@ USE_TZ, TIME_ZONE, USE_I18N = ledger.USE_TZ, ledger.TIME_ZONE, ledger.USE_I18N
 DATETIME_FORMAT = 'Y-m-d H:i:s'
 LOGGING_CONFIG = ledger.LOGGING_CONFIG
 
-# Our templates stand before those of the admin site.
+# Our templates take precedence over those of the admin site.
 INSTALLED_APPS = [
     *ledger.INSTALLED_APPS,
     'ecommerce_worker.console.apps.ConsoleConfig',
@@ -40,7 +40,7 @@ MIDDLEWARE = [
     'django.contrib.auth.middleware.AuthenticationMiddleware',
     'django.contrib.messages.middleware.MessageMiddleware',
     'django.middleware.clickjacking.XFrameOptionsMiddleware',
-    # The last: it turns a login that is locked into the page that says so.
+    # Must be last: it turns a locked login into the page that says so.
     'axes.middleware.AxesMiddleware',
 ]
 
@@ -57,7 +57,7 @@ TEMPLATES = [{
 }]
 
 STATIC_URL = '/static/'
-# From the packages themselves: nothing to be collected.
+# Served from the packages themselves: no collectstatic.
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_ALLOW_ALL_ORIGINS = False
 
@@ -72,7 +72,7 @@ SESSION_COOKIE_AGE = _settings.CONSOLE_SESSION_SECONDS
 SESSION_EXPIRE_AT_BROWSER_CLOSE = True
 X_FRAME_OPTIONS = 'DENY'
 SECURE_REFERRER_POLICY = 'same-origin'
-# More than all that one page shows.
+# More than one page can show.
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 500
 
 AUTHENTICATION_BACKENDS = ['axes.backends.AxesStandaloneBackend', 'django.contrib.auth.backends.ModelBackend']
@@ -82,14 +82,14 @@ AUTH_PASSWORD_VALIDATORS = [
     {'NAME': 'django.contrib.auth.password_validation.CommonPasswordValidator'},
 ]
 LOGIN_URL = 'admin:login'
-# For how long a one-time link is good, in seconds.
+# How long a one-time link is valid, in seconds.
 PASSWORD_RESET_TIMEOUT = 86_400
 
-# Five wrong passwords lock a name for the address that they came from, so that nobody can lock out others; behind a
-# proxy that is not named in CONSOLE_PROXY all come from one.
+# Five wrong passwords lock a user name for the address that they came from, so that nobody can lock out others. Behind
+# a proxy that CONSOLE_PROXY does not name, all requests come from one address.
 AXES_FAILURE_LIMIT = 5
 AXES_LOCKOUT_PARAMETERS = [['username', 'ip_address']]
-# As the server has it: headers are believed there, or nowhere.
+# The server's view: only it decides which proxy headers to trust.
 AXES_CLIENT_IP_CALLABLE = 'ecommerce_worker.console.address.client_of'
 AXES_COOLOFF_TIME = timedelta(minutes=15)
 AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False

@@ -1,4 +1,4 @@
-"""Opening the console: Django set up, the ledger looked at, our own tables and roles made what they are to be."""
+"""Opening the console: set Django up, check the ledger, create our own tables and roles."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def open_console() -> None:
 
 
 def _only_ours_is_missing() -> bool:
-    """Whether nothing is to be done to the ledger itself, but something to our tables."""
+    """Whether the ledger itself is current and only our tables need migrating."""
     path = path_of(django_settings.DATABASES['default'])
     if path and not path.exists():
         return False

@@ -1,4 +1,4 @@
-"""What the ledger knows, in plain words; pure."""
+"""The state of an order in plain words; pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ecommerce_worker.ledger.words import kind_of, state_of
 
 
 def sentence(order: Entry, now: datetime) -> str:
-    """Where the order is."""
+    """The state of the order, as a sentence."""
     what = f'The {kind_of(order.task)}'
     why = order.reason.rstrip('.')
     match order.state:
@@ -19,21 +19,21 @@ def sentence(order: Entry, now: datetime) -> str:
             return f'{what} was {state_of(order.state, order.task)} on {when(order.last_seen)}{times}.'
         case 'waiting' if order.next_try and order.next_try < now:
             late = span((now - order.next_try).total_seconds())
-            return (f'{what} was to be tried again {late} ago, but nothing was heard of it: is a worker running? '
-                    f'At its last try: {why}.')
+            return (f'{what} is overdue: its next try was due {late} ago and has not been reported. '
+                    f'Is a worker running? Last try: {why}.')
         case 'waiting':
-            due = 'waits for its next try'
+            due = 'is waiting for its next try'
             if order.next_try:
-                due = f'is tried again in {span((order.next_try - now).total_seconds())}'
-            return f'{what} {due}. At its last try: {why}.'
+                due = f'will be retried in {span((order.next_try - now).total_seconds())}'
+            return f'{what} {due}. Last try: {why}.'
         case 'parked':
-            return f'{what} is stuck until a person decides, since {when(order.last_seen)}: {why}.'
+            return f'{what} has been parked since {when(order.last_seen)}, until a person decides: {why}.'
         case 'discarded':
-            return f'{what} was given up on {when(order.last_seen)}: {why}.'
+            return f'{what} was discarded on {when(order.last_seen)}: {why}.'
         case _:
             age = span((now - order.last_seen).total_seconds())
-            return f'{what} is with a worker, or about to be, for {age}, since {when(order.last_seen)}.' + (
-                f' Last heard: {why}.' if why else '')
+            return f'{what} has been with a worker, or queued for one, for {age}, since {when(order.last_seen)}.' + (
+                f' Last report: {why}.' if why else '')
 
 
 def when(moment: datetime) -> str:

@@ -1,4 +1,4 @@
-"""Where pages are."""
+"""The URLs of the console."""
 
 from __future__ import annotations
 

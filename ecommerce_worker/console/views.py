@@ -1,4 +1,4 @@
-"""The pages; what they show is asked for elsewhere."""
+"""The pages; other modules query what they show."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from ecommerce_worker.words import short_name
 Context = dict[str, Any]
 
 
-#: Seconds that workers have to answer.
+#: Seconds that workers are given to answer.
 ANSWER_SECONDS: Final = 3.0
 
 
@@ -51,14 +51,14 @@ def _broker() -> Watch[broker.Broker]:
 
 @cache
 def _workers() -> Watch[workers.Workers | None]:
-    # It takes as long as they have to answer: no page waits for that.
+    # It always takes all of these seconds: no page waits for that.
     return Watch(lambda: workers.ask(celery_app.app, _broker().look().queues, ANSWER_SECONDS),
                  lambda why: None, 0)  # noqa: ARG005
 
 
 def standing(orders: str, parked: str) -> Context:
-    """What is at the top of each page, and what it was made from; ``orders`` and ``parked`` are where those are
-    listed.
+    """The alarms at the top of each page, and the standing they come from; ``orders`` and ``parked`` are the URLs of
+    those lists.
     """
     now, settings = datetime.now(UTC), runtime.current().settings
     seen = _broker().look()
@@ -72,7 +72,7 @@ def standing(orders: str, parked: str) -> Context:
 
 @require_safe
 def front(request: Any, context: Context) -> Any:
-    """How things stand."""
+    """The front page."""
     now, planned, found = context['now'], context['standing'].schedule, figures.figures(context['now'])
     return render(request, 'console/front.html', {
         **context, 'title': 'How things stand', 'figures': found, 'broker': context['standing'].broker,
@@ -88,14 +88,14 @@ def front(request: Any, context: Context) -> Any:
                     for task, reason, count in found.reasons]})
 
 
-#: What orders are listed by: states, and the words for them.
+#: The states that orders can be filtered by, and the words for them.
 STATES: Final = (('', 'all'), ('trying', 'with a worker'), ('waiting', 'waiting'), ('parked', 'parked'),
                  (figures.OVERDUE, 'overdue'), ('fulfilled', 'fulfilled'), ('discarded', 'given up'))
 
 
 @require_safe
 def orders(request: Any, context: Context) -> Any:
-    """What a search finds; without one all, or those of a state, a page at a time."""
+    """Search results; without a search, all orders or those in one state, a page at a time."""
     text, state = figures.clean(request.GET.get('q', '')), request.GET.get('state', '')
     page = _page_of(request)
     if state not in dict(STATES):
@@ -118,14 +118,14 @@ def orders(request: Any, context: Context) -> Any:
 
 
 def _page_of(request: Any) -> int:
-    """The page of a list that is asked for; the first is 1."""
+    """The requested page of a list; the first is 1."""
     given = request.GET.get('page', '')
     return max(1, int(given)) if given.isascii() and given.isdigit() and len(given) < 7 else 1
 
 
 @require_safe
 def order(request: Any, context: Context, number: int) -> Any:
-    """All about one order."""
+    """Everything about one order."""
     story = queries.story(number)
     if story is None:
         raise Http404
@@ -148,7 +148,7 @@ def intakes(request: Any, context: Context) -> Any:
 
 @require_safe
 def parked(request: Any, context: Context) -> Any:
-    """The parked messages, with what may be done about them."""
+    """The parked messages, with the form to resend or discard them."""
     wanted = figures.Wanted.of(request.GET)
     page = _page_of(request)
     rows, count = figures.parked(wanted, page)
@@ -163,7 +163,7 @@ def parked(request: Any, context: Context) -> Any:
 
 @require_safe
 def parked_order(request: Any, context: Context, number: int) -> Any:  # noqa: ARG001
-    """To the order that a parked message belongs to."""
+    """Redirect to the order that a parked message belongs to."""
     found = figures.order_of(number)
     if found is None:
         raise Http404
@@ -171,7 +171,7 @@ def parked_order(request: Any, context: Context, number: int) -> Any:  # noqa: A
 
 
 def decide(request: Any, context: Context) -> Any:  # noqa: ARG001
-    """Resend or discard the chosen messages, and go back to where this was asked."""
+    """Resend or discard the selected messages, and return to the page with the form."""
     if request.method != 'POST':
         return redirect('admin:parked')  # after a login, say
     action, draft, back = request.POST.get('action', ''), drafts.given(request), _back(request)
@@ -183,32 +183,32 @@ def decide(request: Any, context: Context) -> Any:  # noqa: ARG001
         return redirect(back)
     drafts.keep(request, draft, back)
     if not draft.messages:
-        messages.error(request, 'Nothing was done: no message was chosen.')
+        messages.error(request, 'Nothing was done: no message was selected.')
     elif not draft.reason:
-        messages.error(request, 'Nothing was done: say why, so that others can read it later.')
+        messages.error(request, 'Nothing was done: give a reason, for others to read later.')
     elif action == 'discard' and not draft.sure:
-        messages.error(request, 'Nothing was done: tick "for good" beside the button to discard.')
+        messages.error(request, 'Nothing was done: tick "for good" next to the Discard button.')
     else:
         _decide(request, action, draft, back)
     return redirect(back)
 
 
-#: What the buttons ask for, and who may: the last two choose only.
+#: The buttons of the form, and the permissions for each (any one will do); the last two only select.
 ACTIONS: Final = {'resend': ('resend',), 'discard': ('discard',), 'all': ('resend', 'discard'),
                   'none': ('resend', 'discard')}
 
 
 def log_in_again(request: Any) -> Any:
-    """Keep what somebody asked for whose login has ended, and go to the page for it by way of a login."""
+    """Keep the form of somebody whose login expired, and return to its page by way of a login."""
     back = _back(request)
     if request.method == 'POST':
         drafts.keep(request, drafts.given(request), back)
-        messages.error(request, 'Nothing was done, for your login had ended. What you chose and wrote is still there.')
+        messages.error(request, 'Nothing was done: your login had expired. Your selection and reason are still there.')
     return redirect(f'{reverse("admin:login")}?{urlencode({"next": back})}')
 
 
 def refused(request: Any, reason: str = '') -> Any:  # noqa: ARG001
-    """A form without the cookie that belongs to it: it ended with the login, or the form is of another server."""
+    """The CSRF failure view: the cookie expired with the login, or the form is of another server."""
     ours = request.headers.get('Origin') in django_settings.CSRF_TRUSTED_ORIGINS
     if ours and request.method == 'POST' and request.path == reverse('admin:decide'):
         return log_in_again(request)
@@ -218,9 +218,9 @@ def refused(request: Any, reason: str = '') -> Any:  # noqa: ARG001
 def _decide(request: Any, action: str, draft: drafts.Draft, back: str) -> None:
     who = request.user.get_username()
     if action == 'resend':
-        done, verb = deciding.resend(celery_app.app, draft.messages, who=who, reason=draft.reason), 'sent again'
+        done, verb = deciding.resend(celery_app.app, draft.messages, who=who, reason=draft.reason), 'resent'
     else:
-        done, verb = deciding.discard(draft.messages, who=who, reason=draft.reason), 'thrown away'
+        done, verb = deciding.discard(draft.messages, who=who, reason=draft.reason), 'discarded'
     if done.left:
         drafts.keep(request, replace(draft, messages=done.left), back)
     else:
@@ -234,7 +234,7 @@ def _decide(request: Any, action: str, draft: drafts.Draft, back: str) -> None:
 
 
 def _back(request: Any) -> str:
-    """A page of ours that the form named; never another server's."""
+    """The page named by the form, if it is on this server."""
     given: str = request.POST.get('back', '')
     ours = given.startswith('/') and url_has_allowed_host_and_scheme(given, allowed_hosts=None)
     return given if ours else reverse('admin:parked')
@@ -243,12 +243,12 @@ def _back(request: Any) -> str:
 @require_POST
 @permission_required('console.read', raise_exception=True)
 def body(request: Any, context: Context, number: int) -> Any:
-    """What is in a parked message, which may be personal; that it was read is put on record."""
+    """The contents of a parked message, which may be personal; the audit log records the view."""
     found = figures.one_parked(number)
     content = queries.body_of(number)
     if found is None or content is None:
         raise Http404
-    decisions.write_down(request.user.get_username(), 'read', 'its contents were looked at', message_id=found.id,
+    decisions.write_down(request.user.get_username(), 'read', 'contents viewed', message_id=found.id,
                          key=found.key, task=found.task)
     return render(request, 'console/body.html', {
         **context, 'title': f'Message {found.id[:8]}', 'message': found,

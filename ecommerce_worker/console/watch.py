@@ -1,4 +1,4 @@
-"""Looks that may take their time: a page waits for them for a moment only."""
+"""Slow checks in a background thread, of which pages wait only for a moment."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from ecommerce_worker import logs
 
 logger = logs.of(__name__)
 
-#: Seconds for each step of a look.
+#: Timeout of each step of a check, in seconds.
 PATIENCE: Final = 1.0
 
-#: Seconds for which an answer is good enough, and after which it is no answer any more.
+#: Seconds after which a result is refreshed, and after which it is no longer shown.
 FRESH: Final = 5.0
 STALE: Final = 30.0
 
-#: Seconds that a page waits for an answer.
+#: Seconds that a page waits for a result.
 MOMENT: Final = 0.3
 
 T = TypeVar('T')
 
 
 class Watch(Generic[T]):
-    """Looks no more often than need be, in a thread of its own, for which a page waits for a moment only.
+    """Runs a check in a thread of its own when its result is older than ``FRESH``; a page waits ``moment`` seconds.
 
-    ``unknown`` makes of a reason what is shown while there is no answer; ``moment`` is in seconds.
+    ``unknown`` turns a reason into what is shown while there is no result.
     """
 
     def __init__(self, ask: Callable[[], T], unknown: Callable[[str], T], moment: float = MOMENT) -> None:
         self._ask, self._unknown, self._moment = ask, unknown, moment
         self._lock = threading.Lock()
-        self._found = self._awaited = unknown('it has not answered yet')
+        self._found = self._awaited = unknown('no answer yet')
         self._at: float | None = None
         self._asking: threading.Thread | None = None
 
     def look(self) -> T:
-        """What was found, less than half a minute ago."""
+        """The latest result, if it is less than ``STALE`` seconds old."""
         with self._lock:
             if self._age() >= FRESH and not self._asking:
-                self._asking = threading.Thread(target=self._refresh, name='looks for pages', daemon=True)
+                self._asking = threading.Thread(target=self._refresh, name='console-watch', daemon=True)
                 self._asking.start()
             asking = self._asking
         if asking:
@@ -57,7 +57,7 @@ class Watch(Generic[T]):
         try:
             found = self._ask()
         except Exception as error:
-            logger.exception('a look for the pages failed')
-            found = self._unknown(f'asking failed ({type(error).__name__})')
+            logger.exception('a background check for the pages failed')
+            found = self._unknown(f'the check failed ({type(error).__name__})')
         with self._lock:
             self._found, self._at, self._asking = found, time.monotonic(), None

@@ -1,1 +1,1 @@
-"""Is all well?  What was looked at, and what is found about it: computed once, and shown by whoever is asked."""
+"""Is all well?  The checks and their findings: computed once, shown alike by ``status``, the console and JSON."""

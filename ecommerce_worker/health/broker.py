@@ -1,4 +1,4 @@
-"""A look at the broker: how full the queues are, who consumes them, and whether it takes messages."""
+"""The state of the broker: queue depths, consumers, and whether it accepts messages."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Broker:
-    """What was seen of the broker; ``problem`` says why nothing was, and then nothing else is known."""
+    """The state of the broker; if ``problem`` says why it is unknown, the other fields mean nothing."""
 
     problem: str = ''
-    #: The task queues, and those that shops have published to elsewhere, as far as they exist.
+    #: The task queues, and other queues that shops publish to, if they exist.
     queues: tuple[Depth, ...] = ()
-    #: Messages that wait for their next try, that are parked, and that are parked and too large for the ledger.
+    #: Messages waiting for their next try, parked messages, and parked messages too large for the ledger.
     waiting: int = 0
     parked: int = 0
     too_large: int = 0
     #: Facts that no recorder has taken yet, and how many recorders take them; None where the broker does not tell.
     unrecorded: int = 0
     recorders: int | None = None
-    #: Queues that a worker declares and that are not there, or not to be had.
+    #: Queues that a worker declares and that are missing or unavailable.
     missing: tuple[str, ...] = ()
     #: Whether a worker has ever declared its queues here.
     is_declared: bool = False
@@ -43,7 +43,7 @@ class Broker:
 
 
 def look(connection: Connection, settings: Settings) -> Broker:
-    """How it is now, as far as this connection tells."""
+    """The state of the broker, as seen through this connection."""
     takes_messages = queues.takes_messages(connection)
     room = topology.waiting_room(connection)
     names = (*settings.QUEUES, *queues.ELSEWHERE, topology.PARKED, topology.PARKED_LARGE, topology.LEDGER, *room)
@@ -53,11 +53,11 @@ def look(connection: Connection, settings: Settings) -> Broker:
         return sum(depth.messages for name in names if (depth := found.get(name)))
 
     def consumers(*names: str) -> int | None:
-        # On RabbitMQ a queue that does not exist has none; on Redis each is there once it is asked for.
+        # On RabbitMQ a missing queue has none; on Redis a queue is created by asking for it.
         counts = [depth.consumers for name in names if (depth := found.get(name))]
         return None if None in counts else max((count for count in counts if count is not None), default=0)
 
-    # Where a queue is there once it is asked for, those of others are shown if there is something in them.
+    # On a broker that creates queues on demand, the queues of others are shown only if they hold messages.
     shown = [depth for name in dict.fromkeys((*settings.QUEUES, *queues.ELSEWHERE)) if (depth := found.get(name))
              and (depth.messages or depth.consumers is not None or name in settings.QUEUES)]
     return Broker(
@@ -70,7 +70,7 @@ def look(connection: Connection, settings: Settings) -> Broker:
 
 
 def impatient(settings: Settings, seconds: float) -> Celery:
-    """An application whose connections take so many seconds at most for each step."""
+    """A copy of the application whose connections time out after so many seconds per step."""
     patient = celery_settings(settings)
     options = {**patient['broker_transport_options'], 'connect_timeout': seconds, 'read_timeout': seconds,
                'write_timeout': seconds}
@@ -82,7 +82,7 @@ def impatient(settings: Settings, seconds: float) -> Celery:
 
 
 def ask(settings: Settings, seconds: float) -> Broker:
-    """The same by a connection of its own, which takes so many seconds at most for each step; raises nothing."""
+    """Like :func:`look`, through a connection of its own with a timeout in seconds per step; raises nothing."""
     try:
         with preflight.connect(impatient(settings, seconds), settings) as connection:
             try:

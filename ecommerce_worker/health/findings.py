@@ -1,4 +1,4 @@
-"""What is not well, as values that ``status``, the console and programs show alike."""
+"""Findings: problems as values, which ``status``, the console and JSON show alike."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from enum import StrEnum
 
 
 class Severity(StrEnum):
-    """How bad a finding is."""
+    """The severity of a finding."""
 
-    #: To be looked at, today or tomorrow; orders are fulfilled all the same.
+    #: Worth a look within a day or two; orders are still fulfilled.
     WARNING = 'warning'
-    #: Orders, mails or jobs are not done, or nobody knows whether they are.
+    #: Orders, mails or jobs are not done, or it is unknown whether they are.
     TROUBLE = 'trouble'
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A sentence about what is not well, and what to do about it; commands and names are in backticks.
+    """A problem in one sentence, and what to do about it; commands and names are in backticks.
 
     ``subject`` is one of ``broker``, ``queues``, ``workers``, ``messages``, ``parked``, ``recorder``, ``ledger``,
     ``orders``, ``reports``, ``beat`` and ``schedule``.
@@ -30,5 +30,5 @@ class Finding:
 
     @property
     def text(self) -> str:
-        """Both, on one line."""
+        """Sentence and remedy on one line."""
         return f'{self.sentence} {self.remedy}'.strip()

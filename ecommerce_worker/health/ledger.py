@@ -1,4 +1,4 @@
-"""A look at the ledger: what it knows that it does not know, and what is parked in it."""
+"""The state of the ledger: overdue orders, lost reports and parked messages."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Ledger:
-    """What was seen of it; ``problem`` says why it cannot be read, and then nothing else is known."""
+    """The state of the ledger; if ``problem`` says why it cannot be read, the other fields mean nothing."""
 
     problem: str = ''
     parked: int = 0
-    #: Orders of which nothing was heard when it was time, and reports of runs that never came in so many days.
+    #: Orders without a report when one was due, and reports of runs lost in the last ``lost_days`` days.
     overdue: int = 0
     lost: int = 0
     lost_days: int = 0
 
 
 def look(settings: Settings) -> Ledger | None:
-    """Open it and look; None if there is none."""
+    """Open the ledger and read its state; None if no ledger is kept."""
     if not database.is_kept(settings):
         return None
     try:
@@ -40,7 +40,7 @@ def look(settings: Settings) -> Ledger | None:
 
 
 def read() -> Ledger:
-    """What is in the ledger that is open."""
+    """The state of the ledger, which must be open."""
     from ecommerce_worker.ledger import queries
 
     unknown = queries.unknown()

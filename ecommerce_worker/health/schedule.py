@@ -1,4 +1,4 @@
-"""A look at beat and the jobs of ``SCHEDULE``: whether it lives, and what it should have fired."""
+"""The state of beat and of the jobs in ``SCHEDULE``: whether it runs, and what it should have fired."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Schedule:
-    """What was seen; ``problem`` says why beat's sign of life could not be, and then nothing else is known.
+    """The state of beat; if ``problem`` says why its sign of life cannot be read, the other fields mean nothing.
 
-    Seconds are those since: of the last sign of life of any beat (None if there never was one), and of the time at
-    which an entry was due that nobody has fired, in epoch seconds.
+    ``silent`` is seconds since the last sign of life of any beat (None if there never was one); ``overdue`` has the
+    epoch seconds at which an unfired entry was due.
     """
 
     problem: str = ''
     silent: float | None = None
-    #: Whether there should be a beat: where there never was one, the jobs that come with the worker ask for none.
+    #: Whether a beat should run; where none ever did, the default entries of SCHEDULE do not require one.
     is_wanted: bool = False
-    #: The entries that are kept, and when each is due; none where ``mistakes`` keep every beat from starting.
+    #: The valid entries and when each is due; empty if ``mistakes`` keep beat from starting.
     timings: tuple[tuple[Entry, Timing], ...] = ()
     mistakes: tuple[str, ...] = ()
     overdue: tuple[tuple[str, float], ...] = ()
-    #: Entries that no beat has begun with: each does so when it starts.
+    #: Entries that no beat has loaded; beat loads them when it starts.
     unknown: tuple[str, ...] = ()
 
     @property
     def is_alive(self) -> bool:
-        """Whether there is a beat."""
+        """Whether a beat is running."""
         return self.silent is not None and self.silent <= checks.ALIVE_SECONDS
 
     @property
     def is_missed(self) -> bool:
-        """Whether there should be a beat, and is none."""
+        """Whether a beat should be running and is not."""
         return self.is_wanted and not self.is_alive and not self.problem
 
 
 def look(app: Celery, settings: Settings, firings_of: Callable[[], Firings], now: float) -> Schedule:
-    """How it stands; ``firings_of`` gives what several beats share, or raises a ``WorkerError``."""
+    """The state of beat; ``firings_of`` returns the store that beats share, or raises a ``WorkerError``."""
     asked_for = checks.is_wanted(settings, began=False)
     try:
         firings = firings_of()
@@ -58,7 +58,7 @@ def look(app: Celery, settings: Settings, firings_of: Callable[[], Firings], now
         wanted = checks.is_wanted(settings, began=ticked is not None)
         silent = None if ticked is None else now - ticked
         try:
-            # What is wrong with an entry cannot be told without its task.
+            # An entry cannot be checked without its task.
             preflight.import_tasks(app, settings)
             timings = tuple(checks.timings(app, settings))
         except Misconfigured as error:

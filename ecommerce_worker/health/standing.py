@@ -1,4 +1,4 @@
-"""How things stand, and what is found about it: one list, whoever shows it."""
+"""The findings about broker, workers, ledger and schedule: one list, whoever shows it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WARNING, TROUBLE = Severity.WARNING, Severity.TROUBLE
 
 @dataclass(frozen=True)
 class Standing:
-    """What was looked at; None was not, or is not there.  What is unknown is never trouble."""
+    """The results of the checks; None if not checked or not there.  What is unknown is never trouble."""
 
     task_queues: tuple[str, ...]
     broker: Broker
@@ -30,12 +30,12 @@ class Standing:
 
     @property
     def parked(self) -> int:
-        """The messages that are parked, wherever they are."""
+        """The number of parked messages, in the queue and in the ledger."""
         return self.broker.parked + (self.ledger.parked if self.ledger else 0)
 
     @cached_property
     def findings(self) -> tuple[Finding, ...]:
-        """All that is not well; trouble first."""
+        """All findings; trouble first."""
         found = [*_of_broker(self), *_of_workers(self), *_of_queues(self), *_of_ledger(self), *_of_schedule(self)]
         return tuple(sorted(found, key=lambda it: it.severity is not TROUBLE))
 
@@ -43,13 +43,13 @@ class Standing:
 def _of_broker(it: Standing) -> Iterator[Finding]:
     broker = it.broker
     if broker.problem:
-        yield Finding('broker', TROUBLE, f'The broker cannot be asked, only the ledger: {broker.problem}')
+        yield Finding('broker', TROUBLE, f'The broker is unreachable, so only the ledger was read: {broker.problem}')
     if not broker.takes_messages:
-        yield Finding('broker', TROUBLE, 'The broker takes no messages, so workers cannot be asked: its memory or its '
-                      'disk is short.', 'See `rabbitmq-diagnostics alarms`.')
+        yield Finding('broker', TROUBLE, 'The broker accepts no messages, so workers cannot be asked: it is low on '
+                      'memory or disk space.', 'See `rabbitmq-diagnostics alarms`.')
     if broker.missing and (broker.is_declared or broker.consumers or (it.workers and it.workers.names)):
-        yield Finding('queues', TROUBLE, f'{", ".join(broker.missing)} should exist and cannot be reached.',
-                      'A worker declares what is missing within a minute; is a node of RabbitMQ down '
+        yield Finding('queues', TROUBLE, f'{", ".join(broker.missing)} should exist but cannot be reached.',
+                      'A worker declares missing queues within a minute. Is a RabbitMQ node down '
                       '(`rabbitmq-diagnostics cluster_status`)?')
 
 
@@ -64,8 +64,8 @@ def _of_workers(it: Standing) -> Iterator[Finding]:
         yield Finding('workers', TROUBLE, f'No worker answered within {workers.seconds:g} s.',
                       'If one is running, see its log; else start one: `ecommerce-worker worker`.')
     for what, number in (workers.held or {}).items() if workers else ():
-        yield Finding('messages', TROUBLE, f'{counted(number, "message")} cannot be {what}: RabbitMQ does not take '
-                      'what follows.', 'The workers keep them and try again; see their log.')
+        yield Finding('messages', TROUBLE, f'{counted(number, "message")} cannot be {what}: RabbitMQ does not accept '
+                      'them.', 'The workers keep them and try again; see their log.')
 
 
 def _of_queues(it: Standing) -> Iterator[Finding]:
@@ -78,15 +78,15 @@ def _of_queues(it: Standing) -> Iterator[Finding]:
                 f'Start a worker with it in QUEUES (or `-Q {queue.name}`).')
     empty = [queue.name for queue in alone if not queue.messages and queue.name in it.task_queues]
     if empty and broker.consumers:
-        yield Finding('queues', WARNING, f'Nobody consumes {", ".join(empty)}; no message is there yet.',
-                      'Start a worker for what shops publish to; take the rest out of QUEUES.')
+        yield Finding('queues', WARNING, f'Nobody consumes {", ".join(empty)}; no messages there yet.',
+                      'Start a worker for the queues that shops publish to; remove the others from QUEUES.')
     if it.parked:
-        yield Finding('parked', WARNING, f'{counted(it.parked, "message")} parked: each waits for a person to resend '
-                      'or discard it.', 'See `ecommerce-worker parked list`.')
+        yield Finding('parked', WARNING, f'{counted(it.parked, "message")} parked: each waits until a person resends '
+                      'or discards it.', 'See `ecommerce-worker parked list`.')
     if broker.too_large:
-        yield Finding('parked', WARNING, f'{counted(broker.too_large, "parked message")} too large for the ledger, '
-                      'and on no page of the console.', 'See `ecommerce-worker parked list`, or raise the '
-                      'max_allowed_packet of the database for those to come.')
+        yield Finding('parked', WARNING, f'{counted(broker.too_large, "parked message")} too large for the ledger '
+                      'and not shown in the console.', 'See `ecommerce-worker parked list`, or raise '
+                      'max_allowed_packet in the database for future ones.')
 
 
 def _of_ledger(it: Standing) -> Iterator[Finding]:
@@ -94,17 +94,17 @@ def _of_ledger(it: Standing) -> Iterator[Finding]:
     if ledger is None:
         return
     if it.broker.recorders == 0 and not it.broker.problem:
-        yield Finding('recorder', TROUBLE, 'No recorder is running: the ledger does not move.',
+        yield Finding('recorder', TROUBLE, 'No recorder is running: the ledger is not updated.',
                       'Start one: `ecommerce-worker recorder`.')
     if ledger.problem:
         yield Finding('ledger', WARNING, f'The ledger cannot be read: {ledger.problem}')
     if ledger.overdue:
-        yield Finding('orders', TROUBLE, f'{counted(ledger.overdue, "order")} overdue: nothing was heard when it was '
-                      'time.', 'See `ecommerce-worker orders list --overdue`; `ecommerce-worker resubmit` asks the '
+        yield Finding('orders', TROUBLE, f'{counted(ledger.overdue, "order")} overdue: no report when one was due.',
+                      'See `ecommerce-worker orders list --overdue`; `ecommerce-worker resubmit` asks the '
                       'shop. If nothing leaves the waiting room, see docs/how-to/reset-rabbitmq.rst.')
     if ledger.lost:
-        yield Finding('reports', WARNING, f'{counted(ledger.lost, "report")} of runs never came in the last '
-                      f'{ledger.lost_days} days: as many orders, mails or jobs may be shown as they were before.')
+        yield Finding('reports', WARNING, f'{counted(ledger.lost, "report")} of runs lost in the last '
+                      f'{ledger.lost_days} days: as many orders, mails or jobs may be shown in an old state.')
 
 
 def _of_schedule(it: Standing) -> Iterator[Finding]:
@@ -114,17 +114,17 @@ def _of_schedule(it: Standing) -> Iterator[Finding]:
     if schedule.problem:
         yield Finding('beat', WARNING, f'It is unknown whether a beat is running: {schedule.problem}')
     if schedule.is_missed:
-        last = ('there has never been one' if schedule.silent is None
+        last = ('none ever has' if schedule.silent is None
                 else f'the last sign of life was {span(schedule.silent)} ago')
         yield Finding('beat', TROUBLE, f'No beat is running: {last}. The jobs of SCHEDULE are not published, and '
                       'orders lost on their way to RabbitMQ are not resubmitted.',
                       'Start one: `ecommerce-worker beat`.')
     for mistake in schedule.mistakes:
-        yield Finding('schedule', TROUBLE, f'No beat can start with these settings: {mistake}')
+        yield Finding('schedule', TROUBLE, f'Beat cannot start with these settings: {mistake}')
     for name, since in schedule.overdue:
         yield Finding('schedule', TROUBLE, f'SCHEDULE[{name}] is overdue since '
-                      f'{datetime.fromtimestamp(since, UTC):%Y-%m-%d %H:%M} UTC: nobody has fired it.',
-                      'See the log of beat.')
+                      f'{datetime.fromtimestamp(since, UTC):%Y-%m-%d %H:%M} UTC: no beat has fired it.',
+                      "See beat's log.")
     if schedule.is_alive and schedule.unknown:
-        yield Finding('schedule', WARNING, f'No beat knows SCHEDULE[{"], SCHEDULE[".join(schedule.unknown)}].',
-                      'Restart all beats after a change of SCHEDULE.')
+        yield Finding('schedule', WARNING, f'No running beat knows SCHEDULE[{"], SCHEDULE[".join(schedule.unknown)}].',
+                      'Restart beat after changing SCHEDULE.')

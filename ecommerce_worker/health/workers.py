@@ -1,4 +1,4 @@
-"""A look at the workers: which of them answer, and what they hold and cannot get rid of."""
+"""The state of the workers: which of them answer, and how many messages they hold back."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Workers:
-    """Those that answered within so many ``seconds``, and how many messages they hold that cannot be parked or sent
-    on, by which of both.
+    """The workers that answered within ``seconds``, and how many messages they hold that cannot be ``parked`` or
+    ``sent on``.
     """
 
     seconds: float
@@ -26,6 +26,6 @@ class Workers:
 
 
 def ask(app: Celery, queues: Iterable[Depth], seconds: float) -> Workers:
-    """Ask those that consume these queues; workers of other services on the virtual host do not know the question."""
+    """Ask those that consume these queues; workers of other services on the virtual host do not answer."""
     found = workers.ask(app, queues, seconds)
     return Workers(seconds, tuple(sorted(found)), workers.held(found.values()))

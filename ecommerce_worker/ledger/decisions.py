@@ -82,7 +82,7 @@ def raw_of(parked: ParkedMessage) -> Raw:
 def _locked(number: int) -> ParkedMessage:
     parked: ParkedMessage | None = ParkedMessage.objects.select_for_update().filter(pk=number).first()
     if parked is None or parked.settled:
-        raise AlreadySettled(f'message {number} is not parked any more'
+        raise AlreadySettled(f'message {number} is no longer parked'
                              + (f': it was {parked.settled} {parked.settled_at:%Y-%m-%d %H:%M} UTC' if parked else ''))
     return parked
 

@@ -161,7 +161,7 @@ def unknown() -> Unknown:
 
 
 def are_overdue() -> Q:
-    """Orders of which nothing was heard when it was time: their reports are lost, or their messages."""
+    """Orders of which no report when one was due: their reports are lost, or their messages."""
     now = datetime.now(UTC)
     late, long = now - timedelta(seconds=LATE_SECONDS), now - timedelta(seconds=TRYING_SECONDS)
     # An earlier version did not write down when something was heard.
@@ -184,7 +184,7 @@ def orders(*, state: str = '', older_than: float = 0, task: str = '', site: str 
            overdue: bool = False, limit: int = MOST) -> list[Entry]:
     """Orders of that state that nothing was heard of for so many seconds, the oldest first.
 
-    ``task`` may be the end of its name; ``overdue`` asks for those of which nothing was heard when it was time.
+    ``task`` may be the end of its name; ``overdue`` asks for those of which no report when one was due.
     """
     found = Order.objects.order_by('last_seen')
     if overdue:

@@ -1,24 +1,23 @@
-"""What things in the ledger are called, wherever people read them; programs read the values of the models.  Pure."""
+"""The words for what is in the ledger, wherever people read it; programs read the values of the models.  Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Final
 
-#: What a row of the ledger's orders may be: the order of a customer, a mail, or something that the worker does by the
-#: clock.
+#: The kinds of entries in the ledger: a customer's order, a mail, or a scheduled job.
 ORDER, MAIL, JOB = 'order', 'mail', 'job'
 
 _MAILS: Final = ('ecommerce_worker.email.', 'ecommerce_worker.sailthru.')
 
-#: What becomes of a run, and of a message after it.
-_OUTCOMES: Final = {'accepted': 'accepted', 'done': 'done', 'skipped': 'left alone', 'retrying': 'to be tried again',
-                    'parked': 'parked', 'returned': 'given back to its queue', 'resent': 'sent again',
-                    'discarded': 'thrown away'}
+#: The outcomes of runs and the decisions about messages, in words.
+_OUTCOMES: Final = {'accepted': 'accepted', 'done': 'done', 'skipped': 'skipped', 'retrying': 'to be retried',
+                    'parked': 'parked', 'returned': 'returned to its queue', 'resent': 'resent',
+                    'discarded': 'discarded'}
 
 
 def kind_of(task: str) -> str:
-    """Which of the three it is, by the name of its task."""
+    """The kind of an entry, by the name of its task."""
     if task.rpartition('.')[2] == 'fulfill_order':
         return ORDER
     return MAIL if task.startswith(_MAILS) else JOB
@@ -30,7 +29,7 @@ def state_of(state: str, task: str) -> str:
 
 
 def outcome_of(outcome: str, task: str) -> str:
-    """How a run ended, in words: an order is fulfilled by it, or left alone since it was complete."""
+    """How a run ended, in words: a done order is fulfilled."""
     return 'fulfilled' if outcome == 'done' and kind_of(task) == ORDER else _OUTCOMES.get(outcome, outcome)
 
 

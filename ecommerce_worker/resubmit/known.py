@@ -77,7 +77,7 @@ def _lying(parked: InLedger) -> Known:
 
 
 def settle_overdue(report: Report, numbers: Collection[str] = ()) -> None:
-    """Ask the shops about orders of which nothing was heard when it was time, and write down those that are complete.
+    """Ask the shops about orders without a report when one was due, and write down those that are complete.
 
     The report of their end was lost.  ``numbers`` asks for these orders only.
     """

@@ -55,7 +55,7 @@ def test_a_repaired_order_is_resent_and_fulfilled(stuck, command, shop, broker):
     shop.repair('EDX-1')
     resent = command('parked', 'resend', '--order', 'EDX-1')
     assert resent.returncode == 0
-    assert '1 message sent again' in resent.stdout
+    assert '1 message resent' in resent.stdout
     eventually(lambda: stuck.settled('EDX-1') == 'done')
     assert broker.depth(topology.PARKED) == 0
     assert [call.method for call in shop.calls if call.order == 'EDX-1'][-2:] == ['GET', 'PUT']
@@ -68,7 +68,7 @@ def test_an_order_that_the_shop_would_not_fulfil_is_not_sent_again(park, command
     shop.add_order('EDX-0', status=status)
     park('1111')
     ended = command('parked', 'resend', '--all')
-    assert (ended.returncode, ended.stdout, ended.stderr) == (1, '0 messages sent again\n', f'1111 {said}\n')
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, '0 messages resent\n', f'1111 {said}\n')
     assert [call.method for call in shop.calls if call.order == 'EDX-0'] == ['GET']
     assert (broker.depth(QUEUE), broker.depth(topology.PARKED)) == (0, 1)
 
@@ -192,8 +192,8 @@ def test_the_beginning_of_several_ids_is_refused_with_the_list_of_them(park, com
     assert (refused.returncode, broker.depth(topology.PARKED)) == (1, 3)
     assert refused.stdout == ''
     assert re.findall(r'^[12]\S+', refused.stderr, re.MULTILINE) == ['11111111-1', '11111111-2']
-    assert refused.stderr.endswith('\necommerce-worker: 111 is the beginning of several ids: say more of the one that '
-                                   'you mean\n')
+    assert refused.stderr.endswith('\necommerce-worker: 111 is the beginning of several ids: give more '
+                                   'characters\n')
     assert command('parked', *words, '11111111-2').returncode == 0
     assert broker.depth(topology.PARKED) == 2
 
@@ -202,7 +202,7 @@ def test_a_whole_id_is_meant_as_it_is_and_with_all_its_copies(park, command, sho
     shop.add_order('EDX-0')
     shop.add_order('EDX-1')
     park('1111', '1111', '11112')
-    assert '2 messages sent again' in command('parked', 'resend', '1111').stdout
+    assert '2 messages resent' in command('parked', 'resend', '1111').stdout
     assert (broker.depth(QUEUE), broker.depth(topology.PARKED)) == (2, 1)
 
 
@@ -223,7 +223,7 @@ def test_that_the_parked_queue_is_not_to_be_had_is_not_taken_for_that_nothing_is
     park('1111')
     with broker.unavailable(topology.PARKED):
         ended = command('parked', 'list')
-    assert 'ecommerce.parked is not to be had: RabbitMQ says that it is down; what is parked there is left out' in (
+    assert 'ecommerce.parked is not to be had: RabbitMQ says that it is down; messages parked there are left out' in (
         ended.stderr)
     assert command('parked', 'list').stderr == ''
 
@@ -395,7 +395,7 @@ def test_status_says_that_there_are_no_queues_yet(broker, command):
         for name in QUEUES:
             channel.queue_delete(name)
     shown = command('status').stdout
-    assert 'There are no queues yet' in shown
+    assert 'No queues yet' in shown
     assert 'CONSUMERS' not in shown
 
 
@@ -406,7 +406,7 @@ def test_status_says_that_a_full_broker_takes_no_messages(broker, command):
     finally:
         broker.node.ctl('set_disk_free_limit', str(50_000_000))
     assert status.returncode == 1
-    assert 'trouble: The broker takes no messages' in status.stdout
+    assert 'trouble: The broker accepts no messages' in status.stdout
     assert 'workers   ?' in status.stdout
 
 
@@ -437,7 +437,7 @@ def test_destroying_and_parking_at_once_is_a_wrong_command_line(broker, publish,
     publish('EDX-1')
     ended = command('queues', *words, '--park', '--yes')
     assert (ended.returncode, ended.stdout) == (2, '')
-    assert ended.stderr == 'ecommerce-worker: --yes destroys the messages and --park keeps them: say one of both\n'
+    assert ended.stderr == 'ecommerce-worker: --yes destroys the messages and --park keeps them: use one of the two\n'
     assert broker.depth(QUEUE) == 1
 
 
@@ -449,7 +449,7 @@ def test_where_nobody_answers_nothing_is_done(broker, publish, park, command, wo
     park('1111')
     ended = command(*words)
     assert ended.returncode == 1
-    assert ended.stderr == f'ecommerce-worker: nothing was done: no answer; {options} answers beforehand\n'
+    assert ended.stderr == f'ecommerce-worker: nothing was done: no answer; use {options} instead\n'
     assert (broker.depth(QUEUE), broker.depth(topology.PARKED)) == (1, 1)
 
 

@@ -351,13 +351,13 @@ def test_an_order_whose_report_was_lost_is_overdue_until_the_shop_is_asked(
                             'waiting', 'down', *['2026-01-01 00:00:00', 1], *['2026-01-01 00:00:00'] * 3])
     done = command('status')
     assert 'unknown   2 orders overdue; 0 reports of runs lost in the last 7 days' in done.stdout
-    assert 'trouble: 2 orders overdue: nothing was heard when it was time' in done.stdout
+    assert 'trouble: 2 orders overdue: no report when one was due' in done.stdout
     told = command('status', '--json')
     assert (told.returncode, json.loads(told.stdout)['ledger']['overdue']) == (1, 2)
     listed = json.loads(command('orders', 'list', '--overdue', '--json').stdout)['orders']
     assert {order['order'] for order in listed} == {'EDX-1', 'EDX-2'}
     ended = resubmit(*(f'--order={number}' for number in numbers))
-    assert ('1 order of which nothing had been heard: complete at the shop' in ended.stdout) is bool(settled)
+    assert ('1 overdue order complete at the shop' in ended.stdout) is bool(settled)
     assert command('status').stdout.count(f'{2 - settled} order') == 2
     if settled:
         assert 'the report of its end was lost' in command('orders', 'show', 'EDX-1').stdout

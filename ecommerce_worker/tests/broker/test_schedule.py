@@ -272,7 +272,7 @@ def test_status_asks_for_a_beat_only_where_somebody_wants_one(command, given, tm
     given['DATABASES'] = {'default': {'NAME': str(tmp_path / 'no-ledger')}}
     assert 'beat' not in command('status', **given).stdout
     given['SCHEDULE'] = {'resubmit': {'interval': '1h'}}
-    assert 'trouble: No beat is running: there has never been one.' in command('status', **given).stdout
+    assert 'trouble: No beat is running: none ever has.' in command('status', **given).stdout
     given['SCHEDULE'] = {'resubmit': {'enabled': False}}
     assert 'beat' not in command('status', **given).stdout
     FileFirings(given['SCHEDULE_STATE']).tick('one that is gone', time.time() - 600)
@@ -292,7 +292,7 @@ def test_status_names_what_is_overdue(command, given, tmp_path):
                      done.stdout)
     assert done.returncode == 1
     given['SCHEDULE'] = {'mail': {'task': 'x.y', 'interval': 60}}
-    assert ('trouble: No beat can start with these settings: environment ECOMMERCE_WORKER_SCHEDULE: SCHEDULE[mail] '
+    assert ('trouble: Beat cannot start with these settings: environment ECOMMERCE_WORKER_SCHEDULE: SCHEDULE[mail] '
             'names the task x.y') in command('status', **given).stdout
 
 

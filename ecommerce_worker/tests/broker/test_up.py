@@ -122,7 +122,7 @@ def test_all_of_a_site_runs_under_one_parent_and_ends_with_it(start, publish, sh
     up = start()
     up.says('worker   |', ' ready.')
     up.says('recorder |', 'recording')
-    up.says('console  |', 'the console is at')
+    up.says('console  |', 'console at')
     up.says('beat     |', 'beat is ready')
 
     shop.add_order('EDX-1')
@@ -132,7 +132,7 @@ def test_all_of_a_site_runs_under_one_parent_and_ends_with_it(start, publish, sh
 
     first = up.child('recorder')
     os.kill(first, signal.SIGKILL)
-    up.says('up       | recorder was ended by signal 9')
+    up.says('up       | recorder was killed by signal 9')
     up.says('recorder |', 'recording', times=2)
     assert up.child('recorder') != first
 
@@ -185,7 +185,7 @@ def test_without_flower_it_is_said_how_to_install_it(environment):
     done = subprocess.run([sys.executable, '-m', 'ecommerce_worker', 'flower'], env=environment, capture_output=True,
                           text=True, check=False)
     assert (done.returncode, done.stdout) == (1, '')
-    assert done.stderr == ("ecommerce-worker: this needs flower, which is not installed here: "
+    assert done.stderr == ("ecommerce-worker: this command needs flower, not installed here: "
                            "pip install 'edx-ecommerce-worker[flower]'\n")
 
 

@@ -47,12 +47,12 @@ def test_support_finds_a_stuck_order_reads_why_and_sends_it_again(at_work, shop,
     browser.open('/')
     browser.write('q', 'EDX-10001')
     browser.press('Find')
-    browser.says('The order is stuck until a person decides', 'the shop refuses it (400)', 'try 1: parked')
+    browser.says('The order has been parked since', 'the shop refuses it (400)', 'try 1: parked')
     assert not browser.has('Discard')
     shop.repair('EDX-10001')
     browser.write('reason', 'the course is open again')
     browser.press('Resend')
-    browser.says('1 message sent again.', 'sent again by sue: the course is open again')
+    browser.says('1 message resent.', 'resent by sue: the course is open again')
     eventually(lambda: shop.orders['EDX-10001'].status == 'Complete')
 
     def fulfilled():
@@ -66,7 +66,7 @@ def test_a_viewer_may_look_and_is_refused_the_rest(at_work, shop, publish, brows
     person('vic', 'viewer')
     stuck(shop, publish, browser, 'EDX-10002')
     browser.follow('EDX-10002')
-    browser.says('The order is stuck', 'Your role may look, but not resend.')
+    browser.says('The order is stuck', 'Your role may view messages, but not resend them.')
     assert not browser.has('Resend')
     browser.open('/auth/user/')
     browser.says('Your role does not permit this')
@@ -83,12 +83,12 @@ def test_an_operator_begins_by_the_printed_link_and_sends_many_again_at_once(
     for number in numbers[:2]:
         shop.repair(number)
     shop.add_order(numbers[2], status='Complete')
-    browser.will_say('/', '3 of fulfill_order', '1 worker at work', 'ecommerce.fulfillment')
+    browser.will_say('/', '3 of fulfill_order', '1 worker running', 'ecommerce.fulfillment')
     browser.follow('Parked')
     browser.write('reason', 'the shop is right again')
-    browser.press('Choose all on this page')
+    browser.press('Select all on this page')
     browser.press('Resend')
-    browser.says('2 messages sent again.', f'{numbers[2]}: not sent, for the shop has fulfilled it already')
+    browser.says('2 messages resent.', f'{numbers[2]}: not sent, for the shop has fulfilled it already')
     eventually(lambda: all(shop.orders[number].status == 'Complete' for number in numbers))
     browser.follow('Who did what')
     browser.says('resent', 'the shop is right again')
@@ -100,7 +100,7 @@ def test_an_operator_begins_by_the_printed_link_and_sends_many_again_at_once(
 
 def test_a_page_tells_which_processes_are_missing(console, browser, person):
     person('vic', 'viewer')
-    browser.will_say('/', 'No worker is running', 'No recorder is running: the ledger does not move',
+    browser.will_say('/', 'No worker is running', 'No recorder is running: the ledger is not updated',
                      'No beat is running')
 
 
@@ -108,7 +108,7 @@ def test_the_schedule_shows_what_is_overdue_and_later_what_was_missed(at_work, s
     due = time.time() // 600 * 600
     subprocess.run([sys.executable, '-c', BEGUN, str(due - 3600)], env=settings, check=True)
     person('vic', 'viewer')
-    browser.will_say('/', '1 recorder at work', 'No beat is running: there has never been one', 'ecommerce-worker beat',
+    browser.will_say('/', '1 recorder running', 'No beat has ever run', 'ecommerce-worker beat',
                      'SCHEDULE[resubmit] is overdue since',
                      f'overdue since {datetime.fromtimestamp(due - 3000, UTC):%Y-%m-%d %H:%M}')
     start('beat')
@@ -117,7 +117,7 @@ def test_the_schedule_shows_what_is_overdue_and_later_what_was_missed(at_work, s
         # What a page shows is looked up one after the other, while beat goes on.
         browser.open('/')
         text = browser.text
-        return (re.search(r'(?s)(done|left alone).* [56] missed, 20', text) and 'Beat gave a sign of life' in text
+        return (re.search(r'(?s)(done|skipped).* [56] missed, 20', text) and 'The last sign of life from beat' in text
                 and 'verdue' not in text)
 
     eventually(fired)
@@ -187,11 +187,11 @@ def test_a_form_that_was_filled_in_outlives_the_end_of_a_login(console, settings
     subprocess.run([sys.executable, '-c', LONG], env=settings, check=True)
     browser.open('/parked/')
     browser.write('reason', 'they called')
-    browser.press('Choose all on this page')
+    browser.press('Select all on this page')
     assert [box.is_selected() for box in boxes(browser)] == [True, True]
     browser.chrome.delete_cookie('console_session')
     browser.press('Resend')
-    browser.says('Nothing was done, for your login had ended.')
+    browser.says('Nothing was done: your login had expired.')
     browser.write('username', 'olga')
     browser.write('password', PASSWORD)
     browser.press('Log in')

@@ -97,7 +97,7 @@ def test_the_wheel_brings_all_that_is_not_python_and_no_tests(wheel):
 def test_a_command_that_needs_more_says_which_extra_brings_it(program, tmp_path, words, extra):
     ended = run(program, words, tmp_path)
     assert (ended.returncode, ended.stdout) == (1, '')
-    assert re.fullmatch(r'ecommerce-worker: this needs [\w, ]+, which is not installed here: pip install '
+    assert re.fullmatch(r'ecommerce-worker: this command needs [\w, ]+, not installed here: pip install '
                         rf"'edx-ecommerce-worker\[{extra}\]'\n", ended.stderr)
 
 

@@ -130,7 +130,7 @@ def test_the_file_of_a_server_passes_check_as_the_page_says(written, page):
     block = next(blocks((ROOT / page).read_text()))
     ended = subprocess.run([sys.executable, '-m', 'ecommerce_worker', 'check'], capture_output=True, text=True,
                            check=False, cwd=ROOT, env={**BARE, **written(block)})
-    assert ended.stdout.endswith('no problem found\n'), ended.stdout + ended.stderr
+    assert ended.stdout.endswith('no problems found\n'), ended.stdout + ended.stderr
     assert 'ECOMMERCE_WORKER' not in ended.stdout.replace('ECOMMERCE_WORKER_CFG', '')
 
 

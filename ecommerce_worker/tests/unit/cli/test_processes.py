@@ -108,7 +108,7 @@ CELERY_TIMEZONE: Mars/Olympus
         assert words in ended.stdout, words
     # Of an entry that could not be read nothing else is said.
     assert ended.stdout.count('[two]') == 1
-    assert 'a worker would not start' in ended.stdout
+    assert 'a worker would refuse to start' in ended.stdout
 
 
 def test_what_is_built_from_a_setting_that_is_wrong_is_not_wrong_twice(tmp_path):
@@ -120,7 +120,7 @@ def test_what_is_built_from_a_setting_that_is_wrong_is_not_wrong_twice(tmp_path)
 
 
 @pytest.mark.parametrize('arguments, status, words', [
-    (['check'], 0, 'no problem found'),
+    (['check'], 0, 'no problems found'),
     (['status', '--timeout', '0.1s'], 69, 'cannot be reached'),
     (['parked', 'list'], 69, 'cannot be reached'),
     (['beat'], 1, 'SCHEDULE_STATE ~/.local/state/ecommerce-worker/schedule.sqlite3 is in the home directory'),
@@ -160,7 +160,7 @@ def test_a_command_whose_extra_is_missing_ends_with_one_line_that_names_it(missi
     ended = subprocess.run([sys.executable, '-c', WITHOUT, missing, *arguments], capture_output=True, text=True,
                            check=False, cwd=ROOT, env=BARE)
     assert (ended.returncode, ended.stdout) == (1, '')
-    assert ended.stderr == (f'ecommerce-worker: this needs {missing.replace(",", ", ")}, which is not installed here: '
+    assert ended.stderr == (f'ecommerce-worker: this command needs {missing.replace(",", ", ")}, not installed here: '
                             f"pip install 'edx-ecommerce-worker[{extra}]'\n")
 
 

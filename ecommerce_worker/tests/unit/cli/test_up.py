@@ -26,4 +26,4 @@ async def ended_before_it_was_looked_after():
 
 def test_of_a_child_that_ends_between_two_looks_it_is_said_how():
     said = asyncio.run(ended_before_it_was_looked_after())
-    assert said == ['up       | nonsense was ended by signal 9; it is started again in 1 s']
+    assert said == ['up       | nonsense was killed by signal 9; restarting in 1 s']

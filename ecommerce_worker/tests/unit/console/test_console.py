@@ -71,7 +71,7 @@ def test_a_page_does_not_wait_for_a_broker_that_says_nothing():
         return 'an answer'
 
     watch = Watch(ask, str)
-    assert watch.look() == 'it has not answered yet'
+    assert watch.look() == 'no answer yet'
     answering.set()
     assert eventually(lambda: watch.look() == 'an answer')
 
@@ -95,7 +95,7 @@ def test_the_console_is_where_the_settings_say(given, url):
     {'CONSOLE_ADDRESS': '0.0.0.0:8130'}, {'CONSOLE_URL': 'http://orders.example.com'},
     {'CONSOLE_ADDRESS': '192.0.2.1:8130'}])
 def test_passwords_do_not_travel_readable(given):
-    with pytest.raises(Misconfigured, match='passwords travel readable'):
+    with pytest.raises(Misconfigured, match='passwords travel unencrypted'):
         url_of(settings(**given))
 
 
@@ -167,15 +167,15 @@ def test_each_state_is_a_plain_sentence():
         'The order was fulfilled on 2026-11-21 12:00 UTC.',
         'The order was fulfilled on 2026-11-21 12:00 UTC, at the 2nd try.',
         'The job was done on 2026-11-21 12:00 UTC.',
-        'The order is tried again in 1 hour. At its last try: why.',
-        ('The order was to be tried again 1 day ago, but nothing was heard of it: is a worker running? At its last '
+        'The order will be retried in 1 hour. Last try: why.',
+        ('The order is overdue: its next try was due 1 day ago and has not been reported. Is a worker running? Last '
          'try: why.'),
-        'The order waits for its next try. At its last try: why.',
-        'The order is stuck until a person decides, since 2026-11-21 12:00 UTC: why.',
-        'The order was given up on 2026-11-21 12:00 UTC: why.',
-        'The order is with a worker, or about to be, for 0 seconds, since 2026-11-21 12:00 UTC.',
-        ('The order is with a worker, or about to be, for 5 minutes, since 2026-11-21 12:00 UTC. Last heard: by the '
-         'intake acme.'),
+        'The order is waiting for its next try. Last try: why.',
+        'The order has been parked since 2026-11-21 12:00 UTC, until a person decides: why.',
+        'The order was discarded on 2026-11-21 12:00 UTC: why.',
+        'The order has been with a worker, or queued for one, for 0 seconds, since 2026-11-21 12:00 UTC.',
+        ('The order has been with a worker, or queued for one, for 5 minutes, since 2026-11-21 12:00 UTC. Last report: '
+         'by the intake acme.'),
         '1st 2nd 3rd 4th 11th 12th 21st 112th 1 second 0 seconds',
         'every minute, every 90 seconds, every 10 minutes, every hour, every day, every 2 days, every 1.5 seconds']
 

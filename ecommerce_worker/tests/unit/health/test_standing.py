@@ -80,4 +80,4 @@ def test_trouble_comes_first():
 
 def test_a_finding_says_what_is_wrong_and_what_to_do():
     [finding] = found(recorders=0)
-    assert finding.text == 'No recorder is running: the ledger does not move. Start one: `ecommerce-worker recorder`.'
+    assert finding.text == 'No recorder is running: the ledger is not updated. Start one: `ecommerce-worker recorder`.'

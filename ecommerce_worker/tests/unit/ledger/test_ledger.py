@@ -321,7 +321,7 @@ def test_what_is_discarded_is_erased_and_written_down(ledger):
     assert ledger('rows', 'Audit', 'who', 'action', 'reason', 'key', 'message_id') == [
         ('ada', 'discarded', 'paid back', 'EDX-1', 'id-1')]
     assert (ledger('rows', 'Order', 'state'), ledger('queries.count_parked')) == (['discarded'], 0)
-    with pytest.raises(Refused, match='is not parked any more: it was discarded'):
+    with pytest.raises(Refused, match='is no longer parked: it was discarded'):
         ledger('decisions.discard', number, who='bob', reason='')
 
 
