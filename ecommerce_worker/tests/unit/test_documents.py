@@ -63,6 +63,8 @@ def written(tmp_path):
             kept = tmp_path / path.replace('/', '_')
             kept.write_text(Path(certifi.where()).read_text() if path.endswith('.pem') else SECRET)
             block = block.replace(path, str(kept))
+        for name in re.findall(r'file:\$\{CREDENTIALS_DIRECTORY\}/([\w-]+)', block):
+            (tmp_path / name).write_text(SECRET)
         (tmp_path / 'worker.yml').write_text(block)
         said = yaml.safe_load(block)
         rest = {} if 'BROKER_URL' in said and 'ECOMMERCE_API_ROOT' in said else REST
@@ -70,6 +72,7 @@ def written(tmp_path):
             'WORKER_CONFIGURATION_MODULE': 'ecommerce_worker.configuration.production',
             'ECOMMERCE_WORKER_CFG': str(tmp_path / 'worker.yml'), 'HOME': str(tmp_path),
             **dict.fromkeys(re.findall(r'\$\{(\w+)\}', block), 'the-value-of-a-variable-of-32-bytes'),
+            'CREDENTIALS_DIRECTORY': str(tmp_path),
             # What the example itself says counts.
             **{f'ECOMMERCE_WORKER_{name}': value for name, value in rest.items()
                if name not in said and not (name == 'EMAIL_WITHOUT_VENDOR' and 'EMAIL_VENDOR' in said)}}

@@ -1,0 +1,1 @@
+"""What is in deploy/ holds together: files of other programs, without those programs running."""

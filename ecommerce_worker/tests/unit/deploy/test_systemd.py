@@ -1,0 +1,149 @@
+"""The units of deploy/systemd, as its script installs them: read by systemd's tools, their configuration by ours."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ecommerce_worker import settings
+from ecommerce_worker.cli import main
+from ecommerce_worker.cli.up import CHILDREN, GRACE, LAST
+from ecommerce_worker.configuration import base
+from ecommerce_worker.fulfillment.v1.tasks import fulfill_order
+from ecommerce_worker.intake import intakes
+from ecommerce_worker.tests.support.isolation import BARE
+
+SOURCE = Path(settings.__file__).parents[2] / 'deploy' / 'systemd'
+INSTALLED = '/opt/ecommerce-worker/'
+PROGRAM = f'{INSTALLED}.venv/bin/ecommerce-worker'
+
+#: What the units load is one of these, as its source under /etc/ecommerce-worker/credentials.
+LOADED = {'broker-url': 'amqp://worker:password@rabbitmq.example.com:5672/shop', 'oauth2-secret': 'a-secret-of-the-lms',
+          'intake-broker-url': 'amqp://intake:password@rabbitmq.example.com:5672/shop',
+          'shop-secret': 'a-secret-of-the-shop-of-32-bytes-and-more'}
+
+#: How exposed a unit may be by systemd's own reckoning, which goes from 0 to 10.
+EXPOSURE = 2.0
+
+needs_systemd = pytest.mark.skipif(not shutil.which('systemd-analyze'), reason='there is no systemd-analyze here')
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A tree into which the script has installed the units."""
+    subprocess.run([SOURCE / 'install.sh', tmp_path], check=True)
+    return tmp_path
+
+
+@pytest.fixture
+def units(root):
+    """The units by name, each with the values of its keys, those of its drop-ins last."""
+    place = root / 'etc/systemd/system'
+    return {path.stem.rstrip('@'): read(path, place / 'ecommerce-worker-.service.d/10-shared.conf',
+                                        *place.glob(f'{path.name}.d/*.conf'))
+            for path in place.glob('*.service')}
+
+
+def read(*files):
+    values: dict[str, list[str]] = {}
+    for file in files:
+        for key, value in re.findall(r'^(\w+)=(.*)$', file.read_text(), re.MULTILINE):
+            values.setdefault(key, []).append(value)
+    return values
+
+
+def environment(unit, root):
+    """What systemd would put into the environment of this unit, its paths below the root."""
+    kept = root / 'run-credentials'
+    kept.mkdir()
+    for name, source in (line.split(':') for line in unit['LoadCredential']):
+        assert Path(source).parent == Path('/etc/ecommerce-worker/credentials')
+        (kept / name).write_text(LOADED[Path(source).name])
+    said = dict(line.split('=', 1) for line in unit['Environment'])
+    return {**BARE, **said, 'HOME': said['HOME'].replace('%S', '/var/lib'), 'CREDENTIALS_DIRECTORY': str(kept),
+            'ECOMMERCE_WORKER_CFG': str(root) + said['ECOMMERCE_WORKER_CFG']}
+
+
+def test_each_role_has_a_unit_that_runs_a_command_there_is(units):
+    roles = {}
+    for name, unit in units.items():
+        program, role = unit['ExecStart'][0].split()
+        assert program == PROGRAM
+        roles[role] = name
+    assert roles == {role: f'ecommerce-worker-{role}' for role in (*CHILDREN, 'up', 'migrate')}
+    assert set(roles) <= set(main.commands)
+
+
+def test_the_unit_of_each_role_leads_to_a_page_there_is(units):
+    for unit in units.values():
+        page, = unit['Documentation']
+        assert (SOURCE.parents[1] / page.removeprefix(f'file:{INSTALLED}')).exists()
+
+
+@pytest.mark.parametrize('role', [*CHILDREN, 'up', 'migrate'])
+def test_the_configuration_of_a_unit_has_no_problem_and_its_secrets_come_from_what_it_loads(root, units, role):
+    unit = units[f'ecommerce-worker-{role}']
+    found = settings.load(environment(unit, root))
+    source, = (line.split(':')[1] for line in unit['LoadCredential'] if line.startswith('broker-url:'))
+    url, secret = LOADED[Path(source).name], LOADED['oauth2-secret']
+    assert url == found.BROKER_URL
+    if role == 'intake':
+        assert found.BACKEND_SERVICE_EDX_OAUTH2_SECRET == base.BACKEND_SERVICE_EDX_OAUTH2_SECRET
+        assert list(intakes.read(found, {fulfill_order.name: fulfill_order})) == ['shop']
+    else:
+        assert secret == found.BACKEND_SERVICE_EDX_OAUTH2_SECRET
+        assert found.DATABASES['default']['NAME'].startswith('/var/lib/ecommerce-worker/')
+
+
+def test_a_unit_is_killed_only_after_its_process_has_ended_by_itself(units):
+    for unit in units.values():
+        assert int(unit['TimeoutStopSec'][-1]) > base.SHUTDOWN_SECONDS + GRACE + 2 * LAST
+
+
+def test_a_configuration_that_is_there_already_is_left_as_it_is(root):
+    kept = root / 'etc/ecommerce-worker/worker.yml'
+    kept.write_text('# ours')
+    subprocess.run([SOURCE / 'install.sh', root], check=True)
+    assert kept.read_text() == '# ours'
+    assert (root / 'etc/ecommerce-worker/credentials').stat().st_mode & 0o777 == 0o700
+
+
+@pytest.fixture
+def readable(root):
+    """The units, with a program that there is in place of the one of a server: systemd looks whether it can be run."""
+    place = root / 'etc/systemd/system'
+    for path in place.glob('*.service'):
+        path.write_text(path.read_text().replace(PROGRAM, '/bin/true').replace(INSTALLED, f'{SOURCE.parents[1]}/'))
+    return place
+
+
+def analyze(*arguments):
+    return subprocess.run(['systemd-analyze', *map(str, arguments)], check=False, capture_output=True, text=True)
+
+
+@needs_systemd
+def test_systemd_has_nothing_to_say_about_any_unit(readable):
+    done = analyze('verify', *readable.glob('*.service'), *readable.glob('*.target'))
+    # Its status is 0 for a key that it does not know.
+    assert (done.returncode, done.stdout + done.stderr) == (0, '')
+
+
+@needs_systemd
+def test_systemd_says_when_a_key_of_a_drop_in_is_unknown(readable):
+    (readable / 'ecommerce-worker-.service.d/20-typo.conf').write_text('[Service]\nProtectSytem=strict\n')
+    assert "Unknown key 'ProtectSytem'" in analyze('verify', readable / 'ecommerce-worker-beat.service').stderr
+
+
+@needs_systemd
+@pytest.mark.parametrize('role', ['worker@', 'recorder', 'console', 'beat', 'intake', 'up', 'migrate'])
+def test_a_unit_is_hardly_exposed(readable, role):
+    unit = readable / f'ecommerce-worker-{role}.service'
+    done = analyze('security', '--offline=true', f'--threshold={EXPOSURE * 10:.0f}', unit)
+    assert done.returncode == 0, done.stdout
+    exposure = re.search(r'Overall exposure level for \S+: ([\d.]+)', done.stdout)
+    assert exposure
+    assert float(exposure[1]) <= EXPOSURE
