@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ecommerce_worker import web
@@ -13,8 +12,8 @@ from ecommerce_worker.errors import Misconfigured
 from ecommerce_worker.intake import intakes
 from ecommerce_worker.intake.application import Application, Publisher
 from ecommerce_worker.intake.counts import Counts
-from ecommerce_worker.intake.spool import Spool
-from ecommerce_worker.settings import Settings, in_home
+from ecommerce_worker.intake.spool import Spool, directory_of
+from ecommerce_worker.settings import Settings
 from ecommerce_worker.telemetry import serving
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ def run(app: Celery, settings: Settings, say: Callable[[str], None], *, threads:
     counts = Counts(broker.tell if settings.PUBLISH_FACTS else None, {
         it.name: {'kind': it.kind, 'url': url_of(settings) + it.path, 'state': it.state, 'test_orders': it.test_orders}
         for it in found.values()})
-    spool = Spool(broker, spool_of(settings)) if any(intake.spool for intake in found.values()) else None
+    spool = Spool(broker, directory_of(settings)) if any(intake.spool for intake in found.values()) else None
     publishers: Mapping[str, Publisher] = {
         name: spool if spool and intake.spool else broker for name, intake in found.items()}
     application = Application(found, publishers, counts, lambda: broker.ready, facts=settings.PUBLISH_FACTS)
@@ -55,11 +54,6 @@ def run(app: Celery, settings: Settings, say: Callable[[str], None], *, threads:
     finally:
         for part in reversed(parts):
             part.end()
-
-
-def spool_of(settings: Settings) -> Path:
-    """The directory of the spool."""
-    return in_home(settings.INTAKE_SPOOL, 'INTAKE_SPOOL')
 
 
 def url_of(settings: Settings) -> str:

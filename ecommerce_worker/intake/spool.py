@@ -14,6 +14,7 @@ import contextlib
 import json
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -21,6 +22,7 @@ from ecommerce_worker import logs
 from ecommerce_worker.broker.publishing import Publication
 from ecommerce_worker.broker.wire import Raw
 from ecommerce_worker.errors import Misconfigured, NotPublished, Undecodable
+from ecommerce_worker.settings import Settings, in_home
 from ecommerce_worker.telemetry.run import RunReport
 
 logger = logs.of(__name__)
@@ -135,8 +137,33 @@ class Spool:
             logger.info('published from the spool', id=path.stem)
 
 
+def directory_of(settings: Settings) -> Path:
+    """The directory of the spool."""
+    return in_home(settings.INTAKE_SPOOL, 'INTAKE_SPOOL')
+
+
+def lying(directory: Path) -> Iterator[tuple[Path, Raw]]:
+    """What lies in a directory of a spool, each with its message; of what cannot be read, its bytes.
+
+    Also what was put aside, and drafts of processes that were killed.
+    """
+    for path in sorted(directory.glob('*')) if directory.is_dir() else ():
+        try:
+            content = path.read_bytes()
+        except (FileNotFoundError, IsADirectoryError):
+            continue  # it was published meanwhile; or is none of ours
+        try:
+            yield path, _of(content)[0].raw
+        except (ValueError, LookupError, TypeError, Undecodable):
+            yield path, Raw(content, None, None)
+
+
 def _read(path: Path) -> tuple[Publication, RunReport | None]:
-    said: dict[str, Any] = json.loads(path.read_bytes())
+    return _of(path.read_bytes())
+
+
+def _of(content: bytes) -> tuple[Publication, RunReport | None]:
+    said: dict[str, Any] = json.loads(content)
     raw = Raw(base64.b64decode(said['body']), said['content_type'], said['content_encoding'], said['headers'],
               said['properties'])
     return Publication(raw, said['queue']), RunReport.read(said['fact'].encode()) if said['fact'] else None

@@ -79,6 +79,12 @@ def raw_of(parked: ParkedMessage) -> Raw:
                headers.read(parked.headers), {'correlation_id': parked.correlation_id or None})
 
 
+def raw_of_number(number: int) -> Raw:
+    """The message of that number of the ledger; an empty one if it was settled."""
+    parked = ParkedMessage.objects.filter(pk=number).first()
+    return raw_of(parked) if parked and parked.headers else Raw(b'', None, None)
+
+
 def _locked(number: int) -> ParkedMessage:
     parked: ParkedMessage | None = ParkedMessage.objects.select_for_update().filter(pk=number).first()
     if parked is None or parked.settled:

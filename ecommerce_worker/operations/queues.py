@@ -57,7 +57,7 @@ def require(connection: Connection, names: Iterable[str], declared: Iterable[str
 
     Raises :class:`~ecommerce_worker.broker.topology.Unavailable` for one of which that cannot be known.
     """
-    ours = [*declared, topology.PARKED, topology.LEDGER, *topology.waiting_room(connection)]
+    ours = [*declared, topology.PARKED, topology.PARKED_LARGE, topology.LEDGER, *topology.waiting_room(connection)]
     for name in names:
         if name not in ours and not topology.depths(connection, [name], strict=True):
             raise UnknownQueue(f'there is no queue {name}{did_you_mean(name, [*ours, *ELSEWHERE])}')
@@ -73,27 +73,29 @@ def purge(app: Celery, connection: Connection, names: Iterable[str], who: str) -
     is_told = runtime.current().settings.PUBLISH_FACTS and topology.is_rabbitmq(connection)
     try:
         for name, message in _messages(connection, names):
-            if name == topology.PARKED:
+            if name in (topology.PARKED, topology.PARKED_LARGE):
                 desk.discard(InQueue.of(message))
             else:
                 message.ack()
                 # Facts look like calls, and to tell of each would never end.
-                if is_told and name != topology.LEDGER and (report := _discarded(app, message, name)):
+                if is_told and name != topology.LEDGER and (report := discarded(app, message, name)):
                     reporter.reported(report)
             yield name
     finally:
         reporter.end(CONFIRM_SECONDS)
 
 
-def _discarded(app: Celery, message: Any, queue: str) -> RunReport | None:
+def discarded(app: Celery, message: Any, queue: str) -> RunReport | None:
     """What is told of a message that was destroyed; None of one that nobody can read."""
     raw = Raw.of(message)
     call = call_of(raw)
     if call is None:
         return None
+    notes = Notes.of(raw.headers)
+    # By its tries it is known to be later than what was reported of them.
     return RunReport(
-        'discarded', task=call.task, id=call.id, key=key_of(app, call), site=site_of(app, call),
-        reason='discarded by hand, with its queue', queue=Notes.of(raw.headers).queue or queue,
+        'discarded', task=call.task, id=call.id, key=key_of(app, call), site=site_of(app, call), attempt=notes.attempt,
+        reason='discarded by hand, with its queue', queue=notes.queue or queue,
         root_id=call.root_id or call.id)
 
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
-
-from kombu import Consumer, Queue
 
 from ecommerce_worker import runtime
 from ecommerce_worker.broker import topology
+from ecommerce_worker.broker.lending import lent
 from ecommerce_worker.broker.mailbox import answers
 from ecommerce_worker.broker.wire import Raw
 from ecommerce_worker.execution.parking import call_of, key_of, site_of
@@ -32,9 +29,6 @@ RECORDING_SECONDS: Final = 2.0
 
 #: Orders that a memory is asked about at once: databases limit the values of a question.
 BATCH: Final = 500
-
-#: Seconds without a message after which a queue may be empty, and how many such silences are borne with if it is not.
-SILENCE_SECONDS, MOST_SILENCES = 1.0, 30
 
 
 def without_known(app: Celery, connection: Connection, wanted: Wanted, memory: Memory | None, found: list[Found],
@@ -128,69 +122,17 @@ def _lying(app: Celery, connection: Connection, names: Iterable[str], tell: Tell
         if not depth.messages:
             continue
         waits = depth.name.startswith(f'{topology.PREFIX}_')
-        with lent(connection, depth.name) as messages:
-            for raw in messages:
-                looked_at += 1
-                if looked_at % 1000 == 0:
-                    tell(f'{looked_at} messages looked at')
-                if key := _order_in(app, raw):
-                    here[key] = 'it waits here for its next try' if waits else f'it is queued here ({depth.name})'
-    return here
-
-
-@contextmanager
-def lent(connection: Connection, name: str) -> Iterator[Iterator[Raw]]:
-    """The messages that are in a queue now; all go back to their places at the end, or if this process ends.
-
-    They are consumed and the channel is closed: measured on RabbitMQ 3.10, a quorum queue then has them back in front
-    and in their order, on which the time of those behind them depends.  Those that are rejected one by one go to its
-    end, and those that were got one by one come back in any order.
-    """
-    channel, taken = connection.channel(), list[int]()
-    try:
-        yield _consumed(connection, channel, name, taken)
-    finally:
-        channel.close()
-        _await_return(connection, name, len(taken))
-
-
-def _await_return(connection: Connection, name: str, taken: int) -> None:
-    """Return when so many messages are back, or soon: the time of some may have come."""
-    deadline = time.monotonic() + SILENCE_SECONDS
-    while (found := topology.depth(connection, name)) and found.messages < taken and time.monotonic() < deadline:
-        time.sleep(0.01)
-
-
-def _consumed(connection: Connection, channel: Any, name: str, taken: list[int]) -> Iterator[Raw]:
-    def ready() -> int:
-        return int(channel.queue_declare(queue=name, passive=True).message_count)
-
-    def on_message(message: Any) -> None:
-        taken.append(message.delivery_tag)
-        come.append(message)
-
-    missing, come = ready(), deque[Any]()
-    if not missing:
-        return
-    consumer = Consumer(channel, [Queue(name)], on_message=on_message, auto_declare=False)
-    consumer.qos(prefetch_count=missing if missing < 2 ** 16 else 0)
-    consumer.consume()
-    silences = 0
-    while missing > 0:
         try:
-            connection.drain_events(timeout=SILENCE_SECONDS)
-        except TimeoutError:
-            silences += 1
-            # The time of some came first; twice, since what was handed out may be on its way.
-            if silences > 1 and not ready():
-                return
-            if silences > MOST_SILENCES:
-                raise NotNow(f'the broker does not hand out the messages of {name}: look at it') from None
-            continue
-        silences = 0
-        while come:
-            missing -= 1
-            yield Raw.of(come.popleft())
+            with lent(connection, depth.name) as messages:
+                for message in messages:
+                    looked_at += 1
+                    if looked_at % 1000 == 0:
+                        tell(f'{looked_at} messages looked at')
+                    if key := _order_in(app, Raw.of(message)):
+                        here[key] = 'it waits here for its next try' if waits else f'it is queued here ({depth.name})'
+        except topology.Unavailable as error:
+            raise NotNow(str(error)) from None
+    return here
 
 
 def _order_in(app: Celery, raw: Raw) -> Key | None:

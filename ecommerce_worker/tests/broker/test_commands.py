@@ -176,6 +176,21 @@ def park(broker):
     return put
 
 
+def test_who_destroys_large_parked_messages_is_on_record(command, broker, tmp_path):
+    assert command('migrate').returncode == 0
+    with shop_app(broker.url) as app, broker.connection() as connection:
+        topology.declare_queue(connection, topology.parked_queue('classic', topology.PARKED_LARGE))
+        connection.default_channel.queue_purge(topology.PARKED_LARGE)
+        message = publishing.parked_message(Raw(b'{}', 'application/json', 'utf-8'), ParkingNote(
+            id='1111', task=FULFILL, key='EDX-1', reason='why', notes=Notes(queue=QUEUE)))
+        publishing.publish(app, publishing.Publication(message.raw, topology.PARKED_LARGE))
+        assert command('queues', 'purge', topology.PARKED_LARGE, '--yes').returncode == 0
+        connection.default_channel.queue_delete(topology.PARKED_LARGE)
+    with sqlite3.connect(tmp_path / 'ledger.sqlite3') as database:
+        assert database.execute('SELECT action, reason, message_id, key FROM ledger_audit').fetchall() == [
+            ('discarded', 'destroyed with its queue', '1111', 'EDX-1')]
+
+
 def test_ids_are_listed_as_long_as_tells_them_apart(park, command):
     park('11111111-1', '22222222-1')
     assert re.findall(r'^[12]\S+', command('parked', 'list').stdout, re.MULTILINE) == ['11111111', '22222222']

@@ -7,10 +7,10 @@ import pytest
 from celery import Celery
 
 from ecommerce_worker.broker import publishing, topology
+from ecommerce_worker.broker.lending import lent
 from ecommerce_worker.broker.notes import Notes
 from ecommerce_worker.broker.wire import Call
 from ecommerce_worker.operations.parked import looked_through
-from ecommerce_worker.resubmit.messages import lent
 from ecommerce_worker.testing.shop import Answer
 from ecommerce_worker.tests.chaos.proxy import Proxy
 from ecommerce_worker.tests.support.harness import FULFILL, QUEUE, QUEUES, eventually, shop_app

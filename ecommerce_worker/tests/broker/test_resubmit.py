@@ -20,9 +20,9 @@ from celery import Celery
 from kombu import Consumer, Queue
 
 from ecommerce_worker.broker import publishing, topology
+from ecommerce_worker.broker.lending import lent
 from ecommerce_worker.broker.notes import NOTES, Notes
 from ecommerce_worker.broker.wire import Call, Raw, read
-from ecommerce_worker.resubmit.messages import lent
 from ecommerce_worker.resubmit.run import LOCK
 from ecommerce_worker.testing.shop import Answer, ShopProcess
 from ecommerce_worker.tests.support.harness import FULFILL, QUEUE, Broker, eventually
@@ -48,7 +48,7 @@ def waiting(broker):
         for number in reversed(range(topology.BITS)):
             if broker.depth(topology.level(number)):
                 with lent(connection, topology.level(number)) as messages:
-                    found += messages
+                    found += map(Raw.of, messages)
         return found
 
 
@@ -498,7 +498,8 @@ def test_messages_that_were_looked_at_come_in_time_and_in_order_once(broker, wai
     with broker.connection() as connection:
         for _ in range(4):
             with lent(connection, topology.level(3)) as messages:
-                assert [read(raw).args[0] for raw in messages] == [f'EDX-{number}' for number in range(300)]
+                assert [read(Raw.of(message)).args[0] for message in messages] == [
+                    f'EDX-{number}' for number in range(300)]
         eventually(lambda: broker.depth(QUEUE) == 300)
     assert arrived(broker) == [f'EDX-{number}' for number in range(300)]
     assert broker.waiting() == 0
@@ -529,13 +530,13 @@ def test_messages_that_come_while_others_are_looked_at_stay_behind_them(broker, 
             for number in range(40, 60):
                 wait(number, 16)
         with lent(connection, topology.level(4)) as messages:
-            assert [read(raw).args[0] for raw in messages] == [f'EDX-{number}' for number in range(60)]
+            assert [read(Raw.of(message)).args[0] for message in messages] == [f'EDX-{number}' for number in range(60)]
 
 
 def test_a_look_that_is_killed_leaves_no_trace_either(broker, wait):
     for number in range(50):
         wait(number, 4096)
-    script = ('import sys, time\nfrom kombu import Connection\nfrom ecommerce_worker.resubmit.messages import lent\n'
+    script = ('import sys, time\nfrom kombu import Connection\nfrom ecommerce_worker.broker.lending import lent\n'
               'with lent(Connection(sys.argv[1]), sys.argv[2]) as messages:\n'
               '    print(len(list(messages)), flush=True)\n    time.sleep(60)\n')
     with subprocess.Popen([sys.executable, '-c', script, broker.url, topology.level(12)],

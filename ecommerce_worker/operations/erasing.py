@@ -1,0 +1,208 @@
+"""Removing a person: whatever this worker keeps that names a mail address.
+
+::
+
+    parked in RabbitMQ ─┐
+    waiting room ───────┤
+    spool of the intake ├──► names the address? ──► gone, and what was promised with it
+    parked in the ledger┘
+    other texts of the ledger ────────────────────► *** in place of the address
+
+Messages are decoded to be looked into: neither pickle nor an escape in JSON hides an address.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from ecommerce_worker import runtime
+from ecommerce_worker.broker import facts, topology
+from ecommerce_worker.broker.bodies import load_json
+from ecommerce_worker.broker.lending import lent
+from ecommerce_worker.broker.wire import Raw, decode
+from ecommerce_worker.errors import Undecodable, WorkerError
+from ecommerce_worker.execution.parking import call_of, key_of
+from ecommerce_worker.intake import spool
+from ecommerce_worker.ledger import database
+from ecommerce_worker.operations.parked import Chosen, Desk, InQueue, in_ledger, looked_through
+from ecommerce_worker.operations.queues import discarded
+from ecommerce_worker.words import counted, short_name
+
+if TYPE_CHECKING:
+    from celery import Celery
+    from kombu import Connection
+
+#: What stands in a text in place of an address.
+GONE: Final = '***'
+
+#: Characters of which addresses are made: before and behind the one that is meant there is none, but for a full stop
+#: that ends a sentence.
+_BEFORE, _BEHIND = r'(?<![\w.+%-])', r'(?![\w-]|\.\w)'
+
+
+class NoAddress(WorkerError):
+    """It is no mail address: something before and after one @, without blanks."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What names the person: where it lies, and what it is known by."""
+
+    place: str
+    id: str = ''
+    task: str = ''
+    key: str = ''
+
+    @property
+    def what(self) -> str:
+        """In a few words, without the address."""
+        return ' '.join(filter(None, (self.id[:8], self.key, short_name(self.task))))
+
+
+class Person:
+    """Who is to be removed; raises :class:`NoAddress`."""
+
+    def __init__(self, address: str) -> None:
+        if not re.fullmatch(r'[^@\s]+@[^@\s]+', address):
+            raise NoAddress('that is no mail address')
+        self.address = address
+        self._pattern = re.compile(_BEFORE + re.escape(address) + _BEHIND, re.IGNORECASE)
+
+    def named_in(self, text: str) -> bool:
+        """Whether a text has the address in it."""
+        return self._pattern.search(text) is not None
+
+    def without(self, text: str) -> str:
+        """The text without the address."""
+        return self._pattern.sub(GONE, text)
+
+    def named_by(self, raw: Raw) -> bool:
+        """Whether a message has the address in it: in its body, as it came or decoded, or in its headers."""
+        return (self.named_in(raw.body.decode(errors='replace'))
+                or any(self.named_in(text) for value in (_decoded(raw), raw.headers, raw.unreadable)
+                       for text in _texts(value)))
+
+
+def _decoded(raw: Raw) -> Any:
+    """What a body holds; None if nobody can read it."""
+    try:
+        return decode(raw)
+    except Undecodable:
+        pass
+    try:
+        # Whatever it calls itself, such as the body of a delivery.
+        return load_json(raw.body)
+    except Exception:  # noqa: BLE001 - it is none, in whatever way
+        return None
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts within a value."""
+    left = [value]
+    while left:
+        it = left.pop()
+        if isinstance(it, str):
+            yield it
+        elif isinstance(it, bytes):
+            yield it.decode(errors='replace')
+        elif isinstance(it, Mapping):
+            left += [*it, *it.values()]
+        elif isinstance(it, list | tuple | set | frozenset):
+            left += it
+
+
+class Eraser:
+    """Finds what names a person, and erases it unless it is only to be looked for (``dry``)."""
+
+    def __init__(self, app: Celery, person: Person, *, who: str, reason: str = '', dry: bool = False) -> None:
+        self._app = app
+        self._person = person
+        self._who = who
+        self._reason = person.without(reason)
+        self._dry = dry
+        self._desk = Desk(app, who=who, reason=f'a person was erased{f": {self._reason}" if self._reason else ""}')
+
+    def run(self, connection: Connection) -> Iterator[Found]:
+        """Each thing that names the person, erased when the next one is asked for.
+
+        Raises :class:`~ecommerce_worker.broker.topology.Unavailable` for a queue that cannot be looked into, and
+        ``LedgerUnusable``.
+        """
+        count = 0
+        for found in self._all(connection):
+            count += 1
+            yield found
+        if not self._dry and database.is_kept(runtime.current().settings):
+            from ecommerce_worker.ledger import decisions  # not before the ledger is open
+
+            decisions.write_down(self._who, 'erased', f'a person: {count} found'
+                                 + (f'; {self._reason}' if self._reason else ''))
+
+    def _all(self, connection: Connection) -> Iterator[Found]:
+        yield from self._parked(connection)
+        for name in topology.waiting_room(connection):
+            if any(depth.messages for depth in topology.depths(connection, [name], strict=True)):
+                yield from self._waiting(connection, name)
+        yield from self._spooled(spool.directory_of(runtime.current().settings))
+        if database.is_kept(runtime.current().settings):
+            yield from self._recorded()
+
+    def _parked(self, connection: Connection) -> Iterator[Found]:
+        topology.depths(connection, [topology.PARKED, topology.PARKED_LARGE], strict=True)
+        with looked_through(connection) as messages:
+            for parked in messages:
+                if self._person.named_by(parked.raw):
+                    yield self._found('parked', parked)
+                    if not self._dry:
+                        self._desk.discard(self._nameless(parked))
+
+    def _nameless(self, parked: InQueue) -> InQueue:
+        """The same without what would bring the address into the ledger, should people know the message by that."""
+        return parked if not self._person.named_in(f'{parked.key} {parked.id}') else replace(
+            parked, key='', id=self._person.without(parked.id), report=None)
+
+    def _waiting(self, connection: Connection, name: str) -> Iterator[Found]:
+        with lent(connection, name) as messages:
+            for message in messages:
+                raw = Raw.of(message)
+                if not self._person.named_by(raw):
+                    continue
+                call = call_of(raw)
+                yield Found('waiting room', call.id if call else '', call.task if call else '',
+                            self._person.without(key_of(self._app, call)) if call else '')
+                if self._dry:
+                    continue
+                report = discarded(self._app, message, name)
+                message.ack()
+                if report and not self._person.named_in(f'{report.key} {report.id}'):
+                    facts.tell(self._app, runtime.current().settings, replace(report, reason='a person was erased'))
+
+    def _spooled(self, directory: Path) -> Iterator[Found]:
+        for path, raw in spool.lying(directory):
+            if self._person.named_by(raw):
+                yield Found('spool', self._person.without(path.name))
+                if not self._dry:
+                    path.unlink(missing_ok=True)
+
+    def _recorded(self) -> Iterator[Found]:
+        """What the ledger has: messages, and texts."""
+        from ecommerce_worker.ledger import setup
+
+        setup.open_current_ledger()
+        from ecommerce_worker.ledger import decisions, erasing  # not before the ledger is open
+
+        # Texts first: what is thrown away then is known by what it is called by now.
+        for table, count in erasing.rewrite(self._person.address, self._person.without, dry=self._dry):
+            yield Found(f'ledger, {counted(count, "text")} of {table}')
+        for parked in in_ledger(Chosen()):
+            if self._person.named_by(decisions.raw_of_number(parked.number)):
+                yield self._found('ledger', parked)
+                if not self._dry:
+                    self._desk.discard(parked)
+
+    def _found(self, place: str, parked: Any) -> Found:
+        return Found(place, self._person.without(parked.id), parked.task, self._person.without(parked.key))
