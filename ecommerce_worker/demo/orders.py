@@ -136,6 +136,13 @@ IN_MID_FLIGHT = (
     Story('EDX-10016', 'worker killed, the shop gave up', (Answer(delay=2, drop=True),), puts=2),
 )
 
+#: Delivered over HTTP; while the second and the third are, RabbitMQ is away, if it is ours.
+DELIVERED = (
+    Story('EDX-10017', 'Shopify, delivered twice'),
+    Story('EDX-10018', 'WooCommerce, which sends once'),
+    Story('EDX-10019', 'Shopify, which comes again'),
+)
+
 
 LETTERS = (
     Letter(7001, 'a code is assigned', 'ann@acme.example'),

@@ -33,11 +33,13 @@ from celery import Celery
 from kombu import Connection, Queue
 from kombu.exceptions import KombuError
 
+from ecommerce_worker import extras
 from ecommerce_worker.broker import topology
 from ecommerce_worker.broker.preflight import BrokerUnusable
 from ecommerce_worker.configuration import base
 from ecommerce_worker.demo.files import Mover, settle
 from ecommerce_worker.demo.orders import CAMPUS, LETTERS, REFUSALS, VINTAGE, Letter, Shape, Story
+from ecommerce_worker.demo.webhooks import INTAKES
 from ecommerce_worker.operations.parked import looked_through
 from ecommerce_worker.settings import mask
 from ecommerce_worker.settings.names import PREFIX
@@ -255,6 +257,8 @@ class Stage:
         self.workers: list[Worker] = []
         self.published: dict[str, str] = {}  # number of the order or mail by the id of its message
         self.keep_logs = False
+        #: The private node, if there is one: it may be taken away for a moment.
+        self.node: PrivateNode | None = None
         self.interruptions = interruptions
         self._ends = ExitStack()
 
@@ -288,11 +292,18 @@ class Stage:
         return worker
 
     def start(self, command: str) -> Worker:
-        """A recorder or a console on its way."""
+        """A recorder, a console or an intake on its way."""
         with self.interruptions.held():
             started = Worker(self.logs / f'{command}.log', self.environment, command)
             self._ends.callback(started.kill)
         return started
+
+    def start_intake(self) -> bool:
+        """Have an intake on its way, if there can be one: it needs RabbitMQ, and its server."""
+        if not self.broker.keeps or not extras.is_installed('waitress'):
+            return False
+        self.start('intake')
+        return True
 
     def command(self, *words: str) -> tuple[subprocess.Popen[bytes], Path]:
         """A command of ours as an operator gives it, and the file with what it says."""
@@ -328,6 +339,9 @@ class Stage:
         return {
             **self.broker.settings,
             **self._ledger_settings,
+            'INTAKES': json.dumps(INTAKES),
+            'INTAKE_ADDRESS': self.intake,
+            'INTAKE_SPOOL': str(self.home / 'spool'),
             'ECOMMERCE_API_ROOT': self.shop.api_root,
             'BACKEND_SERVICE_EDX_OAUTH2_PROVIDER_URL': self.shop.oauth2_root,
             'BACKEND_SERVICE_EDX_OAUTH2_KEY': CLIENT_ID,
@@ -338,6 +352,11 @@ class Stage:
                                          'from_email': 'shop@example.com'}),
             **{name: str(value) for name, value in HURRIED.items()},
         }
+
+    @cached_property
+    def intake(self) -> str:
+        """Host and port of its intake."""
+        return f'127.0.0.1:{free_port()}'
 
     @property
     def console(self) -> str:
@@ -377,7 +396,7 @@ class Stage:
         return app
 
     def _private_node(self) -> Broker:
-        node = PrivateNode(self.home / 'broker')
+        node = self.node = PrivateNode(self.home / 'broker')
         self._ends.callback(node.kill)  # nothing in it is worth a shutdown in good order
         try:
             node.start(45)
@@ -404,7 +423,8 @@ class Stage:
         if self.keep_logs:
             with contextlib.suppress(OSError):
                 shutil.copy(self.home / 'broker' / 'node.log', self.logs / 'rabbitmq.log')
-        for directory in [self.home / 'broker', self.home / 'ledger'] if self.keep_logs else [self.home]:
+        ours = [self.home / name for name in ('broker', 'ledger', 'spool')]
+        for directory in ours if self.keep_logs else [self.home]:
             _remove(directory)
 
 

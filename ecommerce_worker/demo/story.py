@@ -1,8 +1,9 @@
-"""The demonstration: sixteen orders, three mails, every kind of trouble, and a look at how each of them ended.
+"""The demonstration: nineteen orders, three mails, every kind of trouble, and a look at how each of them ended.
 
 In the order of the acts:
 
-    stage set ─► worker ready ─► troubles ─► a worker is killed ─► a person repairs ─► facts ─► table, exit status
+    stage set ─► worker ready ─► troubles ─► a worker is killed ─► webhooks, RabbitMQ away ─► a person repairs
+        ─► facts ─► table, exit status
 
 What is shown while it lasts comes from the logs of shops, mail service and worker; what is judged at the end are
 facts: the shops' books, the calls that came in, and the queues.
@@ -20,8 +21,10 @@ from shlex import quote
 from typing import Final
 
 from ecommerce_worker.configuration import base
+from ecommerce_worker.demo import webhooks
 from ecommerce_worker.demo.orders import (
     CAMPUS,
+    DELIVERED,
     FULFILL,
     HOPELESS,
     IN_MID_FLIGHT,
@@ -39,6 +42,7 @@ from ecommerce_worker.demo.orders import (
 )
 from ecommerce_worker.demo.screen import BLUE, BOLD, DIM, GREEN, RED, YELLOW, Screen, Tail
 from ecommerce_worker.demo.stage import HURRIED, Interrupted, Interruptions, Stage, Worker
+from ecommerce_worker.demo.webhooks import INTAKES, Webhook
 from ecommerce_worker.email.delivery import REPORT
 from ecommerce_worker.errors import WorkerError
 from ecommerce_worker.testing.shop import Call
@@ -107,6 +111,7 @@ class Play:
         self._troubles()
         if self.stage.broker.keeps:
             self._kill()
+        self._webhooks()
         self._repair()
         self.judge(started)
 
@@ -215,6 +220,56 @@ class Play:
                        'its worker was killed')
         self._worker_ready()
         self._until(self._settled, 30)
+
+    def _webhooks(self) -> None:
+        """Shops of other makes deliver their orders over HTTP; one is forged, and RabbitMQ is away for a moment."""
+        stage = self.stage
+        if not stage.start_intake():
+            return
+        self.screen.heading('Shopify and WooCommerce deliver webhooks')
+        if not self._until(lambda: webhooks.is_ready(stage.intake), 30):
+            self._mishaps.append('the intake did not start')
+            return
+        twice, once, again = (
+            Webhook(intake, story.number) for intake, story in zip(('acme', 'blog', 'acme'), DELIVERED, strict=True))
+        for story in DELIVERED:
+            self.stories.append(story)
+            stage.shop.add_orders([story.order()])
+        self._deliver(twice, 'accepted')
+        self._deliver(twice, 'repeated')
+        self._deliver(twice, 'unauthorized', forged=True)
+        if stage.node:
+            self._until(lambda: self._settled(DELIVERED[0]), 20)
+            self.screen.event('', 'away', 'RabbitMQ is killed', RED)
+            stage.node.kill()
+            self._until(lambda: not webhooks.is_ready(stage.intake), 10)
+            self._deliver(again, 'unavailable')
+            # It never delivers again: the intake keeps it on disk.
+            self._deliver(once, 'accepted')
+            stage.node.start(45)
+            self.screen.event('', 'back', 'RabbitMQ runs again', BLUE)
+            self._until(lambda: webhooks.is_ready(stage.intake), 20)
+        else:
+            self._deliver(once, 'accepted')
+        self._deliver(again, 'accepted')
+        self._until(self._settled, 40)
+
+    def _deliver(self, webhook: Webhook, expected: str, *, forged: bool = False) -> None:
+        """Have a shop deliver an order, and show what it is answered."""
+        status, content = webhook.posted(self.stage.intake, forged=forged)
+        said, ours = webhooks.said(status, content), not forged
+        if content.get('id'):
+            self.stage.published[content['id']] = webhook.number
+        if said != expected:
+            self._mishaps.append(f'the intake answered {webhook.number}{"" if ours else " (forged)"} {said}, not '
+                                 f'{expected}')
+        colour = GREEN if status < 300 else YELLOW if ours else RED
+        what = f'{INTAKES[webhook.intake]["kind"]} delivers it: {said}'
+        if ours:
+            self._tell(webhook.number, f'POST {status}', what, colour, said)
+        else:
+            self.screen.event('', f'POST {status}', f'somebody delivers a forged order: {said}', colour)
+        self._show()
 
     def _repair(self) -> None:
         self.screen.heading('A person steps in')
