@@ -22,7 +22,8 @@ _ADDRESS = re.compile(r'[^\s@,;<>"]+@[^\s@,;<>"]+\.[^\s@,;<>".]+')
 def addresses_in(text: Any) -> tuple[str, ...]:
     """The mail addresses that a text holds, each once."""
     found = _ADDRESS.findall(text) if isinstance(text, str) and len(text) <= MOST * LONGEST else []
-    return tuple({it.casefold(): it for it in reversed(found) if len(it) <= LONGEST and it.isprintable()}.values())[::-1]
+    usable = [it for it in found if len(it) <= LONGEST and it.isprintable()]
+    return tuple({it.casefold(): it for it in reversed(usable)}.values())[::-1]
 
 
 @dataclass(frozen=True)

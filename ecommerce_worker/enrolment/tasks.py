@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ecommerce_worker import runtime
 from ecommerce_worker.clients.lms import Enrolment, NotRegistered, checked
@@ -22,8 +22,10 @@ from ecommerce_worker.enrolment.lines import Line, addresses_in, read
 from ecommerce_worker.errors import Misconfigured, Rejected, Skip, Transient, WrongArguments
 from ecommerce_worker.execution.outcomes import Then
 from ecommerce_worker.execution.task import Task, task
-from ecommerce_worker.site import Site
 from ecommerce_worker.words import printable
+
+if TYPE_CHECKING:
+    from ecommerce_worker.site import Site
 
 #: Modes that nobody pays for: whatever was paid takes their place.
 FREE: Final = frozenset({'audit', 'honor'})
@@ -215,8 +217,8 @@ def _enrolled(site: Site, username: str, course_id: str, wanted: Enrolment, orde
 def _look_for_cover(site: Site, order_number: str, learner: str, course_id: str, site_code: str | None) -> None:
     """Raise ``Skip`` if another paid order covers it, and what parks it if nobody knows."""
     if site.covers is None:
-        reason = (f'{course_id} was refunded, and nobody knows whether another paid order covers the learner: decide by '
-                  'hand, or set COVERED_BY and send this again')
+        reason = (f'{course_id} was refunded, and nobody knows whether another paid order covers the learner: decide '
+                  'by hand, or set COVERED_BY and send this again')
         raise Misconfigured([reason])
     if site.covers(order_number, learner, course_id, site_code):
         raise Skip('another paid order covers the learner')
