@@ -27,11 +27,13 @@ class Policy:
     give_up_after: float = 3 * 24 * 3600.0
     shortest: float = 1.0
     longest: float = 900.0
+    #: Whether a 500 is an answer about the message, rather than an outage.
+    counts_500: bool = True
     jitter: Callable[[], float] = field(default=random.random, repr=False, compare=False)
 
     def counts(self, error: ApiError) -> bool:
         """Whether this error is a refusal, counted, rather than an outage, waited out."""
-        return isinstance(error, Rejected) or error.status == 500
+        return isinstance(error, Rejected) or (error.status == 500 and self.counts_500)
 
     def next_delay(self, error: BaseException, attempt: int, age: float) -> float | None:
         """Seconds until the next try, or None to give up.

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from ecommerce_worker.site import Site
 
 #: The settings that these are made from.
-MADE_FROM: Final = {'mailer': ('EMAIL_VENDOR', 'EMAIL_OPTIONS', *VENDORS), 'purchases': ('SAILTHRU',)}
+MADE_FROM: Final = {'mailer': ('EMAIL_VENDOR', 'EMAIL_OPTIONS', *VENDORS), 'purchases': ('SAILTHRU',),
+                    'covers': ('COVERED_BY',)}
 
 
 @dataclass
@@ -137,7 +138,7 @@ class Runtime:
         problems = certificate_problems()
         for code in (None, *self.settings.site_codes):
             site = self.site(code)
-            for name in ('mailer', 'purchases') if site.settings.email_vendor else ('purchases',):
+            for name in MADE_FROM if site.settings.email_vendor else ('purchases', 'covers'):
                 if any(it in spoiled for it in (*MADE_FROM[name], *(['SITE_OVERRIDES'] if code else []))):
                     continue
                 try:

@@ -13,9 +13,11 @@ from ecommerce_worker.clients.auth import Bearer, ClientCredentials, SelfSigned
 from ecommerce_worker.clients.circuit import Hold
 from ecommerce_worker.clients.ecommerce import Ecommerce
 from ecommerce_worker.clients.http import Api, Signer
+from ecommerce_worker.clients.lms import Lms
 from ecommerce_worker.email.mailer import Mailer, find
+from ecommerce_worker.enrolment import cover
 from ecommerce_worker.errors import Misconfigured
-from ecommerce_worker.retry import Patience, Policy, Regular
+from ecommerce_worker.retry import LONGEST_WAIT, Patience, Policy, Regular
 from ecommerce_worker.sailthru.client import Sailthru
 from ecommerce_worker.sailthru.purchase import Purchases
 from ecommerce_worker.settings import Group, Settings
@@ -87,6 +89,12 @@ class Site:
         settings = self.settings
         if settings.authentication == 'jwt':
             return SelfSigned(settings.JWT_SECRET_KEY or '', settings.JWT_ISSUER, settings.ECOMMERCE_SERVICE_USERNAME)
+        return self.tokens
+
+    @once
+    def tokens(self) -> ClientCredentials:
+        """Our identity at the LMS, which gives out tokens, and at shops that take them."""
+        settings = self.settings
         provider = settings.BACKEND_SERVICE_EDX_OAUTH2_PROVIDER_URL
         return ClientCredentials(provider, settings.BACKEND_SERVICE_EDX_OAUTH2_KEY,
                                  settings.BACKEND_SERVICE_EDX_OAUTH2_SECRET or '', hold=self._hold(provider),
@@ -99,6 +107,41 @@ class Site:
         settings = self.settings
         return Policy(refusals=settings.MAX_FULFILLMENT_RETRIES, give_up_after=settings.FULFILLMENT_GIVE_UP_AFTER,
                       shortest=settings.RETRY_DELAY_MIN, longest=settings.RETRY_DELAY_MAX)
+
+    @once
+    def lms(self) -> Lms:
+        """The LMS's API."""
+        return Lms(self.connect(self.settings.LMS_ROOT_URL, peer='the LMS', signer=self.tokens))
+
+    @property
+    def longest_enrolment(self) -> float:
+        """The seconds within which the last call of a run has ended that enrols a learner, or takes that back.
+
+        It asks for a token, and then the LMS at most eight times, each once more where a token was refused.
+        """
+        return float(2 * 18 * self.settings.HTTP_READ_TIMEOUT)
+
+    @once
+    def enrolment_policy(self) -> Policy:
+        """How patiently a learner is enrolled: what the LMS refuses is for people, all else passes."""
+        settings = self.settings
+        return Policy(refusals=0, give_up_after=settings.FULFILLMENT_GIVE_UP_AFTER, shortest=settings.RETRY_DELAY_MIN,
+                      longest=settings.RETRY_DELAY_MAX, counts_500=False)
+
+    @once
+    def registration_policy(self) -> Policy:
+        """How patiently a learner is waited for who has no account: soon after the order, then a few times a day."""
+        settings = self.settings
+        return Policy(refusals=0, give_up_after=settings.LEARNER_GIVE_UP_AFTER, shortest=settings.RETRY_DELAY_MIN,
+                      longest=max(settings.RETRY_DELAY_MAX, LONGEST_WAIT / 4), counts_500=False)
+
+    @once
+    def covers(self) -> cover.Covers | None:
+        """What knows whether a learner is covered by another order; None if nothing does.
+
+        Raises :class:`~ecommerce_worker.errors.Misconfigured`.
+        """
+        return cover.find(self.settings.COVERED_BY) if self.settings.COVERED_BY else None
 
     @once
     def mailer(self) -> Mailer:

@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, quote, urlsplit
 
 from ecommerce_worker.clients.http import Api
 from ecommerce_worker.errors import PeerFailure, Rejected, Skip, WrongArguments
+from ecommerce_worker.settings.kinds import COURSE_ID
 from ecommerce_worker.words import printable
 
 #: The status of an order to which nothing remains to be done.
@@ -22,11 +23,6 @@ FULFILLABLE: Final = ('Open', 'Fulfillment Error')
 
 #: What the shop's URL patterns admit as an order number; its database column holds 128 characters.
 ORDER_NUMBER = re.compile(r'[-\w]{1,128}')
-
-_PART = r'\.*[\w~-][\w.~-]*'  # not only dots, which would lead elsewhere in a URL
-
-#: Course ids of both forms: ``course-v1:edX+Demo+2016`` and ``edX/Demo/2016``.
-COURSE_ID = re.compile(f'(course-v1:)?{_PART}([+/]{_PART}){{2}}')
 
 
 @dataclass(frozen=True)

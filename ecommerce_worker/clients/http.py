@@ -252,9 +252,11 @@ class Api:
         self._session.headers.update({'User-Agent': f'ecommerce-worker/{__version__}', 'Accept': 'application/json'})
 
     def request(self, method: str, path: str, *, params: Mapping[str, str] | None = None, json: Any = None,
-                form: Mapping[str, str] | None = None, read_timeout: float | None = None) -> Any:
+                form: Mapping[str, str] | None = None, read_timeout: float | None = None,
+                blank: bool = False) -> Any:
         """The JSON value of a 2xx answer; None for one that has nothing to say (202 or 204 without a body).
 
+        ``blank`` tells that any other 2xx may have nothing to say, too.
         ``json`` or ``form`` is sent as the body.  ``read_timeout`` bounds, in seconds, the silence before and
         within the answer; twice that bounds the whole, from connecting to the last byte.
         Raises :class:`~ecommerce_worker.errors.ApiError`.
@@ -263,7 +265,7 @@ class Api:
         request = requests.Request(method, self.root + path.lstrip('/'), params=params, json=json, data=form,
                                    headers=headers)
         response = self._signed(request, read_timeout or self._read_timeout)
-        if response.status_code in (202, 204) and not response.content:
+        if not response.content and (blank or response.status_code in (202, 204)):
             return None
         try:
             return response.json()

@@ -163,6 +163,7 @@ CONSOLE_SESSION_SECONDS = 28_800
 #   events    which topic of the sender's leads to which task, such as {orders/paid: fulfill_order}; '*' is any topic
 #   arguments   where in the body the task's arguments stand, such as {order_number: data.number}, unless the kind knows
 #   source    shopify, woocommerce: the shop, such as myshop.myshopify.com; others are refused
+#   learner   where the address of the learner stands; LEARNER if not given
 #   site      the site code that the task is called with; one of SITE_OVERRIDES
 #   queue     where the task is published; ecommerce.fulfillment if not given
 #   state     'live'; 'dry' checks all and publishes nothing; 'closed' is as if it did not exist; 'retired' (410) tells
@@ -202,6 +203,7 @@ CELERY_ACCEPT_CONTENT = ['json', 'pickle']
 # The modules that define the tasks.
 CELERY_IMPORTS: tuple[str, ...] = (
     'ecommerce_worker.fulfillment.v1.tasks',
+    'ecommerce_worker.enrolment.tasks',
     'ecommerce_worker.email.v1.api',
     'ecommerce_worker.sailthru.v1.tasks',
     'ecommerce_worker.schedule.v1.tasks',
@@ -267,6 +269,40 @@ LONGEST_RUN: float = 600
 # How often within an hour what is parked of one order may be sent again by people, from the console or by a command, as
 # far as the ledger and the message itself know; 0: not at all.
 RESENDS_PER_HOUR = 3
+
+# --- Enrolment ------------------------------------------------------------------------------------------------------
+
+# The LMS, for `enroll` and `revoke`: orders that an intake brings, with no Open edX shop in between. The worker is
+# known there by BACKEND_SERVICE_EDX_OAUTH2_KEY and _SECRET, whose user must be global staff. See
+# docs/how-to/sell-courses.rst.
+LMS_ROOT_URL = 'http://localhost:18000/'
+
+# What is sold: the courses of a product, by its SKU, each with the mode that is paid for. Quote them in YAML:
+# {'PY101': [{'course': 'course-v1:edX+PY101+2027', 'mode': 'verified'}]}.
+PRODUCTS: dict[str, list[dict[str, str]]] = {}
+
+# Where the address of the learner stands in an order: the first of these that holds one counts. 'property:<name>' is a
+# field of the line, 'meta:<name>' one of the order, 'buyer' the address of who paid. A field may hold several
+# addresses, for several seats. An intake may have a list of its own, as its option `learner`.
+LEARNER = ['property:email', 'meta:learner_email', 'buyer']
+
+# What becomes of a line whose product PRODUCTS does not have: 'park', or 'skip', for shops that sell T-shirts as well.
+UNKNOWN_PRODUCT = 'park'
+
+# What a refund does: 'unenroll', or 'audit', which keeps the course open to the learner without a certificate.
+REFUND = 'unenroll'
+
+# Who knows whether another paid order covers a learner whose money was given back: the dotted path of a module of your
+# own, with a function covers(order_number, learner, course_id, site_code) that answers True or False; or 'nothing':
+# each learner buys a course once. Empty: nobody knows, and the lines of refunds are parked for a person to decide.
+COVERED_BY = ''
+
+# True enrols in courses whose enrolment is closed, too.
+FORCE_ENROLLMENT = False
+
+# How long a learner who has no account is waited for, before the line is parked. What was bought is open to them from
+# the moment that they register; the mode that they paid for is set within hours of it.
+LEARNER_GIVE_UP_AFTER: float = 7_776_000
 
 # --- Who the worker is to the shop ----------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from ecommerce_worker.errors import Misconfigured, Undecodable, WrongArguments
 from ecommerce_worker.intake import functions, sources
 from ecommerce_worker.intake.source import Delivery, Event, Source, text_at, value_at
 from ecommerce_worker.settings import Extension, Settings, broker_urls, scheme_of
-from ecommerce_worker.settings.kinds import FLAG, TEXT, Kind, number, one_of, read_mapping, whole
+from ecommerce_worker.settings.kinds import FLAG, TEXT, Kind, number, one_of, read_mapping, read_ways, whole
 from ecommerce_worker.words import did_you_mean, hint
 
 #: What a source's class is called in its module.
@@ -38,6 +38,9 @@ LARGEST_BODY: Final = 1024 * 1024
 
 #: The topic that stands for all that are not named.
 ANY: Final = '*'
+
+#: The argument that is what was bought; see :mod:`ecommerce_worker.enrolment.lines`.
+LINES: Final = 'lines'
 
 #: Letters of the argument by which people know a task.
 LONGEST_NUMBER: Final = 128
@@ -77,6 +80,7 @@ OPTIONS: Final[Mapping[str, Kind]] = {
     'kind': TEXT,
     'secrets': Kind('a list of one or more secrets, each as a text, ${VARIABLE} or file:/path', _read_secrets),
     'site': TEXT,
+    'learner': Kind('a list of property:<name>, meta:<name> and buyer', read_ways),
     'events': Kind('a mapping of topics to tasks, such as {orders/paid: fulfill_order}', _read_texts),
     'arguments': Kind('a mapping of arguments to places in the body, such as {order_number: data.number}', _read_texts),
     'queue': TEXT,
@@ -87,7 +91,7 @@ OPTIONS: Final[Mapping[str, Kind]] = {
     'spool': FLAG,
 }
 DEFAULTS: Final[Mapping[str, Any]] = {
-    'site': '', 'events': {}, 'arguments': {}, 'queue': QUEUE, 'state': 'live', 'test_orders': 'ignore',
+    'site': '', 'learner': (), 'events': {}, 'arguments': {}, 'queue': QUEUE, 'state': 'live', 'test_orders': 'ignore',
     'max_bytes': LARGEST_BODY, 'rate': 0, 'spool': False}
 
 
@@ -156,6 +160,8 @@ class Intake:
     max_bytes: int = LARGEST_BODY
     rate: float = 0.0
     spool: bool = False
+    #: Where the addresses of learners stand; see ``LEARNER``.
+    learner: tuple[str, ...] = ('buyer',)
     #: What ``INTAKES`` calls the kind of its source, and the tasks that a source may choose from which decides itself.
     kind: str = ''
     tasks: Mapping[str, Action] = field(default_factory=dict)
@@ -206,6 +212,9 @@ class Intake:
         paths = {action.key: action.key} if event.then and action.key in kwargs else {**event.paths, **self.arguments}
         for name, path in paths.items():
             kwargs[name] = (text_at if name == action.key else value_at)(event.content, path)
+        if LINES in action.signature.parameters and LINES not in kwargs and not event.then:
+            sold = self.source.sold(event)
+            kwargs.update({} if sold is None else {LINES: [it.line(self.learner).message() for it in sold]})
         if self.site and kwargs['site_code'] != self.site:
             raise WrongArguments('it names another site than its intake has')
         if len(str(kwargs.get(action.key, ''))) > LONGEST_NUMBER:
@@ -322,8 +331,12 @@ class _Reader:
         if made.DECIDES and options['arguments']:
             self._problem('arguments', 'has no use, for this kind decides itself')
         self._look_at_arguments(options['arguments'], events)
+        site = self._settings.for_site(options['site'])
+        if any(LINES in action.signature.parameters for action in events.values()) and not site.PRODUCTS:
+            self._problem('', 'enrols learners, and PRODUCTS is empty: no product would be known')
         tasks = {name: self._action(name) for name in self._tasks} if made.DECIDES else {}
-        return Intake(self._name, made, secrets, events, kind=kind, tasks=tasks, **{
+        return Intake(self._name, made, secrets, events, kind=kind, tasks=tasks,
+                      learner=options['learner'] or site.LEARNER, **{
             name: options[name] for name in ('site', 'arguments', 'queue', 'state', 'test_orders', 'max_bytes', 'rate',
                                              'spool')})
 

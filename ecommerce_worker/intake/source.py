@@ -18,6 +18,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from ecommerce_worker.bounds import bounded_json
+from ecommerce_worker.enrolment.lines import LONGEST, MOST, Sold
 from ecommerce_worker.errors import Undecodable, WorkerError
 from ecommerce_worker.execution.outcomes import Then
 from ecommerce_worker.settings.kinds import Kind
@@ -151,9 +152,54 @@ class Source(ABC):
     def event(self, delivery: Delivery) -> Event:
         """What it tells; raises :class:`~ecommerce_worker.errors.Undecodable`, or :class:`Objection`."""
 
+    def sold(self, event: Event) -> list[Sold] | None:
+        """The lines that it tells of, to a task that takes ``lines``; None where only the configuration knows.
+
+        Raises :class:`~ecommerce_worker.errors.Undecodable`, which parks the delivery.
+        """
+        del event
+        return None
+
     @abstractmethod
     def signed(self, body: bytes, key: bytes, topic: str, now: float) -> dict[str, str]:
         """The headers by which it would deliver this body; for trying an intake, and for tests."""
+
+
+def lines_at(content: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    """The lines of an order, which stand there as objects of JSON; raises ``Undecodable`` for anything else."""
+    found = content.get(name)
+    if not isinstance(found, list) or len(found) > MOST or not all(isinstance(it, Mapping) for it in found):
+        raise Undecodable(f'its {name} are not those of an order')
+    return found
+
+
+def count_of(line: Mapping[str, Any], *names: str) -> int:
+    """How many were bought: the first of these members that there is; raises ``Undecodable`` if it is no number."""
+    found = next((line[name] for name in names if line.get(name) is not None), None)
+    if isinstance(found, bool) or not isinstance(found, int) or not 0 <= found <= MOST:
+        raise Undecodable(f'a line of it has no {names[-1]} between 0 and {MOST}')
+    return found
+
+
+def told(content: Any, path: str) -> Any:
+    """The value at a path; None if there is none."""
+    try:
+        return value_at(content, path)
+    except Undecodable:
+        return None
+
+
+def fields_of(values: Any, name: str = 'name') -> dict[str, Any]:
+    """Free fields of an order or of a line, which shops tell as a list of names and values."""
+    found = values if isinstance(values, list) else ()
+    return {it[name]: it.get('value') for it in found if isinstance(it, Mapping) and isinstance(it.get(name), str)}
+
+
+def first_text(*values: Any) -> str:
+    """The first of these that says something: a text, or the number of something; '' if none does."""
+    return next((str(it).strip()[:LONGEST] for it in values
+                 if (isinstance(it, str) and it.strip()) or (isinstance(it, int) and not isinstance(it, bool) and it)),
+                '')
 
 
 def text_at(content: Any, path: str) -> str:

@@ -299,6 +299,38 @@ def read_hosts(given: Any) -> tuple[str, ...]:
     return found
 
 
+_PART = r'\.*[\w~-][\w.~-]*'  # not only dots, which would lead elsewhere in a URL
+
+#: Course ids of both forms: ``course-v1:edX+Demo+2016`` and ``edX/Demo/2016``.
+COURSE_ID = re.compile(f'(course-v1:)?{_PART}([+/]{_PART}){{2}}')
+
+#: How a mode of an enrolment is spelt: ``audit``, ``verified``, ``no-id-professional``.
+MODE = re.compile('[a-z][a-z-]{0,99}')
+
+
+def read_courses(given: Any) -> tuple[dict[str, str], ...]:
+    """The courses that a product stands for, each with the mode that is paid for: one, or a list of them."""
+    found = tuple(read_mapping(it) for it in ([given] if isinstance(given, Mapping) else read_sequence(given)))
+    for it in found:
+        if set(it) != {'course', 'mode'} or not all(isinstance(value, str) for value in it.values()):
+            raise ValueError
+        if not COURSE_ID.fullmatch(it['course']):
+            raise Unusable(f'has the course {cut(it["course"], 60)}, which is no id of a course')
+        if not MODE.fullmatch(it['mode']):
+            raise Unusable(f'has the mode {cut(it["mode"], 60)}; modes are verified, audit, honor and the like')
+    if not found:
+        raise ValueError
+    return found
+
+
+def read_ways(given: Any) -> tuple[str, ...]:
+    """Where the addresses of learners stand in an order."""
+    found = tuple(read_names(given))
+    if not found or not all(re.fullmatch(r'buyer|(property|meta):.+', way) for way in found):
+        raise ValueError
+    return found
+
+
 def read_tls(given: Any) -> bool | dict[str, Any]:
     """Whether TLS is used, or with which options."""
     if isinstance(given, bool) or (isinstance(given, str) and given.strip().lower() in _TRUTH):

@@ -12,14 +12,19 @@ from uuid import uuid4
 
 from typing_extensions import override
 
+from ecommerce_worker.enrolment.lines import Sold
 from ecommerce_worker.intake import source
 from ecommerce_worker.intake.signatures import code, require
-from ecommerce_worker.intake.source import Delivery, Event, Refused
+from ecommerce_worker.intake.source import Delivery, Event, Refused, count_of, fields_of, first_text, lines_at, told
 from ecommerce_worker.settings.kinds import TEXT
 
 #: Topics that tell of an order as it is, which may be unpaid.
 _ORDERS = frozenset(f'orders/{event}' for event in ('create', 'paid', 'updated', 'edited', 'fulfilled',
                                                     'partially_fulfilled'))
+
+
+#: The topic of an ``orders/updated`` that tells of a refund: ``refunds/create`` names neither the order nor its buyer.
+REFUNDED = 'orders/refunded'
 
 
 class Source(source.Source):
@@ -28,7 +33,8 @@ class Source(source.Source):
     OPTIONS: ClassVar = {'source': TEXT}
     DEFAULTS: ClassVar = {'source': ''}
     TOPICS: ClassVar = _ORDERS | {'orders/cancelled', 'orders/delete', 'refunds/create', 'customers/data_request',
-                                  'customers/redact', 'shop/redact', 'app/uninstalled'}
+                                  'customers/redact', 'shop/redact', 'app/uninstalled', REFUNDED}
+    EVENTS: ClassVar = {'orders/paid': 'enroll', REFUNDED: 'revoke'}
 
     @override
     def verify(self, delivery: Delivery, keys: Sequence[bytes]) -> None:
@@ -45,7 +51,12 @@ class Source(source.Source):
         topic, order = _header(delivery, 'topic'), delivery.object
         sent = _header(delivery, 'event-id') or _header(delivery, 'webhook-id') or delivery.digest
         ignored = ''
-        if topic in _ORDERS:
+        if topic == 'orders/updated' and order.get('financial_status') in ('refunded', 'partially_refunded'):
+            topic = REFUNDED
+            refunds = order.get('refunds')
+            if isinstance(refunds, list) and refunds:
+                sent = f'{len(refunds)} refunds'  # whatever else changes in the order later
+        elif topic in _ORDERS:
             if order.get('cancelled_at'):
                 ignored = 'cancelled'
             elif order.get('financial_status') not in ('paid', 'partially_refunded'):
@@ -53,6 +64,23 @@ class Source(source.Source):
         number = 'order_id' if topic.startswith('refunds/') else 'name'
         return Event(topic, f'{topic} {sent} {order.get("id")}', order, {'order_number': number}, ignored,
                      order.get('test') is True)
+
+    @override
+    def sold(self, event: Event) -> list[Sold]:
+        """Its line items: what is left of them, or what was taken out of them by refunds."""
+        order = event.content
+        buyer = first_text(order.get('email'), order.get('contact_email'), told(order, 'customer.email'))
+        meta, refunded = fields_of(order.get('note_attributes')), event.topic == REFUNDED
+        wholly = order.get('financial_status') == 'refunded'
+        found = []
+        for number, it in enumerate(lines_at(order, 'line_items'), 1):
+            bought = count_of(it, 'quantity')
+            # Money may be given back without that lines are taken out.
+            left = 0 if wholly else count_of(it, 'current_quantity', 'quantity')
+            count = max(0, bought - left) if refunded else left
+            found.append(Sold(first_text(it.get('id'), number), first_text(it.get('sku'), it.get('variant_id')), count,
+                              fields_of(it.get('properties')), meta, buyer))
+        return found
 
     @override
     def signed(self, body: bytes, key: bytes, topic: str, now: float) -> dict[str, str]:

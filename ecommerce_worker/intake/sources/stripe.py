@@ -10,13 +10,15 @@ from typing import Any, ClassVar
 
 from typing_extensions import override
 
+from ecommerce_worker.enrolment.lines import Sold
 from ecommerce_worker.errors import Undecodable
 from ecommerce_worker.intake import source
 from ecommerce_worker.intake.signatures import code, require, require_now
-from ecommerce_worker.intake.source import Delivery, Event, text_at
+from ecommerce_worker.intake.source import Delivery, Event, first_text, text_at, told
 
 _SESSION = 'checkout.session.'
 _NUMBER_OF_SESSION = 'data.object.client_reference_id'
+_BUYER = ('customer_details.email', 'customer_email', 'billing_details.email', 'receipt_email')
 _NUMBER_OF_OTHERS = 'data.object.metadata.order_number'
 
 
@@ -28,6 +30,8 @@ class Source(source.Source):
         'payment_intent.succeeded', 'payment_intent.payment_failed', 'payment_intent.canceled', 'charge.succeeded',
         'charge.refunded', 'charge.dispute.created', 'charge.dispute.closed', 'refund.created', 'refund.updated',
         'invoice.paid'})
+    EVENTS: ClassVar = {_SESSION + 'completed': 'enroll', _SESSION + 'async_payment_succeeded': 'enroll',
+                        'charge.refunded': 'revoke'}
 
     @override
     def verify(self, delivery: Delivery, keys: Sequence[bytes]) -> None:
@@ -54,6 +58,22 @@ class Source(source.Source):
         number = _NUMBER_OF_SESSION if topic.startswith(_SESSION) else _NUMBER_OF_OTHERS
         return Event(topic, text_at(event, 'id'), event, {'order_number': number}, ignored,
                      event.get('livemode') is False)
+
+    @override
+    def sold(self, event: Event) -> list[Sold]:
+        """What the metadata name as ``sku``, one or several: line items are not in it."""
+        content = event.content['data']['object']
+        if event.topic == 'charge.refunded' and content.get('refunded') is not True:
+            raise Undecodable('it was refunded in part, and does not tell of what')
+        skus = first_text(told(content, 'metadata.sku')).replace(',', ' ').split()
+        if not skus:
+            raise Undecodable('its metadata have no sku')
+        custom = content.get('custom_fields')
+        fields = {it['key']: told(it, f'{it.get("type")}.value') for it in (custom if isinstance(custom, list) else ())
+                  if isinstance(it, Mapping) and isinstance(it.get('key'), str)}
+        meta, buyer = content.get('metadata'), first_text(*(told(content, it) for it in _BUYER))
+        return [Sold(str(number), sku, 1, fields, meta if isinstance(meta, Mapping) else {}, buyer)
+                for number, sku in enumerate(skus, 1)]
 
     @override
     def signed(self, body: bytes, key: bytes, topic: str, now: float) -> dict[str, str]:

@@ -13,9 +13,11 @@ from typing import ClassVar
 
 from typing_extensions import override
 
+from ecommerce_worker.enrolment.lines import Sold
+from ecommerce_worker.errors import Undecodable
 from ecommerce_worker.intake import source
 from ecommerce_worker.intake.signatures import code, require
-from ecommerce_worker.intake.source import Delivery, Event, Refused
+from ecommerce_worker.intake.source import Delivery, Event, Refused, count_of, fields_of, first_text, lines_at, told
 from ecommerce_worker.settings.kinds import TEXT
 
 _PING = re.compile(rb'webhook_id=[0-9]{1,20}')
@@ -24,12 +26,17 @@ _PING = re.compile(rb'webhook_id=[0-9]{1,20}')
 _ORDERS = frozenset({'order.created', 'order.updated', 'order.restored'})
 
 
+#: The topic of an order that is told of by one of these, and whose money was given back as a whole.
+REFUNDED = 'order.refunded'
+
+
 class Source(source.Source):
     """A WooCommerce shop."""
 
     OPTIONS: ClassVar = {'source': TEXT}
     DEFAULTS: ClassVar = {'source': ''}
-    TOPICS: ClassVar = _ORDERS | {'order.deleted'}
+    TOPICS: ClassVar = _ORDERS | {'order.deleted', REFUNDED}
+    EVENTS: ClassVar = {'order.created': 'enroll', 'order.updated': 'enroll', REFUNDED: 'revoke'}
     FORMS: ClassVar = ('application/json', 'application/x-www-form-urlencoded')
     REPEATS: ClassVar = False
 
@@ -57,14 +64,28 @@ class Source(source.Source):
     def event(self, delivery: Delivery) -> Event:
         """Its id is made of what is the same whenever the same state of an order is sent again."""
         topic, order = delivery.header('x-wc-webhook-topic'), delivery.object
-        ignored = ''
+        ignored, sent_topic = '', topic
+        if topic in _ORDERS and order.get('status') == 'refunded':
+            topic = REFUNDED
         if topic in _ORDERS and not (order.get('status') in ('processing', 'completed') and order.get('date_paid_gmt')):
             # Cash on delivery is processed before it is paid.
             ignored = 'not paid'
-        sent = (topic, delivery.header('x-wc-webhook-id'), order.get('id'), order.get('date_modified_gmt'),
+        sent = (sent_topic, delivery.header('x-wc-webhook-id'), order.get('id'), order.get('date_modified_gmt'),
                 delivery.digest)
         number = 'id' if topic == 'order.deleted' else 'number'
         return Event(topic, ' '.join(str(part) for part in sent), order, {'order_number': number}, ignored)
+
+    @override
+    def sold(self, event: Event) -> list[Sold]:
+        """Its line items; which of them a refund was of that is of a part is not told."""
+        order = event.content
+        if event.topic != REFUNDED and order.get('refunds'):
+            raise Undecodable('it was refunded in part, and does not tell which lines')
+        meta, buyer = fields_of(order.get('meta_data'), 'key'), told(order, 'billing.email')
+        return [Sold(first_text(it.get('id'), number),
+                     first_text(it.get('sku'), it.get('variation_id'), it.get('product_id')), count_of(it, 'quantity'),
+                     fields_of(it.get('meta_data'), 'key'), meta, buyer)
+                for number, it in enumerate(lines_at(order, 'line_items'), 1)]
 
     @override
     def signed(self, body: bytes, key: bytes, topic: str, now: float) -> dict[str, str]:

@@ -97,5 +97,6 @@ def in_force() -> Iterator[Callable[..., runtime.Runtime]]:
 
 def _close(made: runtime.Runtime) -> None:
     for site in made._sites.values():
-        if 'ecommerce' in vars(site):
-            site.ecommerce._api.close()
+        for name in ('ecommerce', 'lms', 'tokens'):
+            if name in vars(site):
+                getattr(site, name)._api.close()

@@ -24,7 +24,7 @@ ROWS = [
     'bounds extras retry settings web',
     'plugins telemetry',
     'clients broker',
-    'email sailthru locks',
+    'email enrolment sailthru locks',
     'site',
     'runtime',
     'execution',
@@ -47,7 +47,8 @@ ROWS = [
 
 #: Tasks whose paths shops know, so that they can never move, and what they share.  Their folders hold the vendors of
 #: mail, which sites are made of; they themselves need sites, and stand in the row of the other tasks.
-FIXED = {'email.delivery': 'fulfillment', 'email.v1': 'fulfillment', 'sailthru.v1': 'fulfillment'}
+FIXED = {'email.delivery': 'fulfillment', 'email.v1': 'fulfillment', 'sailthru.v1': 'fulfillment',
+         'enrolment.tasks': 'fulfillment'}
 
 #: Folders of one row that import each other: Sailthru is a vendor of mail, and speaks of mail.
 TOGETHER = {'email', 'sailthru'}
