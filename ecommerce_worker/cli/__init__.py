@@ -11,6 +11,7 @@ from ecommerce_worker.cli import (  # noqa: F401 - each adds its commands
     parked,
     processes,
     queues,
+    reconcile,
     resubmit,
     status,
 )

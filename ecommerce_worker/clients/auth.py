@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import warnings
+from base64 import b64encode
 from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
@@ -162,6 +163,27 @@ class SelfSigned:
 
     def refused(self, credentials: AuthBase) -> bool:  # noqa: ARG002 - signing the same again changes nothing
         """A secret that is refused once is refused always."""
+        return False
+
+
+class Basic(AuthBase):
+    """A name and a password that do not change; the signer and what it signs with at once."""
+
+    def __init__(self, name: str, password: str) -> None:
+        self._header = 'Basic ' + b64encode(f'{name}:{password}'.encode()).decode()
+
+    @override
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Sign one request."""
+        request.headers['Authorization'] = self._header
+        return request
+
+    def credentials(self) -> AuthBase:
+        """Always the same."""
+        return self
+
+    def refused(self, credentials: AuthBase) -> bool:  # noqa: ARG002 - there is no other password to try
+        """A password that is refused once is refused until somebody changes it."""
         return False
 
 

@@ -12,14 +12,16 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
 from ecommerce_worker.bounds import bounded_json
+from ecommerce_worker.clients.shops import Webhook
 from ecommerce_worker.enrolment.lines import LONGEST, MOST, Sold
-from ecommerce_worker.errors import Undecodable, WorkerError
+from ecommerce_worker.errors import Misconfigured, Undecodable, WorkerError
 from ecommerce_worker.execution.outcomes import Then
 from ecommerce_worker.settings.kinds import Kind
 
@@ -99,6 +101,23 @@ class Event:
     then: Then | None = None
 
 
+class Asked(Protocol):
+    """The API of a shop."""
+
+    def webhooks(self) -> list[Webhook]:
+        """All of its webhooks."""
+
+    def switch_on(self, webhook: Webhook) -> None:
+        """Have it deliver again."""
+
+
+class Connect(Protocol):
+    """What makes a service; see :meth:`ecommerce_worker.site.Site.connect`."""
+
+    def __call__(self, root: str, *, peer: str, signer: Any = None) -> Any:
+        """An ``Api`` at this root."""
+
+
 class Source(ABC):
     """A shop system; a module of ``intake.sources``, or of somebody's own, has a class of this name.
 
@@ -160,9 +179,33 @@ class Source(ABC):
         del event
         return None
 
+    def shop(self, connect: Connect) -> Asked | None:
+        """The shop's own API, by which it tells what was never delivered; None where there is none, or no key to it."""
+        del connect
+        return None
+
+    def missed(self, shop: Any, topics: Iterable[str], since: float, until: float) -> Iterator[Delivery]:
+        """What that API tells of the time in between (epoch seconds) about these topics, as it would be delivered.
+
+        Raises :class:`~ecommerce_worker.errors.ApiError`.
+        """
+        raise NotImplementedError
+
     @abstractmethod
     def signed(self, body: bytes, key: bytes, topic: str, now: float) -> dict[str, str]:
         """The headers by which it would deliver this body; for trying an intake, and for tests."""
+
+
+def secret_of(given: str) -> str:
+    """A secret of an intake, which may stand in a file; raises :class:`~ecommerce_worker.errors.Misconfigured`."""
+    if not given.startswith('file:'):
+        return given
+    path = given.removeprefix('file:')
+    try:
+        return Path(path).read_text(encoding='utf-8').strip()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, 'strerror', None) or 'not a text file'
+        raise Misconfigured([f'INTAKES: {path} cannot be read: {reason}']) from None
 
 
 def lines_at(content: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 #: Not longer: what RabbitMQ has lost is to be made good.
 RECENTLY: Final = 300
 
+#: Order numbers that a database is asked for in one question.
+AT_ONCE: Final = 500
+
 #: Overdue orders that are asked about in one run, at most; a shop answers some twenty in a second.
 OVERDUE: Final = 10_000
 
@@ -74,6 +77,20 @@ def _standing(order: Entry, *, lately: bool) -> Known | None:
 def _lying(parked: InLedger) -> Known:
     return Known(parked.site, parked.key, f'it is parked here since {parked.parked_at:%Y-%m-%d %H:%M} UTC '
                                           f'({parked.reason}); see `parked resend`')
+
+
+def came(numbers: Collection[str], tasks: Collection[str]) -> set[str]:
+    """Which of these orders the ledger has heard of, in one of these tasks.
+
+    Raises :class:`~ecommerce_worker.resubmit.names.NotNow` if it cannot be asked.
+    """
+    from ecommerce_worker.ledger import queries  # not before the ledger is open
+
+    with _looking():
+        close_old_connections()
+        listed = sorted(numbers)
+        return {entry.key for task in tasks for first in range(0, len(listed), AT_ONCE)
+                for entry in queries.entries_of(listed[first:first + AT_ONCE], task)}
 
 
 def settle_overdue(report: Report, numbers: Collection[str] = ()) -> None:

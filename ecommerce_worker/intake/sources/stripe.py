@@ -5,7 +5,8 @@ https://docs.stripe.com/webhooks.  The key is the whole text of the secret, ``wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from typing_extensions import override
@@ -14,7 +15,8 @@ from ecommerce_worker.enrolment.lines import Sold
 from ecommerce_worker.errors import Undecodable
 from ecommerce_worker.intake import source
 from ecommerce_worker.intake.signatures import code, require, require_now
-from ecommerce_worker.intake.source import Delivery, Event, first_text, text_at, told
+from ecommerce_worker.intake.source import Asked, Connect, Delivery, Event, first_text, secret_of, text_at, told
+from ecommerce_worker.settings.kinds import SECRET, URL
 
 _SESSION = 'checkout.session.'
 _NUMBER_OF_SESSION = 'data.object.client_reference_id'
@@ -25,6 +27,8 @@ _NUMBER_OF_OTHERS = 'data.object.metadata.order_number'
 class Source(source.Source):
     """An endpoint of a Stripe account."""
 
+    OPTIONS: ClassVar = {'api_key': SECRET, 'api_url': URL}
+    DEFAULTS: ClassVar = {'api_key': '', 'api_url': 'https://api.stripe.com/'}
     TOPICS: ClassVar = frozenset({
         *(_SESSION + event for event in ('completed', 'async_payment_succeeded', 'async_payment_failed', 'expired')),
         'payment_intent.succeeded', 'payment_intent.payment_failed', 'payment_intent.canceled', 'charge.succeeded',
@@ -74,6 +78,21 @@ class Source(source.Source):
         meta, buyer = content.get('metadata'), first_text(*(told(content, it) for it in _BUYER))
         return [Sold(str(number), sku, 1, fields, meta if isinstance(meta, Mapping) else {}, buyer)
                 for number, sku in enumerate(skus, 1)]
+
+    @override
+    def shop(self, connect: Connect) -> Asked | None:
+        """The API of the account."""
+        if not self.options['api_key']:
+            return None
+        from ecommerce_worker.clients.stripe import Key, Stripe
+
+        return Stripe(connect(self.options['api_url'], peer='Stripe', signer=Key(secret_of(self.options['api_key']))))
+
+    @override
+    def missed(self, shop: Any, topics: Iterable[str], since: float, until: float) -> Iterator[Delivery]:
+        """Its events, with the ids that they are delivered by."""
+        for event in shop.events((it for it in topics if it in self.TOPICS), since, until):
+            yield Delivery({}, json.dumps(event).encode(), until)
 
     @override
     def signed(self, body: bytes, key: bytes, topic: str, now: float) -> dict[str, str]:

@@ -7,9 +7,10 @@ an unsigned ping, when a webhook is made active, whether anybody is here.
 from __future__ import annotations
 
 import html
+import json
 import re
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar
 
 from typing_extensions import override
 
@@ -17,8 +18,20 @@ from ecommerce_worker.enrolment.lines import Sold
 from ecommerce_worker.errors import Undecodable
 from ecommerce_worker.intake import source
 from ecommerce_worker.intake.signatures import code, require
-from ecommerce_worker.intake.source import Delivery, Event, Refused, count_of, fields_of, first_text, lines_at, told
-from ecommerce_worker.settings.kinds import TEXT
+from ecommerce_worker.intake.source import (
+    Asked,
+    Connect,
+    Delivery,
+    Event,
+    Refused,
+    count_of,
+    fields_of,
+    first_text,
+    lines_at,
+    secret_of,
+    told,
+)
+from ecommerce_worker.settings.kinds import SECRET, TEXT
 
 _PING = re.compile(rb'webhook_id=[0-9]{1,20}')
 
@@ -33,8 +46,8 @@ REFUNDED = 'order.refunded'
 class Source(source.Source):
     """A WooCommerce shop."""
 
-    OPTIONS: ClassVar = {'source': TEXT}
-    DEFAULTS: ClassVar = {'source': ''}
+    OPTIONS: ClassVar = {'source': TEXT, 'api_key': SECRET, 'api_secret': SECRET}
+    DEFAULTS: ClassVar = {'source': '', 'api_key': '', 'api_secret': ''}
     TOPICS: ClassVar = _ORDERS | {'order.deleted', REFUNDED}
     EVENTS: ClassVar = {'order.created': 'enroll', 'order.updated': 'enroll', REFUNDED: 'revoke'}
     FORMS: ClassVar = ('application/json', 'application/x-www-form-urlencoded')
@@ -86,6 +99,25 @@ class Source(source.Source):
                      first_text(it.get('sku'), it.get('variation_id'), it.get('product_id')), count_of(it, 'quantity'),
                      fields_of(it.get('meta_data'), 'key'), meta, buyer)
                 for number, it in enumerate(lines_at(order, 'line_items'), 1)]
+
+    @override
+    def shop(self, connect: Connect) -> Asked | None:
+        """At the address that it names as its source."""
+        key, secret = self.options['api_key'], self.options['api_secret']
+        if not (key and secret and self.options['source']):
+            return None
+        from ecommerce_worker.clients.auth import Basic
+        from ecommerce_worker.clients.woocommerce import WooCommerce
+
+        return WooCommerce(connect(self.options['source'], peer='WooCommerce',
+                                   signer=Basic(secret_of(key), secret_of(secret))))
+
+    @override
+    def missed(self, shop: Any, topics: Iterable[str], since: float, until: float) -> Iterator[Delivery]:
+        """The paid orders, by whatever topic tells of them."""
+        topic = next((it for it in topics if it in _ORDERS), '')
+        for order in shop.orders(since, until) if topic else ():
+            yield Delivery({'x-wc-webhook-topic': topic}, json.dumps(order).encode(), until)
 
     @override
     def signed(self, body: bytes, key: bytes, topic: str, now: float) -> dict[str, str]:

@@ -1,0 +1,61 @@
+"""The REST API of a WooCommerce shop, version 3, as far as missed orders need it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from ecommerce_worker.clients.http import Api
+from ecommerce_worker.clients.shops import MOST_PAGES, Webhook
+from ecommerce_worker.errors import PeerFailure
+
+_API: Final = 'wp-json/wc/v3'
+
+
+class WooCommerce:
+    """One shop; raises :class:`~ecommerce_worker.errors.ApiError`."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    def orders(self, since: float, until: float) -> Iterator[Mapping[str, Any]]:
+        """The orders that are being processed or completed and were changed in between, as its webhooks tell them.
+
+        Times are in epoch seconds.  Old shops know nothing of the window and tell all that they have, and a page of
+        fewer orders is not the last one: those that our user may not see are left out of it.
+        """
+        after = datetime.fromtimestamp(since, UTC).strftime('%Y-%m-%dT%H:%M:%S')
+        for page in range(1, MOST_PAGES):
+            found = self._list('orders', {
+                'status': 'processing,completed', 'modified_after': after, 'dates_are_gmt': 'true', 'orderby': 'id',
+                'order': 'asc', 'per_page': '100', 'page': str(page)})
+            if not found:
+                return
+            yield from (it for it in found if since <= _time_of(it.get('date_modified_gmt')) <= until)
+        raise PeerFailure(f'{self._api.peer} has no end of pages', status=200)
+
+    def webhooks(self) -> list[Webhook]:
+        """All of its webhooks."""
+        return [Webhook(str(it.get('id')), str(it.get('delivery_url')), it.get('status') == 'active')
+                for it in self._list('webhooks', {'status': 'all', 'per_page': '100'})]
+
+    def switch_on(self, webhook: Webhook) -> None:
+        """Have it deliver again; its count of failures stays, so that the next one switches it off again."""
+        found = self._api.request('PUT', f'{_API}/webhooks/{int(webhook.id)}', json={'status': 'active'})
+        if not isinstance(found, dict) or found.get('status') != 'active':
+            raise PeerFailure(f'{self._api.peer} did not switch the webhook on', status=200)
+
+    def _list(self, what: str, params: Mapping[str, str]) -> list[Mapping[str, Any]]:
+        found = self._api.request('GET', f'{_API}/{what}', params=params)
+        if not isinstance(found, list) or not all(isinstance(it, dict) for it in found):
+            raise PeerFailure(f'{self._api.peer} answered with JSON that is no list of {what}', status=200)
+        return found
+
+
+def _time_of(text: Any) -> float:
+    """The epoch seconds of a time without a zone, which is UTC; those of now for what is none, so that it is seen."""
+    try:
+        return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
+    except (TypeError, ValueError):
+        return datetime.now(UTC).timestamp()

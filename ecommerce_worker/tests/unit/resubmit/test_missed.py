@@ -1,0 +1,190 @@
+"""Deliveries that never came: what shops tell of them, and what becomes of it."""
+
+import json
+import time
+
+import pytest
+
+from ecommerce_worker.broker.app import Application
+from ecommerce_worker.enrolment import tasks
+from ecommerce_worker.intake import intakes
+from ecommerce_worker.resubmit import missed
+from ecommerce_worker.resubmit.missed import Wish, reconcile
+from ecommerce_worker.testing.intake import SECRET as SIGNING
+from ecommerce_worker.testing.intake import InMemory
+from ecommerce_worker.testing.peer import reply
+from ecommerce_worker.testing.shops import KEY, SECRET, Stripe, WooCommerce, gmt
+
+KNOWN = {it.name: it for it in (tasks.enroll, tasks.revoke)}
+COURSE = {'course': 'course-v1:edX+A+1', 'mode': 'verified'}
+HOUR = 3600
+URL = 'https://intake.example.com'
+DAYS = Wish(since=2 * 86_400, grace=900)
+
+
+def woo_order(number, age=HOUR, **fields):
+    changed = gmt(time.time() - age)
+    return {'id': int(number), 'number': number, 'status': 'processing', 'date_paid_gmt': changed,
+            'date_modified_gmt': changed, 'refunds': [], 'billing': {'email': 'ann@example.com'},
+            'line_items': [{'id': 1, 'sku': 'A', 'quantity': 1}], **fields}
+
+
+def stripe_event(number, age=HOUR, **fields):
+    return {'id': f'evt_{number}', 'type': 'checkout.session.completed', 'livemode': True,
+            'created': int(time.time() - age), 'data': {'object': {
+                'id': f'cs_{number}', 'client_reference_id': number, 'payment_status': 'paid',
+                'metadata': {'sku': 'A'}, 'customer_details': {'email': 'ann@example.com'}}}, **fields}
+
+
+@pytest.fixture
+def woo():
+    with WooCommerce() as shop:
+        shop.webhooks = [{'id': 7, 'delivery_url': f'{URL}/in/shop', 'status': 'active'}]
+        yield shop
+
+
+@pytest.fixture
+def stripe():
+    with Stripe() as shop:
+        shop.webhooks = [{'id': 'we_1', 'url': f'{URL}/in/shop', 'status': 'enabled'}]
+        yield shop
+
+
+@pytest.fixture
+def published(monkeypatch):
+    """What is published."""
+    found: list = []
+    monkeypatch.setattr(missed.publishing, 'publish', lambda app, publication: found.append(publication))
+    monkeypatch.setattr(missed.facts, 'tell', lambda app, settings, *reports: None)
+    return found
+
+
+@pytest.fixture
+def reading(in_force):
+    """Puts an intake of a shop in force, and gives the intakes."""
+    def of(shop, **options):
+        given = ({'kind': 'woocommerce', 'source': shop.url, 'api_key': KEY, 'api_secret': SECRET, 'spool': True}
+                 if isinstance(shop, WooCommerce) else {'kind': 'stripe', 'api_key': KEY, 'api_url': shop.url})
+        made = in_force(PRODUCTS=json.dumps({'A': [COURSE]}),
+                        INTAKES=json.dumps({'shop': {'secrets': [SIGNING], **given, **options}}))
+        return intakes.read(made.settings, KNOWN)
+    return of
+
+
+@pytest.fixture
+def run(published, reading):
+    """Reconciles with a shop: ``run(shop, heard={'1'})``."""
+    def go(shop, wish=DAYS, heard=(), **options):
+        with Application('w', broker='memory://', set_as_current=False) as app:
+            app.tasks.update(KNOWN)
+            return reconcile(app, reading(shop, **options), lambda numbers, of: set(numbers) & set(heard), wish, URL)
+    return go
+
+
+def numbers(published):
+    return [json.loads(it.raw.body)[1]['order_number'] for it in published]
+
+
+def test_what_woocommerce_has_and_the_ledger_has_not_is_published(run, woo, published):
+    woo.orders = [woo_order('1'), woo_order('2'), woo_order('3', status='on-hold'), woo_order('4', date_paid_gmt=None)]
+    report = run(woo, heard={'1'})
+    assert numbers(published) == ['2']
+    assert json.loads(published[0].raw.body)[1]['lines'] == [
+        {'line': '1', 'product': 'A', 'quantity': 1, 'learner': ['ann@example.com']}]
+    assert (report.published, report.status, report.looked_at) == (1, 0, 2)
+
+
+def test_what_stripe_has_is_published_under_the_id_that_its_delivery_would_have(run, reading, stripe, published):
+    event = stripe_event('1')
+    stripe.events = [event]
+    run(stripe)
+    body = json.dumps(event).encode()
+    intake = InMemory(reading(stripe)['shop'])
+    answer = intake.post(body, intake.source.signed(body, SIGNING.encode(), '', time.time()))
+    assert published[0].raw.headers['id'] == answer.content['id']
+    assert published[0].raw.body == intake.published[0].raw.body
+
+
+def test_young_and_old_orders_are_left(run, woo, stripe, published):
+    ages = {'1': 60, '2': HOUR, '3': 3 * 86_400}
+    woo.orders = [woo_order(number, age) for number, age in ages.items()]
+    stripe.events = [stripe_event(number, age) for number, age in ages.items()]
+    run(woo)
+    run(stripe)
+    assert numbers(published) == ['2', '2']
+
+
+def test_a_shop_that_ignores_the_window_is_read_with_care(run, published):
+    with WooCommerce(old=True) as woo:
+        woo.orders = [woo_order('1', 3 * 86_400), woo_order('2')]
+        run(woo)
+    assert numbers(published) == ['2']
+
+
+@pytest.mark.parametrize('kind', [WooCommerce, Stripe])
+def test_all_pages_are_read(run, kind, published):
+    with kind(page=2) as shop:
+        shop.orders, shop.events = ([made(str(number)) for number in range(1, 6)] for made in (woo_order, stripe_event))
+        run(shop)
+    assert numbers(published) == ['1', '2', '3', '4', '5']
+
+
+def test_a_dry_run_publishes_and_repairs_nothing(run, woo, published):
+    woo.orders = [woo_order('1')]
+    woo.webhooks[0]['status'] = 'disabled'
+    report = run(woo, Wish(2 * 86_400, 900, dry_run=True, repair=True))
+    assert not published
+    assert [it.result for it in report.missed] == ['would be published']
+    assert woo.webhooks[0]['status'] == 'disabled'
+
+
+@pytest.mark.parametrize('repair, word', [(False, 'reconcile --repair'), (True, 'it is on again')])
+@pytest.mark.parametrize('kind', ['woo', 'stripe'])
+def test_a_webhook_that_was_switched_off_is_told_and_repaired_if_wanted(run, request, kind, repair, word):
+    shop = request.getfixturevalue(kind)
+    shop.webhooks[0]['status'] = 'disabled'
+    report = run(shop, Wish(2 * 86_400, 900, repair=repair))
+    assert word in report.troubles[0]
+    assert report.status == 1
+    assert (shop.webhooks[0]['status'] != 'disabled') is repair
+
+
+def test_a_webhook_that_is_gone_is_told(run, woo):
+    woo.webhooks[0]['delivery_url'] = 'https://other.example.com/'
+    assert 'no webhook to https://intake.example.com/in/shop' in run(woo).troubles[0]
+
+
+@pytest.mark.parametrize('answer, status', [
+    (reply(401), 1), (reply(403), 1), (reply(404), 1), (reply(503), 75), (reply(429), 75), (reply(500), 75),
+    (reply(301, b'', ['Location: https://www.example.com/']), 1), (reply(200, b'<html>'), 75),
+    (reply(200, b'{}'), 75), (reply(200, b'[7]'), 75), (reply(200, b'null'), 75),
+])
+@pytest.mark.parametrize('kind', ['woo', 'stripe'])
+def test_a_shop_that_cannot_be_asked_is_told_and_nothing_is_published(run, request, kind, answer, status, published):
+    shop = request.getfixturevalue(kind)
+    shop.orders, shop.events = [woo_order('1')], [stripe_event('1')]
+    shop.answers = [answer]
+    report = run(shop)
+    assert (report.status, len(report.troubles)) == (status, 1)
+    assert not published
+    assert KEY not in str(report.troubles)
+
+
+def test_an_order_that_cannot_be_read_holds_up_no_other(run, woo, published):
+    woo.orders = [woo_order('1', line_items=7), woo_order('2', refunds=[{'id': 1}]), woo_order('3')]
+    report = run(woo)
+    assert numbers(published) == ['3']
+    assert len(report.troubles) == 2
+
+
+def test_intakes_without_a_key_are_left_and_told_of_if_they_are_named(run, woo):
+    assert not run(woo, api_key='').troubles
+    assert 'no key' in run(woo, Wish(2 * 86_400, 900, ['shop']), api_key='').troubles[0]
+
+
+def test_a_key_may_stand_in_a_file(run, stripe, tmp_path, published):
+    (tmp_path / 'key').write_text(KEY + '\n')
+    stripe.events = [stripe_event('1')]
+    run(stripe, api_key=f'file:{tmp_path / "key"}')
+    assert numbers(published) == ['1']
+    assert 'cannot be read' in run(stripe, api_key='file:/nowhere/at/all').troubles[0]
