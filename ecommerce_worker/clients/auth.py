@@ -6,7 +6,7 @@ import threading
 import time
 import warnings
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -188,15 +188,18 @@ class Basic(AuthBase):
 
 
 class Bearer(AuthBase):
-    """A key of ours that does not change, as mail vendors give it; the signer and what it signs with at once."""
+    """A key of ours that does not change, as vendors give it; the signer and what it signs with at once.
 
-    def __init__(self, key: str) -> None:
-        self._header = f'Bearer {key}'
+    ``headers`` are others that go with it.
+    """
+
+    def __init__(self, key: str, headers: Mapping[str, str] | None = None) -> None:
+        self._headers = {**(headers or {}), 'Authorization': f'Bearer {key}'}
 
     @override
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         """Sign one request."""
-        request.headers['Authorization'] = self._header
+        request.headers.update(self._headers)
         return request
 
     def credentials(self) -> AuthBase:

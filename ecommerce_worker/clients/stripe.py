@@ -5,26 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-import requests
-from typing_extensions import override
-
-from ecommerce_worker.clients.auth import Bearer
 from ecommerce_worker.clients.http import Api
 from ecommerce_worker.clients.shops import MOST_PAGES, Webhook
 from ecommerce_worker.errors import PeerFailure
 
 #: The version of the API that this was written for; without one the account's own would count.
 VERSION: Final = '2026-06-24.dahlia'
-
-
-class Key(Bearer):
-    """The key of an account."""
-
-    @override
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        """Sign one request."""
-        request.headers['Stripe-Version'] = VERSION
-        return super().__call__(request)
 
 
 class Stripe:

@@ -20,15 +20,15 @@ class WooCommerce:
         self._api = api
 
     def orders(self, since: float, until: float) -> Iterator[Mapping[str, Any]]:
-        """The orders that are being processed or completed and were changed in between, as its webhooks tell them.
+        """The orders that are processed, completed or refunded and were changed in between (epoch seconds).
 
-        Times are in epoch seconds.  Old shops know nothing of the window and tell all that they have, and a page of
+        They are as its webhooks tell them.  Old shops know nothing of the window and tell all that they have, and a page of
         fewer orders is not the last one: those that our user may not see are left out of it.
         """
         after = datetime.fromtimestamp(since, UTC).strftime('%Y-%m-%dT%H:%M:%S')
         for page in range(1, MOST_PAGES):
             found = self._list('orders', {
-                'status': 'processing,completed', 'modified_after': after, 'dates_are_gmt': 'true', 'orderby': 'id',
+                'status': 'processing,completed,refunded', 'modified_after': after, 'dates_are_gmt': 'true', 'orderby': 'id',
                 'order': 'asc', 'per_page': '100', 'page': str(page)})
             if not found:
                 return

@@ -79,8 +79,8 @@ def _lying(parked: InLedger) -> Known:
                                           f'({parked.reason}); see `parked resend`')
 
 
-def came(numbers: Collection[str], tasks: Collection[str]) -> set[str]:
-    """Which of these orders the ledger has heard of, in one of these tasks.
+def came(numbers: Collection[str], task: str) -> set[str]:
+    """Which of these orders the ledger has heard of, in this very task.
 
     Raises :class:`~ecommerce_worker.resubmit.names.NotNow` if it cannot be asked.
     """
@@ -89,7 +89,7 @@ def came(numbers: Collection[str], tasks: Collection[str]) -> set[str]:
     with _looking():
         close_old_connections()
         listed = sorted(numbers)
-        return {entry.key for task in tasks for first in range(0, len(listed), AT_ONCE)
+        return {entry.key for first in range(0, len(listed), AT_ONCE)
                 for entry in queries.entries_of(listed[first:first + AT_ONCE], task)}
 
 

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from ecommerce_worker.clients.shops import Webhook
     from ecommerce_worker.intake.intakes import Intake
 
-#: Which of some order numbers the ledger has heard of, in whatever task of some.
-Came = Callable[[Collection[str], Collection[str]], Collection[str]]
+#: Which of some order numbers the ledger has heard of, in a task.
+Came = Callable[[Collection[str], str], Collection[str]]
 
 
 @dataclass(frozen=True)
@@ -112,12 +112,14 @@ def _calls(it: Intake, shop: Any, since: float, until: float, report: Reconciled
 
 def _publish_missing(app: Celery, it: Intake, calls: Mapping[str, Call], came: Came, report: Reconciled, *,
                      dry_run: bool) -> None:
-    numbers = {it.number(call) for call in calls.values()}
-    heard = came(numbers, {call.task for call in calls.values()}) if numbers else ()
+    heard: dict[str, set[str]] = {}
+    for task in {call.task for call in calls.values()}:
+        heard[task] = set(came({it.number(call) for call in calls.values() if call.task == task}, task))
     for call in calls.values():
         number = it.number(call)
-        if number in heard:
+        if number in heard[call.task]:
             continue
+        heard[call.task].add(number)  # several events may tell of one order
         if dry_run:
             report.missed.append(Missed(it.name, number, 'would be published', published=True))
             report.published += 1

@@ -84,9 +84,11 @@ class Source(source.Source):
         """The API of the account."""
         if not self.options['api_key']:
             return None
-        from ecommerce_worker.clients.stripe import Key, Stripe
+        from ecommerce_worker.clients.auth import Bearer
+        from ecommerce_worker.clients.stripe import VERSION, Stripe
 
-        return Stripe(connect(self.options['api_url'], peer='Stripe', signer=Key(secret_of(self.options['api_key']))))
+        signer = Bearer(secret_of(self.options['api_key']), {'Stripe-Version': VERSION})
+        return Stripe(connect(self.options['api_url'], peer='Stripe', signer=signer))
 
     @override
     def missed(self, shop: Any, topics: Iterable[str], since: float, until: float) -> Iterator[Delivery]:

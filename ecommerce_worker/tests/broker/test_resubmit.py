@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from os import EX_TEMPFAIL
 from pathlib import Path
@@ -25,7 +25,7 @@ from ecommerce_worker.broker.notes import NOTES, Notes
 from ecommerce_worker.broker.wire import Call, Raw, read
 from ecommerce_worker.resubmit.run import LOCK
 from ecommerce_worker.testing.shop import Answer, ShopProcess
-from ecommerce_worker.tests.support.harness import FULFILL, QUEUE, Broker, eventually
+from ecommerce_worker.tests.support.harness import FULFILL, QUEUE, eventually
 from ecommerce_worker.tests.support.messages import MESSAGES
 
 #: Old enough to be looked for.
@@ -265,29 +265,6 @@ def test_a_worker_that_does_not_tell_keeps_everything_back(shop, start_worker, r
 # -- what the ledger knows ---------------------------------------------------------------------------------------------
 
 CHORE = 'ecommerce_worker.resubmit.tasks.resubmit_orders'
-
-
-@pytest.fixture
-def facts(broker: Broker) -> Broker:
-    """The queue of facts, empty."""
-    with broker.connection() as connection:
-        topology.declare_facts(connection)
-        connection.default_channel.queue_purge(topology.LEDGER)
-    return broker
-
-
-@pytest.fixture
-def recorder(facts: Broker, environment: dict[str, str], command: Callable[..., subprocess.CompletedProcess[str]],
-             tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A recorder, and the ledger that it keeps."""
-    assert command('migrate').returncode == 0
-    with (tmp_path / 'recorder.log').open('wb') as log:
-        process = subprocess.Popen([sys.executable, '-m', 'ecommerce_worker', 'recorder'], env=environment, stdout=log,
-                                   stderr=log)
-    eventually(lambda: facts.consumers(topology.PARKED))
-    yield process
-    process.kill()
-    process.wait()
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ecommerce_worker.broker import topology
 from ecommerce_worker.testing.rabbitmq import PrivateNode
 from ecommerce_worker.testing.shop import Shop
 from ecommerce_worker.tests.support.harness import FULFILL, Broker, Worker, eventually, shop_app, worker_environment
@@ -112,3 +113,26 @@ def publish(broker: Broker) -> Iterator[Callable[..., Any]]:
                                  **({'queue': queue} if queue else {}))
 
         yield send
+
+
+@pytest.fixture
+def facts(broker: Broker) -> Broker:
+    """The queue of facts, empty."""
+    with broker.connection() as connection:
+        topology.declare_facts(connection)
+        connection.default_channel.queue_purge(topology.LEDGER)
+    return broker
+
+
+@pytest.fixture
+def recorder(facts: Broker, environment: dict[str, str], command: Callable[..., subprocess.CompletedProcess[str]],
+             tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A recorder, and the ledger that it keeps."""
+    assert command('migrate').returncode == 0
+    with (tmp_path / 'recorder.log').open('wb') as log:
+        process = subprocess.Popen([sys.executable, '-m', 'ecommerce_worker', 'recorder'], env=environment, stdout=log,
+                                   stderr=log)
+    eventually(lambda: facts.consumers(topology.PARKED))
+    yield process
+    process.kill()
+    process.wait()

@@ -5,10 +5,11 @@ import time
 
 import pytest
 
+from ecommerce_worker.broker import facts, publishing
 from ecommerce_worker.broker.app import Application
+from ecommerce_worker.broker.publishing import Publication
 from ecommerce_worker.enrolment import tasks
 from ecommerce_worker.intake import intakes
-from ecommerce_worker.resubmit import missed
 from ecommerce_worker.resubmit.missed import Wish, reconcile
 from ecommerce_worker.testing.intake import SECRET as SIGNING
 from ecommerce_worker.testing.intake import InMemory
@@ -53,9 +54,9 @@ def stripe():
 @pytest.fixture
 def published(monkeypatch):
     """What is published."""
-    found: list = []
-    monkeypatch.setattr(missed.publishing, 'publish', lambda app, publication: found.append(publication))
-    monkeypatch.setattr(missed.facts, 'tell', lambda app, settings, *reports: None)
+    found: list[Publication] = []
+    monkeypatch.setattr(publishing, 'publish', lambda app, publication: found.append(publication))
+    monkeypatch.setattr(facts, 'tell', lambda app, settings, *reports: None)
     return found
 
 
@@ -73,11 +74,12 @@ def reading(in_force):
 
 @pytest.fixture
 def run(published, reading):
-    """Reconciles with a shop: ``run(shop, heard={'1'})``."""
-    def go(shop, wish=DAYS, heard=(), **options):
+    """Reconciles with a shop: ``run(shop, heard={<task>: {'1'}})``."""
+    def go(shop, wish=DAYS, heard=None, **options):
         with Application('w', broker='memory://', set_as_current=False) as app:
             app.tasks.update(KNOWN)
-            return reconcile(app, reading(shop, **options), lambda numbers, of: set(numbers) & set(heard), wish, URL)
+            return reconcile(app, reading(shop, **options),
+                             lambda numbers, task: set(numbers) & set((heard or {}).get(task, ())), wish, URL)
     return go
 
 
@@ -87,7 +89,7 @@ def numbers(published):
 
 def test_what_woocommerce_has_and_the_ledger_has_not_is_published(run, woo, published):
     woo.orders = [woo_order('1'), woo_order('2'), woo_order('3', status='on-hold'), woo_order('4', date_paid_gmt=None)]
-    report = run(woo, heard={'1'})
+    report = run(woo, heard={tasks.enroll.name: {'1'}})
     assert numbers(published) == ['2']
     assert json.loads(published[0].raw.body)[1]['lines'] == [
         {'line': '1', 'product': 'A', 'quantity': 1, 'learner': ['ann@example.com']}]
@@ -127,6 +129,22 @@ def test_all_pages_are_read(run, kind, published):
         shop.orders, shop.events = ([made(str(number)) for number in range(1, 6)] for made in (woo_order, stripe_event))
         run(shop)
     assert numbers(published) == ['1', '2', '3', '4', '5']
+
+
+def test_a_refund_that_never_came_is_known_apart_from_its_order(run, woo, stripe, published):
+    woo.orders = [woo_order('1', status='refunded', refunds=[{'id': 5}])]
+    charge = {'refunded': True, 'metadata': {'order_number': '1', 'sku': 'A'}}
+    stripe.events = [stripe_event('1'), stripe_event('2', type='charge.refunded', data={'object': charge})]
+    enrolled = {tasks.enroll.name: {'1'}}
+    run(woo, heard=enrolled)
+    run(stripe, heard=enrolled)
+    assert [it.raw.headers['task'] for it in published] == [tasks.revoke.name] * 2
+
+
+def test_an_order_of_which_several_events_tell_is_published_once(run, stripe, published):
+    stripe.events = [stripe_event('1'), stripe_event('1', id='evt_9')]
+    run(stripe)
+    assert numbers(published) == ['1']
 
 
 def test_a_dry_run_publishes_and_repairs_nothing(run, woo, published):
