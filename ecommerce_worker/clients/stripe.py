@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
+from urllib.parse import quote
 
 from ecommerce_worker.clients.http import Api
 from ecommerce_worker.clients.shops import MOST_PAGES, Webhook
@@ -35,7 +36,8 @@ class Stripe:
 
     def switch_on(self, webhook: Webhook) -> None:
         """Have it deliver again."""
-        found = self._api.request('POST', f'v1/webhook_endpoints/{webhook.id}', form={'disabled': 'false'})
+        path = f'v1/webhook_endpoints/{quote(webhook.id, safe="")}'
+        found = self._api.request('POST', path, form={'disabled': 'false'})
         if not isinstance(found, dict) or found.get('status') != 'enabled':
             raise PeerFailure(f'{self._api.peer} did not switch the endpoint on', status=200)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
+from urllib.parse import quote
 
 from ecommerce_worker.clients.http import Api
 from ecommerce_worker.clients.shops import MOST_PAGES, Webhook
@@ -20,16 +21,16 @@ class WooCommerce:
         self._api = api
 
     def orders(self, since: float, until: float) -> Iterator[Mapping[str, Any]]:
-        """The orders that are processed, completed or refunded and were changed in between (epoch seconds).
+        """The orders that were paid or refunded, and were changed in between, as its webhooks tell them.
 
-        They are as its webhooks tell them.  Old shops know nothing of the window and tell all that they have, and a page of
-        fewer orders is not the last one: those that our user may not see are left out of it.
+        Old shops know nothing of the window and tell all that they have, and a page of fewer orders is not the last
+        one: those that our user may not see are left out of it.
         """
         after = datetime.fromtimestamp(since, UTC).strftime('%Y-%m-%dT%H:%M:%S')
         for page in range(1, MOST_PAGES):
             found = self._list('orders', {
-                'status': 'processing,completed,refunded', 'modified_after': after, 'dates_are_gmt': 'true', 'orderby': 'id',
-                'order': 'asc', 'per_page': '100', 'page': str(page)})
+                'status': 'processing,completed,refunded', 'modified_after': after, 'dates_are_gmt': 'true',
+                'orderby': 'id', 'order': 'asc', 'per_page': '100', 'page': str(page)})
             if not found:
                 return
             yield from (it for it in found if since <= _time_of(it.get('date_modified_gmt')) <= until)
@@ -42,7 +43,7 @@ class WooCommerce:
 
     def switch_on(self, webhook: Webhook) -> None:
         """Have it deliver again; its count of failures stays, so that the next one switches it off again."""
-        found = self._api.request('PUT', f'{_API}/webhooks/{int(webhook.id)}', json={'status': 'active'})
+        found = self._api.request('PUT', f'{_API}/webhooks/{quote(webhook.id, safe="")}', json={'status': 'active'})
         if not isinstance(found, dict) or found.get('status') != 'active':
             raise PeerFailure(f'{self._api.peer} did not switch the webhook on', status=200)
 

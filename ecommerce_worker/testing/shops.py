@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar, Final, Self
 from urllib.parse import parse_qs, urlsplit
 
+from typing_extensions import override
+
 from ecommerce_worker.testing.peer import Peer, Reply, Request, reply
 
 #: What the stand-ins let in.
@@ -58,6 +60,7 @@ class WooCommerce(_Shop):
         self.page = page
         super().__init__()
 
+    @override
     def told(self, request: Request, path: str, query: dict[str, str]) -> Reply:
         """What it answers."""
         if path == '/wp-json/wc/v3/orders':
@@ -87,6 +90,7 @@ class Stripe(_Shop):
         self.page = page
         super().__init__()
 
+    @override
     def told(self, request: Request, path: str, query: dict[str, str]) -> Reply:
         """What it answers."""
         assert request.headers['stripe-version']
