@@ -92,7 +92,7 @@ class Bucket:
 
 
 class Application:
-    """The intakes, as a WSGI application; ``ready`` tells whether the broker takes messages."""
+    """The intakes, as a WSGI application; ``ready`` tells whether any of them can take a delivery."""
 
     def __init__(self, intakes: Mapping[str, Intake], publishers: Mapping[str, Publisher], counts: Counts,
                  ready: Callable[[], bool], *, facts: bool = True) -> None:

@@ -198,10 +198,26 @@ def test_a_queue_that_is_gone_is_503_and_the_sender_comes_again(start_intake, br
     assert len(taken(broker)) == 1
 
 
+def test_an_intake_without_a_queue_is_not_ready_until_a_worker_has_declared_it(start_intake, broker):
+    with broker.connection() as connection:
+        connection.channel().queue_delete(QUEUE)
+        intake = start_intake()
+        eventually(lambda: intake.said('there is no queue for what comes in: does a worker run[?]: queues=' + QUEUE))
+        assert not intake.is_ready()
+        assert intake.get('/healthz').status == 200
+        topology.task_queue(QUEUE).bind(connection.channel()).declare()
+        eventually(intake.is_ready)
+        # It is gone again, which the next delivery shows.
+        connection.channel().queue_delete(QUEUE)
+        body = order()
+        assert intake.post('shop', body, signed('shopify', body)).status == 503
+        assert not intake.is_ready()
+        topology.task_queue(QUEUE).bind(connection.channel()).declare()
+
+
 def test_a_broker_that_is_away_is_503_in_time_and_taken_up_again(start_intake, own_node):
-    own = {'BROKER_URL': own_node.url}
-    intake, body = start_intake(own).ready(), order()
     with own_node_queue(own_node):
+        intake, body = start_intake({'BROKER_URL': own_node.url}).ready(), order()
         own_node.kill()
         started = time.monotonic()
         assert intake.post('shop', body, signed('shopify', body)).status == 503
@@ -225,9 +241,9 @@ def own_node_queue(node):
 def test_an_alarm_is_503_and_what_was_confirmed_too_late_is_one_order(start_intake, own_node):
     from kombu import Connection
 
-    intake, body = start_intake({'BROKER_URL': own_node.url}).ready(), order()
-    headers = signed('shopify', body)
     with own_node_queue(own_node):
+        intake, body = start_intake({'BROKER_URL': own_node.url}).ready(), order()
+        headers = signed('shopify', body)
         own_node.ctl('set_vm_memory_high_watermark', '0.0000001')
         eventually(lambda: 'memory' in own_node.ctl('status'))
         answers = [intake.post('shop', body, headers).status for _ in range(2)]
@@ -292,10 +308,10 @@ def test_a_ping_of_woocommerce_is_200_and_nothing_is_done(start_intake, broker):
 def test_what_a_shop_sends_only_once_is_kept_on_disk_while_the_broker_is_away(start_intake, own_node, tmp_path):
     from kombu import Connection
 
-    intake = start_intake({'BROKER_URL': own_node.url}, blog={**WOO, 'spool': True}).ready()
     body = json.dumps({'id': 727, 'number': '727', 'status': 'processing', 'date_paid_gmt': '2026-01-01T00:00:00',
                        'billing': {'email': 'learner@example.com'}}).encode()
     with own_node_queue(own_node):
+        intake = start_intake({'BROKER_URL': own_node.url}, blog={**WOO, 'spool': True}).ready()
         own_node.kill()
         answer = intake.post('blog', body, signed('woocommerce', body, 'order.updated'))
         assert (answer.status, answer.state) == (200, 'accepted')
@@ -421,6 +437,24 @@ def test_list_tells_the_address_to_paste_into_the_shop(command):
     assert secret != command('intake', 'secret').stdout.strip()
     given = {**SHOP, 'kind': 'standard', 'secrets': [secret], 'events': {'order.paid': 'fulfill_order'}}
     assert command('intake', 'list', INTAKES=json.dumps({'shop': given})).returncode == 0
+
+
+def test_check_says_what_is_no_mistake_but_should_be_known(command):
+    given = {'blog': {**WOO, 'rate': 5}, 'shop': {**SHOP, 'rate': 5}}
+    done = command('check', INTAKES=json.dumps(given))
+    assert done.returncode == 0, done.stdout
+    assert 'note: INTAKES[blog] loses what comes faster than its rate, which is answered 429' in done.stdout
+    assert 'note: INTAKES[blog] loses what comes while RabbitMQ cannot be reached' in done.stdout
+    assert 'INTAKES[shop] loses' not in done.stdout
+    told = json.loads(command('check', '--json', INTAKES=json.dumps(given)).stdout)
+    assert sum('loses' in note for note in told['notes']) == 2
+
+
+def test_check_tells_once_of_an_extension_that_is_not_installed(command):
+    done = command('check', EXTENSIONS='acme', ACME=json.dumps({'url': 'http://x'}), INTAKES=json.dumps({
+        'acme': {'kind': 'acme', 'secrets': [SECRET]}}))
+    assert done.stdout.splitlines()[0].endswith('EXTENSIONS names acme, which is not installed: no extension is')
+    assert '1 problem found' in done.stdout
 
 
 def test_two_processes_share_an_address(start_intake, broker):
