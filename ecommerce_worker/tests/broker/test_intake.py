@@ -17,7 +17,7 @@ from ecommerce_worker.broker.notes import NOTES
 from ecommerce_worker.telemetry.tally import Tally
 from ecommerce_worker.testing.intake import OTHER_SECRET, SECRET
 from ecommerce_worker.testing.rabbitmq import free_port
-from ecommerce_worker.tests.support.harness import FULFILL, QUEUE, eventually
+from ecommerce_worker.tests.support.harness import FULFILL, QUEUE, Program, eventually
 from ecommerce_worker.tests.support.intake import Intake, order, signed
 
 SHOP = {'kind': 'shopify', 'secrets': [SECRET], 'events': {'orders/paid': 'fulfill_order'}}
@@ -183,6 +183,45 @@ def test_a_bug_in_a_mapping_parks_the_body_and_tells_nothing_of_it(start_intake,
     assert 'KeyError at buggy.py:4' in parked.headers[NOTES]['reason']
     assert 'learner' not in intake.log
     assert 'learner' not in parked.headers[NOTES]['reason']
+
+
+@pytest.mark.usefixtures('parking')
+@pytest.mark.parametrize('where', ['in RabbitMQ', 'in the ledger'])
+def test_a_delivery_that_was_parked_is_mapped_again_once_its_intake_can(start_intake, broker, environment, tmp_path,
+                                                                       command, where):
+    (tmp_path / 'buggy.py').write_text(
+        'from ecommerce_worker.intake.sources import shopify\n'
+        'class Source(shopify.Source):\n'
+        '    def event(self, delivery):\n'
+        '        raise KeyError(delivery.body)\n')
+    environment['PYTHONPATH'] = str(tmp_path)
+    given = {'INTAKES': json.dumps({'shop': {**SHOP, 'kind': 'buggy'}})}
+    intake, body = start_intake(shop={**SHOP, 'kind': 'buggy'}).ready(), order()
+    parked = intake.post('shop', body, signed('shopify', body))
+    assert parked.state == 'parked'
+    message, = broker.parked()
+    assert SECRET not in str(message.headers)
+    assert 'hmac' not in str(message.headers).lower()
+    if where == 'in the ledger':
+        assert command('migrate').returncode == 0
+        recorder = Program(tmp_path / 'recorder.log', environment, '-m', 'ecommerce_worker', 'recorder')
+        eventually(lambda: broker.depth(topology.PARKED) == 0)
+        assert recorder.stop() == 0
+    stuck = command('parked', 'resend', '--all', **given)
+    assert (stuck.returncode, 'still has a programming error: KeyError at buggy.py:4' in stuck.stderr) == (1, True)
+    assert 'learner' not in stuck.stderr
+    other = command('parked', 'resend', '--all', INTAKES='{}')
+    assert (other.returncode, 'INTAKES does not name shop: it stays parked' in other.stderr) == (1, True)
+    (tmp_path / 'buggy.py').write_text('from ecommerce_worker.intake.sources.shopify import Source\n')
+    sent = command('parked', 'resend', '--all', **given)
+    assert (sent.returncode, f'sent to {QUEUE}' in sent.stdout) == (0, True), sent.stderr
+    message, = taken(broker)
+    assert json.loads(message.body)[1] == {'order_number': 'EDX-1'}
+    assert message.headers['task'] == FULFILL
+    assert broker.depth(topology.PARKED) == 0
+    if where == 'in the ledger':
+        told = json.loads(command('orders', 'list', '--json').stdout)['orders']
+        assert [(it['order'], it['state']) for it in told] == [(parked.content['id'], 'fulfilled')]
 
 
 def test_a_queue_that_is_gone_is_503_and_the_sender_comes_again(start_intake, broker):
