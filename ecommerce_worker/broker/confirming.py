@@ -19,7 +19,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -47,6 +47,9 @@ SHORTEST, LONGEST = 0.2, 2.0
 #: Seconds between two looks at heartbeats, and at what is late.
 LOOK_SECONDS: Final = 1.0
 
+#: Seconds between two looks for a queue that does not exist.
+ABSENT_SECONDS: Final = 5.0
+
 #: Seconds after which facts are tried again that could not be published: a recorder may have come.
 FACTS_SECONDS: Final = 30.0
 
@@ -72,11 +75,16 @@ class _Sent:
 class Confirming:
     """Publishes for many threads by one connection, which ``connect`` makes, and a thread of its own.
 
-    A fact that goes with a message is published once that is confirmed; nobody waits for it.
+    A fact that goes with a message is published once that is confirmed; nobody waits for it.  ``queues`` are those that
+    it is for: it is known which of them do not exist.
     """
 
-    def __init__(self, connect: Callable[[], Connection]) -> None:
+    def __init__(self, connect: Callable[[], Connection], queues: Iterable[str] = ()) -> None:
         self._connect = connect
+        self._queues = frozenset(queues)
+        #: Those of the queues that do not exist, and when to look for them again.
+        self.absent: frozenset[str] = frozenset()
+        self._absent_at = 0.0
         self._lock = threading.Lock()
         self._waiting: deque[_Sent] = deque()
         self._to_tell: deque[Fact] = deque(maxlen=MOST)
@@ -188,6 +196,7 @@ class Confirming:
         self._channel.events['basic_nack'].add(partial(self._on_confirm, False))
         self._channel.events['basic_return'].add(self._on_return)
         self._facts = self._open_facts()
+        self._look_for_queues()
         if self._away_since is not None and time.monotonic() - self._away_since > PATIENCE:
             logger.info('the broker takes messages again')
         self._away_since = None
@@ -217,8 +226,20 @@ class Confirming:
                 self._look(now)
         self._tell_all()
 
+    def _look_for_queues(self) -> None:
+        """See which of the queues exist.  Without a permission: RabbitMQ tells that to anybody."""
+        found = {depth.name for depth in topology.depths(self._connection, self._queues)}
+        self._note_absent(self._queues - found)
+
+    def _note_absent(self, absent: frozenset[str]) -> None:
+        if absent - self.absent:
+            logger.warning('there is no queue for what comes in: does a worker run?', queues=','.join(sorted(absent)))
+        self.absent, self._absent_at = absent, time.monotonic() + ABSENT_SECONDS
+
     def _look(self, now: float) -> None:
         self._late = self._not_in_time(now)
+        if self.absent and now >= self._absent_at and not self._blocked:
+            self._look_for_queues()
         if self._connection.connection.heartbeat:
             self._connection.heartbeat_check()
         if self._facts is None and now >= self._facts_at and not self._blocked:
@@ -259,6 +280,7 @@ class Confirming:
                 continue
             if sent.returned:
                 sent.trouble = 'there is no queue for it'
+                self._note_absent(self.absent | (self._queues & {sent.publication.queue}))
             elif not taken:
                 sent.trouble = 'the queue takes nothing'
             elif sent.fact:

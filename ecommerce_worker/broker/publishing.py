@@ -210,7 +210,8 @@ def unpark(app: Celery, raw: Raw, note: ParkingNote, known: Container[str]) -> N
     """
     notes = note.notes
     if not notes.queue:
-        raise UnknownQueue('it does not say which queue it came from: it stays parked; publish the order again')
+        raise UnknownQueue('it does not say which queue it came from: it stays parked; '
+                           + ('publish the order again' if note.task else 'have its sender send it again'))
     if notes.queue not in known:
         raise UnknownQueue(f'it names the queue {one_line(notes.queue, 100)}, which QUEUES does not: it stays parked; '
                            'if that queue is one of yours, add it to QUEUES, else publish the order again')

@@ -25,8 +25,9 @@ def check(as_json: bool) -> None:
     found = settings.examine()
     conf, problems = found.settings, [*found.problems, *(_further_problems(found) if found.complete else ())]
     problems = list(dict.fromkeys(problems))
+    notes = [] if problems else [*conf.remarks, *_remarks_on_intakes(conf)]
     if as_json:
-        print_json({'problems': problems, 'notes': [] if problems else list(conf.remarks),
+        print_json({'problems': problems, 'notes': notes,
                     'extensions': [] if problems else _brought(conf),
                     'settings': [] if problems else [{'name': name, 'from': source, 'value': value}
                                                      for name, value, source in conf.rows()]})
@@ -41,8 +42,8 @@ def check(as_json: bool) -> None:
         parts = [f'{what} {", ".join(it[part])}' for part, what in (
             ('settings', 'settings'), ('intakes', 'intake kinds'), ('tasks', 'tasks')) if it[part]]
         say(f'extension {it["name"]} ({it["package"]}): {"; ".join(parts) or "nothing"}; queue {it["name"]}')
-    for remark in conf.remarks:
-        say(f'note: {remark}')
+    for note in notes:
+        say(f'note: {note}')
     say('no problems found')
 
 
@@ -60,6 +61,15 @@ def _brought(conf: settings.Settings) -> list[dict[str, Any]]:
             for it in conf.extensions.values()]
 
 
+def _remarks_on_intakes(conf: settings.Settings) -> Iterator[str]:
+    """What is no mistake about them, but should be known."""
+    from ecommerce_worker.intake import intakes
+
+    if conf.INTAKES:
+        with runtime.use(runtime.Runtime(conf)):
+            yield from intakes.remarks(intakes.read(conf, application().tasks))
+
+
 def _further_problems(found: settings.Examined) -> Iterator[str]:
     """Problems that show only when these settings are used; invalid ones are left out."""
     from ecommerce_worker.intake import intakes
@@ -72,7 +82,9 @@ def _further_problems(found: settings.Examined) -> Iterator[str]:
             *([] if 'CELERY_IMPORTS' in spoiled else [application]),
             lambda: beats.check(application(), found.settings,
                                 {name for place in found.spoiled for name in place[1:2]}),
-            *([] if 'INTAKES' in spoiled else [lambda: intakes.read(found.settings, application().tasks)]),
+            # Kinds of an extension that cannot be had are no mistake of theirs.
+            *([] if spoiled & {'INTAKES', 'EXTENSIONS'} else [
+                lambda: intakes.read(found.settings, application().tasks)]),
         )
         for step in steps:
             try:

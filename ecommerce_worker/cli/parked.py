@@ -174,7 +174,7 @@ def resend(ids: tuple[str, ...], order: str | None, task: str | None, everything
         with _parked(order, task, ids, reason) as (messages, desk):
             for it in _meant(messages, ids) if ids else messages:
                 try:
-                    desk.resend(it)
+                    queue = desk.resend(it)
                 except NotPublished:
                     raise
                 except WorkerError as error:
@@ -182,9 +182,9 @@ def resend(ids: tuple[str, ...], order: str | None, task: str | None, everything
                     if not as_json:
                         say(f'{it.id[:8]} {error}', err=True)
                     continue
-                sent.append({'id': it.id, 'order': it.key, 'queue': it.queue})
+                sent.append({'id': it.id, 'order': it.key, 'queue': queue})
                 if not as_json:
-                    say(f'{it.id[:8]} {it.key or "-"} sent to {it.queue}')
+                    say(f'{it.id[:8]} {it.key or "-"} sent to {queue}')
     finally:
         # Also after an error: what was resent is reported.
         if as_json and (sent or stuck):

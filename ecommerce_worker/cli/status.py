@@ -52,7 +52,7 @@ def status(timeout: float, fail_on_parked: bool, as_json: bool) -> None:
 
 def _looked(timeout: float) -> Standing:
     """The standing; workers are given so many seconds to answer."""
-    from ecommerce_worker.health import broker, ledger, schedule, workers
+    from ecommerce_worker.health import broker, ledger, schedule, spool, workers
     from ecommerce_worker.health.standing import Standing
     from ecommerce_worker.ledger import stores
 
@@ -62,7 +62,7 @@ def _looked(timeout: float) -> Standing:
         # A broker that accepts no messages accepts no question to workers either.
         answered = workers.ask(app, seen.queues, timeout) if seen.takes_messages else None
     return Standing(tuple(conf.QUEUES), seen, answered, ledger.look(conf),
-                    schedule.look(app, conf, lambda: stores.firings_of(conf), time.time()))
+                    schedule.look(app, conf, lambda: stores.firings_of(conf), time.time()), spool.look(conf))
 
 
 def _as_json(found: Standing) -> dict[str, Any]:
@@ -90,7 +90,8 @@ def _show(found: Standing, findings: Iterable[Finding]) -> None:
     say(f'parked    {found.parked} for a person (ecommerce-worker parked list)')
     if ledger := found.ledger:
         recorders = '?' if broker.recorders is None else broker.recorders
-        say(f'ledger    {ledger.problem or "in use"}; recorders: {recorders}; {broker.unrecorded} reports to record')
+        say(f'ledger    {ledger.problem or "in use"}; recorders: {recorders}; '
+            f'{counted(broker.unrecorded, "report")} to record')
         if not ledger.problem:
             say(f'unknown   {counted(ledger.overdue, "order")} overdue; {counted(ledger.lost, "report")} of '
                 f'runs lost in the last {ledger.lost_days} days')

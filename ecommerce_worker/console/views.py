@@ -27,7 +27,7 @@ from ecommerce_worker.console.schedule import jobs
 from ecommerce_worker.console.text import sentence
 from ecommerce_worker.console.watch import PATIENCE, Watch
 from ecommerce_worker.durations import span
-from ecommerce_worker.health import broker, ledger, schedule, workers
+from ecommerce_worker.health import broker, ledger, schedule, spool, workers
 from ecommerce_worker.health.standing import Standing
 from ecommerce_worker.ledger import decisions, queries
 from ecommerce_worker.ledger.schedule_store import LedgerFirings
@@ -65,7 +65,8 @@ def standing(orders: str, parked: str) -> Context:
     found = Standing(
         tuple(settings.QUEUES), seen, _workers().look() if seen.consumers and seen.takes_messages else None,
         ledger.read(),
-        schedule.look(celery_app.app, settings, lambda: LedgerFirings(CLAIM_SECONDS), now.timestamp()))
+        schedule.look(celery_app.app, settings, lambda: LedgerFirings(CLAIM_SECONDS), now.timestamp()),
+        spool.look(settings))
     paths = {'orders': f'{orders}?state={figures.OVERDUE}', 'parked': parked}
     return {'now': now, 'standing': found, 'alarms': list(alarms(found.findings, paths))}
 
@@ -78,7 +79,8 @@ def front(request: Any, context: Context) -> Any:
         **context, 'title': 'How things stand', 'figures': found, 'broker': context['standing'].broker,
         'schedule': planned, 'queued': sum(queue.messages for queue in context['standing'].broker.queues),
         'others': [(name, [(count, state_of(state, '')) for state, count in sorted(states.items())])
-                   for name, states in (('Mails', found.mails), ('Jobs', found.jobs)) if states],
+                   for name, states in (('Mails', found.mails), ('Jobs', found.jobs), ('Tasks', found.tasks))
+                   if states],
         'jobs': [(job, short_name(job.task), job.ended and outcome_of(job.ended.outcome, job.task))
                  for job in jobs(celery_app.app, planned, now)],
         'beat_age': '' if planned.silent is None else span(planned.silent),

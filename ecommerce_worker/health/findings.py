@@ -19,8 +19,8 @@ class Severity(StrEnum):
 class Finding:
     """A problem in one sentence, and what to do about it; commands and names are in backticks.
 
-    ``subject`` is one of ``broker``, ``queues``, ``workers``, ``messages``, ``parked``, ``recorder``, ``ledger``,
-    ``orders``, ``reports``, ``beat`` and ``schedule``.
+    ``subject`` is one of ``broker``, ``queues``, ``workers``, ``messages``, ``parked``, ``spool``, ``recorder``,
+    ``ledger``, ``orders``, ``reports``, ``beat`` and ``schedule``.
     """
 
     subject: str

@@ -6,14 +6,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from typing import Final
 
 from ecommerce_worker.durations import span
 from ecommerce_worker.health.broker import Broker
 from ecommerce_worker.health.findings import Finding, Severity
 from ecommerce_worker.health.ledger import Ledger
 from ecommerce_worker.health.schedule import Schedule
+from ecommerce_worker.health.spool import Spooled
 from ecommerce_worker.health.workers import Workers
 from ecommerce_worker.words import counted
+
+#: Seconds for which a delivery may be in a spool: RabbitMQ may be away for a moment.
+SPOOLED_SECONDS: Final = 300.0
 
 WARNING, TROUBLE = Severity.WARNING, Severity.TROUBLE
 
@@ -27,6 +32,7 @@ class Standing:
     workers: Workers | None = None
     ledger: Ledger | None = None
     schedule: Schedule | None = None
+    spool: Spooled | None = None
 
     @property
     def parked(self) -> int:
@@ -36,7 +42,8 @@ class Standing:
     @cached_property
     def findings(self) -> tuple[Finding, ...]:
         """All findings; trouble first."""
-        found = [*_of_broker(self), *_of_workers(self), *_of_queues(self), *_of_ledger(self), *_of_schedule(self)]
+        found = [*_of_broker(self), *_of_workers(self), *_of_queues(self), *_of_spool(self), *_of_ledger(self),
+                 *_of_schedule(self)]
         return tuple(sorted(found, key=lambda it: it.severity is not TROUBLE))
 
 
@@ -87,6 +94,23 @@ def _of_queues(it: Standing) -> Iterator[Finding]:
         yield Finding('parked', WARNING, f'{counted(broker.too_large, "parked message")} too large for the ledger '
                       'and not shown in the console.', 'See `ecommerce-worker parked list`, or raise '
                       'max_allowed_packet in the database for future ones.')
+
+
+def _of_spool(it: Standing) -> Iterator[Finding]:
+    spool = it.spool
+    if spool is None:
+        return
+    if spool.oldest > SPOOLED_SECONDS:
+        yield Finding('spool', TROUBLE, f'{counted(spool.waiting, "message")} in INTAKE_SPOOL for up to '
+                      f'{span(spool.oldest)}: RabbitMQ has not got what a shop was told to be accepted.',
+                      'An intake with `spool` publishes it: does one run, and do its queues exist?')
+    if spool.unreadable:
+        yield Finding('spool', TROUBLE, f'{counted(spool.unreadable, "file")} in INTAKE_SPOOL cannot be read: orders '
+                      'that a shop was told to be accepted.', 'Look into those that end with `.unreadable`.')
+    if spool.drafts:
+        yield Finding('spool', WARNING, f'{counted(spool.drafts, "file")} in INTAKE_SPOOL that an intake had begun '
+                      'when it was killed: no shop was told that they are accepted.',
+                      'Compare with the orders of the shop, and remove those that begin with a full stop.')
 
 
 def _of_ledger(it: Standing) -> Iterator[Finding]:

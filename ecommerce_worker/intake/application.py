@@ -28,6 +28,7 @@ from ecommerce_worker.broker.notes import Notes, ParkingNote
 from ecommerce_worker.broker.publishing import Publication
 from ecommerce_worker.broker.wire import Call, Raw
 from ecommerce_worker.errors import NotPublished, Undecodable, WrongArguments, where
+from ecommerce_worker.intake import again
 from ecommerce_worker.intake.counts import NOBODY, Counts
 from ecommerce_worker.intake.intakes import Intake
 from ecommerce_worker.intake.source import Delivery, Event, Objection, Refused
@@ -92,7 +93,7 @@ class Bucket:
 
 
 class Application:
-    """The intakes, as a WSGI application; ``ready`` tells whether the broker takes messages."""
+    """The intakes, as a WSGI application; ``ready`` tells whether any of them can take a delivery."""
 
     def __init__(self, intakes: Mapping[str, Intake], publishers: Mapping[str, Publisher], counts: Counts,
                  ready: Callable[[], bool], *, facts: bool = True) -> None:
@@ -251,7 +252,8 @@ class Application:
             return self._ignored(intake, f'dry run; it would be parked: {reason}')
         request_id = correlation.current()
         raw = Raw(delivery.body, delivery.header('content-type')[:127] or None, None,
-                  {correlation.HEADER: request_id} if request_id else {}, {'correlation_id': id_})
+                  {**({correlation.HEADER: request_id} if request_id else {}), **again.kept(intake.name, delivery)},
+                  {'correlation_id': id_})
         parked = publishing.parked_message(raw, ParkingNote(
             id=id_, site=intake.site, reason=f'intake {intake.name}: {reason}'))
         properties = {**parked.raw.properties, 'expiration': str(KEPT_PARKED)}

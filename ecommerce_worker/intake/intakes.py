@@ -294,6 +294,9 @@ def remarks(intakes: Mapping[str, Intake]) -> Iterator[str]:
         if not intake.source.REPEATS and not intake.spool and intake.state == 'live':
             yield (f'INTAKES[{intake.name}] loses what comes while RabbitMQ cannot be reached, for this sender never '
                    'delivers again; spool: true keeps it on disk')
+        if not intake.source.REPEATS and intake.rate and intake.state == 'live':
+            yield (f'INTAKES[{intake.name}] loses what comes faster than its rate, which is answered 429, for this '
+                   'sender never delivers again; rate: 0 takes all')
 
 
 class _Reader:

@@ -27,6 +27,9 @@ from ecommerce_worker.telemetry.run import RunReport
 
 logger = logs.of(__name__)
 
+#: Seconds after which nobody is writing a file any more that has not its name yet.
+DRAFT_SECONDS: Final = 60.0
+
 #: Seconds between two looks whether the broker is back.
 LOOK_SECONDS: Final = 1.0
 

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 from django.db import transaction
 from django.db.models.functions import Now
 
-from ecommerce_worker import runtime
-from ecommerce_worker.broker import publishing
 from ecommerce_worker.broker.notes import ParkingNote
 from ecommerce_worker.broker.wire import Raw
 from ecommerce_worker.errors import WorkerError
 from ecommerce_worker.execution.parking import refuse_too_often
+from ecommerce_worker.intake import again
 from ecommerce_worker.ledger import headers
 from ecommerce_worker.ledger.models import Audit, Order, ParkedMessage, State
 
@@ -30,6 +29,8 @@ class AlreadySettled(WorkerError):
 def resend(app: Celery, number: int, *, who: str, reason: str = '') -> str:
     """Send the parked message to the queue that it came from, and erase it here; returns the queue.
 
+    A delivery is mapped again; see :mod:`ecommerce_worker.intake.again`.
+
     ``number`` is that of the ledger.  Raises :class:`AlreadySettled`, or
     :class:`~ecommerce_worker.execution.parking.TooOften`, :class:`~ecommerce_worker.broker.publishing.UnknownQueue` or
     :class:`~ecommerce_worker.errors.NotPublished`, after which it is parked as before.
@@ -40,11 +41,11 @@ def resend(app: Celery, number: int, *, who: str, reason: str = '') -> str:
         _ = Order.objects.select_for_update().filter(pk=parked.order_id).first()  # type: ignore[misc]  # maybe of none
         refuse_too_often(_times(parked.key, parked.task, parked.message_id))
         # Written before it is published: the run that follows may be over at once, and who records that waits for this.
-        _settle(parked, datetime.now(UTC), 'resent', State.TRYING, who, reason)
         raw = raw_of(parked)
-        note = ParkingNote.read(raw.headers) or ParkingNote(id=parked.message_id)
-        publishing.unpark(app, raw, note, runtime.current().settings.known_queues)
-    return str(parked.queue)
+        # What a delivery leads to has an entry of its own: there is nothing more to come of this one.
+        state = State.FULFILLED if again.is_delivery(raw.headers) else State.TRYING
+        _settle(parked, datetime.now(UTC), 'resent', state, who, reason)
+        return again.send(app, raw, ParkingNote.read(raw.headers) or ParkingNote(id=parked.message_id))
 
 
 @contextmanager

@@ -18,6 +18,9 @@ from ecommerce_worker.ledger.database import path_of
 #: The command that makes the ledger, and brings one of an older version up to date.
 MIGRATE: Final = '`ecommerce-worker migrate`'
 
+#: What to do where there is no ledger; without a recorder it stays empty.
+MAKE: Final = f'{MIGRATE} makes one, and `ecommerce-worker recorder` writes into it what happens from then on'
+
 _MODULE: Final = 'ecommerce_worker.ledger.settings'
 
 
@@ -76,7 +79,7 @@ def require_schema() -> None:
     """Raise :class:`LedgerUnusable` unless the ledger is there and of this version."""
     path = path_of(django_settings.DATABASES['default'])
     if path and not path.exists():
-        raise LedgerUnusable(f'there is no ledger yet ({_place()}): {MIGRATE} makes one')
+        raise LedgerUnusable(f'there is no ledger yet ({_place()}): {MAKE}')
     try:
         loader = MigrationLoader(connection)
         applied = set(loader.applied_migrations)
@@ -84,7 +87,7 @@ def require_schema() -> None:
         raise away(error) from None
     known = set(loader.disk_migrations)
     if not any(app == 'ledger' for app, _ in applied):
-        raise LedgerUnusable(f'there is no ledger yet ({_place()}): {MIGRATE} makes one')
+        raise LedgerUnusable(f'there is no ledger yet ({_place()}): {MAKE}')
     if newer := sorted(name for app, name in applied - known if app == 'ledger'):
         last = max(name for app, name in known if app == 'ledger')
         raise LedgerUnusable(f'the ledger is of a newer version (migration {newer[-1]}): install that version here, '

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-#: The kinds of entries in the ledger: a customer's order, a mail, or a scheduled job.
-ORDER, MAIL, JOB = 'order', 'mail', 'job'
+#: The kinds of entries in the ledger: a customer's order, a mail, a scheduled job, or any other task.
+ORDER, MAIL, JOB, TASK = 'order', 'mail', 'job', 'task'
 
 _MAILS: Final = ('ecommerce_worker.email.', 'ecommerce_worker.sailthru.')
+_JOBS: Final = ('ecommerce_worker.schedule.', 'ecommerce_worker.resubmit.', 'ecommerce_worker.ledger.')
 
 #: The outcomes of runs and the decisions about messages, in words.
 _OUTCOMES: Final = {'accepted': 'accepted', 'done': 'done', 'skipped': 'skipped', 'retrying': 'to be retried',
@@ -20,7 +21,9 @@ def kind_of(task: str) -> str:
     """The kind of an entry, by the name of its task."""
     if task.rpartition('.')[2] == 'fulfill_order':
         return ORDER
-    return MAIL if task.startswith(_MAILS) else JOB
+    if task.startswith(_MAILS):
+        return MAIL
+    return JOB if task.startswith(_JOBS) else TASK
 
 
 def state_of(state: str, task: str) -> str:
@@ -34,8 +37,8 @@ def outcome_of(outcome: str, task: str) -> str:
 
 
 def counted(tasks: Iterable[str]) -> str:
-    """So many orders, mails and jobs: ``2 orders, 1 mail``."""
+    """So many orders, mails, jobs and tasks: ``2 orders, 1 mail``."""
     kinds = [kind_of(task) for task in tasks]
-    numbers = {kind: kinds.count(kind) for kind in (ORDER, MAIL, JOB)}
+    numbers = {kind: kinds.count(kind) for kind in (ORDER, MAIL, JOB, TASK)}
     return ', '.join(f'{number} {kind}{"" if number == 1 else "s"}' for kind, number in numbers.items()
                      if number or kind == ORDER)

@@ -23,12 +23,13 @@ from typing import TYPE_CHECKING, Any
 from kombu import Queue
 
 from ecommerce_worker import runtime
-from ecommerce_worker.broker import facts, publishing, topology
+from ecommerce_worker.broker import facts, topology
 from ecommerce_worker.broker.notes import ParkingNote
 from ecommerce_worker.broker.wire import Raw
 from ecommerce_worker.clients.ecommerce import COMPLETE, FULFILLABLE
 from ecommerce_worker.errors import ApiError, Transient, WorkerError
 from ecommerce_worker.execution.parking import note_of, refuse_too_often
+from ecommerce_worker.intake import again
 from ecommerce_worker.ledger import database
 from ecommerce_worker.ledger.words import ORDER, kind_of
 from ecommerce_worker.telemetry.run import RunReport
@@ -136,8 +137,10 @@ class Desk:
         #: What was said of shops that are unreachable: they are not asked for each of fifty orders.
         self._unreachable: dict[str, str] = {}
 
-    def resend(self, parked: InQueue | InLedger) -> None:
-        """Send it to the queue that it came from, as far as the shop and the limit let it.
+    def resend(self, parked: InQueue | InLedger) -> str:
+        """Send it to the queue that it came from, as far as the shop and the limit let it; returns the queue.
+
+        A delivery of which an intake could make nothing is mapped again.
 
         Raises :class:`NotNow`, :class:`~ecommerce_worker.execution.parking.TooOften`,
         :class:`~ecommerce_worker.broker.publishing.UnknownQueue` or :class:`~ecommerce_worker.errors.NotPublished`; of
@@ -150,12 +153,14 @@ class Desk:
         if not isinstance(parked, InQueue):
             from ecommerce_worker.ledger import decisions
 
-            decisions.resend(self._app, parked.number, who=self._who, reason=self._reason)
-            return
+            return decisions.resend(self._app, parked.number, who=self._who, reason=self._reason)
         with self._on_record(parked, 'resent'):
-            publishing.unpark(self._app, parked.raw, parked, runtime.current().settings.known_queues)
+            queue = again.send(self._app, parked.raw, parked)
         parked.message.ack()
-        facts.tell(self._app, runtime.current().settings, *_taken_out(parked, 'resent', now))
+        # What a delivery leads to has an entry of its own in the ledger.
+        outcome = 'done' if again.is_delivery(parked.raw.headers) else 'resent'
+        facts.tell(self._app, runtime.current().settings, *_taken_out(parked, outcome, now))
+        return queue
 
     def discard(self, parked: InQueue | InLedger) -> None:
         """Throw it away for good; raises ``AlreadySettled`` for one of the ledger."""
@@ -202,5 +207,6 @@ class Desk:
 def _taken_out(parked: InQueue, outcome: str, at: float) -> tuple[RunReport, ...]:
     """What the ledger is told of a message that a person took out, and of the run before, which the message carried."""
     report = RunReport(outcome, started=at, attempt=parked.tries, task=parked.task, id=parked.id, key=parked.key,
-                       site=parked.site, queue=parked.queue, reason=f'{outcome} by hand')
+                       site=parked.site, queue=parked.queue,
+                       reason='discarded by hand' if outcome == 'discarded' else 'resent by hand')
     return (parked.report, report) if parked.report else (report,)

@@ -189,9 +189,12 @@ class _Draft:
             self._refuse(names, f'{where}: there is no setting {label_of(names)}{did_you_mean(name, known)}')
 
     def _owner(self, name: str) -> str:
-        """The extension that is installed, but not at work, to which a setting of this name may belong; or ''."""
+        """The extension that is not at work, though wanted or installed, to which a setting of this name may belong.
+
+        '' if there is none.
+        """
         plain = name.lower()
-        return next((it for it in extensions.installed() if it not in self.extensions
+        return next((it for it in (*self.wanted, *extensions.installed()) if it not in self.extensions
                      and f'{plain}_'.startswith(f'{it.replace("-", "_")}_')), '')
 
     def _refuse(self, names: Names, problem: str) -> None:

@@ -17,7 +17,7 @@ from ecommerce_worker.broker.notes import NOTES
 from ecommerce_worker.telemetry.tally import Tally
 from ecommerce_worker.testing.intake import OTHER_SECRET, SECRET
 from ecommerce_worker.testing.rabbitmq import free_port
-from ecommerce_worker.tests.support.harness import FULFILL, QUEUE, eventually
+from ecommerce_worker.tests.support.harness import FULFILL, QUEUE, Program, eventually
 from ecommerce_worker.tests.support.intake import Intake, order, signed
 
 SHOP = {'kind': 'shopify', 'secrets': [SECRET], 'events': {'orders/paid': 'fulfill_order'}}
@@ -185,6 +185,45 @@ def test_a_bug_in_a_mapping_parks_the_body_and_tells_nothing_of_it(start_intake,
     assert 'learner' not in parked.headers[NOTES]['reason']
 
 
+@pytest.mark.usefixtures('parking')
+@pytest.mark.parametrize('where', ['in RabbitMQ', 'in the ledger'])
+def test_a_delivery_that_was_parked_is_mapped_again_once_its_intake_can(start_intake, broker, environment, tmp_path,
+                                                                       command, where):
+    (tmp_path / 'buggy.py').write_text(
+        'from ecommerce_worker.intake.sources import shopify\n'
+        'class Source(shopify.Source):\n'
+        '    def event(self, delivery):\n'
+        '        raise KeyError(delivery.body)\n')
+    environment['PYTHONPATH'] = str(tmp_path)
+    given = {'INTAKES': json.dumps({'shop': {**SHOP, 'kind': 'buggy'}})}
+    intake, body = start_intake(shop={**SHOP, 'kind': 'buggy'}).ready(), order()
+    parked = intake.post('shop', body, signed('shopify', body))
+    assert parked.state == 'parked'
+    message, = broker.parked()
+    assert SECRET not in str(message.headers)
+    assert 'hmac' not in str(message.headers).lower()
+    if where == 'in the ledger':
+        assert command('migrate').returncode == 0
+        recorder = Program(tmp_path / 'recorder.log', environment, '-m', 'ecommerce_worker', 'recorder')
+        eventually(lambda: broker.depth(topology.PARKED) == 0)
+        assert recorder.stop() == 0
+    stuck = command('parked', 'resend', '--all', **given)
+    assert (stuck.returncode, 'still has a programming error: KeyError at buggy.py:4' in stuck.stderr) == (1, True)
+    assert 'learner' not in stuck.stderr
+    other = command('parked', 'resend', '--all', INTAKES='{}')
+    assert (other.returncode, 'INTAKES does not name shop: it stays parked' in other.stderr) == (1, True)
+    (tmp_path / 'buggy.py').write_text('from ecommerce_worker.intake.sources.shopify import Source\n')
+    sent = command('parked', 'resend', '--all', **given)
+    assert (sent.returncode, f'sent to {QUEUE}' in sent.stdout) == (0, True), sent.stderr
+    message, = taken(broker)
+    assert json.loads(message.body)[1] == {'order_number': 'EDX-1'}
+    assert message.headers['task'] == FULFILL
+    assert broker.depth(topology.PARKED) == 0
+    if where == 'in the ledger':
+        told = json.loads(command('orders', 'list', '--json').stdout)['orders']
+        assert [(it['order'], it['state']) for it in told] == [(parked.content['id'], 'fulfilled')]
+
+
 def test_a_queue_that_is_gone_is_503_and_the_sender_comes_again(start_intake, broker):
     intake, body = start_intake().ready(), order()
     headers = signed('shopify', body)
@@ -198,10 +237,26 @@ def test_a_queue_that_is_gone_is_503_and_the_sender_comes_again(start_intake, br
     assert len(taken(broker)) == 1
 
 
+def test_an_intake_without_a_queue_is_not_ready_until_a_worker_has_declared_it(start_intake, broker):
+    with broker.connection() as connection:
+        connection.channel().queue_delete(QUEUE)
+        intake = start_intake()
+        eventually(lambda: intake.said('there is no queue for what comes in: does a worker run[?]: queues=' + QUEUE))
+        assert not intake.is_ready()
+        assert intake.get('/healthz').status == 200
+        topology.task_queue(QUEUE).bind(connection.channel()).declare()
+        eventually(intake.is_ready)
+        # It is gone again, which the next delivery shows.
+        connection.channel().queue_delete(QUEUE)
+        body = order()
+        assert intake.post('shop', body, signed('shopify', body)).status == 503
+        assert not intake.is_ready()
+        topology.task_queue(QUEUE).bind(connection.channel()).declare()
+
+
 def test_a_broker_that_is_away_is_503_in_time_and_taken_up_again(start_intake, own_node):
-    own = {'BROKER_URL': own_node.url}
-    intake, body = start_intake(own).ready(), order()
     with own_node_queue(own_node):
+        intake, body = start_intake({'BROKER_URL': own_node.url}).ready(), order()
         own_node.kill()
         started = time.monotonic()
         assert intake.post('shop', body, signed('shopify', body)).status == 503
@@ -225,9 +280,9 @@ def own_node_queue(node):
 def test_an_alarm_is_503_and_what_was_confirmed_too_late_is_one_order(start_intake, own_node):
     from kombu import Connection
 
-    intake, body = start_intake({'BROKER_URL': own_node.url}).ready(), order()
-    headers = signed('shopify', body)
     with own_node_queue(own_node):
+        intake, body = start_intake({'BROKER_URL': own_node.url}).ready(), order()
+        headers = signed('shopify', body)
         own_node.ctl('set_vm_memory_high_watermark', '0.0000001')
         eventually(lambda: 'memory' in own_node.ctl('status'))
         answers = [intake.post('shop', body, headers).status for _ in range(2)]
@@ -292,10 +347,10 @@ def test_a_ping_of_woocommerce_is_200_and_nothing_is_done(start_intake, broker):
 def test_what_a_shop_sends_only_once_is_kept_on_disk_while_the_broker_is_away(start_intake, own_node, tmp_path):
     from kombu import Connection
 
-    intake = start_intake({'BROKER_URL': own_node.url}, blog={**WOO, 'spool': True}).ready()
     body = json.dumps({'id': 727, 'number': '727', 'status': 'processing', 'date_paid_gmt': '2026-01-01T00:00:00',
                        'billing': {'email': 'learner@example.com'}}).encode()
     with own_node_queue(own_node):
+        intake = start_intake({'BROKER_URL': own_node.url}, blog={**WOO, 'spool': True}).ready()
         own_node.kill()
         answer = intake.post('blog', body, signed('woocommerce', body, 'order.updated'))
         assert (answer.status, answer.state) == (200, 'accepted')
@@ -421,6 +476,24 @@ def test_list_tells_the_address_to_paste_into_the_shop(command):
     assert secret != command('intake', 'secret').stdout.strip()
     given = {**SHOP, 'kind': 'standard', 'secrets': [secret], 'events': {'order.paid': 'fulfill_order'}}
     assert command('intake', 'list', INTAKES=json.dumps({'shop': given})).returncode == 0
+
+
+def test_check_says_what_is_no_mistake_but_should_be_known(command):
+    given = {'blog': {**WOO, 'rate': 5}, 'shop': {**SHOP, 'rate': 5}}
+    done = command('check', INTAKES=json.dumps(given))
+    assert done.returncode == 0, done.stdout
+    assert 'note: INTAKES[blog] loses what comes faster than its rate, which is answered 429' in done.stdout
+    assert 'note: INTAKES[blog] loses what comes while RabbitMQ cannot be reached' in done.stdout
+    assert 'INTAKES[shop] loses' not in done.stdout
+    told = json.loads(command('check', '--json', INTAKES=json.dumps(given)).stdout)
+    assert sum('loses' in note for note in told['notes']) == 2
+
+
+def test_check_tells_once_of_an_extension_that_is_not_installed(command):
+    done = command('check', EXTENSIONS='acme', ACME=json.dumps({'url': 'http://x'}), INTAKES=json.dumps({
+        'acme': {'kind': 'acme', 'secrets': [SECRET]}}))
+    assert done.stdout.splitlines()[0].endswith('EXTENSIONS names acme, which is not installed: no extension is')
+    assert '1 problem found' in done.stdout
 
 
 def test_two_processes_share_an_address(start_intake, broker):

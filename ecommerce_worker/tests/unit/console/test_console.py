@@ -166,7 +166,7 @@ def test_each_state_is_a_plain_sentence():
     assert done.stdout.splitlines() == [
         'The order was fulfilled on 2026-11-21 12:00 UTC.',
         'The order was fulfilled on 2026-11-21 12:00 UTC, at the 2nd try.',
-        'The job was done on 2026-11-21 12:00 UTC.',
+        'The task was done on 2026-11-21 12:00 UTC.',
         'The order will be retried in 1 hour. Last try: why.',
         ('The order is overdue: its next try was due 1 day ago and has not been reported. Is a worker running? Last '
          'try: why.'),

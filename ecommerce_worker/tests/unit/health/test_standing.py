@@ -7,6 +7,7 @@ from ecommerce_worker.health.broker import Broker
 from ecommerce_worker.health.findings import Severity
 from ecommerce_worker.health.ledger import Ledger
 from ecommerce_worker.health.schedule import Schedule
+from ecommerce_worker.health.spool import Spooled
 from ecommerce_worker.health.standing import Standing
 from ecommerce_worker.health.workers import Workers
 
@@ -19,7 +20,7 @@ ALL = {'workers': Workers(1, ('one@here',), {}), 'ledger': Ledger(), 'schedule':
 
 
 def found(**seen):
-    parts = {name: seen.pop(name, sound) for name, sound in ALL.items()}
+    parts = {name: seen.pop(name, sound) for name, sound in {**ALL, 'spool': None}.items()}
     return Standing(('a', 'b'), Broker(**{**SOUND, **seen}), **parts).findings
 
 
@@ -45,6 +46,9 @@ def test_where_all_is_well_nothing_is_found():
     ({'parked': 2}, [('parked', 'warning')]),
     ({'ledger': Ledger(parked=2)}, [('parked', 'warning')]),
     ({'parked': 2, 'too_large': 1}, [('parked', 'warning'), ('parked', 'warning')]),
+    ({'spool': Spooled(1, 10)}, []),
+    ({'spool': Spooled(1, 4000)}, [('spool', 'trouble')]),
+    ({'spool': Spooled(unreadable=1, drafts=1)}, [('spool', 'trouble'), ('spool', 'warning')]),
     ({'recorders': 0}, [('recorder', 'trouble')]),
     ({'recorders': 0, 'ledger': None}, []),
     ({'ledger': Ledger('of a newer version')}, [('ledger', 'warning')]),

@@ -1,0 +1,101 @@
+"""A delivery that was parked, mapped again: by the intake as it is configured, and by its function as it is, now."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from ecommerce_worker import correlation, runtime
+from ecommerce_worker.broker import facts, preflight, publishing
+from ecommerce_worker.broker.notes import Notes, ParkingNote
+from ecommerce_worker.broker.wire import Raw
+from ecommerce_worker.errors import Misconfigured, Undecodable, WorkerError, WrongArguments, where
+from ecommerce_worker.execution.task import accepted
+from ecommerce_worker.intake import intakes
+from ecommerce_worker.intake.source import Delivery, Objection
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+#: The header of a parked message that says which intake it came by, when, and with which headers.
+HEADER: Final = 'delivery'
+
+#: Bytes of its headers that are kept, and parts of the names of those that are not: what proves who sent it.
+MOST: Final = 8 * 1024
+SECRET: Final = ('authorization', 'cookie', 'signature', 'hmac', 'token', 'secret', 'forwarded', 'real-ip')
+
+
+class NotMapped(WorkerError):
+    """Its intake makes nothing of it: the text says why."""
+
+
+def kept(intake: str, delivery: Delivery) -> dict[str, Any]:
+    """The header of a delivery that is parked; nothing by which anybody could sign."""
+    left, headers = MOST, {}
+    for name, value in delivery.headers.items():
+        left -= len(name) + len(value.encode(errors='replace'))
+        if left >= 0 and not any(part in name for part in SECRET):
+            headers[name] = value
+    return {HEADER: {'intake': intake, 'at': delivery.received, 'headers': headers}}
+
+
+def is_delivery(headers: Mapping[str, Any]) -> bool:
+    """Whether a parked message is a delivery, of which no call was made yet."""
+    found = headers.get(HEADER)
+    return isinstance(found, Mapping) and isinstance(found.get('intake'), str)
+
+
+def send(app: Celery, raw: Raw, note: ParkingNote) -> str:
+    """Send a parked message on and return when that is confirmed: to the queue that it came from.
+
+    A delivery goes where its intake leads it now.  Returns the queue.  Raises
+    :class:`~ecommerce_worker.broker.publishing.UnknownQueue`, :class:`~ecommerce_worker.errors.NotPublished`, or
+    :class:`NotMapped`.
+    """
+    settings = runtime.current().settings
+    if not is_delivery(raw.headers):
+        publishing.unpark(app, raw, note, settings.known_queues)
+        return note.queue
+    preflight.import_tasks(app, settings)
+    name, delivery = _delivery(raw)
+    try:
+        intake = intakes.read(settings, app.tasks).get(name)
+    except Misconfigured as error:
+        raise NotMapped(f'its intake cannot be had here: {error.problems[0]}') from None
+    if intake is None:
+        raise NotMapped(f'INTAKES does not name {name}: it stays parked')
+    began = time.time()
+    call = replace(_call(intake, delivery), request_id=correlation.of_message(raw.headers))
+    notes = Notes(queue=intake.queue, ask=True, resent=True, history=note.notes.history).having(
+        {'at': began, 'reason': 'sent again by hand', 'resent': True})
+    publishing.publish(app, publishing.new_call(call, notes))
+    facts.tell(app, settings, accepted(app.tasks.get(call.task), call, intake.queue,
+                                       f'by the intake {name}, of a delivery that was parked', began=began))
+    return intake.queue
+
+
+def _delivery(raw: Raw) -> tuple[str, Delivery]:
+    found = raw.headers[HEADER]
+    headers, at = found.get('headers'), found.get('at')
+    texts = {str(name): value for name, value in headers.items() if isinstance(value, str)} if isinstance(
+        headers, Mapping) else {}
+    return found['intake'], Delivery(texts, raw.body, float(at) if isinstance(at, int | float) else 0.0)
+
+
+def _call(intake: intakes.Intake, delivery: Delivery) -> Any:
+    if intake.state == 'dry':
+        raise NotMapped(f'INTAKES[{intake.name}] is dry: nothing is done about what it takes')
+    try:
+        event = intake.source.event(delivery)
+        if reason := intake.ignores(event):
+            raise NotMapped(f'nothing is to be done about it ({reason}): it may be discarded')
+        return intake.call(event)
+    except (Undecodable, WrongArguments, Objection) as error:
+        raise NotMapped(f'the intake {intake.name} still makes nothing of it: {error}') from None
+    except NotMapped:
+        raise
+    except Exception as error:  # noqa: BLE001 - somebody's function; its text may quote what it choked on
+        raise NotMapped(f'the intake {intake.name} still has a programming error: {type(error).__name__} at '
+                        f'{where(error)}') from None
