@@ -61,6 +61,10 @@ def look(connection: Connection, settings: Settings) -> Iterator[Line]:
                       'RabbitMQ as its user.')
         return
     ours = {*settings.QUEUES, topology.PARKED, topology.LEDGER, *topology.waiting_room(connection)}
+    if not any(queue.name in ours for queue in found):
+        yield unknown('policies', 'RabbitMQ tells of none of our queues yet.',
+                      'Start a worker, and look again in a minute.')
+        return
     lines = [line for queue in found if queue.name in ours
              for line in judged(queue, settings, topology.version(connection))]
     yield from lines or [well('policies', 'None destroys messages of our queues.')]
@@ -70,7 +74,9 @@ def seen(connection: Connection, settings: Settings) -> list[Queue]:
     """The queues of our virtual host; raises :class:`Unseen`."""
     host = connection.virtual_host or '/'
     if settings.MANAGEMENT_URL:
-        return [_queue(it, it.get('effective_policy_definition')) for it in _managed(settings.MANAGEMENT_URL, host)]
+        # Of a queue that is new it has no statistics for some seconds, and knows nothing but its name.
+        return [_queue(it, it['effective_policy_definition']) for it in _managed(settings.MANAGEMENT_URL, host)
+                if 'effective_policy_definition' in it]
     return _controlled(host)
 
 

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 from celery import Celery
+from kombu import Connection
 
 from ecommerce_worker.broker import topology
+from ecommerce_worker.doctor import queues
 from ecommerce_worker.operations import trial
+from ecommerce_worker.settings import load
 from ecommerce_worker.testing.intake import SECRET
 from ecommerce_worker.testing.rabbitmq import PrivateNode, free_port
 from ecommerce_worker.tests.support.harness import QUEUE, eventually
@@ -163,3 +166,40 @@ def test_a_bundle_is_not_written_over_a_file(command, tmp_path):
     done = command('doctor', '--bundle', str(path), BROKER_URL=f'amqp://guest:guest@127.0.0.1:{free_port()}')
     assert done.returncode == 1
     assert path.read_text() == 'mine'
+
+
+def test_a_worker_says_at_start_what_it_sees_of_the_machine(start_worker, command, tmp_path):
+    assert command('migrate').returncode == 0
+    (tmp_path / 'ledger.sqlite3').chmod(0o644)
+    log = start_worker().ready().log
+    assert f'Everybody on this machine may read {tmp_path}/ledger.sqlite3' in log
+    assert 'remedy="`chmod o-rwx' in log
+
+
+class ManagedNode(PrivateNode):
+    """A node with the management plugin."""
+
+    def _prepared(self):
+        self.management = free_port()
+        environment = super()._prepared()
+        (self.directory / 'enabled_plugins').write_text('[rabbitmq_management].\n')
+        with (self.directory / 'rabbitmq.conf').open('a') as file:
+            file.write(f'\nmanagement.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {self.management}\n')
+        return environment
+
+
+def test_the_management_plugin_tells_of_policies_to_a_user_who_may_only_look(environment):
+    with ManagedNode() as node:
+        node.ctl('add_user', 'monitor', 'hush')
+        node.ctl('set_user_tags', 'monitor', 'monitoring')
+        node.ctl('set_permissions', 'monitor', '^$', '^$', '^$')
+        node.ctl('set_operator_policy', 'short', '^ecommerce[.]parked$', '{"message-ttl": 5000}')
+        url = f'http://monitor:hush@127.0.0.1:{node.management}'
+        settings = load({**environment, 'ECOMMERCE_WORKER_BROKER_URL': node.url,
+                         'ECOMMERCE_WORKER_MANAGEMENT_URL': url})
+        with Connection(node.url) as connection:
+            topology.declare(connection, [topology.task_queue(QUEUE)])
+            eventually(lambda: [it.sentence for it in queues.look(connection, settings)] == [
+                'Messages of ecommerce.parked are destroyed after 5 s (message-ttl).'])
+            node.ctl('clear_operator_policy', 'short')
+            eventually(lambda: [it.state.value for it in queues.look(connection, settings)] == ['well'])
