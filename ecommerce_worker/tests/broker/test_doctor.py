@@ -75,7 +75,7 @@ def test_where_all_is_well_it_says_so_of_each_thing_and_leaves_nothing_behind(do
     seen = {(it['subject'], it['state']) for it in found['lines']}
     assert {('shop', 'well'), ('LMS', 'well'), ('token', 'well'), ('broker', 'well'),
             ('queues', 'well'), ('waiting room', 'well'), ('policies', 'well'), ('workers', 'well')} <= seen, found
-    assert worst(found) == ['recorder: No recorder is running: the ledger does not move.']
+    assert worst(found) == ['recorder: No recorder is running: the ledger is not updated.']
     # It has asked about an order that there is not, and nothing else.
     asked = {it.order for it in shop.calls if it.order}
     assert len(asked) == 1
