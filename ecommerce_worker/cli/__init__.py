@@ -4,6 +4,7 @@ from ecommerce_worker.cli import (  # noqa: F401 - each adds its commands
     check,
     console,
     demo,
+    doctor,
     erase,
     flower,
     intake,

@@ -18,6 +18,9 @@ from ecommerce_worker.cli.root import main
 from ecommerce_worker.words import counted
 
 if TYPE_CHECKING:
+    from celery import Celery
+    from kombu import Connection
+
     from ecommerce_worker.health.findings import Finding
     from ecommerce_worker.health.standing import Standing
 
@@ -42,7 +45,7 @@ def status(timeout: float, fail_on_parked: bool, as_json: bool) -> None:
                 for it in found.findings]
     troubles = [it for it in findings if it.severity is Severity.TROUBLE]
     if as_json:
-        print_json({**_as_json(found), 'troubles': [it.text for it in troubles],
+        print_json({**told(found), 'troubles': [it.text for it in troubles],
                     'findings': [{'subject': it.subject, 'severity': it.severity, 'sentence': it.sentence,
                                   'remedy': it.remedy} for it in findings]})
     else:
@@ -51,21 +54,25 @@ def status(timeout: float, fail_on_parked: bool, as_json: bool) -> None:
 
 
 def _looked(timeout: float) -> Standing:
+    with connected() as (app, connection):
+        return looked_by(app, connection, timeout)
+
+
+def looked_by(app: Celery, connection: Connection, timeout: float) -> Standing:
     """The standing; workers are given so many seconds to answer."""
     from ecommerce_worker.health import broker, ledger, schedule, spool, workers
     from ecommerce_worker.health.standing import Standing
     from ecommerce_worker.ledger import stores
 
     conf = runtime.current().settings
-    with connected() as (app, connection):
-        seen = broker.look(connection, conf)
-        # A broker that accepts no messages accepts no question to workers either.
-        answered = workers.ask(app, seen.queues, timeout) if seen.takes_messages else None
+    seen = broker.look(connection, conf)
+    # A broker that accepts no messages accepts no question to workers either.
+    answered = workers.ask(app, seen.queues, timeout) if seen.takes_messages else None
     return Standing(tuple(conf.QUEUES), seen, answered, ledger.look(conf),
                     schedule.look(app, conf, lambda: stores.firings_of(conf), time.time()), spool.look(conf))
 
 
-def _as_json(found: Standing) -> dict[str, Any]:
+def told(found: Standing) -> dict[str, Any]:
     """The JSON; see the reference of commands."""
     broker, ledger, beat = found.broker, found.ledger, found.schedule
     return {

@@ -61,6 +61,10 @@ BROKER_TRANSPORT_OPTIONS: dict[str, object] = {}
 # True lets the worker start on a transport that can lose messages when a worker dies, for a demonstration.
 ALLOW_UNSAFE_BROKER = False
 
+# RabbitMQ's management plugin, for `ecommerce-worker doctor`, which finds policies there that would destroy orders; its
+# user needs the tag 'monitoring'. Empty: it asks rabbitmqctl, which answers on the machine of a node only.
+MANAGEMENT_URL = ''
+
 # --- Queues ---------------------------------------------------------------------------------------------------------
 
 # What a worker consumes unless it is told otherwise: where shops publish today, and where those before 2019 did.

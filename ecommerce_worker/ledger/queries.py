@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from django.db.models import DateTimeField, ExpressionWrapper, Q, QuerySet, Sum, Value
+from django.db.models import DateTimeField, ExpressionWrapper, Max, Q, QuerySet, Sum, Value
 from django.db.models.functions import Now, Upper
 
 from ecommerce_worker.broker.notes import Notes, ParkingNote
@@ -136,6 +136,13 @@ def story(number: int) -> Story | None:
         tuple(map(reports.read, tries)),
         tuple(Decision(each.at, each.who, each.action, each.reason, each.message_id, each.key)
               for each in decisions))
+
+
+def last_accepted_by(intake: str) -> datetime | None:
+    """When the intake of that name had the last message published, as far as the ledger reaches back."""
+    found: datetime | None = Attempt.objects.filter(outcome='accepted', reason=f'by the intake {intake}').aggregate(
+        last=Max('started'))['last']
+    return found
 
 
 def last_ended(ids: Iterable[str]) -> dict[str, Ended]:

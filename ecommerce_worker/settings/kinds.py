@@ -201,6 +201,11 @@ def read_origin(given: Any) -> str:
     return str(given).rstrip('/')
 
 
+def read_management(given: Any) -> str:
+    """A URL of RabbitMQ's management plugin, with user and password, or none."""
+    return _url(given) if _text(given) else ''
+
+
 def read_ip_address(given: Any) -> str:
     """An IP address, or nothing."""
     return str(ip_address(given)) if _text(given) else ''

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import importlib
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -165,6 +166,11 @@ def environment_layer(environ: Mapping[str, str], kinds: Mapping[str, Kind]) -> 
     values = {name: environ[variable] if name in kinds else _plain(environ[variable])
               for name, variable in variables.items()}
     return Layer(values, lambda names: f'environment {variables[names[0]]}', problems=tuple(problems))
+
+
+def yaml_path() -> Path | None:
+    """The YAML file that the environment names, if it names one."""
+    return Path(path) if (path := os.environ.get(YAML_FILE, '')) else None
 
 
 def yaml_file(environ: Mapping[str, str], module: ModuleType) -> str:

@@ -44,7 +44,11 @@ def masked(name: str, value: object, kind: Kind | None = None) -> object:
 _HANDED_ON = re.compile(r'PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|LC_\w+|TZ|TMPDIR|LD_LIBRARY_PATH')
 
 
-def environment_for_others(environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """What programs of other projects may see of this process's environment: nothing that could be a secret of ours."""
+def environment_for_others(environ: Mapping[str, str] | None = None, *, also: str = '') -> dict[str, str]:
+    """What programs of other projects may see of this process's environment: nothing that could be a secret of ours.
+
+    ``also`` is a pattern of the beginnings of names that are theirs.
+    """
     environ = os.environ if environ is None else environ
-    return {name: value for name, value in environ.items() if _HANDED_ON.fullmatch(name)}
+    return {name: value for name, value in environ.items()
+            if _HANDED_ON.fullmatch(name) or (also and re.match(also, name))}

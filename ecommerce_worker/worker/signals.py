@@ -9,6 +9,7 @@ from celery.exceptions import CPendingDeprecationWarning
 from celery.signals import celeryd_after_setup, worker_ready
 
 from ecommerce_worker import logs, runtime
+from ecommerce_worker.health import machine
 from ecommerce_worker.telemetry import serving
 from ecommerce_worker.worker.shutdown import Ending, in_time
 
@@ -37,6 +38,13 @@ def show_health(**_: Any) -> None:
 def silence_advice(**_: Any) -> None:
     """Keep Celery's advice on a setting that was made on purpose out of the log; its own filters came before."""
     warnings.filterwarnings('ignore', ADVICE, CPendingDeprecationWarning)
+
+
+@celeryd_after_setup.connect
+def warn_of_the_machine(**_: Any) -> None:
+    """Say at start what is wrong with this machine, as far as it costs nothing to know."""
+    for finding in machine.findings(runtime.current().settings):
+        logger.warning(finding.sentence, remedy=finding.remedy)
 
 
 @celeryd_after_setup.connect

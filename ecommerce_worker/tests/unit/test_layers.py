@@ -36,6 +36,7 @@ ROWS = [
     'operations',
     'health',
     'resubmit',
+    'doctor',
     'worker',
     'celery_app',
     'standalone',
@@ -62,7 +63,7 @@ ENTRIES = {'cli': '__main__ cli', 'demo': 'cli demo', 'cli.up': 'cli', '__main__
 
 #: What is imported in these places only; demo plays the shop, which has Celery.
 ONLY_HERE = {
-    'requests': 'clients.http clients.auth clients.transport',
+    'requests': 'clients.http clients.auth clients.transport clients.looking',
     'urllib3': 'clients.http clients.transport',
     'jwt': 'clients.auth',
     'celery': 'broker.app broker.consuming broker.mailbox execution schedule.beat schedule.entries worker celery_app '

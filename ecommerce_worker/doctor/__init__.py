@@ -1,0 +1,1 @@
+"""Trying it: what a deployment needs to be well, each looked at in earnest."""

@@ -1,0 +1,193 @@
+"""All that the doctor tries, one after the other; what cannot be tried keeps nothing else from being."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+from urllib.error import HTTPError
+from urllib.request import ProxyHandler, build_opener
+
+from amqp.exceptions import PreconditionFailed
+
+from ecommerce_worker.broker import preflight, topology
+from ecommerce_worker.broker.preflight import BrokerUnusable
+from ecommerce_worker.doctor import queues, services
+from ecommerce_worker.doctor.lines import Line, bad, of, unknown, warning, well
+from ecommerce_worker.durations import span
+from ecommerce_worker.errors import WorkerError, where
+from ecommerce_worker.health import machine
+from ecommerce_worker.operations import trial
+
+if TYPE_CHECKING:
+    from celery import Celery
+    from kombu import Connection
+
+    from ecommerce_worker.health.standing import Standing
+    from ecommerce_worker.settings import Settings
+
+#: The oldest RabbitMQ whose quorum queues do what the waiting room needs.
+OLDEST: Final = (3, 10)
+
+#: Facts that wait for a recorder, from which on it does not keep up.
+BEHIND: Final = 10_000
+
+#: Days after which a shop that used to send is asked after.
+SILENT_DAYS: Final = 7
+
+
+def examined(settings: Settings, app: Celery, connect: Callable[[], Connection],
+             standing_of: Callable[[Connection], Standing]) -> Iterator[Line]:
+    """Each line as soon as it is known.
+
+    ``connect`` gives an open connection to the broker, or raises
+    :class:`~ecommerce_worker.broker.preflight.BrokerUnusable`; ``standing_of`` gives how things stand.
+    """
+    yield from _tried('configuration', lambda: _configuration(settings))
+    yield from _tried('machine', lambda: _machine(settings))
+    yield from _tried('shop', lambda: services.look(settings))
+    try:
+        connection = connect()
+    except BrokerUnusable as error:
+        yield bad('broker', f'{error}.')
+        return
+    with connection:
+        standing: list[Standing] = []
+        yield from _tried('broker', lambda: _standing(connection, standing_of, standing))
+        yield from _tried('broker', lambda: _broker(settings, app, connection, standing[0] if standing else None))
+        yield from _tried('policies', lambda: queues.look(connection, settings))
+    yield from _tried('intake', lambda: _intakes(settings, is_kept=bool(
+        standing and standing[0].ledger and not standing[0].ledger.problem)))
+
+
+def _tried(subject: str, look: Callable[[], Iterator[Line]]) -> Iterator[Line]:
+    try:
+        yield from look()
+    except WorkerError as error:
+        yield bad(subject, f'{error}.')
+    except Exception as error:  # noqa: BLE001 - what cannot be looked at must not hide the rest
+        # Not its text, which may quote what it was given.
+        yield unknown(subject, f'It could not be looked at: {type(error).__name__} at {where(error)}.',
+                      'Report this, it is a defect of the doctor.')
+
+
+def _configuration(settings: Settings) -> Iterator[Line]:
+    for remark in settings.remarks:
+        yield warning('configuration', f'{remark}.')
+    if not settings.remarks:
+        yield well('configuration', 'A worker would start with it.')
+
+
+def _machine(settings: Settings) -> Iterator[Line]:
+    found = [of(it) for it in machine.findings(settings)]
+    yield from found or [well('machine', 'There is room on its disks, and nobody else can read our files.')]
+    if os.geteuid() == 0:
+        yield unknown('machine', 'This is run as root, which may read and write whatever workers may not.',
+                      'Run it as their user.')
+    times = machine.stop_times()
+    if not times:
+        yield unknown('supervisor', 'No worker here is run by systemd: how long it has to end cannot be seen.',
+                      f'It wants more than SHUTDOWN_SECONDS ({settings.SHUTDOWN_SECONDS:g} s): `docker stop -t`, '
+                      'terminationGracePeriodSeconds, stopwaitsecs.')
+        return
+    short = [of(it) for it in machine.too_short(settings, times)]
+    yield from short or [well('supervisor', f'{", ".join(times)} has time to end in good order.')]
+
+
+def _standing(connection: Connection, standing_of: Callable[[Connection], Standing],
+              found: list[Standing]) -> Iterator[Line]:
+    """What ``status`` and the console show too."""
+    standing = standing_of(connection)
+    found.append(standing)
+    yield from (of(it) for it in standing.findings)
+    subjects = {it.subject for it in standing.findings}
+    if 'workers' not in subjects and standing.workers:
+        yield well('workers', f'{len(standing.workers.names)} answered within {standing.workers.seconds:g} s.')
+    if standing.ledger is None:
+        yield unknown('ledger', 'There is none, so nobody knows what became of an order.', 'See '
+                      'docs/how-to/keep-a-ledger.rst.')
+    elif 'ledger' not in subjects:
+        behind = standing.broker.unrecorded
+        said = f'It is read, and {behind} facts wait to be recorded'
+        yield (warning('ledger', f'{said}.', 'Is the database slow? Is a recorder running?') if behind > BEHIND
+               else well('ledger', f'{said}.'))
+    if (beat := standing.schedule) and beat.is_alive:
+        yield well('beat', f'It was alive {beat.silent or 0:.0f} s ago.')
+
+
+def _broker(settings: Settings, app: Celery, connection: Connection, standing: Standing | None) -> Iterator[Line]:
+    for limit in preflight.limits(connection):
+        yield warning('broker', f'{limit}.')
+    if not topology.is_rabbitmq(connection):
+        return
+    version = topology.version(connection)
+    shown = '.'.join(map(str, version)) or 'of an unknown version'
+    if version and version < OLDEST:
+        yield bad('broker', f'RabbitMQ {shown} is too old.', 'The waiting room needs 3.10.')
+    else:
+        yield well('broker', f'RabbitMQ {shown}, and it lets our user in.')
+    if standing is None or not standing.broker.takes_messages:
+        return
+    if not standing.broker.is_declared:
+        yield unknown('queues', 'No worker has ever declared them here.', 'Start one.')
+        return
+    try:
+        with topology.asking(app) as asking, preflight.permitted():
+            # As each worker does it when it connects, and by that it is known what our user is permitted.
+            declared = topology.declare(asking, app.amqp.queues.consume_from.values(), settings.QUEUE_TYPE)
+            remarks = list(preflight.remarks(asking, declared, settings))
+    except PreconditionFailed as error:
+        yield bad('queues', f'One exists in another shape: {error.message}.', 'See QUEUE_TYPE.')
+        return
+    for remark in remarks:
+        yield warning('queues', f'{remark}.')
+    if not remarks:
+        yield well('queues', 'They are as a worker declares them.')
+    seconds = trial.through_the_room(app, connection)
+    yield well('waiting room', f'A message that was to wait for {trial.DELAY} s came after {seconds:.1f} s.')
+
+
+def _intakes(settings: Settings, *, is_kept: bool) -> Iterator[Line]:
+    if not settings.INTAKES:
+        return
+    yield _answers(settings.INTAKE_ADDRESS)
+    for name in settings.INTAKES:
+        if settings.INTAKES[name].get('state', 'live') == 'live' and is_kept:
+            yield _sends(name)
+
+
+def _answers(address: str) -> Line:
+    """Whether an intake runs here, and reaches RabbitMQ."""
+    try:
+        with build_opener(ProxyHandler({})).open(f'http://{address}/readyz', timeout=5):
+            return well('intake', f'One answers at {address}, and RabbitMQ takes what it is given.')
+    except HTTPError as error:
+        error.close()
+        return bad('intake', f'The one at {address} is not ready ({error.code}).',
+                   'See its log: does it reach RabbitMQ?')
+    except OSError:
+        return unknown('intake', f'None answers at {address}.', 'It may run elsewhere; else start it: '
+                       '`ecommerce-worker intake`.')
+
+
+def _sends(name: str) -> Line:
+    """Whether the shop of an intake still sends."""
+    from ecommerce_worker.ledger import queries
+
+    last = queries.last_accepted_by(name)
+    if last is None:
+        return unknown(f'intake {name}', 'Nothing of it is in the ledger.',
+                       f'Has the shop its URL? Try `ecommerce-worker intake try {name} FILE`.')
+    ago = time.time() - last.timestamp()
+    said = f'The last order came {span(ago)} ago ({last.astimezone(UTC):%Y-%m-%d %H:%M} UTC)'
+    if ago > SILENT_DAYS * 86_400:
+        return warning(f'intake {name}', f'{said}.', 'Is the webhook still on in the shop? Some switch it off after '
+                       'errors.')
+    return well(f'intake {name}', f'{said}.')
+
+
+def now() -> str:
+    """The time, for what is handed on."""
+    return datetime.now(UTC).isoformat(timespec='seconds').replace('+00:00', 'Z')

@@ -1,0 +1,112 @@
+"""Shop and LMS of each site: the way there, their clocks, our token, and whether they let our user fulfil orders."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from ecommerce_worker import runtime
+from ecommerce_worker.clients import looking
+from ecommerce_worker.clients.http import CLOCKS_AGREE
+from ecommerce_worker.doctor.lines import Line, bad, unknown, warning, well
+from ecommerce_worker.errors import ApiError, NotFound, Throttled, Unauthorized
+from ecommerce_worker.resubmit.shops import sites_of
+
+if TYPE_CHECKING:
+    from ecommerce_worker.settings import Settings
+    from ecommerce_worker.site import Site
+
+#: Days before the end of a certificate from which on it is a warning.
+EXPIRES_SOON: Final = 14
+
+#: Seconds by which clocks may differ at most, for tokens carry times.
+CLOCKS_DIFFER: Final = 30.0
+
+
+def look(settings: Settings) -> Iterator[Line]:
+    """Each shop once, and each token service."""
+    seen: set[str] = set()
+    for code in sites_of(settings):
+        site = runtime.site(code or None)
+        subject = f'shop {code}' if code else 'shop'
+        urls = {site.settings.ECOMMERCE_API_ROOT: subject}
+        if site.settings.authentication == 'oauth2':
+            urls[site.settings.BACKEND_SERVICE_EDX_OAUTH2_PROVIDER_URL] = f'LMS {code}' if code else 'LMS'
+        for url, who in urls.items():
+            if url not in seen:
+                seen.add(url)
+                yield from way(who, url, site.settings.HTTP_CONNECT_TIMEOUT)
+        yield from permission(subject, site)
+
+
+def way(who: str, url: str, seconds: float) -> Iterator[Line]:
+    """The name, the connection, the certificate and the clock of a service."""
+    host = runtime.host_of(url)
+    found = looking.look(url, seconds)
+    if found.proxy:
+        yield unknown(who, f'{host} is behind a proxy: its certificate and its clock cannot be seen from here.')
+        return
+    if found.problem:
+        yield bad(who, f'{found.problem}.', 'Look at the URL in the configuration, at DNS, firewall and TLS.')
+        return
+    expires = '' if found.expires is None else (
+        f', its certificate is good until {datetime.fromtimestamp(found.expires, UTC):%Y-%m-%d}')
+    if found.expires is not None and found.expires - time.time() < EXPIRES_SOON * 86_400:
+        yield warning(who, f'{host} answers{expires}.', 'Renew it; nothing is fulfilled once it is over.')
+    else:
+        yield well(who, f'{host} answers{expires}.')
+    yield from _clock(who, found.ahead)
+
+
+def _clock(who: str, ahead: float | None) -> Iterator[Line]:
+    if ahead is None:
+        return
+    said = f'Our clock is {abs(ahead):.0f} s {"ahead of" if ahead > 0 else "behind"} that of the {who}'
+    if abs(ahead) > CLOCKS_DIFFER:
+        yield bad('clock', f'{said}: tokens seem to be of another time.', 'Set both by NTP.')
+    elif abs(ahead) > CLOCKS_AGREE:
+        yield warning('clock', f'{said}.', 'Set both by NTP.')
+    else:
+        yield well('clock', f'It agrees with that of the {who}.')
+
+
+def permission(subject: str, site: Site) -> Iterator[Line]:
+    """Our token, and whether it lets us read and fulfil orders: by an order that there is not, so that none changes."""
+    number = f'DOCTOR-{secrets.token_hex(8)}'
+    try:
+        site.signer.credentials()
+    except ApiError as error:
+        yield bad('token', f'There is none for the {subject}: {error}.', _about(error))
+        return
+    how = 'from the LMS' if site.settings.authentication == 'oauth2' else 'signed by ourselves'
+    yield well('token', f'There is one for the {subject}, {how}.')
+    for what, ask in (('read', lambda: site.ecommerce.status(number)),
+                      ('fulfil', lambda: site.ecommerce.fulfill(number, email_opt_in=False))):
+        try:
+            ask()
+        except NotFound:
+            continue
+        except ApiError as error:
+            yield bad(subject, f'Our user may not {what} orders, or cannot be asked: {error}.', _about(error))
+            return
+        yield warning(subject, f'It knows the order {number}, which there is not.', 'Does ECOMMERCE_API_ROOT lead to '
+                      'the shop itself?')
+        return
+    yield well(subject, 'It lets our user read and fulfil orders (asked about one that there is not).')
+
+
+def _about(error: ApiError) -> str:
+    """What to do about what a service answered."""
+    match error:
+        case Throttled():
+            return 'Wait; it limits how often it is asked.'
+        case Unauthorized(status=403):
+            return 'Make the user of this token staff in the shop, or give it the permission to change orders.'
+        case Unauthorized():
+            return ('Look at AUTHENTICATION, at BACKEND_SERVICE_EDX_OAUTH2_KEY and _SECRET, or at JWT_SECRET_KEY and '
+                    'JWT_ISSUER.')
+        case _:
+            return "Look at the service's own log."
