@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-#: The kinds of entries in the ledger: a customer's order, a mail, or a scheduled job.
-ORDER, MAIL, JOB = 'order', 'mail', 'job'
+#: The kinds of entries in the ledger: an order that a shop fulfils, one that is enrolled from here or a line of it, a
+#: mail, or a scheduled job.
+ORDER, ENROLMENT, MAIL, JOB = 'order', 'enrolment', 'mail', 'job'
+KINDS: Final = (ORDER, ENROLMENT, MAIL, JOB)
 
 _MAILS: Final = ('ecommerce_worker.email.', 'ecommerce_worker.sailthru.')
 
@@ -20,6 +22,8 @@ def kind_of(task: str) -> str:
     """The kind of an entry, by the name of its task."""
     if task.rpartition('.')[2] == 'fulfill_order':
         return ORDER
+    if task.startswith('ecommerce_worker.enrolment.'):
+        return ENROLMENT
     return MAIL if task.startswith(_MAILS) else JOB
 
 
@@ -34,8 +38,8 @@ def outcome_of(outcome: str, task: str) -> str:
 
 
 def counted(tasks: Iterable[str]) -> str:
-    """So many orders, mails and jobs: ``2 orders, 1 mail``."""
+    """So many orders, enrolments, mails and jobs: ``2 orders, 1 mail``."""
     kinds = [kind_of(task) for task in tasks]
-    numbers = {kind: kinds.count(kind) for kind in (ORDER, MAIL, JOB)}
+    numbers = {kind: kinds.count(kind) for kind in KINDS}
     return ', '.join(f'{number} {kind}{"" if number == 1 else "s"}' for kind, number in numbers.items()
                      if number or kind == ORDER)

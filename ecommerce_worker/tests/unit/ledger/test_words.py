@@ -12,6 +12,7 @@ JOB = 'ecommerce_worker.resubmit.tasks.resubmit_orders'
 
 @pytest.mark.parametrize('task, kind, end', [
     (FULFILL, 'order', 'fulfilled'), (MAIL, 'mail', 'done'), (PURCHASE, 'mail', 'done'), (JOB, 'job', 'done'),
+    ('ecommerce_worker.enrolment.tasks.enroll_line', 'enrolment', 'done'),
     ('shop.tasks.reindex', 'job', 'done'), ('', 'job', 'done')])
 def test_orders_are_fulfilled_and_everything_else_is_done(task, kind, end):
     assert words.kind_of(task) == kind
@@ -23,4 +24,5 @@ def test_orders_are_fulfilled_and_everything_else_is_done(task, kind, end):
 def test_orders_mails_and_jobs_are_counted_apart():
     assert words.counted([]) == '0 orders'
     assert words.counted([FULFILL, MAIL, MAIL]) == '1 order, 2 mails'
+    assert words.counted(['ecommerce_worker.enrolment.tasks.enroll', FULFILL]) == '1 order, 1 enrolment'
     assert words.counted([JOB]) == '0 orders, 1 job'
