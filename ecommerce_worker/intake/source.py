@@ -104,8 +104,8 @@ class Event:
 class Asked(Protocol):
     """The API of a shop."""
 
-    def webhooks(self) -> list[Webhook]:
-        """All of its webhooks."""
+    def webhooks(self) -> list[Webhook] | None:
+        """All of its webhooks; None where that cannot be known."""
 
     def switch_on(self, webhook: Webhook) -> None:
         """Have it deliver again."""

@@ -139,11 +139,14 @@ def _publish_missing(app: Celery, it: Intake, calls: Mapping[str, Call], came: C
 def _look_at_webhook(it: Intake, shop: Any, url: str, wish: Wish, report: Reconciled) -> None:
     """Whether the shop would deliver to the intake at all; it is switched on again if that is wanted."""
     try:
-        ours: list[Webhook] = [each for each in shop.webhooks() if each.url.rstrip('/') == url]
+        webhooks: list[Webhook] | None = shop.webhooks()
     except Rejected as error:
         # A key that may read orders and no webhooks is good for the orders.
         report.blame(f'{it.name}: its webhooks', error)
         return
+    if webhooks is None:
+        return
+    ours = [each for each in webhooks if each.url.rstrip('/') == url]
     if not ours:
         report.troubles.append(f'{it.name}: the shop has no webhook to {url}, so it delivers nothing; INTAKE_URL says '
                                'where that is')
