@@ -32,6 +32,16 @@ def printable(text: str, instead: str = '?') -> str:
     return text if text.isprintable() else ''.join(letter if letter.isprintable() else instead for letter in text)
 
 
+def item_of(number: str, line: str) -> str:
+    """What people know a line of an order by."""
+    return f'{number} {line}'
+
+
+def is_about(key: str, number: str) -> bool:
+    """Whether what has this key is the order of that number, or a line of it; see :func:`item_of`."""
+    return key == number or key.startswith(f'{number} ')
+
+
 def short_name(task: str) -> str:
     """A task as people know it: ours by its last word, another's in full."""
     return task.rpartition('.')[2] if task.startswith(_OURS) else task

@@ -166,35 +166,11 @@ class SelfSigned:
         return False
 
 
-class Basic(AuthBase):
-    """A name and a password that do not change; the signer and what it signs with at once."""
+class Fixed(AuthBase):
+    """Headers that do not change; the signer and what it signs with at once."""
 
-    def __init__(self, name: str, password: str) -> None:
-        self._header = 'Basic ' + b64encode(f'{name}:{password}'.encode()).decode()
-
-    @override
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        """Sign one request."""
-        request.headers['Authorization'] = self._header
-        return request
-
-    def credentials(self) -> AuthBase:
-        """Always the same."""
-        return self
-
-    def refused(self, credentials: AuthBase) -> bool:  # noqa: ARG002 - there is no other password to try
-        """A password that is refused once is refused until somebody changes it."""
-        return False
-
-
-class Bearer(AuthBase):
-    """A key of ours that does not change, as vendors give it; the signer and what it signs with at once.
-
-    ``headers`` are others that go with it.
-    """
-
-    def __init__(self, key: str, headers: Mapping[str, str] | None = None) -> None:
-        self._headers = {**(headers or {}), 'Authorization': f'Bearer {key}'}
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        self._headers = dict(headers)
 
     @override
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -206,6 +182,20 @@ class Bearer(AuthBase):
         """Always the same."""
         return self
 
-    def refused(self, credentials: AuthBase) -> bool:  # noqa: ARG002 - there is no other key to try
-        """A key that is refused once is refused until somebody changes it."""
+    def refused(self, credentials: AuthBase) -> bool:  # noqa: ARG002 - there are no others to try
+        """What is refused once is refused until somebody changes it."""
         return False
+
+
+class Basic(Fixed):
+    """A name and a password."""
+
+    def __init__(self, name: str, password: str) -> None:
+        super().__init__({'Authorization': 'Basic ' + b64encode(f'{name}:{password}'.encode()).decode()})
+
+
+class Bearer(Fixed):
+    """A key of ours, as vendors give it; ``headers`` are others that go with it."""
+
+    def __init__(self, key: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__({**(headers or {}), 'Authorization': f'Bearer {key}'})

@@ -176,9 +176,10 @@ CONSOLE_SESSION_SECONDS = 28_800
 #   spool     true keeps on disk what comes while RabbitMQ is away: for senders that deliver only once (woocommerce)
 #   max_bytes   of a body, at most; 1 MiB if not given
 #   rate      deliveries a second that one process takes; 0, as if not given, is no limit
-#   api_key, api_secret   woocommerce, stripe (a key only): the shop's own API, for `ecommerce-worker reconcile`; each
-#             may be a file:/path
-#   api_url   stripe: where that is
+#   api_key, api_secret   woocommerce, shopify, stripe (a key only): what opens the shop's own API, for
+#             `ecommerce-worker reconcile`; each may be a file:/path
+#   api_token   shopify: a token that does not change, instead of these
+#   api_url   shopify, stripe: where that API is, if not where it always is
 #   header, prefix, encoding, digest, id, topic   hmac: how it signs, and the headers of id and topic
 #   topic     standard: the place of the topic in the body; 'type' if not given
 INTAKES: dict[str, dict[str, object]] = {}

@@ -30,11 +30,13 @@ PAGE: Final = 50
 class Figures:
     """The front page; ``reasons`` are tasks and reasons of parked messages, and how many there are of each.
 
-    ``oldest`` is an order; ``orders``, ``mails``, ``jobs`` and ``tasks`` are how many there are in each state.
+    ``oldest`` is an order; ``orders``, ``enrolments``, ``mails``, ``jobs`` and ``tasks`` are how many there are in each
+    state.
     """
 
     oldest: Entry | None
     orders: Mapping[str, int]
+    enrolments: Mapping[str, int]
     mails: Mapping[str, int]
     jobs: Mapping[str, int]
     tasks: Mapping[str, int]
@@ -51,13 +53,14 @@ def figures(now: datetime) -> Figures:
     oldest = waiting.filter(first_seen=first).order_by('pk').first() if first else None
     parked = ParkedMessage.objects.filter(settled='')
     reasons = parked.order_by().values_list('task', 'reason').annotate(count=Count('*')).order_by('-count')
-    kinds: dict[str, dict[str, int]] = {kind: {} for kind in (words.ORDER, words.MAIL, words.JOB, words.TASK)}
+    kinds: dict[str, dict[str, int]] = {kind: {} for kind in words.KINDS}
     for state, task, count in Order.objects.order_by().values_list('state', 'task').annotate(count=Count('*')):
         states = kinds[words.kind_of(task)]
         states[state] = states.get(state, 0) + count
     return Figures(
         oldest=Entry.of(oldest) if oldest else None,
-        orders=kinds[words.ORDER], mails=kinds[words.MAIL], jobs=kinds[words.JOB], tasks=kinds[words.TASK],
+        orders=kinds[words.ORDER], enrolments=kinds[words.ENROLMENT], mails=kinds[words.MAIL], jobs=kinds[words.JOB],
+        tasks=kinds[words.TASK],
         parked=parked.count(), reasons=tuple(reasons[:8]),
         hour=_rates(now, timedelta(minutes=5), 12), day=_rates(now, timedelta(hours=1), 24))
 

@@ -79,7 +79,8 @@ def front(request: Any, context: Context) -> Any:
         **context, 'title': 'How things stand', 'figures': found, 'broker': context['standing'].broker,
         'schedule': planned, 'queued': sum(queue.messages for queue in context['standing'].broker.queues),
         'others': [(name, [(count, state_of(state, '')) for state, count in sorted(states.items())])
-                   for name, states in (('Mails', found.mails), ('Jobs', found.jobs), ('Tasks', found.tasks))
+                   for name, states in (('Enrolments', found.enrolments), ('Mails', found.mails), ('Jobs', found.jobs),
+                                        ('Tasks', found.tasks))
                    if states],
         'jobs': [(job, short_name(job.task), job.ended and outcome_of(job.ended.outcome, job.task))
                  for job in jobs(celery_app.app, planned, now)],

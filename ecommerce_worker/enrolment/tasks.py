@@ -6,23 +6,23 @@
     revoke ──► revoke_line
 
 An order is parted into its lines, each for one learner and one course, with a patience of its own: each is found,
-parked and sent again alone, under the number of the order.
+parked and sent again alone, under the number of the order and its own.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final
 
 from ecommerce_worker import runtime
 from ecommerce_worker.clients.lms import Enrolment, NotRegistered, checked
-from ecommerce_worker.enrolment.lines import Line, addresses_in, read
+from ecommerce_worker.enrolment.lines import LONGEST, Line, addresses_in, read
 from ecommerce_worker.errors import Misconfigured, Rejected, Skip, Transient, WrongArguments
 from ecommerce_worker.execution.outcomes import Then
 from ecommerce_worker.execution.task import Task, task
-from ecommerce_worker.words import printable
+from ecommerce_worker.words import item_of, printable
 
 if TYPE_CHECKING:
     from ecommerce_worker.site import Site
@@ -57,17 +57,18 @@ def revoke(self: Task, order_number: str, lines: Any, site_code: str | None = No
     return _parted(revoke_line, order_number, read(lines), site_code, lacking=False)
 
 
-@task(policy=lambda site: site.enrolment_policy, key='order_number', lane=lane)
-def enroll_line(self: Task, order_number: str, line: str, product: str, learner: str, course_id: str | None = None,
+@task(policy=lambda site: site.enrolment_policy, key='item', lane=lane)
+def enroll_line(self: Task, item: str, order_number: str, product: str, learner: str, course_id: str | None = None,
                 mode: str | None = None, site_code: str | None = None, problem: str = '') -> Iterable[Then]:
     """Enrol one learner in one course, in the mode that was paid for.
 
+    ``item`` is what people know the line by: the number of the order, and the line's id.
     Without ``course_id`` the product was not known when the order came, and is looked up again.  ``problem`` says why a
     line is for people to see to.
     """
     site = runtime.site(site_code)
     if problem or course_id is None:
-        return _unsettled(enroll_line, order_number, Line(line, product, 1, (learner,)), site, site_code, problem)
+        return _unsettled(enroll_line, item, order_number, product, learner, site, site_code, problem)
     wanted, learner = _wanted(course_id, mode, learner)
     with _turn(self, site, course_id, learner):
         try:
@@ -75,17 +76,17 @@ def enroll_line(self: Task, order_number: str, line: str, product: str, learner:
             return _enrolled(site, username, course_id, wanted, order_number)
         except NotRegistered:
             site.lms.allow(learner, course_id)
-    return [Then(set_mode.name, _arguments(order_number, line, product, learner, course_id, mode, site_code))]
+    return [Then(set_mode.name, _arguments(item, order_number, product, learner, course_id, mode, site_code))]
 
 
-@task(policy=lambda site: site.registration_policy, key='order_number', lane=lane)
-def set_mode(self: Task, order_number: str, line: str, product: str, learner: str, course_id: str, mode: str,
+@task(policy=lambda site: site.registration_policy, key='item', lane=lane)
+def set_mode(self: Task, item: str, order_number: str, product: str, learner: str, course_id: str, mode: str,
              site_code: str | None = None) -> Iterable[Then]:
     """Wait for a learner who has no account yet, and enrol them in the mode that was paid for when they have.
 
     The LMS opens the course to them as soon as they register, in the mode that it begins with: it keeps no other.
     """
-    del line, product
+    del item, product
     site = runtime.site(site_code)
     wanted, learner = _wanted(course_id, mode, learner)
     with _turn(self, site, course_id, learner):
@@ -96,13 +97,13 @@ def set_mode(self: Task, order_number: str, line: str, product: str, learner: st
         return _enrolled(site, username, course_id, wanted, order_number)
 
 
-@task(policy=lambda site: site.enrolment_policy, key='order_number', lane=lane)
-def revoke_line(self: Task, order_number: str, line: str, product: str, learner: str, course_id: str | None = None,
+@task(policy=lambda site: site.enrolment_policy, key='item', lane=lane)
+def revoke_line(self: Task, item: str, order_number: str, product: str, learner: str, course_id: str | None = None,
                 mode: str | None = None, site_code: str | None = None, problem: str = '') -> Iterable[Then]:
     """Take one learner's course back, as ``REFUND`` has it, unless another paid order covers it; see ``COVERED_BY``."""
     site = runtime.site(site_code)
     if problem or course_id is None:
-        return _unsettled(revoke_line, order_number, Line(line, product, 1, (learner,)), site, site_code, problem)
+        return _unsettled(revoke_line, item, order_number, product, learner, site, site_code, problem)
     paid, learner = _wanted(course_id, mode, learner)
     with _turn(self, site, course_id, learner):
         try:
@@ -141,58 +142,63 @@ def _parted(follow: Task, order_number: str, lines: list[Line], site_code: str |
         raise Skip('none of its products is a course')
     if site.settings.UNKNOWN_PRODUCT == 'skip':
         wanted = known
-    return [it for line in wanted for it in _of_line(follow, order_number, line, site, site_code, lacking=lacking)]
+    return [then for line in wanted
+            for then in _of_line(follow, item_of(order_number, line.id), order_number, line, site, site_code,
+                                 lacking=lacking)]
 
 
-def _of_line(follow: Task, order_number: str, line: Line, site: Site, site_code: str | None, *,
-             lacking: bool) -> Iterator[Then]:
+def _of_line(follow: Task, item: str, order_number: str, line: Line, site: Site, site_code: str | None, *,
+             lacking: bool) -> list[Then]:
+    """A task for each learner and course, and one for what is for people to see to."""
     count, seats = len(line.learners), _seats(line.quantity)
+    found: list[dict[str, Any]] = []
     if count > line.quantity:
-        yield _problem(follow, order_number, line, site_code, f'{_learners(count)} for {seats}: whose is it?')
-        return
-    courses = site.settings.PRODUCTS.get(line.product) or [{'course': None, 'mode': None}]
-    for learner in line.learners:
-        for it in courses:
-            yield Then(follow.name, _arguments(order_number, line.id, line.product, learner, it['course'], it['mode'],
-                                               site_code))
-    if count < line.quantity and (lacking or not count):
-        yield _problem(follow, order_number, line, site_code,
-                       f'{seats}, {_learners(count)}: for the rest the order has no address where LEARNER says')
+        found.append({'learner': '', 'problem': f'{_learners(count)} for {seats}: whose is it?'})
+    else:
+        courses = site.settings.PRODUCTS.get(line.product) or [{'course': None, 'mode': None}]
+        found += [{'learner': learner, 'course_id': it['course'], 'mode': it['mode']}
+                  for learner in line.learners for it in courses]
+        if count < line.quantity and (lacking or not count):
+            problem = f'{seats}, {_learners(count)}: for the rest the order has no address where LEARNER says'
+            found.append({'learner': '', 'problem': problem})
+    items = [item] if len(found) == 1 else [f'{item}.{number}' for number in range(1, len(found) + 1)]
+    return [Then(follow.name, {'item': name, 'order_number': order_number, 'product': line.product,
+                               'course_id': None, 'mode': None, 'site_code': site_code, **it})
+            for name, it in zip(items, found, strict=True)]
 
 
-def _unsettled(follow: Task, order_number: str, line: Line, site: Site, site_code: str | None,
-               problem: str) -> list[Then]:
+def _unsettled(follow: Task, item: str, order_number: str, product: str, learner: str, site: Site,
+               site_code: str | None, problem: str) -> list[Then]:
     """What becomes of a line that did not name its course: what follows from it by now."""
+    if not isinstance(product, str):
+        raise WrongArguments('product is no SKU')
+    sku = printable(product[:LONGEST]) or 'a product without a SKU'
     if problem:
-        raise WrongArguments(printable(f'line {line.id}, {line.product or "without a SKU"}: {problem}'[:500]))
-    if line.product not in site.settings.PRODUCTS:
+        raise WrongArguments(printable(f'{sku}: {problem}'[:500]))
+    if product not in site.settings.PRODUCTS:
         if site.settings.UNKNOWN_PRODUCT == 'skip':
             raise Skip('its product is no course')
-        what = printable(f'line {line.id}: {line.product or "a product without a SKU"}')
-        raise Misconfigured((f'{what} is none of PRODUCTS; add it there, and send this again',))
-    _, learner = _wanted('course-v1:any+any+any', AUDIT, line.learners[0])
-    return list(_of_line(follow, order_number, Line(line.id, line.product, 1, (learner,)), site, site_code,
-                         lacking=True))
+        raise Misconfigured((f'{sku} is none of PRODUCTS; add it there, and send this again',))
+    return _of_line(follow, item, order_number, Line('', product, 1, (_address(learner),)), site, site_code,
+                    lacking=True)
 
 
-def _problem(follow: Task, order_number: str, line: Line, site_code: str | None, problem: str) -> Then:
-    arguments = _arguments(order_number, line.id, line.product, '', None, None, site_code)
-    return Then(follow.name, {**arguments, 'problem': problem})
-
-
-def _arguments(order_number: str, line: str, product: str, learner: str, course_id: str | None, mode: str | None,
+def _arguments(item: str, order_number: str, product: str, learner: str, course_id: str, mode: str | None,
                site_code: str | None) -> dict[str, Any]:
-    return {'order_number': order_number, 'line': line, 'product': product, 'learner': learner, 'course_id': course_id,
-            'mode': mode, 'site_code': site_code}
+    return {'item': item, 'order_number': order_number, 'product': product, 'learner': learner,
+            'course_id': course_id, 'mode': mode, 'site_code': site_code}
+
+
+def _address(learner: str) -> str:
+    if addresses_in(learner) != (learner,):
+        raise WrongArguments('learner is no address')
+    return learner
 
 
 def _wanted(course_id: str, mode: str | None, learner: str) -> tuple[Enrolment, str]:
     """What was paid for, and the learner's address."""
     checked(course_id, mode or '')
-    found = addresses_in(learner)
-    if found != (learner,):
-        raise WrongArguments('learner is no address')
-    return Enrolment(str(mode), active=True), learner
+    return Enrolment(str(mode), active=True), _address(learner)
 
 
 def _turn(run: Task, site: Site, course_id: str, learner: str) -> AbstractContextManager[None]:

@@ -9,14 +9,13 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 from ecommerce_worker import plugins
 from ecommerce_worker.broker.wire import Call
 from ecommerce_worker.errors import Misconfigured, Undecodable, WrongArguments
 from ecommerce_worker.intake import functions, sources
-from ecommerce_worker.intake.source import Delivery, Event, Source, text_at, value_at
+from ecommerce_worker.intake.source import Delivery, Event, Source, secret_of, text_at, value_at
 from ecommerce_worker.settings import Extension, Settings, broker_urls, scheme_of
 from ecommerce_worker.settings.kinds import FLAG, TEXT, Kind, number, one_of, read_mapping, read_ways, whole
 from ecommerce_worker.words import did_you_mean, hint
@@ -118,14 +117,8 @@ class Secrets:
         return tuple(self._checked(one) for one in self._given)
 
     def _checked(self, given: str) -> bytes:
-        secret, path = given, given.removeprefix('file:')
-        if given.startswith('file:'):
-            try:
-                secret = Path(path).read_text(encoding='utf-8').strip()
-            except (OSError, ValueError) as error:
-                raise ValueError(f'cannot be read from {path}: '
-                                 f'{getattr(error, "strerror", None) or "not a text file"}') from None
-        where = f'of {path} ' if given.startswith('file:') else ''
+        secret = secret_of(given)
+        where = f'of {given.removeprefix("file:")} ' if given.startswith('file:') else ''
         try:
             key = self._key(secret)
         except ValueError as error:

@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Protocol
 from ecommerce_worker.bounds import bounded_json
 from ecommerce_worker.clients.shops import Webhook
 from ecommerce_worker.enrolment.lines import LONGEST, MOST, Sold
-from ecommerce_worker.errors import Misconfigured, Undecodable, WorkerError
+from ecommerce_worker.errors import Undecodable, WorkerError
 from ecommerce_worker.execution.outcomes import Then
 from ecommerce_worker.settings.kinds import Kind
 
@@ -104,8 +104,8 @@ class Event:
 class Asked(Protocol):
     """The API of a shop."""
 
-    def webhooks(self) -> list[Webhook]:
-        """All of its webhooks."""
+    def webhooks(self) -> list[Webhook] | None:
+        """All of its webhooks; None where that cannot be known."""
 
     def switch_on(self, webhook: Webhook) -> None:
         """Have it deliver again."""
@@ -180,7 +180,10 @@ class Source(ABC):
         return None
 
     def shop(self, connect: Connect) -> Asked | None:
-        """The shop's own API, by which it tells what was never delivered; None where there is none, or no key to it."""
+        """The shop's own API, by which it tells what was never delivered; None where there is none, or no key to it.
+
+        Raises ValueError for a secret that cannot be read, or :class:`~ecommerce_worker.errors.ApiError`.
+        """
         del connect
         return None
 
@@ -197,7 +200,7 @@ class Source(ABC):
 
 
 def secret_of(given: str) -> str:
-    """A secret of an intake, which may stand in a file; raises :class:`~ecommerce_worker.errors.Misconfigured`."""
+    """A secret of an intake, which may stand in a file; raises ValueError, which says what is wrong with that."""
     if not given.startswith('file:'):
         return given
     path = given.removeprefix('file:')
@@ -205,7 +208,7 @@ def secret_of(given: str) -> str:
         return Path(path).read_text(encoding='utf-8').strip()
     except (OSError, ValueError) as error:
         reason = getattr(error, 'strerror', None) or 'not a text file'
-        raise Misconfigured([f'INTAKES: {path} cannot be read: {reason}']) from None
+        raise ValueError(f'cannot be read from {path}: {reason}') from None
 
 
 def lines_at(content: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:

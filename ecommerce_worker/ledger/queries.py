@@ -109,12 +109,19 @@ class InLedger(ParkingNote):
 
 
 def search(text: str) -> list[Entry]:
-    """The orders of that key; if there is none, those that have it in them, and those of a message of that id."""
-    found = list(Order.objects.filter(key=text).order_by('-last_seen')[:MOST])
+    """The orders of that key, and the lines of one of that number; if there is none, those that have it in them, and
+    those of a message of that id.
+    """
+    found = list(Order.objects.filter(about(text)).order_by('key', '-last_seen')[:MOST])
     if not found and text:
         found = list(Order.objects.filter(pk__in=Attempt.objects.filter(message_id=text).values('order')))
         found += containing(Order.objects.order_by('key'), text)[:MOST]
     return [Entry.of(order) for order in found]
+
+
+def about(number: str) -> Q:
+    """What has that key, or is a line of the order of that number; see :func:`ecommerce_worker.words.is_about`."""
+    return Q(key=number) | Q(key__startswith=f'{number} ')
 
 
 def containing(found: QuerySet[Any], text: str) -> QuerySet[Any]:
@@ -240,7 +247,7 @@ def body_of(number: int) -> bytes | None:
 def _parked(key: str | None, task: str | None, ids: Iterable[str]) -> QuerySet[Any]:
     found = ParkedMessage.objects.filter(settled='').order_by('parked_at', 'pk')
     if key is not None:
-        found = found.filter(key=key)
+        found = found.filter(about(key))
     if task is not None:
         found = found.filter(_of_task(task))
     chosen = Q()

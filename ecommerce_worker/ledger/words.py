@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-#: The kinds of entries in the ledger: a customer's order, a mail, a scheduled job, or any other task.
-ORDER, MAIL, JOB, TASK = 'order', 'mail', 'job', 'task'
+#: The kinds of entries in the ledger: an order that a shop fulfils, one that is enrolled from here or a line of it, a
+#: mail, a scheduled job, or any other task.
+ORDER, ENROLMENT, MAIL, JOB, TASK = 'order', 'enrolment', 'mail', 'job', 'task'
+KINDS: Final = (ORDER, ENROLMENT, MAIL, JOB, TASK)
 
 _MAILS: Final = ('ecommerce_worker.email.', 'ecommerce_worker.sailthru.')
 _JOBS: Final = ('ecommerce_worker.schedule.', 'ecommerce_worker.resubmit.', 'ecommerce_worker.ledger.')
@@ -21,6 +23,8 @@ def kind_of(task: str) -> str:
     """The kind of an entry, by the name of its task."""
     if task.rpartition('.')[2] == 'fulfill_order':
         return ORDER
+    if task.startswith('ecommerce_worker.enrolment.'):
+        return ENROLMENT
     if task.startswith(_MAILS):
         return MAIL
     return JOB if task.startswith(_JOBS) else TASK
@@ -37,8 +41,8 @@ def outcome_of(outcome: str, task: str) -> str:
 
 
 def counted(tasks: Iterable[str]) -> str:
-    """So many orders, mails, jobs and tasks: ``2 orders, 1 mail``."""
+    """So many orders, enrolments, mails, jobs and tasks: ``2 orders, 1 mail``."""
     kinds = [kind_of(task) for task in tasks]
-    numbers = {kind: kinds.count(kind) for kind in (ORDER, MAIL, JOB, TASK)}
+    numbers = {kind: kinds.count(kind) for kind in KINDS}
     return ', '.join(f'{number} {kind}{"" if number == 1 else "s"}' for kind, number in numbers.items()
                      if number or kind == ORDER)

@@ -33,6 +33,7 @@ from ecommerce_worker.intake import again
 from ecommerce_worker.ledger import database
 from ecommerce_worker.ledger.words import ORDER, kind_of
 from ecommerce_worker.telemetry.run import RunReport
+from ecommerce_worker.words import is_about
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -78,7 +79,7 @@ class Chosen:
 
     def has(self, note: ParkingNote) -> bool:
         """Whether this one is meant."""
-        return ((self.order is None or note.key == self.order)
+        return ((self.order is None or is_about(note.key, self.order))
                 and (self.task is None or note.task == self.task or note.task.endswith('.' + self.task))
                 and (not self.ids or any(note.id.startswith(id_) for id_ in self.ids)))
 

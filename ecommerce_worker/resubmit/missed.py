@@ -17,7 +17,7 @@ from typing_extensions import override
 from ecommerce_worker import runtime
 from ecommerce_worker.broker import facts, publishing
 from ecommerce_worker.broker.notes import Notes
-from ecommerce_worker.errors import ApiError, Misconfigured, NotPublished, Rejected, Undecodable, WrongArguments
+from ecommerce_worker.errors import ApiError, NotPublished, Rejected, Undecodable, WrongArguments
 from ecommerce_worker.execution.task import accepted
 from ecommerce_worker.resubmit.report import Report
 
@@ -78,7 +78,11 @@ def reconcile(app: Celery, intakes: Mapping[str, Intake], came: Came, wish: Wish
         if it.state != 'live' or (wish.names and it.name not in wish.names):
             continue
         try:
-            shop = it.source.shop(runtime.site(it.site or None).connect)
+            try:
+                shop = it.source.shop(runtime.site(it.site or None).connect)
+            except ValueError as error:
+                report.troubles.append(f'{it.name}: a secret of its API {error}')
+                continue
             if shop is None:
                 if it.name in wish.names:
                     report.troubles.append(f'{it.name}: INTAKES has no key to the API of this shop')
@@ -87,9 +91,6 @@ def reconcile(app: Celery, intakes: Mapping[str, Intake], came: Came, wish: Wish
             calls = dict(_calls(it, shop, now - wish.since, now - wish.grace, report))
         except ApiError as error:
             report.blame(it.name, error)
-            continue
-        except Misconfigured as error:
-            report.troubles.extend(error.problems)
             continue
         _publish_missing(app, it, calls, came, report, dry_run=wish.dry_run)
     return report
@@ -139,11 +140,14 @@ def _publish_missing(app: Celery, it: Intake, calls: Mapping[str, Call], came: C
 def _look_at_webhook(it: Intake, shop: Any, url: str, wish: Wish, report: Reconciled) -> None:
     """Whether the shop would deliver to the intake at all; it is switched on again if that is wanted."""
     try:
-        ours: list[Webhook] = [each for each in shop.webhooks() if each.url.rstrip('/') == url]
+        webhooks: list[Webhook] | None = shop.webhooks()
     except Rejected as error:
         # A key that may read orders and no webhooks is good for the orders.
         report.blame(f'{it.name}: its webhooks', error)
         return
+    if webhooks is None:
+        return
+    ours = [each for each in webhooks if each.url.rstrip('/') == url]
     if not ours:
         report.troubles.append(f'{it.name}: the shop has no webhook to {url}, so it delivers nothing; INTAKE_URL says '
                                'where that is')

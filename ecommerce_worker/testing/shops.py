@@ -1,4 +1,4 @@
-"""Stand-ins for the APIs of shops: a WooCommerce and a Stripe account, as they tell of what was never delivered."""
+"""Stand-ins for the APIs of shops: WooCommerce, Shopify, an account at Stripe; what they tell of orders."""
 
 from __future__ import annotations
 
@@ -108,6 +108,49 @@ class Stripe(_Shop):
             it['status'] = 'enabled' if request.body == b'disabled=false' else 'disabled'
             return _of(it)
         return _of({'error': {'type': 'invalid_request_error'}}, 404)
+
+
+class Shopify(_Shop):
+    """A shop with orders, in the form of webhooks."""
+
+    authorization: ClassVar = ''
+
+    def __init__(self, *, page: int = 10) -> None:
+        self.orders: list[dict[str, Any]] = []
+        self.page = page
+        super().__init__()
+
+    @override
+    def _answer(self, request: Request) -> Reply:
+        if self.answers:
+            return self.answers.pop(0)
+        if request.target == '/admin/oauth/access_token':
+            form = parse_qs(request.body.decode())
+            good = (form['client_id'], form['client_secret']) == ([KEY], [SECRET])
+            return _of({'access_token': SECRET, 'expires_in': 86_399}) if good else _of({'error': 'invalid'}, 401)
+        if request.headers.get('x-shopify-access-token') != SECRET:
+            return _of({'errors': '[API] Invalid API key or access token'}, 401)
+        variables = json.loads(request.body)['variables']
+        status = variables['search'].partition('financial_status:')[2].partition(' ')[0]
+        found = [it for it in self.orders if it['financial_status'] == status]
+        first = int(variables['after'] or 0)
+        return _of({'data': {'orders': {
+            'pageInfo': {'hasNextPage': first + self.page < len(found), 'endCursor': str(first + self.page)},
+            'nodes': [_in_graphql(it) for it in found[first:first + self.page]]}}})
+
+
+def _in_graphql(order: dict[str, Any]) -> dict[str, Any]:
+    def fields(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [{'key': it['name'], 'value': it['value']} for it in found]
+
+    return {
+        'id': f'gid://shopify/Order/{order["id"]}', 'name': order['name'], 'email': order['email'],
+        'displayFinancialStatus': order['financial_status'].upper(), 'cancelledAt': None, 'test': order['test'],
+        'updatedAt': order['updated_at'], 'customAttributes': fields(order['note_attributes']),
+        'lineItems': {'pageInfo': {'hasNextPage': False}, 'nodes': [{
+            'id': f'gid://shopify/LineItem/{it["id"]}', 'sku': it['sku'], 'quantity': it['quantity'],
+            'currentQuantity': it.get('current_quantity', it['quantity']), 'variant': None,
+            'customAttributes': fields(it.get('properties', []))} for it in order['line_items']]}}
 
 
 def gmt(seconds: float) -> str:

@@ -6,17 +6,31 @@ secret may write, so that the state of an order is read from the body.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar
 from uuid import uuid4
 
 from typing_extensions import override
 
 from ecommerce_worker.enrolment.lines import Sold
+from ecommerce_worker.errors import PeerFailure
 from ecommerce_worker.intake import source
 from ecommerce_worker.intake.signatures import code, require
-from ecommerce_worker.intake.source import Delivery, Event, Refused, count_of, fields_of, first_text, lines_at, told
-from ecommerce_worker.settings.kinds import TEXT
+from ecommerce_worker.intake.source import (
+    Asked,
+    Connect,
+    Delivery,
+    Event,
+    Refused,
+    count_of,
+    fields_of,
+    first_text,
+    lines_at,
+    secret_of,
+    told,
+)
+from ecommerce_worker.settings.kinds import SECRET, TEXT
 
 #: Topics that tell of an order as it is, which may be unpaid.
 _ORDERS = frozenset(f'orders/{event}' for event in ('create', 'paid', 'updated', 'edited', 'fulfilled',
@@ -30,8 +44,8 @@ REFUNDED = 'orders/refunded'
 class Source(source.Source):
     """A Shopify shop."""
 
-    OPTIONS: ClassVar = {'source': TEXT}
-    DEFAULTS: ClassVar = {'source': ''}
+    OPTIONS: ClassVar = {'source': TEXT, 'api_token': SECRET, 'api_key': SECRET, 'api_secret': SECRET, 'api_url': TEXT}
+    DEFAULTS: ClassVar = {'source': '', 'api_token': '', 'api_key': '', 'api_secret': '', 'api_url': ''}
     TOPICS: ClassVar = _ORDERS | {'orders/cancelled', 'orders/delete', 'refunds/create', 'customers/data_request',
                                   'customers/redact', 'shop/redact', 'app/uninstalled', REFUNDED}
     EVENTS: ClassVar = {'orders/paid': 'enroll', REFUNDED: 'revoke'}
@@ -81,6 +95,36 @@ class Source(source.Source):
             found.append(Sold(first_text(it.get('id'), number), first_text(it.get('sku'), it.get('variant_id')), count,
                               fields_of(it.get('properties')), meta, buyer))
         return found
+
+    @override
+    def shop(self, connect: Connect) -> Asked | None:
+        """The Admin API, for a token that does not change, or for the id and the secret of an app."""
+        token, key, secret = (secret_of(self.options[f'api_{name}']) for name in ('token', 'key', 'secret'))
+        root = self.options['api_url'] or f'https://{self.options["source"]}/'
+        if not (token or (key and secret)) or root == 'https:///':
+            return None
+        from ecommerce_worker.clients.auth import Fixed
+        from ecommerce_worker.clients.shopify import Shopify
+
+        if not token:
+            answer = connect(root, peer='Shopify').request('POST', 'admin/oauth/access_token', form={
+                'grant_type': 'client_credentials', 'client_id': key, 'client_secret': secret})
+            token = first_text(told(answer, 'access_token'))
+            if not token:
+                raise PeerFailure('Shopify did not answer with a token', status=200)
+        return Shopify(connect(root, peer='Shopify', signer=Fixed({'X-Shopify-Access-Token': token})))
+
+    @override
+    def missed(self, shop: Any, topics: Iterable[str], since: float, until: float) -> Iterator[Delivery]:
+        """The paid orders, by whatever topic tells of them; and the refunds."""
+        known = set(topics)
+        paid = next((it for it in sorted(known & _ORDERS)), '')
+        for order in shop.orders(since, until):
+            refunded = order['financial_status'] != 'paid'
+            # An order that was refunded in part was paid for first, and may never have come either.
+            for topic in ([paid] if paid and order['financial_status'] != 'refunded' else []) + (
+                    ['orders/updated'] if refunded and REFUNDED in known else []):
+                yield Delivery({'x-shopify-topic': topic}, json.dumps(order).encode(), until)
 
     @override
     def signed(self, body: bytes, key: bytes, topic: str, now: float) -> dict[str, str]:

@@ -11,6 +11,7 @@ from ecommerce_worker.errors import Misconfigured
 from ecommerce_worker.execution.outcomes import Deferred, Parked, Retrying, Then
 from ecommerce_worker.testing.lms import CLIENT_ID, CLIENT_SECRET, LOST, Course, Lms, Step
 from ecommerce_worker.tests.support.enrolment import Orders
+from ecommerce_worker.words import is_about
 
 ANN, BOB = 'Ann@example.com', 'bob@example.com'
 ONE, TWO = 'course-v1:edX+A+1', 'course-v1:edX+B+1'
@@ -64,6 +65,13 @@ def test_a_product_may_be_several_courses_and_a_line_several_learners(orders, lm
     assert [lms.standing(who, course) for who in (ANN, BOB) for course in (ONE, TWO)] == [VERIFIED] * 4
 
 
+def test_each_line_has_a_name_of_its_own_that_begins_with_the_number_of_its_order(orders, lms):
+    orders.come(enroll, bought('BOTH', [ANN], 2, '11'), bought('A', BOB, line='12'), number='#1001')
+    names = [it.call.kwargs['item'] for it in orders.runs if 'item' in it.call.kwargs]
+    assert names == ['#1001 11.1', '#1001 11.2', '#1001 11.3', '#1001 12', '#1001 12']
+    assert all(is_about(name, '#1001') and not is_about(name, '#100') for name in names)
+
+
 def test_an_order_that_comes_twice_enrols_once(orders, lms):
     orders.come(enroll, bought())
     orders.come(enroll, bought())
@@ -94,7 +102,7 @@ def test_a_line_that_cannot_be_is_parked_alone_and_sent_again_when_it_can(orders
     assert lms.standing(ANN, TWO) is None
     expired, unknown = orders.parked
     assert 'its time to enrol is over' in expired
-    assert unknown == 'line 2: NEW is none of PRODUCTS; add it there, and send this again'
+    assert unknown == 'NEW is none of PRODUCTS; add it there, and send this again'
     lms.courses[TWO].expired = frozenset()
     orders.resend()
     assert lms.standing(ANN, TWO) == VERIFIED
@@ -144,10 +152,11 @@ def test_lines_that_are_none_are_parked(orders, lines):
 
 @pytest.mark.parametrize('arguments', [
     {'course_id': 'x'}, {'mode': 'x y'}, {'learner': 'x'}, {'learner': f'{ANN},{BOB}'}, {'mode': None},
-    {'course_id': '../admin'}, {'learner': 7},
+    {'course_id': '../admin'}, {'learner': 7}, {'course_id': None, 'product': ['A']}, {'course_id': 7},
+    {'course_id': None, 'learner': 7},
 ])
 def test_a_line_that_is_none_is_parked(orders, lms, arguments):
-    given = {'order_number': '#1', 'line': '1', 'product': 'A', 'learner': ANN, 'course_id': ONE, 'mode': 'verified'}
+    given = {'item': '#1 1', 'order_number': '#1', 'product': 'A', 'learner': ANN, 'course_id': ONE, 'mode': 'verified'}
     orders.publish(Then(enroll_line.name, {**given, **arguments}))
     assert len(orders.parked) == 1
     assert 'programming error' not in orders.parked[0]

@@ -358,6 +358,13 @@ def test_a_search_finds_the_key_or_else_any_part_of_it_or_the_id_of_a_message(le
         assert [each['key'] for each in ledger('queries.search', text)] == keys
 
 
+def test_an_order_is_found_with_its_lines_and_with_no_other(ledger):
+    ledger('recording.record', [fact('done', key=key, id=f'id-{key}', task=task) for key, task in (
+        ('#1', 'x.enroll'), ('#1 2', 'x.enroll_line'), ('#1 1.2', 'x.enroll_line'), ('#10', 'x.enroll'),
+        ('#10 1', 'x.enroll_line'))])
+    assert [each['key'] for each in ledger('queries.search', '#1')] == ['#1', '#1 1.2', '#1 2']
+
+
 def test_the_story_of_an_order_has_its_runs_and_what_people_did(ledger):
     ledger('recording.record', [fact('retrying', NOW - 9), fact('parked', NOW - 5, attempt=2)], [parcel(parked_at=NOW)])
     [number] = ledger('rows', 'ParkedMessage', 'pk')

@@ -14,7 +14,7 @@ from ecommerce_worker.resubmit.missed import Wish, reconcile
 from ecommerce_worker.testing.intake import SECRET as SIGNING
 from ecommerce_worker.testing.intake import InMemory
 from ecommerce_worker.testing.peer import reply
-from ecommerce_worker.testing.shops import KEY, SECRET, Stripe, WooCommerce, gmt
+from ecommerce_worker.testing.shops import KEY, SECRET, Shopify, Stripe, WooCommerce, gmt
 
 KNOWN = {it.name: it for it in (tasks.enroll, tasks.revoke)}
 COURSE = {'course': 'course-v1:edX+A+1', 'mode': 'verified'}
@@ -35,6 +35,19 @@ def stripe_event(number, age=HOUR, **fields):
             'created': int(time.time() - age), 'data': {'object': {
                 'id': f'cs_{number}', 'client_reference_id': number, 'payment_status': 'paid',
                 'metadata': {'sku': 'A'}, 'customer_details': {'email': 'ann@example.com'}}}, **fields}
+
+
+def shopify_order(number, age=HOUR, **fields):
+    return {'id': int(number), 'name': number, 'email': 'ann@example.com', 'financial_status': 'paid', 'test': False,
+            'updated_at': gmt(time.time() - age) + 'Z', 'note_attributes': [], 'line_items': [
+                {'id': 1, 'sku': 'A', 'quantity': 1, 'properties': [{'name': 'email', 'value': 'bob@example.com'}]}],
+            **fields}
+
+
+@pytest.fixture
+def shopify():
+    with Shopify() as shop:
+        yield shop
 
 
 @pytest.fixture
@@ -64,8 +77,10 @@ def published(monkeypatch):
 def reading(in_force):
     """Puts an intake of a shop in force, and gives the intakes."""
     def of(shop, **options):
-        given = ({'kind': 'woocommerce', 'source': shop.url, 'api_key': KEY, 'api_secret': SECRET, 'spool': True}
-                 if isinstance(shop, WooCommerce) else {'kind': 'stripe', 'api_key': KEY, 'api_url': shop.url})
+        given = {WooCommerce: {'kind': 'woocommerce', 'source': shop.url, 'api_key': KEY, 'api_secret': SECRET,
+                               'spool': True},
+                 Shopify: {'kind': 'shopify', 'api_token': SECRET, 'api_url': shop.url},
+                 Stripe: {'kind': 'stripe', 'api_key': KEY, 'api_url': shop.url}}[type(shop)]
         made = in_force(PRODUCTS=json.dumps({'A': [COURSE]}),
                         INTAKES=json.dumps({'shop': {'secrets': [SIGNING], **given, **options}}))
         return intakes.read(made.settings, KNOWN)
@@ -107,13 +122,59 @@ def test_what_stripe_has_is_published_under_the_id_that_its_delivery_would_have(
     assert published[0].raw.body == intake.published[0].raw.body
 
 
-def test_young_and_old_orders_are_left(run, woo, stripe, published):
+@pytest.mark.parametrize('access', [{}, {'api_token': '', 'api_key': KEY, 'api_secret': SECRET}])
+def test_what_shopify_has_is_read_as_its_webhooks_are(run, shopify, published, access):
+    shopify.orders = [shopify_order('1'), shopify_order('2'), shopify_order('3', test=True)]
+    report = run(shopify, heard={tasks.enroll.name: {'1'}}, **access)
+    assert numbers(published) == ['2']
+    assert json.loads(published[0].raw.body)[1]['lines'] == [
+        {'line': '1', 'product': 'A', 'quantity': 1, 'learner': ['bob@example.com']}]
+    assert report.status == 0
+
+
+def test_what_shopify_gave_back_a_part_of_is_enrolled_and_revoked(run, shopify, published):
+    line = shopify_order('1')['line_items'][0]
+    shopify.orders = [
+        shopify_order('1', financial_status='partially_refunded', line_items=[line, {
+            **line, 'id': 2, 'current_quantity': 0}]),
+        shopify_order('2', financial_status='refunded')]
+    run(shopify)
+    assert [it.raw.headers['task'] for it in published] == [tasks.enroll.name, tasks.revoke.name, tasks.revoke.name]
+    assert [[line['quantity'] for line in json.loads(it.raw.body)[1]['lines']] for it in published] == [
+        [1, 0], [0, 1], [1]]
+
+
+def told(*codes, **extensions):
+    return reply(200, json.dumps({'errors': [{'extensions': {'code': code}} for code in codes],
+                                  'extensions': extensions}).encode())
+
+
+@pytest.mark.parametrize('answer, status, word', [
+    (told('THROTTLED', cost={'requestedQueryCost': 500, 'throttleStatus': {
+        'currentlyAvailable': 0, 'restoreRate': 50}}), 75, 'slow down'),
+    (told('THROTTLED'), 75, 'slow down'), (told('INTERNAL_SERVER_ERROR'), 75, 'failed'),
+    (told('ACCESS_DENIED'), 1, 'ACCESS_DENIED'), (reply(200, b'{"errors": "no"}'), 1, 'without a code'),
+    (reply(200, b'{"data": null}'), 75, 'no list'),
+    (reply(200, b'{"data": {"orders": {"nodes": [7]}}}'), 75, 'no list'),
+    (reply(401, b'{"errors": "Invalid"}'), 1, 'credentials'), (reply(423, b'{}'), 1, '423'),
+])
+def test_errors_of_shopify_are_looked_for_inside_of_a_200(run, shopify, published, answer, status, word):
+    shopify.orders = [shopify_order('1')]
+    shopify.answers = [answer]
+    report = run(shopify)
+    assert (report.status, len(report.troubles)) == (status, 1)
+    assert word in report.troubles[0]
+    assert not published
+
+
+def test_young_and_old_orders_are_left(run, woo, stripe, shopify, published):
     ages = {'1': 60, '2': HOUR, '3': 3 * 86_400}
     woo.orders = [woo_order(number, age) for number, age in ages.items()]
     stripe.events = [stripe_event(number, age) for number, age in ages.items()]
-    run(woo)
-    run(stripe)
-    assert numbers(published) == ['2', '2']
+    shopify.orders = [shopify_order(number, age) for number, age in ages.items()]
+    for shop in (woo, stripe, shopify):
+        run(shop)
+    assert numbers(published) == ['2'] * 3
 
 
 def test_a_shop_that_ignores_the_window_is_read_with_care(run, published):
@@ -123,10 +184,11 @@ def test_a_shop_that_ignores_the_window_is_read_with_care(run, published):
     assert numbers(published) == ['2']
 
 
-@pytest.mark.parametrize('kind', [WooCommerce, Stripe])
+@pytest.mark.parametrize('kind', [WooCommerce, Stripe, Shopify])
 def test_all_pages_are_read(run, kind, published):
     with kind(page=2) as shop:
-        shop.orders, shop.events = ([made(str(number)) for number in range(1, 6)] for made in (woo_order, stripe_event))
+        made = {WooCommerce: woo_order, Stripe: stripe_event, Shopify: shopify_order}[kind]
+        shop.orders = shop.events = [made(str(number)) for number in range(1, 6)]
         run(shop)
     assert numbers(published) == ['1', '2', '3', '4', '5']
 
