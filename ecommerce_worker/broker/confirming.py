@@ -129,6 +129,14 @@ class Confirming:
         """Whether the broker is there, and takes messages."""
         return self._away_since is None and not self.trouble
 
+    @property
+    def hindrance(self) -> str:
+        """Why nothing can be published to any of the queues just now; '' if something can."""
+        if not self.ready:
+            return self.trouble or 'the broker is not there yet'
+        nowhere = self._queues and self._queues <= self.absent
+        return 'none of its queues exists: does a worker run?' if nowhere else ''
+
     def publish(self, publication: Publication, fact: RunReport | None = None, seconds: float = PATIENCE) -> None:
         """Publish, and return when the broker has confirmed that the message is in a queue and on its disk.
 

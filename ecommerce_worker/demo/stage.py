@@ -366,11 +366,13 @@ class Stage:
 
     @cached_property
     def _ledger_settings(self) -> dict[str, str]:
-        # On somebody's RabbitMQ a recorder would take the facts that theirs is to have.
-        if self.broker.given or not self.broker.keeps:
-            return {}
+        # Also where none is made, lest what is done here be written into the ledger of this machine.
         database = {'ENGINE': 'django.db.backends.sqlite3', 'NAME': str(self.home / 'ledger' / 'ledger.sqlite3')}
-        return {'DATABASES': json.dumps({'default': database}), 'CONSOLE_ADDRESS': f'127.0.0.1:{free_port()}'}
+        settings = {'DATABASES': json.dumps({'default': database})}
+        # On somebody's RabbitMQ a recorder would take the facts that theirs is to have.
+        if not self.broker.given and self.broker.keeps:
+            settings['CONSOLE_ADDRESS'] = f'127.0.0.1:{free_port()}'
+        return settings
 
     @cached_property
     def variables(self) -> dict[str, str]:

@@ -15,6 +15,7 @@ from ecommerce_worker.intake.counts import Counts
 from ecommerce_worker.intake.spool import Spool, directory_of
 from ecommerce_worker.settings import Settings
 from ecommerce_worker.telemetry import serving
+from ecommerce_worker.words import counted
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -35,19 +36,18 @@ def run(app: Celery, settings: Settings, say: Callable[[str], None], *, threads:
     if not found:
         raise Misconfigured(['INTAKES is empty: there is nobody to take deliveries from'])
     listener = web.listener_at(settings.INTAKE_ADDRESS, 'the intake', 'INTAKE_ADDRESS', shared=True)
-    queues = {it.queue for it in found.values()}
-    broker = Confirming(partial(_connection, app, settings), queues)
+    broker = Confirming(partial(_connection, app, settings), {it.queue for it in found.values()})
     counts = Counts(broker.tell if settings.PUBLISH_FACTS else None, {
         it.name: {'kind': it.kind, 'url': url_of(settings) + it.path, 'state': it.state, 'test_orders': it.test_orders}
         for it in found.values()})
     spool = Spool(broker, directory_of(settings)) if any(intake.spool for intake in found.values()) else None
     publishers: Mapping[str, Publisher] = {
         name: spool if spool and intake.spool else broker for name, intake in found.items()}
-    application = Application(found, publishers, counts, lambda: broker.ready and not queues <= broker.absent,
-                              facts=settings.PUBLISH_FACTS)
+    application = Application(found, publishers, counts, lambda: not broker.hindrance, facts=settings.PUBLISH_FACTS)
     parts = [part for part in (broker, counts, spool) if part]
-    serving.begin('intake', settings, lambda: ('' if broker.ready else broker.trouble or 'the broker is not there yet',
-                                               f'{len(found)} intakes'))
+    # That no queue exists yet is for a worker to mend, which may be started after this: no supervisor waits for it.
+    serving.begin('intake', settings, lambda: ('' if broker.ready else broker.hindrance,
+                                               broker.hindrance or counted(len(found), 'intake')))
     for part in parts:
         part.start()
     try:

@@ -220,8 +220,8 @@ def test_a_delivery_that_was_parked_is_mapped_again_once_its_intake_can(start_in
     assert message.headers['task'] == FULFILL
     assert broker.depth(topology.PARKED) == 0
     if where == 'in the ledger':
-        told = json.loads(command('orders', 'list', '--json').stdout)['orders']
-        assert [(it['order'], it['state']) for it in told] == [(parked.content['id'], 'fulfilled')]
+        told, = json.loads(command('orders', 'show', parked.content['id'], '--json').stdout)['orders']
+        assert (told['order'], told['state']) == (parked.content['id'], 'fulfilled')
 
 
 def test_a_queue_that_is_gone_is_503_and_the_sender_comes_again(start_intake, broker):

@@ -25,7 +25,8 @@ EXTRAS = {'console': 'console', 'console-user ada': 'console', 'migrate': 'ledge
 
 #: The others, and how they end where there is no broker, nor a configuration but that of development.
 ENDS = {'check': 0, 'worker': 69, 'status': 69, 'parked list': 69, 'parked show 1': 69, 'parked resend 1': 69,
-        'parked discard 1': 69, 'queues purge': 69, 'queues reset': 69, 'resubmit': 69, '--help': 0, '--version': 0}
+        'parked discard 1': 69, 'queues purge': 69, 'queues reset': 69, 'resubmit': 69, 'erase ann@example.com': 69,
+        '--help': 0, '--version': 0}
 
 
 @pytest.fixture(scope='module')

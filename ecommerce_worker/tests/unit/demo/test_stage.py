@@ -1,12 +1,14 @@
 """Interruptions of the demonstration."""
 
+import json
 import os
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 
-from ecommerce_worker.demo.stage import Interrupted, Interruptions
+from ecommerce_worker.demo.stage import Broker, Interrupted, Interruptions, Stage
 
 
 def interrupt():
@@ -58,3 +60,12 @@ def test_it_is_raised_no_more_once_all_is_to_end(interruptions):
     interrupt()
     interruptions.check()
     assert interruptions.came == signal.SIGTERM
+
+
+@pytest.mark.parametrize('given', [True, False])
+def test_nothing_is_written_into_the_ledger_of_this_machine(interruptions, tmp_path, given):
+    stage = Stage(interruptions)
+    stage.home, stage.broker = tmp_path, Broker('amqp://127.0.0.1:1//', 'a RabbitMQ', given=given)
+    database = json.loads(stage._ledger_settings['DATABASES'])['default']
+    assert Path(database['NAME']).is_relative_to(tmp_path)
+    assert bool(stage.console) is not given
