@@ -89,7 +89,7 @@ def test_where_there_is_no_ledger_a_message_knows_how_often_it_was_sent_again(pa
         assert command('queues', 'purge', '--park').returncode == 0
     ended = command('parked', 'resend', '--all', RESENDS_PER_HOUR=2)
     assert ended.returncode == 1
-    assert 'not resent: it was sent 2 times within an hour, which is the most' in ended.stderr
+    assert 'not resent: already resent 2 times within an hour, the limit' in ended.stderr
     [message] = broker.parked()
     assert [entry['reason'] for entry in message.headers['ecommerce']['history']].count('resent by a person') == 2
     assert 'RESENDS_PER_HOUR is 0' in command('parked', 'resend', '--all', RESENDS_PER_HOUR=0).stderr
@@ -381,7 +381,7 @@ def test_status_fails_on_parked_messages_if_told_to(stuck, command):
     assert (warned.returncode, 'warning: 1 message parked:' in warned.stdout) == (0, True)
     status = command('status', '--timeout', '3', '--fail-on-parked')
     assert status.returncode == 1
-    assert 'trouble: 1 message parked: each waits for a person' in status.stdout
+    assert 'trouble: 1 message parked: each waits until a person' in status.stdout
 
 
 def test_status_does_not_count_the_workers_of_other_services(broker, command, tmp_path):
@@ -564,7 +564,7 @@ def test_a_reset_of_quorum_queues_parks_what_they_hold(broker, command, publish)
     ('amqp://guest:guest@broker.invalid//', 69, 'cannot be reached'),
     ('amqp://guest:wrong-password@127.0.0.1:{port}//', 77, 'refuses the login'),
     ('amqp://guest:guest@127.0.0.1:{port}/nowhere', 77, 'virtual host'),
-    ('foo://guest:wrong-password@127.0.0.1', 78, 'no kind of broker that is known here'),
+    ('foo://guest:wrong-password@127.0.0.1', 78, 'an unknown kind of broker'),
     ('memory://', 78, 'loses messages'),
     ('filesystem://', 78, 'loses messages'),
 ])
