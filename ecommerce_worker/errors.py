@@ -143,7 +143,7 @@ def local_failure(error: BaseException) -> LocalFailure:
     """The error that something of this machine's stands for; its text names no path."""
     number = error.errno if isinstance(error, OSError) else None
     reason = lack_behind(error) or (os.strerror(number) if number else type(error).__name__)
-    return LocalFailure(f'the worker was hindered on its own machine: {reason}', maybe_done=True)
+    return LocalFailure(f'the worker failed on its own machine: {reason}', maybe_done=True)
 
 
 class Rejected(ApiError):

@@ -27,4 +27,4 @@ def install(extra: str) -> str:
 def require_django() -> None:
     """Raise :class:`Lacking` where only the wheel is installed; a ledger may be kept elsewhere."""
     if not is_installed('django'):
-        raise Lacking(f'there is a ledger, and Django is not installed here to look into it: {install("ledger")}')
+        raise Lacking(f'reading the ledger needs Django, which is not installed here: {install("ledger")}')

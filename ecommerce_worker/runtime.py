@@ -183,7 +183,7 @@ def current() -> Runtime:
     with _lock:
         if _current is None:
             if _loading:
-                raise Misconfigured(['an extension asks for settings while it is imported; a task may'])
+                raise Misconfigured(['an extension reads settings while being imported; read them in a task instead'])
             _loading = True
             try:
                 _current = Runtime(load())

@@ -149,7 +149,7 @@ class Site:
         settings = self.settings
         name = settings.email_vendor
         if not name:
-            raise Misconfigured(['nobody sends mail here: set EMAIL_VENDOR, then send this message again'])
+            raise Misconfigured(['no mail vendor is configured: set EMAIL_VENDOR, then resend this message'])
         return find(name)(settings.email_options, self.connect)
 
     @once

@@ -58,7 +58,7 @@ class Task(task.Task):
     def retry(self, *args: Any, exc: BaseException | None = None, countdown: float | None = None, **_: Any) -> Any:
         """Have it tried again, by the policy, and not before ``countdown`` seconds are over."""
         reason = type(exc).__name__ if exc else 'no reason given'
-        raise Transient(f'the task asks to be tried again: {reason}', retry_after=countdown) from exc
+        raise Transient(f'the task asked for a retry: {reason}', retry_after=countdown) from exc
 
     @override
     def lane_of(self, call: Call) -> str:
@@ -104,7 +104,7 @@ def made(queues: Sequence[str]) -> Application:
     Raises :class:`~ecommerce_worker.errors.Misconfigured`.
     """
     if isinstance(queues, str) or not queues:
-        raise Misconfigured(['application(queues=[...]) wants a list of one or more names of queues'])
+        raise Misconfigured(['application(queues=[...]) needs a list of one or more queue names'])
     current = runtime.current().settings
     app = celery_app.create_app(current, Standalone)
     app.conf.update(

@@ -174,7 +174,7 @@ def listener_at(address: str, who: str, setting: str, *, shared: bool = False) -
                                     family=socket.AF_INET6 if ':' in host else socket.AF_INET)
     except (OSError, ValueError) as error:
         why = str(getattr(error, 'strerror', None) or error).partition(' (')[0]
-        raise AddressUnusable(f'{who} cannot listen on {address} ({why}); {setting} names another') from None
+        raise AddressUnusable(f'{who} cannot listen on {address} ({why}); set {setting} to another address') from None
 
 
 def serve(application: Application, listener: socket.socket, *, threads: int, https: bool, proxy: str = '',

@@ -57,7 +57,7 @@ def decompressed(body: bytes, how: object) -> bytes:
         return body
     unpacker = _UNPACKERS.get(_ALIASES.get(how, how)) if isinstance(how, str) else None
     if unpacker is None:
-        raise Undecodable(f'its compression {str(how)[:80]!r} is not known')
+        raise Undecodable(f'unknown compression {str(how)[:80]!r}')
     try:
         return b''.join(_unpacked(unpacker(), body))
     except Undecodable:

@@ -120,9 +120,9 @@ class Confirming:
     def trouble(self) -> str:
         """Why nothing can be published at present; '' if it can."""
         if self._blocked:
-            return 'the broker takes nothing at present (an alarm of its own)'
+            return 'the broker accepts no messages at present (memory or disk alarm)'
         away = self._away_since
-        return 'the broker cannot be reached' if away is not None and time.monotonic() - away > PATIENCE else ''
+        return 'the broker is unreachable' if away is not None and time.monotonic() - away > PATIENCE else ''
 
     @property
     def ready(self) -> bool:
@@ -147,11 +147,11 @@ class Confirming:
             raise NotPublished(trouble)
         if publication.queue in self._late:
             # What is on its way to it shows when that is over.
-            raise NotPublished('the queue does not confirm in time')
+            raise NotPublished('the queue did not confirm in time')
         sent = _Sent(publication, fact)
         with self._lock:
             if len(self._waiting) + len(self._sent) >= MOST:
-                raise NotPublished('too many messages wait for the broker')
+                raise NotPublished('too many messages are waiting for the broker')
             self._waiting.append(sent)
         self._ring()
         if not sent.done.wait(seconds):
@@ -206,7 +206,7 @@ class Confirming:
         self._facts = self._open_facts()
         self._look_for_queues()
         if self._away_since is not None and time.monotonic() - self._away_since > PATIENCE:
-            logger.info('the broker takes messages again')
+            logger.info('the broker accepts messages again')
         self._away_since = None
 
     def _open_facts(self) -> Any:
@@ -290,7 +290,7 @@ class Confirming:
                 sent.trouble = 'there is no queue for it'
                 self._note_absent(self.absent | (self._queues & {sent.publication.queue}))
             elif not taken:
-                sent.trouble = 'the queue takes nothing'
+                sent.trouble = 'the queue accepts no messages'
             elif sent.fact:
                 facts.append(sent.fact)
             sent.done.set()
@@ -316,7 +316,7 @@ class Confirming:
         channel.send_method(spec.Channel.CloseOk)
         channel.collect()
         self._facts, self._facts_at = None, time.monotonic() + FACTS_SECONDS
-        logger.warning('facts cannot be published: the ledger does not know what is accepted', status=reply_code)
+        logger.warning('reports cannot be published: the ledger will not know what is accepted', status=reply_code)
 
     def _on_blocked(self, blocked: bool, *_: Any) -> None:
         # It is no fault of the queues, which have as long again.
@@ -324,7 +324,7 @@ class Confirming:
         for sent in self._sent.values():
             sent.at = now
         self._blocked = blocked
-        logger.warning('the broker takes nothing at present' if blocked else 'the broker takes messages again')
+        logger.warning('the broker accepts no messages at present' if blocked else 'the broker accepts messages again')
 
     def _lost(self, error: Exception) -> None:
         """Begin anew with another connection; those that still wait go by that."""

@@ -75,7 +75,7 @@ def tell(app: Celery, settings: Settings, *reports: RunReport) -> None:
                 for report in reports:
                     publishing.tell(producer.connection, report.as_body(), report.routing_key, settings.QUEUE_TYPE)
     except (NotPublished, OSError, KombuError, *publishing.broker_errors(app)) as error:
-        logger.warning('the ledger has no report of this', id=reports[0].id, error=type(error).__name__)
+        logger.warning('the ledger was not informed of this', id=reports[0].id, error=type(error).__name__)
 
 
 class NotConfirmed(Exception):
@@ -284,7 +284,7 @@ class Reporter(Listener):
             return
         self._thread.join(seconds)
         if left := len(self._told) + len(self._hand):
-            logger.warning('facts were not published before the end', dropped=left + self._dropped)
+            logger.warning('some reports were not published before the process ended', dropped=left + self._dropped)
 
     def _start(self) -> None:
         with self._starting:
@@ -329,7 +329,7 @@ class Reporter(Listener):
             self._hand = []
         self._settle(acts)
         if self._away or self._dropped:
-            logger.warning('facts are published again', dropped=self._dropped)
+            logger.warning('reports are published again', dropped=self._dropped)
             self._away, self._dropped = False, 0
 
     def _lost(self, error: Exception) -> None:
@@ -339,5 +339,5 @@ class Reporter(Listener):
         if not self._away:
             self._away = True
             # Not its text: some quote what they were given.
-            logger.warning('facts cannot be published, they are kept', most=self._bound,
+            logger.warning('reports cannot be published and are kept', most=self._bound,
                            error=type(error.__cause__ or error).__name__)

@@ -64,6 +64,6 @@ def answers(app: Celery, command: str, **options: Any) -> dict[str, Any]:
     try:
         found = app.control.broadcast(command, reply=True, **options)
     except (TypeError, ValueError, ArithmeticError, AttributeError, KombuError) as error:
-        logger.warning('the answers of workers cannot be read', error=type(error).__name__)
+        logger.warning('the replies of workers cannot be read', error=type(error).__name__)
         return {}
     return {name: said for answer in found or () if isinstance(answer, Mapping) for name, said in answer.items()}

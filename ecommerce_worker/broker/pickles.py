@@ -87,7 +87,7 @@ class _Reader:
                 return value
             opcode = opcodes.get(code)
             if opcode is None:
-                raise ValueError(f'the pickle has the opcode {code:#04x}, which plain values do not need')
+                raise ValueError(f'the pickle has the opcode {code:#04x}, not needed for plain values')
             opcode(self)
         raise Undecodable('the pickle has too many parts')
 
@@ -271,7 +271,7 @@ class _Reader:
         keys = values[::2]
         for key in keys:
             if type(key) is not str and not (isinstance(key, int) and -2 ** 63 <= key < 2 ** 63):
-                raise Undecodable('the pickle has a mapping whose keys are neither texts nor whole numbers')
+                raise Undecodable('the pickle has a mapping whose keys are neither strings nor integers')
         self._weigh_in(found, values)
         found.update(zip(keys, values[1::2], strict=True))
 
@@ -309,12 +309,12 @@ class _Reader:
 
     def inst(self) -> None:
         self.global_()
-        raise Undecodable('the pickle calls what it may not')
+        raise Undecodable('the pickle makes a call that is not allowed')
 
     def stack_global(self) -> None:
         name, module = self._pop(), self._pop()
         if type(name) is not str or type(module) is not str:
-            raise Undecodable('the pickle names what is not a text')
+            raise Undecodable('the pickle names something that is not a string')
         self._name(module, name)
 
     def _name(self, module: str, name: str) -> None:
@@ -329,7 +329,7 @@ class _Reader:
         arguments, named = self._pop(), self._pop()
         if not isinstance(named, _Named) or type(arguments) is not tuple or len(arguments) != 1 \
                 or type(arguments[0]) is not str:
-            raise Undecodable('the pickle calls what it may not, or with other arguments')
+            raise Undecodable('the pickle makes a call that is not allowed, or with other arguments')
         self._push(arguments[0] if named.type is str else _decimal(arguments[0]))
 
 
@@ -340,7 +340,7 @@ def _decimal(text: str) -> Decimal:
     except InvalidOperation:
         found = None
     if found is None or (found.is_finite() and abs(found.adjusted()) > 400):
-        raise Undecodable('the pickle has a decimal that is not one, or out of range')
+        raise Undecodable('the pickle has a decimal that is invalid or out of range')
     return found
 
 

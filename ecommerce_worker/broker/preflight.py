@@ -70,7 +70,7 @@ def connect(app: Celery, settings: Settings) -> Connection:
         connection = app.connection_for_write()
         transport = connection.transport
     except (KeyError, ImportError):
-        raise BrokerUnusable(f'BROKER_URL {url} names no kind of broker that is known here; use amqp://',
+        raise BrokerUnusable(f'BROKER_URL {url} names an unknown kind of broker; use amqp://',
                              EX_CONFIG) from None
     try:
         connection.ensure_connection(max_retries=1, interval_start=0, timeout=settings.BROKER_CONNECTION_TIMEOUT * 2)
@@ -83,13 +83,13 @@ def connect(app: Celery, settings: Settings) -> Connection:
 def _unusable(error: BaseException, url: Any, settings: Settings) -> BrokerUnusable:
     cause = error.__cause__ or error
     if isinstance(cause, AccessRefused):
-        return BrokerUnusable(f'the broker refuses the login of {url}: look at the user and its password', EX_NOPERM)
+        return BrokerUnusable(f'the broker refuses the login of {url}: check user and password', EX_NOPERM)
     if isinstance(cause, NotAllowed):
-        return BrokerUnusable(f'the broker refuses {url}: its virtual host does not exist or is not permitted to the '
+        return BrokerUnusable(f'the broker refuses {url}: its virtual host does not exist or is not open to the '
                               'user (rabbitmqctl list_permissions)', EX_NOPERM)
     if isinstance(cause, ssl.SSLError):
         why = getattr(cause, 'verify_message', '') or cause.reason or cause
-        return BrokerUnusable(f'no TLS connection to the broker at {url}: {why}; look at BROKER_USE_SSL')
+        return BrokerUnusable(f'no TLS connection to the broker at {url}: {why}; check BROKER_USE_SSL')
     is_checkout = settings.ALLOW_INSECURE_SECRETS and MAKEFILE.exists()
     hint = '  `make rabbitmq` starts one for development' if is_checkout else ''
     return BrokerUnusable(f'the broker at {url} cannot be reached ({cause}): is it running, is BROKER_URL right?{hint}')
@@ -101,7 +101,7 @@ def permitted() -> Iterator[None]:
     try:
         yield
     except AccessRefused as error:
-        raise BrokerUnusable(f'the broker does not permit what is needed: {error.message} (rabbitmqctl '
+        raise BrokerUnusable(f'the broker denies a permission that the worker needs: {error.message} (rabbitmqctl '
                              'list_permissions)', EX_NOPERM) from None
 
 
@@ -154,7 +154,7 @@ def remarks(connection: Connection, declared: topology.Declared, settings: Setti
     for name in declared.unavailable:
         yield f'{name} is unavailable since its RabbitMQ node is down; the worker goes on without it'
     if topology.PARKED in declared.kept:
-        yield (f'{topology.PARKED} is not of the type that QUEUE_TYPE asks for ({settings.QUEUE_TYPE}), and is used as '
+        yield (f'{topology.PARKED} does not have the type in QUEUE_TYPE ({settings.QUEUE_TYPE}), and is used as '
                'it is; `ecommerce-worker queues reset` moves it and its messages')
     version = topology.version(connection)
     if version < topology.LIMITS_DELIVERIES:
@@ -182,11 +182,11 @@ def check(app: Celery, settings: Settings) -> None:
                 topology.declare(connection, app.amqp.queues.consume_from.values(), settings.QUEUE_TYPE)
         except PreconditionFailed as error:
             raise BrokerUnusable(
-                f'a queue exists in another shape: {error.message}; see QUEUE_TYPE, or remove the arguments and use a '
-                'policy', EX_CONFIG) from None
+                f'a queue exists with other arguments: {error.message}; see QUEUE_TYPE, or remove the arguments and '
+                'use a policy', EX_CONFIG) from None
         except InternalError as error:
             raise BrokerUnusable(
-                f'RabbitMQ failed at our queues: {error}; if its log names rabbit_fifo_dlx_sup, nothing leaves the '
-                'waiting room any more until that node is restarted') from None
+                f'RabbitMQ failed to declare our queues: {error}; if its log names rabbit_fifo_dlx_sup, nothing leaves '
+                'the waiting room until that node is restarted') from None
         except connection.channel_errors + connection.connection_errors as error:
-            raise BrokerUnusable(f'the broker does not take our queues: {error}') from None
+            raise BrokerUnusable(f'the broker rejects our queues: {error}') from None

@@ -210,7 +210,7 @@ def unpark(app: Celery, raw: Raw, note: ParkingNote, known: Container[str]) -> N
     """
     notes = note.notes
     if not notes.queue:
-        raise UnknownQueue('it does not say which queue it came from: it stays parked; '
+        raise UnknownQueue('its original queue is unknown: it stays parked; '
                            + ('publish the order again' if note.task else 'have its sender send it again'))
     if notes.queue not in known:
         raise UnknownQueue(f'it names the queue {one_line(notes.queue, 100)}, which QUEUES does not: it stays parked; '
@@ -218,7 +218,7 @@ def unpark(app: Celery, raw: Raw, note: ParkingNote, known: Container[str]) -> N
     # Tries are counted on, by which it is known which of two reports of them is the later one.
     tried = max(notes.attempt + notes.redelivered, note.tries)
     fresh = Notes(queue=notes.queue, resent=True, attempt=tried, history=notes.history).having(
-        {'at': time.time(), 'reason': 'sent again by hand', 'resent': True})
+        {'at': time.time(), 'reason': 'resent by a person', 'resent': True})
     headers = {**without_traces(raw.headers), NOTES: fresh.as_header()}
     publish(app, Publication(replace(raw, headers=headers, content_type=note.content_type or raw.content_type),
                              notes.queue))

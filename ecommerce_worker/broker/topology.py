@@ -345,12 +345,12 @@ def depths(connection: Connection, names: Iterable[str], *, strict: bool = False
                 connection.collect(socket_timeout=0.1)
                 channel = None
                 if strict:
-                    raise Unavailable(f'{name} is not to be had: RabbitMQ does not answer for it') from None
+                    raise Unavailable(f'{name} is unavailable: RabbitMQ does not answer for it') from None
             except connection.channel_errors as error:
                 channel.close()
                 channel = None
                 if strict and is_counted and _ABSENT not in str(error):
-                    raise Unavailable(f'{name} is not to be had: RabbitMQ says that it is down') from None
+                    raise Unavailable(f'{name} is unavailable: RabbitMQ says that it is down') from None
             else:
                 found.append(Depth(name, said.message_count, said.consumer_count if is_counted else None))
     finally:

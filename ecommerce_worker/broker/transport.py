@@ -69,7 +69,7 @@ class _ReadsAhead:
             self._missing = end + 1 - len(received)
             return None
         if received[end] != _END:
-            raise UnexpectedFrame(f'a frame ends in {received[end]:#04x} in place of 0xce')
+            raise UnexpectedFrame(f'a frame ends in {received[end]:#04x} instead of 0xce')
         self._at = end + 1
         return kind, channel, received[begin:end]
 

@@ -109,10 +109,10 @@ class Hold:
             if self._room is not None:
                 rest = self._until - self._clock()
                 if rest > 0:
-                    raise Held(f'{self._cause}; {self._host} is left alone for now',
+                    raise Held(f'{self._cause}; circuit breaker open for {self._host}',
                                retry_after=rest + self._jitter() * TURN)
                 if self._calls >= self._room:
-                    raise Held(f'{self._host} is coming back; it is not its turn yet',
+                    raise Held(f'circuit breaker half-open for {self._host}; other calls probe it',
                                retry_after=TURN * (1 + self._jitter()))
                 self._become(HALF_OPEN)
             self._calls += 1
@@ -129,7 +129,7 @@ class Hold:
                 self._failures += 1
                 self._cause = str(failure)
                 if self._room is None and self._failures >= PATIENCE:
-                    logger.warning('circuit breaker open: the service is down and left alone', host=self._host,
+                    logger.warning('circuit breaker open: the service is down', host=self._host,
                                    reason=str(failure))
                     self._hold(SHORTEST)
                 elif self._room is not None and self._until <= self._clock():

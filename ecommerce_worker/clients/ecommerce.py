@@ -94,7 +94,7 @@ class Ecommerce:
         try:
             status = self.status(number)
         except Rejected as error:
-            raise PeerFailure(f'{self._api.peer} answered 406, and does not say how the order stands: {error}',
+            raise PeerFailure(f'{self._api.peer} answered 406, and the status of the order is unknown: {error}',
                               status=406, retry_after=error.retry_after, maybe_done=True) from None
         if status in FULFILLABLE:
             raise PeerFailure(f'{self._api.peer} answered 406, but has the order as {status}; is a firewall or a proxy '
@@ -110,7 +110,7 @@ class Ecommerce:
         answer = self._api.request('POST', 'assignment-email/status/', json={
             'offer_assignment_id': offer_assignment_id, 'send_id': send_id, 'status': 'success'})
         if not isinstance(answer, dict) or answer.get('status') != 'updated':
-            raise PeerFailure(f'{self._api.peer} did not say that it noted the mail', status=200, maybe_done=True)
+            raise PeerFailure(f'{self._api.peer} did not confirm that it noted the mail', status=200, maybe_done=True)
 
     def course(self, course_id: str) -> dict[str, Any]:
         """What the shop knows of a course: ``name``, ``verification_deadline`` and more.
@@ -118,7 +118,7 @@ class Ecommerce:
         Raises :class:`~ecommerce_worker.errors.ApiError`, or WrongArguments for what is no id of a course.
         """
         if not COURSE_ID.fullmatch(course_id):
-            raise WrongArguments('the course id is none that a shop gives out')
+            raise WrongArguments('not a valid course id')
         # Slashes of the older form stay: servers in front of a shop refuse them encoded.
         found = self._api.request('GET', f'courses/{quote(course_id, safe=":+/")}/')
         if not isinstance(found, dict):
@@ -146,5 +146,5 @@ def _order(found: Any) -> Order:
 
 def _in_path(number: str) -> str:
     if not isinstance(number, str) or not ORDER_NUMBER.fullmatch(number):
-        raise WrongArguments('the order number is none that a shop gives out: letters, digits, "-" and "_" only')
+        raise WrongArguments('not a valid order number: letters, digits, "-" and "_" only')
     return quote(number, safe='')

@@ -115,7 +115,7 @@ def error_for(response: requests.Response, peer: str = 'the service') -> ApiErro
             kind, meaning = PeerFailure, 'failed'
         case 302 | 303 | 307 if not _is_moved(response):
             place = _place(response.headers.get('Location', '')) or 'another page'
-            kind, meaning = PeerFailure, f'sends us to {place} for now, as if it were being maintained'
+            kind, meaning = PeerFailure, f'sends us to {place} temporarily, as during maintenance'
         case _ if 300 <= status < 400:
             place = _place(response.headers.get('Location', '')) or 'another address'
             kind, meaning = Rejected, f'redirects to {place}; the configured address is not the right one'
@@ -164,7 +164,7 @@ def _clock_hint(response: requests.Response) -> str:
         return f'; our clock is {abs(apart):.0f} s {"ahead of" if apart > 0 else "behind"} its clock: set both by NTP'
     said = f'{_json(response) or ""} {response.headers.get("WWW-Authenticate", "")}'
     if _ABOUT_TIME.search(said[:4096]):
-        return '; it minds the time in the token: compare the clocks of both machines'
+        return '; it rejects the time in the token: compare the clocks of both machines'
     return ''
 
 
@@ -179,20 +179,20 @@ def error_without_answer(error: requests.RequestException, peer: str = 'the serv
     """The error that a request without a (whole) answer stands for; its text names no URL, which may hold secrets."""
     if lack := lack_behind(error) or lack_of_files():
         KEPT.give_up()
-        return LocalFailure(f'{peer} could not be asked: {lack}', retry_after=LACK_SECONDS)
+        return LocalFailure(f'{peer} was not called: {lack}', retry_after=LACK_SECONDS)
     causes = tuple(_causes(error))
 
     def is_due_to(*kinds: type[BaseException]) -> bool:
         return any(isinstance(cause, kinds) for cause in causes)
 
     if isinstance(error, requests.ConnectTimeout):
-        return Unreachable(f'{peer} could not be connected to in time')
+        return Unreachable(f'{peer} did not accept the connection in time')
     if is_due_to(TooMuch):
         return Unreachable(f'{peer} sent more than {LARGEST_HEAD} bytes and no answer', maybe_done=True)
     if isinstance(error, requests.exceptions.SSLError) and not is_due_to(TimeoutError):
         if isinstance(_origin(error), FileNotFoundError | PermissionError | IsADirectoryError):
-            return LocalFailure(f'{peer} could not be asked: {_NO_CERTIFICATES}')
-        return Unreachable(f'{peer}: no TLS connection, look at its certificate')
+            return LocalFailure(f'{peer} was not called: {_NO_CERTIFICATES}')
+        return Unreachable(f'{peer}: TLS connection failed, check its certificate')
     if is_due_to(NameNotResolved):
         return Unreachable(f'{peer}: its host name could not be resolved')
     if is_due_to(NewConnectionError):
@@ -201,7 +201,7 @@ def error_without_answer(error: requests.RequestException, peer: str = 'the serv
         return Unreachable(f'{peer}: the proxy on the way there failed')
     if is_due_to(requests.Timeout, ReadTimeoutError, TimeoutError):
         return Unreachable(f'{peer} did not answer in time', maybe_done=True)
-    return Unreachable(f'{peer} broke off the connection', maybe_done=True)
+    return Unreachable(f'{peer} closed the connection early', maybe_done=True)
 
 
 def _origin(error: BaseException) -> BaseException:
@@ -317,7 +317,7 @@ class Api:
             raise error_without_answer(requests.ConnectionError(error), self.peer) from None
         except OSError as error:
             # A file of certificates that is missing, say; what it raises about the peer was caught above.
-            raise LocalFailure(f'{self.peer} could not be asked: {lack_behind(error) or _NO_CERTIFICATES}') from None
+            raise LocalFailure(f'{self.peer} was not called: {lack_behind(error) or _NO_CERTIFICATES}') from None
         return response
 
 

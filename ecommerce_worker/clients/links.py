@@ -101,7 +101,7 @@ def _parts(url: str) -> SplitResult:
     except ValueError:
         raise WrongArguments('the URL of an attachment is not an http(s) URL') from None
     if '@' in parts.netloc:
-        raise WrongArguments('the URL of an attachment holds a user name')
+        raise WrongArguments('the URL of an attachment has a user name')
     if not re.fullmatch(r'[\w.:\[\]-]+', parts.netloc):
         raise WrongArguments('the URL of an attachment names no host')
     return parts
@@ -123,14 +123,14 @@ def _get(parts: SplitResult, limit: int, allowed: Allowed) -> bytes | str:
     except TimeoutError:
         raise Unreachable('the server of an attachment did not answer in time') from None
     except ssl.SSLError:
-        raise Unreachable('the server of an attachment: no TLS connection, look at its certificate') from None
+        raise Unreachable('the server of an attachment: TLS connection failed, check its certificate') from None
     except TooMuch:
-        raise Rejected(f'an attachment is larger than the {limit} bytes that are left for it') from None
+        raise Rejected(f'an attachment is larger than the remaining {limit} bytes') from None
     except OSError:
         raise Unreachable('the server of an attachment could not be connected to') from None
     # ValueError: a length of a chunk that is none.
     except (http.client.HTTPException, ValueError):
-        raise Unreachable('the server of an attachment broke off its answer') from None
+        raise Unreachable('the server of an attachment cut its answer short') from None
 
 
 def _read(response: http.client.HTTPResponse, limit: int) -> bytes | str:
@@ -154,7 +154,7 @@ def _connected(scheme: str, host: str, port: int, allowed: Allowed) -> Plain | S
     places = resolved(host, port)
     for _, address in places:
         if not allowed(ipaddress.ip_address(address[0])):
-            raise WrongArguments('the URL of an attachment leads into the local network')
+            raise WrongArguments('the URL of an attachment points into the local network')
     link = connected(places, None)
     if scheme == 'http':
         return link
@@ -176,11 +176,11 @@ def check_link(url: str, what: str, hosts: Container[str]) -> None:
         raise WrongArguments(f'{what} is not an http(s) URL')
     # Browsers read a backslash as a slash and drop line ends, so they would see another host.
     if not url.isprintable() or set(url) & {' ', '\\'}:
-        raise WrongArguments(f'{what} holds characters that no URL has')
+        raise WrongArguments(f'{what} has characters that are not allowed in a URL')
     if '@' in parts.netloc:
-        raise WrongArguments(f'{what} holds a user name or a password')
+        raise WrongArguments(f'{what} has a user name or a password')
     if host not in hosts and not _is_public(host):
-        raise WrongArguments(f'{what} leads to a host that is not on the Internet')
+        raise WrongArguments(f'{what} points to a host that is not on the Internet')
 
 
 def _is_public(host: str) -> bool:

@@ -141,7 +141,7 @@ class Play:
         console = self.stage.start('console')
         # It says where it is, and gives a link by which to log in.
         self._outputs.append(Tail(console.log))
-        self._until(lambda: 'nobody can log in yet' in console.log.read_text() or console.ended, 20)
+        self._until(lambda: 'no operator has a password yet' in console.log.read_text() or console.ended, 20)
         for story in self.stories:
             key = story.number.rpartition(' ')[2]  # of a mail that of its assignment
             self.screen.say(f'{self.stage.console}/orders/?q={key}  {story.title}')

@@ -17,7 +17,7 @@ from ecommerce_worker.telemetry.run import RunReport
 
 @dataclass(frozen=True)
 class Then:
-    """Another task that follows from one that is done: one outside effect each, each with retries of its own."""
+    """A task that follows from a finished one: each has one outside effect and its own retries."""
 
     task: str
     kwargs: Mapping[str, Any]
@@ -40,7 +40,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Retrying:
-    """Tried again after ``delay`` seconds in the broker's waiting room, with these notes; then acknowledged."""
+    """Retried after ``delay`` seconds in the broker's waiting room, with these notes; then acknowledged."""
 
     reason: str
     delay: float
@@ -51,7 +51,7 @@ class Retrying:
 
 @dataclass(frozen=True)
 class Parked:
-    """Kept for a person in the parked queue, as it came; then acknowledged."""
+    """Kept for a person in the parked queue, unchanged; then acknowledged."""
 
     reason: str
     notes: Notes
@@ -61,10 +61,9 @@ class Parked:
 
 @dataclass(frozen=True)
 class Deferred:
-    """Not tried, since it is not its turn: it comes again after ``delay`` seconds in the broker's waiting room.
+    """Not tried, since another run holds the lock: it returns after ``delay`` seconds in the waiting room.
 
-    It counts as no try, makes the message no older, and is reported once in five minutes, however often it happens in a
-    row.
+    It does not count as a try or add to the age of the message, and is reported at most once in five minutes.
     """
 
     reason: str
@@ -78,10 +77,10 @@ Outcome = Done | Skipped | Retrying | Parked | Deferred
 class Handover(Reject):
     """A run has ended: its message is acknowledged once all of these publications are confirmed by the broker.
 
-    To Celery by itself it means to give the message back.
+    Celery itself takes it as a request to requeue the message.
     """
 
-    #: The name of the run; '' of what did not run.
+    #: The name of the run; '' if nothing ran.
     run: str
 
     def __init__(self, publications: tuple[Publication, ...], message: Message, report: RunReport | None,

@@ -1,4 +1,4 @@
-"""Parking a message that nobody ran, what a parked one says of itself, and how often it may be sent again."""
+"""Parking messages that were not run, the notes on parked messages, and the limit of resends."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def key_of(app: Celery, call: Call) -> str:
-    """What people know the call by: as its task has it; for a task that is not there, an order number given by name."""
+    """The key of the call as defined by its task; for an unknown task, an ``order_number`` given by name."""
     task = app.tasks.get(call.task)
     if isinstance(task, Task):
         return task.key_of(call)
@@ -31,16 +31,16 @@ def key_of(app: Celery, call: Call) -> str:
 
 
 def site_of(app: Celery, call: Call) -> str:
-    """The site that the call is for: as its task has it; for a task that is not there, a code given by name."""
+    """The site of the call as defined by its task; for an unknown task, a ``site_code`` given by name."""
     task = app.tasks.get(call.task)
     return task.site_of(call) if isinstance(task, Task) else site_code(call)
 
 
 def stray(message: Any) -> str:
-    """Why a message is among the parked ones that none of ours has put there."""
+    """Why a message that this worker did not park is in the parked queue."""
     if message.delivery_info.get('exchange') == topology.ROOM_END:
-        return 'it waited for its next try, and the queue that it was to come back to does not exist'
-    return 'put here by other hands'
+        return 'it waited for its next try, and its queue no longer exists'
+    return 'put here by another program or person'
 
 
 def noted(app: Celery, call: Call | None, notes: Notes, reason: str, *, id: str = '') -> ParkingNote:  # noqa: A002
@@ -54,7 +54,7 @@ def noted(app: Celery, call: Call | None, notes: Notes, reason: str, *, id: str 
 
 
 def call_of(raw: Raw) -> Call | None:
-    """The call that a message makes; None if it cannot be read."""
+    """The call in a message; None if it cannot be read."""
     try:
         return read(raw)
     except Undecodable:
@@ -62,7 +62,7 @@ def call_of(raw: Raw) -> Call | None:
 
 
 def note_of(message: Any) -> ParkingNote:
-    """The note on a message of the parked queue; of one that somebody else put there, what its call says."""
+    """The note on a parked message; if it has none, a note made from its call."""
     raw = Raw.of(message)
     note = ParkingNote.read(raw.headers)
     if note:
@@ -72,7 +72,7 @@ def note_of(message: Any) -> ParkingNote:
 
 
 def park_one(app: Celery, message: Any, queue: str, reason: str) -> None:
-    """Publish a message to the parked ones, known by its task and its key if it can be read; it is not acknowledged.
+    """Publish a message to the parked queue, with its task and key if it can be read; it is not acknowledged.
 
     Raises :class:`~ecommerce_worker.errors.NotPublished`.
     """
@@ -83,15 +83,15 @@ def park_one(app: Celery, message: Any, queue: str, reason: str) -> None:
 
 
 class TooOften(WorkerError):
-    """It was sent again so often lately that its cause is still there: see to that first, or wait."""
+    """It was resent so often lately that its cause must still be there: fix that first, or wait."""
 
 
 def refuse_too_often(times: int) -> None:
-    """Raise :class:`TooOften` if a message is not to be sent again that was so often within an hour.
+    """Raise :class:`TooOften` if a message has reached the limit of resends within an hour.
 
-    An order that the shop fails on each time may cost its customer a receipt each time, whoever sends it again.
+    An order on which the shop fails each time may mail its customer a receipt each time, whoever resends it.
     """
     most = runtime.current().settings.RESENDS_PER_HOUR
     if times >= most:
-        raise TooOften(f'not sent, for it was sent {most} times within an hour, which is the most' if most else
-                       'not sent, for RESENDS_PER_HOUR is 0')
+        raise TooOften(f'not resent: already resent {most} times within an hour, the limit' if most else
+                       'not resent: RESENDS_PER_HOUR is 0')

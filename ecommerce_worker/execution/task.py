@@ -1,7 +1,7 @@
 """The only base class of tasks: perform → announce → settle.
 
 A run ends in one of five outcomes, whatever its body raises; each has one way of settling the message, and the
-message is acknowledged only after what follows from it is safe with the broker.  No thread waits for that: what is to
+message is acknowledged only after the broker has confirmed what follows from it.  No thread waits for that: what is to
 be published is handed over (:class:`Handover`), and the worker's keeper acknowledges the message when it is.
 """
 
@@ -53,14 +53,14 @@ logger = logs.of(__name__)
 #: The lane of all jobs that run by the clock.
 JOBS: Final = 'jobs'
 
-#: The longest time, in seconds, until a message comes again that met another run of its order.
+#: The longest delay, in seconds, of a message that met another run of its order.
 LONGEST_MOMENT: Final = 30.0
 
-#: Seconds between two tries of a task that is called as a function while another run has the order in hand.
+#: Seconds between two tries of a task called as a function while another run is working on the order.
 LOOK_SECONDS: Final = 0.2
 
-#: Seconds after which it is reported again of a message that it is put off: less than an order may be silent for before
-#: it is taken to be lost.
+#: Seconds after which a deferred message is reported again: less than the silence after which an order counts as
+#: overdue.
 REPORT_SECONDS: Final = 300.0
 
 #: How often a task that is called in eager mode is tried again at once, where a service is unreachable or busy.
@@ -89,26 +89,26 @@ class Task(celery.Task):
     max_retries = None
     Request = 'ecommerce_worker.worker.request:Request'
 
-    #: How patiently the task is tried at a site.
+    #: The retry policy of the task at a site.
     policy: ClassVar[Callable[[Site], Patience]]
 
-    #: Whom it keeps a thread busy with at a site: runs of one lane share the threads among themselves.
+    #: The lane of the task at a site, such as the service it waits for: runs of one lane share its threads.
     lane: ClassVar[Callable[[Site], str]]
 
-    #: The longest time in seconds that a run may take in good order, where that is minutes; else 0.
+    #: The longest time in seconds that a normal run may take, if that is minutes; otherwise 0.
     longest: ClassVar[Callable[[Settings], float]]
 
-    #: The name of the argument that people know the task by, such as the order number; '' if there is none.
+    #: The name of the argument that identifies the task for people, such as the order number; '' if none does.
     key: ClassVar[str]
 
-    #: Where that argument stands among the positional ones; None: where the signature of the body has it.
+    #: The position of that argument; None: as in the signature of the body.
     position: ClassVar[int | None]
 
-    #: Gives what a call names as its site, for a body that sorts its arguments out itself; None: ``site_code`` says.
+    #: Returns the site of a call, for a body that parses its own arguments; None: the argument ``site_code``.
     site: ClassVar[Callable[[Call], Any] | None]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the body; called directly or eagerly, as any function, its errors included."""
+        """Run the body; called directly or eagerly it behaves like any function and raises its errors."""
         delivery: Delivery | None = self.request.get(DELIVERY)
         if delivery is None:
             self._called(*args, **kwargs)
@@ -122,34 +122,34 @@ class Task(celery.Task):
         runs = runtime.current().runs
         run = runs.of(delivery.message, redelivered=delivery.redelivered, name=delivery.notes.run)
         if not run.lock.acquire(blocking=False):
-            # It may take its time or hang: nobody waits for it, and the round is counted.
-            self._come_back(delivery, run, 'delivered again while it runs')
+            # It may be slow or hang: nothing waits for it, and the round is counted.
+            self._come_back(delivery, run, 'redelivered while running')
             return
         try:
             if run.outcome is None:
                 run.outcome, report = self._heard(delivery)
                 run.report = self.announce(delivery, run.outcome, report)
             else:
-                logger.info('delivered again after its run had ended', task=self.name, id=delivery.call.id)
+                logger.info('redelivered after its run had ended', task=self.name, id=delivery.call.id)
             self.settle(delivery, run)
         finally:
             run.lock.release()
 
     def let_go(self, delivery: Delivery) -> Handover | None:
-        """What becomes of the message of a run that does not end, as if it was delivered again; None if it has ended.
+        """How to settle the message of a run that does not end, as if it was redelivered; None if it has ended.
 
-        Not every RabbitMQ delivers it again by itself, however long it is in hand.
+        Not every RabbitMQ redelivers it by itself, however long it is unacknowledged.
         """
         run = runtime.current().runs.of(delivery.message, redelivered=True, name=delivery.notes.run)
         if run.outcome is None and run.lock.locked():
             try:
-                self._come_back(delivery, run, 'it does not end')
+                self._come_back(delivery, run, 'the run does not end')
             except Handover as handover:
                 return handover
         return None
 
     def _come_back(self, delivery: Delivery, run: runtime.Run, reason: str) -> None:
-        """Have the message come back to its run later; raises :class:`Handover`."""
+        """Return the message to its run later; raises :class:`Handover`."""
         runtime.current().runs.expect(run)
         again = runtime.Run(outcome=self._interrupted(delivery, reason, run=run.name))
         again.report = self.announce(delivery, again.outcome)
@@ -182,24 +182,24 @@ class Task(celery.Task):
 
     @property
     def repeated(self) -> bool:
-        """Whether to ask before doing: another run may have been here before this one."""
+        """Whether to ask before acting: another run may already have taken effect."""
         delivery: Delivery | None = self.request.get(DELIVERY)
         return delivery.repeated if delivery else bool(self.request.is_eager and self.request.retries)
 
     @property
     def unsure(self) -> bool:
-        """Whether an earlier run may have had its effect though no answer came; a refusal may then mean just that."""
+        """Whether an earlier run may have taken effect without an answer; a refusal may then mean just that."""
         delivery: Delivery | None = self.request.get(DELIVERY)
         return delivery is not None and delivery.unsure
 
     @property
     def put_off(self) -> float:
-        """For how many seconds this message has been put off since its last try, or since it came."""
+        """Seconds for which this message has been deferred since its last try or its arrival."""
         delivery: Delivery | None = self.request.get(DELIVERY)
         return delivery.notes.deferred if delivery else 0.0
 
     def _heard(self, delivery: Delivery) -> tuple[Outcome, RunReport]:
-        """Perform, and have those hear it who listen to runs."""
+        """Perform the run and notify the listeners."""
         listeners, fact, began, clock = runtime.current().listeners, new_id(), time.time(), time.monotonic()
         if listeners.started:
             listeners.tell(listeners.started, self._report(delivery, STARTED, fact=fact, started=began))
@@ -211,7 +211,7 @@ class Task(celery.Task):
         return outcome, report
 
     def perform(self, delivery: Delivery) -> Outcome:
-        """Run the body and say how it ended; raises nothing."""
+        """Run the body and return its outcome; raises nothing."""
         try:
             return self._too_early(delivery) or self._done(delivery)
         except (WrongArguments, Misconfigured) as error:
@@ -229,7 +229,7 @@ class Task(celery.Task):
             return self._hindered(delivery, error)
 
     def _hindered(self, delivery: Delivery, error: BaseException) -> Outcome:
-        """Something of this process or machine ended the run; as with any outage, the message waits for it to pass."""
+        """The outcome if this process or machine ended the run; as after any outage, the message is retried."""
         failure = local_failure(error)
         try:
             return self._after(delivery, failure)
@@ -237,7 +237,7 @@ class Task(celery.Task):
             return self._interrupted(delivery, str(failure))
 
     def announce(self, delivery: Delivery, outcome: Outcome, report: RunReport | None = None) -> RunReport | None:
-        """Have it reported what became of the message, by a run or without one; the report, None if there was none."""
+        """Report the outcome of the message, with or without a run; returns the report, None if there is none."""
         report = report or self._report_of(delivery, outcome)
         if isinstance(outcome, Deferred):
             before, after = (int(notes.deferred // REPORT_SECONDS) for notes in (delivery.notes, outcome.notes))
@@ -263,7 +263,7 @@ class Task(celery.Task):
             worker=self.request.hostname or '', **found)
 
     def settle(self, delivery: Delivery, run: runtime.Run) -> None:
-        """Say the matching word to Celery.
+        """Tell Celery how to settle the message.
 
         Raises Celery's ``Ignore`` (acknowledge), or :class:`Handover` with what must be published before that.
         """
@@ -273,7 +273,7 @@ class Task(celery.Task):
             raise Ignore(run.outcome.reason)
 
     def _publications(self, delivery: Delivery, run: runtime.Run) -> Iterator[Publication]:
-        """What follows from the outcome."""
+        """The publications that follow from the outcome."""
         match outcome := run.outcome:
             case Done():
                 for number, then in enumerate(outcome.then):
@@ -293,7 +293,7 @@ class Task(celery.Task):
             notes=run.outcome.notes, report=run.report))
 
     def _following(self, delivery: Delivery, number: int, then: Then) -> Publication:
-        """A task that follows from this one, with the same id whenever this run is repeated."""
+        """A task that follows from this one; its id stays the same when this run is repeated."""
         call = delivery.call
         id_ = str(uuid.uuid5(uuid.NAMESPACE_OID, f'{call.id} {number} {then.task}'))
         following = Call(then.task, id_, kwargs=then.kwargs, origin=call.origin, root_id=call.root_id or call.id,
@@ -301,28 +301,27 @@ class Task(celery.Task):
         return publishing.waiting_call(following, Notes(queue=delivery.queue), 0)
 
     def lane_of(self, call: Call) -> str:
-        """The lane of a run of this call; whatever the call holds, there is one."""
+        """The lane of a run of this call; never fails, whatever the call holds."""
         try:
             return str(type(self).lane(runtime.site(self.site_of(call))))
         except Exception:  # noqa: BLE001 - what is wrong with it its run will say; without a lane it would never run
             return str(self.name)
 
     def key_of(self, call: Call) -> str:
-        """What people know this call by: the argument named in :attr:`key`, shortened, if it is a word or a number."""
+        """The value of the argument named in :attr:`key`, shortened, if it is a string or a number."""
         position = self._positions.get(self.key) if self.position is None else self.position
         return _word(_argument(call, self.key, position))
 
     def site_of(self, call: Call) -> str:
-        """The code of the site that this call is for, the one that the body takes; '' if it names none."""
+        """The site code of this call, as the body sees it; '' if it has none."""
         find = type(self).site
         return _word(find(call) if find else _argument(call, 'site_code', self._positions.get('site_code')))
 
     def follows(self, returned: Iterable[Then] | None) -> tuple[Then, ...]:
-        """The tasks that follow from a body which returned that."""
+        """The tasks that follow from this return value of the body."""
         return tuple(returned or ())
 
     def _done(self, delivery: Delivery) -> Outcome:
-        """Run the body."""
         args, kwargs = self._accepted(delivery.call)
         try:
             return Done(then=self.follows(self.run(*args, **kwargs)))
@@ -334,7 +333,7 @@ class Task(celery.Task):
             return self._after(delivery, error)
 
     def deferred(self, delivery: Delivery, reason: str, delay: float, *, ask: bool = False) -> Deferred:
-        """The message put off for so many seconds; told to ``ask`` first when it comes again.
+        """Defer the message for so many seconds; with ``ask`` its next run asks before it acts.
 
         So is one that was delivered again, which nothing will tell of it any more.
         """
@@ -343,20 +342,20 @@ class Task(celery.Task):
                                                ask=notes.ask or ask or delivery.redelivered))
 
     def _too_early(self, delivery: Delivery) -> Outcome | None:
-        """What to do with a message that should not run at once; None if it may."""
+        """The outcome of a message that must not run yet; None if it may run."""
         if delivery.redelivered:
-            return self._interrupted(delivery, 'delivered again: its worker or its connection was lost')
+            return self._interrupted(delivery, 'redelivered: its worker or its connection was lost')
         due = delivery.notes.due or 0.0
         if due > time.time() + 1:
-            return Retrying('its time has not come yet', due - time.time(), delivery.notes)
+            return Retrying('not due yet', due - time.time(), delivery.notes)
         if delivery.call.eta:
             wait = (delivery.call.eta - datetime.now(UTC)).total_seconds()
             if wait > 1:
-                return Retrying('not before the time that its producer gave', wait, delivery.notes)
+                return Retrying('not before the eta given by its producer', wait, delivery.notes)
         return None
 
     def _interrupted(self, delivery: Delivery, reason: str, *, run: str = '') -> Outcome:
-        """A run without an end waits, longer each round, so that a culprit and its neighbours come back apart.
+        """The outcome of a run that never ended: it waits longer each round, to separate a culprit from its neighbours.
 
         ``run`` names one that goes on: the message comes back to that.
         """
@@ -364,12 +363,12 @@ class Task(celery.Task):
         rounds = delivery.notes.redelivered + 1
         notes = replace(_noted(delivery, reason, redelivered=1), run=run)
         if rounds > settings.REDELIVERY_LIMIT:
-            return Parked(f'begun {rounds} times and never ended; it may be what stops the worker', notes)
+            return Parked(f'started {rounds} times and never finished; it may be what kills the worker', notes)
         first = max(settings.REDELIVERY_DELAY, type(self).longest(settings) / max(1, settings.REDELIVERY_LIMIT))
         return Retrying(reason, first + random.uniform(0, first * rounds), notes)  # noqa: S311 - no secret
 
     def _accepted(self, call: Call) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments that the body can take; a newer shop's unknown names are dropped, with a line in the log."""
+        """The arguments that the body accepts; unknown names of a newer shop are dropped and logged."""
         if self._takes_any:
             return call.args, dict(call.kwargs)
         known = {name: value for name, value in call.kwargs.items() if name in self._parameters}
@@ -379,11 +378,11 @@ class Task(celery.Task):
         try:
             self._signature.bind(*call.args, **known)
         except TypeError as error:
-            raise WrongArguments(f'the task takes other arguments: {error}') from None
+            raise WrongArguments(f'the task does not accept these arguments: {error}') from None
         return call.args, known
 
     def _after(self, delivery: Delivery, error: ApiError) -> Outcome:
-        """Try again or give up, as the policy of the site has it."""
+        """Retry or give up, according to the policy of the site."""
         policy = type(self).policy(runtime.site(self.site_of(delivery.call)))
         notes, reason = delivery.notes, str(error)
         counted = policy.counts(error)
@@ -392,7 +391,7 @@ class Task(celery.Task):
             assert delay is not None  # noqa: S101 - for the type checker: what is held is not given up
             return self.deferred(delivery, reason, delay)
         tries = (notes.refusals + delivery.inherited if counted else notes.outages) + 1
-        # What it was told to wait, and not what clocks say: those of two workers differ, and one may be set meanwhile.
+        # The delays it was given, not the time that passed: the clocks of two workers differ, and may be adjusted.
         delay = policy.next_delay(error, tries, notes.waited)
         noted = _noted(delivery, reason, attempt=1, **{'refusals' if counted else 'outages': 1})
         noted = replace(noted, unsure=notes.unsure or error.maybe_done)
@@ -411,7 +410,7 @@ class Task(celery.Task):
 
     @cached_property
     def _takes_any(self) -> bool:
-        """Whether the body sorts its arguments out itself."""
+        """Whether the body parses its own arguments (``*args``, ``**kwargs``)."""
         return any(parameter.kind is parameter.VAR_KEYWORD for parameter in self._parameters.values())
 
     @cached_property
@@ -424,7 +423,7 @@ def task(*, policy: Callable[[Site], Patience] = lambda site: site.fulfillment_p
          site: Callable[[Call], Any] | None = None, lane: Callable[[Site], str] | None = None,
          longest: Callable[[Settings], float] = lambda _: 0.0,
          ) -> Callable[[Callable[..., Iterable[Then] | None]], Task]:
-    """Make a task of a function whose first parameter is the task itself; what it returns follows from it.
+    """Decorator: make a task of a function whose first parameter is the task; tasks that it returns follow from it.
 
     ``policy`` gives the patience at a site, ``key`` names the argument that people know the task by.  For a body that
     sorts its arguments out itself, ``position`` tells where that one stands among the positional ones, and ``site``
@@ -443,12 +442,12 @@ def task(*, policy: Callable[[Site], Patience] = lambda site: site.fulfillment_p
 
 
 def site_code(call: Call) -> str:
-    """The site that a call of a task that is not there gives by name; '' if it names none.  See ``Task.site_of``."""
+    """The ``site_code`` of a call of an unknown task; '' if it has none.  See ``Task.site_of``."""
     return _word(call.kwargs.get('site_code'))
 
 
 def _argument(call: Call, name: str, position: int | None) -> Any:
-    """An argument by its name or, failing that, by its position; None where the call has neither."""
+    """An argument by its name or else by its position; None if the call has neither."""
     value = call.kwargs.get(name)
     if value is None and position is not None and position < len(call.args):
         value = call.args[position]
@@ -456,7 +455,7 @@ def _argument(call: Call, name: str, position: int | None) -> Any:
 
 
 def _word(value: Any) -> str:
-    """A word or a number of a message, fit for a log line and a header whatever it holds; '' for anything else."""
+    """A string or number of a message, made safe for a log line and a header; '' for anything else."""
     if isinstance(value, bool) or not isinstance(value, str | int):
         return ''
     if isinstance(value, int) and abs(value) >= 2 ** 63:
@@ -465,7 +464,7 @@ def _word(value: Any) -> str:
 
 
 def _noted(delivery: Delivery, reason: str, **counted: int) -> Notes:
-    """The notes with this run's end on them and its counters moved on."""
+    """The notes with the end of this run added and its counters incremented."""
     now = time.time()
     notes = delivery.notes
     changes = {name: getattr(notes, name) + step for name, step in counted.items()}

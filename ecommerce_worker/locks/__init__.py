@@ -1,4 +1,4 @@
-"""Who excludes whom, how far, and what ends it.
+"""Locks: what excludes what, how far, and what releases it.
 
 =============================  ===========================================  =======================================
 What                           Among                                        Ends

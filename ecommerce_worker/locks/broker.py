@@ -1,4 +1,4 @@
-"""Whose turn it is: one run of a job at a time, one more may wait, whoever comes then is not needed.
+"""The lock of a job: one run at a time, one more may wait, any further run is not needed.
 
 Among the threads of a process, and on RabbitMQ among all workers: an exclusive queue belongs to one connection, and is
 gone with it, however that ends.
@@ -27,13 +27,13 @@ logger = logs.of(__name__)
 #: Seconds for which one that waits for its turn keeps a thread: with a run, less than RabbitMQ bears (30 minutes).
 LONGEST_WAIT: Final = 240.0
 
-#: Seconds between two looks whether it is its turn.
+#: Seconds between two attempts to take the lock.
 LOOK_SECONDS: Final = 0.5
 
-#: Seconds after which the turn of a worker is over that gives no sign of life.
+#: Seconds without a sign of life after which a worker loses the lock.
 HEARTBEAT: Final = 10
 
-#: Seconds after which a run asks again that could not ask, or has waited long enough.
+#: Seconds after which a run tries again that could not ask, or has waited long enough.
 ASK_AGAIN: Final = 30.0
 
 _taken: set[str] = set()
@@ -42,7 +42,7 @@ _lock = threading.Lock()
 
 @contextmanager
 def turn(app: Celery, job: str, not_after: float | None = None) -> Iterator[Callable[[], None]]:
-    """Around one run of the job; gives what is to be called every few seconds meanwhile.
+    """Hold the lock of the job; yields a function to be called every few seconds meanwhile.
 
     ``not_after``, in epoch seconds, is when the run is not wanted any more; one without has all the time.  Raises
     :class:`~ecommerce_worker.errors.Skip` if the run is not needed, and :class:`~ecommerce_worker.errors.Held` if it
@@ -53,12 +53,12 @@ def turn(app: Celery, job: str, not_after: float | None = None) -> Iterator[Call
     with _Claims(app) as claims:
         if not claims.take(running):
             if not claims.take(following):
-                raise Skip('it runs, and one more run waits already')
+                raise Skip('already running, and another run is waiting')
             while not claims.take(running):
                 if not_after is not None and time.time() > not_after:
-                    raise Skip('it still ran when this run should have begun')
+                    raise Skip('the previous run was still running when this one was due')
                 if time.monotonic() > patience:
-                    raise Held('it still runs', retry_after=ASK_AGAIN)
+                    raise Held('still running', retry_after=ASK_AGAIN)
                 time.sleep(LOOK_SECONDS)
                 claims.beat()
             claims.leave(following)
@@ -79,13 +79,13 @@ class _Claims:
 
     def __exit__(self, *_: object) -> None:
         if self._connection:
-            # Not closed in good order, which could take its time: RabbitMQ sees it all the same.
+            # Not closed gracefully, which could take long: RabbitMQ notices anyway.
             self._connection.collect(socket_timeout=0.1)
         with _lock:
             _taken.difference_update(self._mine)
 
     def take(self, name: str) -> bool:
-        """Take the name; whether it was to be had.
+        """Try to take the name; returns whether it was free.
 
         Raises :class:`~ecommerce_worker.errors.Held` if the broker cannot be asked.
         """
@@ -100,14 +100,14 @@ class _Claims:
         return False
 
     def leave(self, name: str) -> None:
-        """Let others have it."""
+        """Release the name."""
         with self._asking() as channel:
             if channel:
                 channel.queue_delete(name)
         self._forget(name)
 
     def beat(self) -> None:
-        """Give a sign of life; a connection that is lost in mid-run is put up with."""
+        """Give a sign of life; a connection lost during the run is tolerated."""
         if self._connection is None or self._lost:
             return
         try:
@@ -116,7 +116,7 @@ class _Claims:
             self._connection.heartbeat_check(2)
         except (OSError, *self._connection.connection_errors) as error:
             self._lost = True
-            logger.warning('the turn of a job is not kept any more, another worker may begin it',
+            logger.warning('lost the lock of a job, another worker may start it',
                            error=type(error).__name__)
 
     def _forget(self, name: str) -> None:
@@ -140,7 +140,7 @@ class _Claims:
 
     @contextmanager
     def _asking(self) -> Iterator[Any]:
-        """A channel for one question; None where the broker knows no exclusive queues."""
+        """A channel for one declaration; None if the broker has no exclusive queues."""
         if self._connection is None:
             yield None
             return
@@ -152,5 +152,5 @@ class _Claims:
                 with contextlib.suppress(*self._connection.channel_errors):
                     channel.close()
         except (OSError, *self._connection.connection_errors) as error:
-            raise Held(f'the broker cannot be asked whose turn it is ({type(error).__name__})',
+            raise Held(f'the lock of the job cannot be acquired from the broker ({type(error).__name__})',
                        retry_after=ASK_AGAIN) from None

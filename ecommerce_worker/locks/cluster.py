@@ -1,8 +1,8 @@
-"""Whose turn it is at an order: one run of all machines, where there is more than one.
+"""The lock of an order across machines: one run at a time, if there is more than one machine.
 
-A turn is a queue in RabbitMQ, named after the order, with a mark of the machine that declares it among its arguments:
-RabbitMQ refuses who declares it with another one, and that comes again.  The queue is deleted when the turn is over,
-and by RabbitMQ when its lease is: a connection that is lost in the middle takes no turn with it.  It never holds a
+A lock is a queue in RabbitMQ, named after the order, with a mark of the machine that declares it among its arguments:
+RabbitMQ refuses a declaration with another mark, and that run comes back later.  The queue is deleted when the run
+ends, or by RabbitMQ when its lease ends: a connection that is lost in the middle releases no lock.  It never holds a
 message.
 
 Workers know of each other by what each publishes now and then, and when it comes::
@@ -71,7 +71,7 @@ LOOK_SECONDS: Final = 0.2
 
 
 def machine() -> str:
-    """What names this machine, as far as the locks of :mod:`.machine` reach: a network namespace, and a user."""
+    """Identifies this machine, as far as the locks of :mod:`.machine` reach: a network namespace and a user."""
     try:
         boot = Path('/proc/sys/kernel/random/boot_id').read_text()
         namespace = Path('/proc/self/ns/net').stat().st_ino
@@ -81,7 +81,7 @@ def machine() -> str:
 
 
 class Leases:
-    """Turns that RabbitMQ knows of.
+    """Locks kept by RabbitMQ.
 
     ``mark`` is that of a machine on which runs exclude each other by themselves: a worker that is started after one was
     killed there need not wait for the lease of that.  Without it, each turn has a mark of its own.
@@ -93,9 +93,9 @@ class Leases:
 
     @contextmanager
     def turn(self, name: str, *, lease: float) -> Iterator[None]:
-        """Around what one does while nobody else does, for ``lease`` seconds at most.
+        """Hold the lock for ``lease`` seconds at most.
 
-        Raises :class:`~ecommerce_worker.errors.Taken` if somebody is at it, or if RabbitMQ cannot be asked.
+        Raises :class:`~ecommerce_worker.errors.Taken` if another run holds it, or if RabbitMQ cannot be asked.
         """
         queue = TURN.format(hashlib.blake2b(name.encode(errors='surrogatepass'), digest_size=12).hexdigest())
         until = time.monotonic() + lease - MARGIN_SECONDS
@@ -109,21 +109,21 @@ class Leases:
                 self._declare(queue, int(other[1]))
                 until = min(until, time.monotonic() + int(other[1]) / 1000 - MARGIN_SECONDS)
         except PreconditionFailed:
-            raise Taken('another run has this order in hand') from None
+            raise Taken('another run is working on this order') from None
         except Exception as error:  # noqa: BLE001 - whatever it is, it is not known whether somebody is at it
-            logger.debug('it cannot be asked whose turn it is', error=type(error).__name__)
-            raise Taken('it cannot be asked whether another run has this order in hand') from None
+            logger.debug('the lock cannot be acquired', error=type(error).__name__)
+            raise Taken('it is unknown whether another run is working on this order') from None
         try:
             yield
         finally:
             if time.monotonic() < until:
-                # If it cannot be given up, it is over soon.
+                # If it cannot be released, its lease ends soon.
                 with suppress(Exception):
                     self._asked(lambda channel: channel.queue_delete(queue))
 
     def _declare(self, queue: str, milliseconds: int) -> None:
         arguments = {'x-queue-type': 'classic', 'x-expires': milliseconds,
-                     # Of no use but to be compared.
+                     # Only ever compared.
                      'x-dead-letter-exchange': '', 'x-dead-letter-routing-key': self._mark or uuid.uuid4().hex}
         self._asked(lambda channel: channel.queue_declare(queue=queue, durable=True, auto_delete=False,
                                                           arguments=arguments))
@@ -143,7 +143,7 @@ class Leases:
 
 
 def _channel(connection: Any) -> Any:
-    """A channel of its own for turns: it is closed by each refusal, and then opened anew without confirmations."""
+    """A channel for locks only: each refusal closes it, and it is reopened without confirmations."""
     found = getattr(connection, 'turns', None)
     if found is None or found.connection is not connection.connection or not found.is_open:
         connection.turns = found = connection.channel()
@@ -184,7 +184,7 @@ class Neighbours:
 
     @property
     def alone(self) -> bool:
-        """Whether no other machine's workers consume: the turns of this one are enough."""
+        """Whether no worker of another machine consumes, so that the locks of this machine are enough."""
         return self._shared[0] == 1
 
     def join(self, wait: Callable[[], bool], seconds: float = JOIN_SECONDS) -> None:
@@ -208,14 +208,14 @@ class Neighbours:
                     return
                 with self._changed:
                     if time.monotonic() > heard_by and self._heard.keys() <= self._noted.keys():
-                        logger.warning('not all who consume said that they know of this worker; they may be older '
+                        logger.warning('not all consumers acknowledged this worker; they may be older '
                                        'ones', silent=silent, heard=len(self._noted))
                         return
                     self._changed.wait(LOOK_SECONDS)
-        logger.warning('other workers have runs in hand that do not end; this one does not wait for them any longer')
+        logger.warning('other workers have runs that do not end; no longer waiting for them')
 
     def end(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         self._ending.set()
 
     # -- the thread ---------------------------------------------------------------------------------------------------
@@ -226,7 +226,7 @@ class Neighbours:
                 self._listen()
             except Exception as error:  # noqa: BLE001 - whatever it is, orders must not feel it
                 logger.debug('other workers are not heard', error=type(error).__name__)
-            # Who hears nothing does not know that he is alone.
+            # A worker that hears nothing cannot know that it is alone.
             self._set(alone=False)
             self._since = time.monotonic()
             self._ending.wait(RETRY_SECONDS)
@@ -273,7 +273,7 @@ class Neighbours:
             self._changed.notify_all()
         if where != self._machine:
             if self.alone:
-                logger.info('workers of another machine consume too: turns at orders are taken in RabbitMQ')
+                logger.info('workers on another machine consume too: orders are locked through RabbitMQ')
             self._set(alone=False)
         if kind == 'join':
             say('here')
@@ -283,7 +283,7 @@ class Neighbours:
         if not self._to_note:
             return
         if self._without:
-            # What has begun without asking must be over before anybody else begins.
+            # Runs started without asking must end before another machine starts any.
             running = set(map(id, self._in_flight()))
             self._without = [each for each in self._without if id(each) in running]
         if not self._without:
@@ -292,7 +292,7 @@ class Neighbours:
             self._to_note.clear()
 
     def _count(self, connection: Connection) -> None:
-        """Look whether one is alone."""
+        """Check whether this machine is alone."""
         now = time.monotonic()
         with self._changed:
             self._heard = {name: found for name, found in self._heard.items() if now - found[2] < self._alone_seconds}
@@ -309,7 +309,7 @@ class Neighbours:
             self._set(alone=False)
             return
         if not self.alone:
-            logger.info('no other machine consumes: turns at orders are taken on this one')
+            logger.info('no other machine consumes: orders are locked on this machine only')
         self._set(alone=True)
 
     def _silent(self, connection: Connection) -> int:
@@ -336,7 +336,7 @@ class Neighbours:
 
 
 class ClusterTurns:
-    """Turns as ``TURNS`` has them: of this machine, and of all machines where there is more than one."""
+    """Locks as configured by ``TURNS``: of this machine, and of all machines if there is more than one."""
 
     def __init__(self, machine: Turns, leases: Leases, needed: Callable[[], bool]) -> None:
         self._machine = machine
@@ -345,7 +345,7 @@ class ClusterTurns:
 
     @contextmanager
     def turn(self, name: str, *, lease: float, put_off: float = 0.0) -> Iterator[None]:
-        """As :meth:`ecommerce_worker.locks.machine.Turns.turn`."""
+        """See :meth:`ecommerce_worker.locks.machine.Turns.turn`."""
         with self._machine.turn(name, lease=lease, put_off=put_off):
             if put_off > lease or not self._needed():
                 yield

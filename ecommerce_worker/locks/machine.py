@@ -1,4 +1,4 @@
-"""Whose turn it is at an order: one run of all processes of this machine.
+"""The lock of an order on this machine: one run at a time among all its processes.
 
 Linux keeps the names (abstract addresses of Unix sockets, within the network namespace: that of a container, or the
 machine's); a process that dies has none any more.  On another system, or where sockets are forbidden, nobody is kept
@@ -34,10 +34,10 @@ SILENT_SECONDS: Final = 10.0
 
 
 class Turns:
-    """The turns of one installation: all that have the same broker take turns with each other.
+    """The locks of one installation: all workers of the same broker on this machine share them.
 
-    Any user of the machine may take an abstract name, and sees those in use.  So ours are made of what only we know,
-    and somebody else's process, which shows by its user, keeps nobody out.
+    Any user of the machine may take an abstract name, and sees those in use.  So ours are made of a secret, and a
+    process of another user, recognised by its credentials, excludes nobody.
     """
 
     def __init__(self, secret: Any = '') -> None:
@@ -45,21 +45,21 @@ class Turns:
 
     @contextmanager
     def turn(self, name: str, *, lease: float, put_off: float = 0.0) -> Iterator[None]:
-        """Around what one does about ``name`` while nobody else does.
+        """Hold the lock ``name``.
 
-        Raises :class:`~ecommerce_worker.errors.Taken` if another is at it.  Who has been ``put_off`` for more than
-        ``lease`` seconds, the longest that one may be at it, begins all the same: the other one has stopped in the
+        Raises :class:`~ecommerce_worker.errors.Taken` if another run holds it.  A message that has been ``put_off``
+        for more than ``lease`` seconds, the longest time for a run, starts anyway: the other run has stopped in the
         middle, and may never end.
         """
         with ExitStack() as stack:
             with suppress(OSError):
                 mine = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
                 if _is_taken(self.address(name), mine, put_off) and put_off <= lease:
-                    raise Taken('another run has this order in hand')
+                    raise Taken('another run is working on this order')
             yield
 
     def exclude(self) -> bool:
-        """Whether there are such names here at all."""
+        """Whether this system has abstract socket addresses."""
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
                 probe.bind(self.address(uuid.uuid4().hex))
@@ -68,15 +68,15 @@ class Turns:
         return True
 
     def address(self, name: str) -> bytes:
-        """The address that stands for the name."""
+        """The socket address of the name."""
         return PREFIX + hashlib.blake2b(name.encode(errors='surrogatepass'), key=hashlib.sha256(self._secret).digest(),
                                         digest_size=24).hexdigest().encode()
 
 
 def _is_taken(address: bytes, mine: socket.socket, put_off: float) -> bool:
-    """Whether another process of this user has the address; from now on it is mine, if nobody has.
+    """Try to take the address; True if another process of this user holds it.
 
-    One that says nothing of its user counts as ours, but not for as long as ``put_off`` may be.
+    A process whose user is unknown counts as ours, but not for as long as ``put_off`` may be.
     """
     try:
         mine.bind(address)
@@ -91,12 +91,12 @@ def _is_taken(address: bytes, mine: socket.socket, put_off: float) -> bool:
     # is to ask how things stand before doing anything.
     if user == os.geteuid() or (user is None and put_off <= SILENT_SECONDS):
         return True
-    logger.warning('a process of another user has a name of ours, and keeps nobody out', user=user)
+    logger.warning('a process of another user holds one of our lock names, which is ignored', user=user)
     return False
 
 
 def _user_of(address: bytes) -> int | None:
-    """The user of the process that listens there; None if none does."""
+    """The user of the process listening there; None if none does."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
             asking.setblocking(False)

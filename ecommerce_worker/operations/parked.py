@@ -1,4 +1,4 @@
-"""Parked messages as people see them, in RabbitMQ or in the ledger: looked through, sent again, thrown away.
+"""Parked messages in RabbitMQ or in the ledger: listing, resending and discarding them.
 
 ::
 
@@ -8,7 +8,7 @@
        ▼
     on record, where there is a ledger ──► published, confirmed ──► parked no more
 
-The same rules hold whoever asks, and wherever the message lies.
+The same rules apply whoever asks, and wherever the message is.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ if TYPE_CHECKING:
 
     from ecommerce_worker.ledger.queries import InLedger
 
-#: Seconds in which a message is sent again so often at most.
+#: The seconds to which the limit of resends applies.
 HOUR = 3600.0
 
 
 class NotNow(WorkerError):
-    """It is not sent again: the text says why."""
+    """The message is not resent: the text says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class InQueue(ParkingNote):
-    """A parked message that lies in RabbitMQ still."""
+    """A parked message in RabbitMQ."""
 
     raw: Raw = field(repr=False)
     message: Any = field(repr=False)
@@ -65,20 +65,20 @@ class InQueue(ParkingNote):
 
     @property
     def size(self) -> int:
-        """The bytes of its body."""
+        """The size of its body in bytes."""
         return len(self.raw.body)
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """Which parked messages: of this order, of this task, of these ids; the ends of names, the beginnings of ids do."""
+    """A filter by order, task (or the end of its name) and ids (or their beginnings)."""
 
     order: str | None = None
     task: str | None = None
     ids: tuple[str, ...] = ()
 
     def has(self, note: ParkingNote) -> bool:
-        """Whether this one is meant."""
+        """Whether the message matches."""
         return ((self.order is None or is_about(note.key, self.order))
                 and (self.task is None or note.task == self.task or note.task.endswith('.' + self.task))
                 and (not self.ids or any(note.id.startswith(id_) for id_ in self.ids)))
@@ -88,7 +88,7 @@ class Chosen:
 def looked_through(connection: Connection) -> Iterator[Iterator[InQueue]]:
     """The parked messages, oldest first; what is not acknowledged in between goes back to its place afterwards."""
     topology.declare_parked(connection, runtime.current().settings.QUEUE_TYPE)
-    # As many as there are now: what is parked again meanwhile is not looked at twice.
+    # As many as there are now, so that messages parked again meanwhile are not seen twice.
     found = [topology.depth(connection, name) for name in (topology.PARKED, topology.PARKED_LARGE)]
     channel = connection.channel()
     try:
@@ -107,7 +107,7 @@ def _first(channel: Any, depth: topology.Depth) -> Iterator[InQueue]:
 
 
 def in_ledger(chosen: Chosen) -> Iterator[InLedger]:
-    """Those that a recorder has written down.
+    """The parked messages in the ledger.
 
     Raises :class:`~ecommerce_worker.ledger.setup.LedgerUnusable`.
     """
@@ -120,7 +120,7 @@ def in_ledger(chosen: Chosen) -> Iterator[InLedger]:
 
 
 def body_of(parked: InQueue | InLedger) -> bytes:
-    """Its raw body, which may hold personal data; nothing of one that was settled meanwhile."""
+    """Its raw body, which may contain personal data; empty if it was settled meanwhile."""
     if isinstance(parked, InQueue):
         return parked.raw.body
     from ecommerce_worker.ledger import queries
@@ -129,17 +129,17 @@ def body_of(parked: InQueue | InLedger) -> bytes:
 
 
 class Desk:
-    """Where a person decides about parked messages; ``who`` and ``reason`` go on record where there is a ledger."""
+    """Resends and discards parked messages for a person; ``who`` and ``reason`` go to the audit log, if any."""
 
     def __init__(self, app: Celery, *, who: str, reason: str = '') -> None:
         self._app = app
         self._who = who
         self._reason = reason
-        #: What was said of shops that are unreachable: they are not asked for each of fifty orders.
+        #: Why shops are unreachable, by site: they are not asked again for each of fifty orders.
         self._unreachable: dict[str, str] = {}
 
     def resend(self, parked: InQueue | InLedger) -> str:
-        """Send it to the queue that it came from, as far as the shop and the limit let it; returns the queue.
+        """Return it to the queue that it came from, if the shop and the limit allow it; returns that queue.
 
         A delivery of which an intake could make nothing is mapped again.
 
@@ -148,7 +148,7 @@ class Desk:
         one in the ledger ``AlreadySettled`` too.  It stays parked then.
         """
         self._ask_the_shop(parked)
-        # The time from before it is published: the run that follows may be over before this is told.
+        # Taken before publishing: the run that follows may end before this is reported.
         now = time.time()
         refuse_too_often(parked.notes.resends(now - HOUR))
         if not isinstance(parked, InQueue):
@@ -164,7 +164,7 @@ class Desk:
         return queue
 
     def discard(self, parked: InQueue | InLedger) -> None:
-        """Throw it away for good; raises ``AlreadySettled`` for one of the ledger."""
+        """Discard it permanently; raises ``AlreadySettled`` for one in the ledger."""
         if not isinstance(parked, InQueue):
             from ecommerce_worker.ledger import decisions
 
@@ -176,7 +176,7 @@ class Desk:
         facts.tell(self._app, runtime.current().settings, *_taken_out(parked, 'discarded', time.time()))
 
     def _ask_the_shop(self, note: ParkingNote) -> None:
-        """Raise what speaks against sending it again; only the fulfilment of an order is asked about."""
+        """Raise the reason not to resend it; the shop is asked about fulfilments only."""
         if kind_of(note.task) != ORDER or not note.key:
             return
         if note.site in self._unreachable:
@@ -184,17 +184,17 @@ class Desk:
         try:
             status = runtime.site(note.site or None).ecommerce.status(note.key)
         except Transient as error:
-            self._unreachable[note.site] = f'not sent, for {error}'
+            self._unreachable[note.site] = f'not resent: {error}'
             raise NotNow(self._unreachable[note.site]) from None
         except (ApiError, WorkerError) as error:
-            raise NotNow(f'not sent, for {error}') from None
+            raise NotNow(f'not resent: {error}') from None
         if status == COMPLETE:
-            raise NotNow('not sent, for the shop has fulfilled it already (Complete); it may be discarded')
+            raise NotNow('not resent: the shop has already fulfilled it (Complete); you may discard it')
         if status not in FULFILLABLE:
-            raise NotNow(f'not sent, for the shop would refuse to fulfil it: its status there is {status[:50]}')
+            raise NotNow(f'not resent: the shop would refuse to fulfil it: its status there is {status[:50]}')
 
     def _on_record(self, note: ParkingNote, action: str) -> AbstractContextManager[None]:
-        """Around what is done with one that lies in RabbitMQ; raises ``LedgerUnusable``: it would not be on record."""
+        """Record what is done in the block with one in RabbitMQ; raises ``LedgerUnusable`` if it cannot be recorded."""
         if not database.is_kept(runtime.current().settings):
             return nullcontext()
         from ecommerce_worker.ledger import setup

@@ -1,4 +1,4 @@
-"""The queues as the operator sees them: how full they are, and emptying them without losing orders by mistake."""
+"""Queues for operators: their depths, and emptying them without losing orders by mistake."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from celery import Celery
     from kombu import Connection
 
-#: Queues that shops have published to and that are not consumed unless asked for: others may share them.
+#: Queues that shops have published to and that workers do not consume by default: other services may share them.
 ELSEWHERE = ('celery', 'ecommerce')
 
 
@@ -32,11 +32,11 @@ PROBE_SECONDS = 3.0
 
 
 class UnknownQueue(WorkerError):
-    """There is no queue of that name, and none of the worker's is called so: look at the spelling."""
+    """No queue of the worker or the broker has this name: check the spelling."""
 
 
 def takes_messages(connection: Connection) -> bool:
-    """Whether the broker takes messages: it makes publishers wait while its memory or its disk is short."""
+    """Whether the broker accepts messages: it blocks publishers while low on memory or disk space."""
     if not topology.is_rabbitmq(connection):
         return True
     probe = connection.clone()
@@ -47,7 +47,7 @@ def takes_messages(connection: Connection) -> bool:
     except TimeoutError:
         return False
     finally:
-        # Not closed in good order: a broker that does not read would not answer.
+        # Not closed gracefully: a broker that does not read would not answer.
         probe.collect(socket_timeout=0.1)
     return True
 
@@ -55,7 +55,7 @@ def takes_messages(connection: Connection) -> bool:
 def require(connection: Connection, names: Iterable[str], declared: Iterable[str]) -> None:
     """Make sure that these queues exist, or would once they are ``declared``; raises :class:`UnknownQueue`.
 
-    Raises :class:`~ecommerce_worker.broker.topology.Unavailable` for one of which that cannot be known.
+    Raises :class:`~ecommerce_worker.broker.topology.Unavailable` if that cannot be determined.
     """
     ours = [*declared, topology.PARKED, topology.PARKED_LARGE, topology.LEDGER, *topology.waiting_room(connection)]
     for name in names:
@@ -66,7 +66,7 @@ def require(connection: Connection, names: Iterable[str], declared: Iterable[str
 def purge(app: Celery, connection: Connection, names: Iterable[str], who: str) -> Iterator[str]:
     """Destroy the messages of these queues, one by one, and tell the ledger; yields the queue of each.
 
-    Of parked messages it is on record who did it.
+    For parked messages the audit log records who did it.
     """
     desk = Desk(app, who=who, reason='destroyed with its queue')
     reporter = Reporter(app, queue_type=runtime.current().settings.QUEUE_TYPE)
@@ -77,7 +77,7 @@ def purge(app: Celery, connection: Connection, names: Iterable[str], who: str) -
                 desk.discard(InQueue.of(message))
             else:
                 message.ack()
-                # Facts look like calls, and to tell of each would never end.
+                # Reports look like calls, and reporting each would never end.
                 if is_told and name != topology.LEDGER and (report := discarded(app, message, name)):
                     reporter.reported(report)
             yield name
@@ -86,7 +86,7 @@ def purge(app: Celery, connection: Connection, names: Iterable[str], who: str) -
 
 
 def discarded(app: Celery, message: Any, queue: str) -> RunReport | None:
-    """What is told of a message that was destroyed; None of one that nobody can read."""
+    """The report of a destroyed message; None if it cannot be read."""
     raw = Raw.of(message)
     call = call_of(raw)
     if call is None:
@@ -100,8 +100,8 @@ def discarded(app: Celery, message: Any, queue: str) -> RunReport | None:
 
 
 def deleted(connection: Connection, name: str) -> bool:
-    """Delete the queue unless it holds messages; whether it is gone."""
-    # A connection of its own: RabbitMQ closes it on whoever asks this of a quorum queue.
+    """Delete the queue if it is empty; returns whether it is gone."""
+    # On its own connection: RabbitMQ closes it when asked this about a quorum queue.
     with connection.clone() as own:
         try:
             own.channel().queue_delete(name, if_empty=True)
@@ -114,9 +114,9 @@ def deleted(connection: Connection, name: str) -> bool:
 
 
 def reshaped(app: Celery, connection: Connection, queue: Queue) -> int | None:
-    """Give a queue of ours the shape that it is to have; how many messages were moved, None if it had that shape.
+    """Redeclare one of our queues with its current arguments; returns the number of messages moved, None if unchanged.
 
-    They wait in another queue meanwhile.  Whoever is interrupted finds them there the next time.  Raises
+    They wait in another queue meanwhile, where an interrupted call finds them the next time.  Raises
     :class:`~ecommerce_worker.errors.NotPublished`, and ``PreconditionFailed`` while somebody publishes to the queue.
     """
     aside = Queue(f'{queue.name}.moving', queue_arguments=queue.queue_arguments)
@@ -138,7 +138,7 @@ def reshaped(app: Celery, connection: Connection, queue: Queue) -> int | None:
 
 
 def _move(app: Celery, connection: Connection, source: str, target: str) -> int:
-    """Move all messages, each confirmed in its new queue before it leaves the old one; how many there were."""
+    """Move all messages, each confirmed in its new queue before it leaves the old one; returns their number."""
     count = 0
     for _, message in _messages(connection, [source]):
         publishing.publish(app, publishing.Publication(Raw.of(message), target))
@@ -160,7 +160,7 @@ def _deleted_after_a_look(connection: Connection, name: str) -> bool:
 
 
 def park(app: Celery, connection: Connection, names: Iterable[str], reason: str) -> Iterator[str]:
-    """Move the messages of these queues to the parked ones, one by one; yields the queue of each.
+    """Park the messages of these queues, one by one; yields the queue of each.
 
     Raises :class:`~ecommerce_worker.errors.NotPublished`; what was not moved stays where it is.
     """
@@ -172,7 +172,7 @@ def park(app: Celery, connection: Connection, names: Iterable[str], reason: str)
 
 
 def _messages(connection: Connection, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
-    """The messages of these queues, until there are none; what is not acknowledged goes back afterwards."""
+    """The messages of these queues until they are empty; unacknowledged ones return afterwards."""
     channel = connection.channel()
     try:
         for name in names:

@@ -1,4 +1,4 @@
-"""What workers answer about themselves."""
+"""Asking workers about themselves."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ SENT_ON: Final = 'sent on'
 
 
 def ask(app: Celery, queues: Iterable[Depth], seconds: float) -> dict[str, Mapping[str, Any]]:
-    """What each worker of ours answers within so many seconds, by its name.
+    """The answers of our workers within so many seconds, by name.
 
-    Who has as many answers as there are consumers of the ``queues`` waits for no more of them.
+    Returns early with as many answers as the ``queues`` have consumers.
     """
     consumers = {queue.name: queue.consumers for queue in queues if queue.consumers}
     most = max(consumers.values(), default=0)
@@ -39,7 +39,7 @@ def _ask(app: Celery, seconds: float, **options: Any) -> dict[str, Mapping[str, 
 
 
 def held(found: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """How many messages they can neither park (``parked``) nor send on (``sent on``), by which of both."""
+    """How many messages they cannot park (``parked``) or publish (``sent on``)."""
     counts = [(name, answer.get(name)) for answer in found for name in (PARKED, SENT_ON)]
     return {name: total for name in (PARKED, SENT_ON)
             if (total := sum(number for what, number in counts if what == name and isinstance(number, int)))}

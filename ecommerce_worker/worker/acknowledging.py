@@ -1,4 +1,4 @@
-"""Acknowledging what was run, but not before the ledger is sure to learn of it; no thread waits for that.
+"""Acknowledging messages only once their report is confirmed for the ledger; no thread waits for that.
 
 ::
 
@@ -7,7 +7,7 @@
                                    ▼                                       │ confirmed, some milliseconds later
                            held, and the prefetch window is as much wider ─┘
 
-A worker that is killed meanwhile leaves the message to another one, which asks the shop, and tells how it stands.
+If the worker is killed meanwhile, another one gets the message, asks the shop, and reports the result.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ class Acknowledging:
         self._consumer = consumer
         self._room = room
         self._held = 0
-        #: By how much the window is to be wider.
+        #: By how much the prefetch window must be wider.
         self.wider = 0
 
     def see_to(self, message: Any, id_: str) -> None:
-        """Have the message held, when Celery acknowledges it, for as long as is needed."""
+        """Delay the acknowledgement of the message by Celery for as long as needed."""
         if self._consumer.hub:
             message.ack_log_error = partial(self._acknowledge, id_, message.ack_log_error)
 
     def flush(self) -> None:
-        """Wait a little for the facts of what is held: the connection is about to end."""
+        """Wait briefly for the reports of held messages: the connection is about to close."""
         if safety := runtime.current().safety:
             safety.flush()
 
@@ -68,7 +68,7 @@ class Acknowledging:
             acknowledge(*args)
 
     def _wanted(self) -> int:
-        """By how much the window must be wider: in large steps, each of which RabbitMQ is told."""
+        """By how much the window must be wider, in large steps: each is a request to RabbitMQ."""
         return self._held // self._room * self._room
 
     def _narrow(self) -> None:

@@ -1,4 +1,4 @@
-"""Command lines of older deployments: what Celery 3 and 4 took after ``celery worker`` starts this worker too."""
+"""Compatibility with older deployments: options that Celery 3 and 4 took after ``celery worker``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DETACHED = ('-D', '--detach')
 
 
 def admit(app: Celery) -> None:
-    """Have ``celery worker`` take ``--queue`` for ``--queues``, and an ``--app`` that only says again what ``-A`` said.
+    """Let ``celery worker`` accept ``--queue`` for ``--queues``, and an ``--app`` that repeats ``-A``.
 
     Does nothing in a process that Celery's command did not start.
     """
@@ -25,7 +25,7 @@ def admit(app: Celery) -> None:
     queues = next(option for option in module.worker.params if option.name == 'queues')
     if '--queue' not in queues.opts:
         queues.opts.append('--queue')
-    app.user_options['worker'].add(click.Option(['--app'], expose_value=False, hidden=True, help='As `celery --app`.'))
+    app.user_options['worker'].add(click.Option(['--app'], expose_value=False, hidden=True, help='The same as --app.'))
 
 
 def starts_worker(arguments: Sequence[str]) -> bool:
@@ -34,10 +34,10 @@ def starts_worker(arguments: Sequence[str]) -> bool:
 
 
 def warn(arguments: Sequence[str]) -> None:
-    """Say so to who starts ``celery worker`` with these arguments and would see none of its log."""
+    """Warn on standard error if the log of ``celery worker`` would be lost with these arguments."""
     names = {argument.partition('=')[0] for argument in arguments}
     files = {'-f', '--logfile'}
     if 'worker' in names and names & {*DETACHED} and not names & files and not any(
             argument.startswith('-f') for argument in arguments):
-        click.echo('ecommerce-worker: -D without --logfile FILE: a worker in the background has nowhere to log to',
+        click.echo('ecommerce-worker: -D without --logfile FILE: a background worker has nowhere to log to',
                    err=True)

@@ -1,4 +1,4 @@
-"""A consumer that loses nothing: every message becomes a task that can be settled, or is parked as it came."""
+"""A consumer that loses nothing: every message becomes a task that can be settled, or is parked unchanged."""
 
 from __future__ import annotations
 
@@ -55,21 +55,21 @@ MOST_KEPT: Final = 1000
 STEPS: Final = (0, 10, 100)
 SINCE: Final = 4
 
-#: Seconds after which what waits in hand is not begun any more; long before, it would have been sent away.
+#: Seconds after which a waiting message is not started; normally it is sent away long before.
 STALE_SECONDS: Final = 10.0
 
-#: Seconds between two looks for what is to be acknowledged, once the event loop has ended.
+#: Seconds between two rounds of acknowledging, once the event loop has ended.
 FLUSH_SECONDS: Final = 0.1
 
 #: Seconds between two turns of an event loop that has nothing else to do.
 TURN_SECONDS: Final = 1.0
 
-#: The lane of what was delivered again: it is put off, which takes no time, or its run is known to have ended.
+#: The lane of redelivered messages: they are deferred, which takes no time, or their run has already ended.
 AGAIN: Final = 'delivered again'
 
 
 class Topology(bootsteps.StartStopStep):
-    """Declares all that this worker has in the broker, on each connection: RabbitMQ may have lost its data."""
+    """Declares everything this worker needs in the broker, on each connection: RabbitMQ may have lost its data."""
 
     requires = (Tasks,)
 
@@ -83,26 +83,26 @@ class Topology(bootsteps.StartStopStep):
 
 
 class Join(bootsteps.StartStopStep):
-    """Before the first message is taken, those who consume already on other machines know of this worker."""
+    """Announces this worker to those on other machines before it takes its first message."""
 
     requires = (Tasks,)
 
     def start(self, c: Consumer) -> None:
-        """Come in, once; nobody else keeps the connection alive meanwhile."""
+        """Join, once; nothing else keeps the connection alive meanwhile."""
         if c.neighbours:
             c.neighbours.join(partial(_alive, c))
 
 
 class Window(bootsteps.StartStopStep):
-    """Where RabbitMQ counts by queue how much is in hand (quorum queues; all from 4.0 on), each has a share of it.
+    """Divides the prefetch limit among queues where RabbitMQ counts it by queue (quorum queues; all from 4.0 on).
 
-    Five queues would else have five times as much.
+    Otherwise five queues would hold five times as many messages.
     """
 
     requires = (Tasks,)
 
     def start(self, c: Consumer) -> None:
-        """Ask for each queue's share when it is consumed."""
+        """Request the share of each queue when it is consumed."""
         c.counts_by_queue = topology.is_rabbitmq(c.connection) and (
             c.qos_global is False or _major_version(c.connection) >= SINCE)
         if c.counts_by_queue:
@@ -121,7 +121,7 @@ def _major_version(connection: Any) -> int:
 
 
 def _alive(c: Consumer) -> bool:
-    """Beat; False once the worker is told to stop."""
+    """Send a heartbeat; False once the worker is stopping."""
     c.connection.heartbeat_check()
     return state.should_stop is None and state.should_terminate is None
 
@@ -142,7 +142,7 @@ class Afterwards:
         self._thread.start()
 
     def end(self) -> None:
-        """Acknowledge what has ended, and leave the connection to who closes it."""
+        """Acknowledge what has ended, and leave closing the connection to others."""
         self._ended.set()
         self._thread.join()
 
@@ -162,7 +162,7 @@ class Afterwards:
 
 
 class Consumer(consumer.Consumer):
-    """Reads every message before Celery does and hands on only what Celery cannot fail on."""
+    """Reads every message before Celery does and passes on only what Celery can handle."""
 
     loop: Callable[..., None]
 
@@ -215,7 +215,7 @@ class Consumer(consumer.Consumer):
             logger.warning(limit)
 
     def _turns(self, app: Any) -> Neighbours | None:
-        """Have turns at orders taken as far as ``TURNS`` says, before there are children."""
+        """Set up the locks of orders as ``TURNS`` says, before children are forked."""
         current = runtime.current()
         if current.settings.TURNS == 'machine' or not topology.is_rabbitmq(app.connection_for_read()):
             return None
@@ -228,11 +228,11 @@ class Consumer(consumer.Consumer):
         return neighbours
 
     def _orders(self) -> list[Request]:
-        """The orders that have a thread."""
+        """The orders that are running."""
         return [request for _, request, _ in self.lanes.running() if request.name == names.FULFILL]
 
     def start(self) -> None:
-        """Consume until told to stop; one line, and the exit status of it, for what the broker does not permit."""
+        """Consume until stopped; a missing permission ends with one line and its exit status."""
         try:
             with preflight.permitted():
                 super().start()
@@ -280,9 +280,9 @@ class Consumer(consumer.Consumer):
         super().on_ready()
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
-        """What is called with each message."""
+        """The handler of each message."""
         receive = super().create_task_handler(*args, **kwargs)
-        # The event loop begins, on a new connection.
+        # The event loop starts on a new connection.
         self._patience = self.connection.get_heartbeat_interval() if self.hub and self.connection else 0.0
         self._ticked, self._stood_still = time.monotonic(), False
         self._loop_thread = threading.get_ident()
@@ -309,31 +309,31 @@ class Consumer(consumer.Consumer):
         return on_message
 
     def _refuse_after_a_standstill(self) -> None:
-        """Begin nothing that came before the process was frozen: its connection is lost, and others have the messages.
+        """Start nothing that arrived before the process was suspended: others have the messages of a lost connection.
 
         What is in the socket still would be run here too; raises what a lost connection raises.
         """
         self._tick()
         if self._stood_still:
-            raise ConnectionResetError('the process stood still for longer than RabbitMQ waits for its heartbeats')
+            raise ConnectionResetError('the process was suspended for longer than RabbitMQ waits for heartbeats')
 
     def _tick(self) -> None:
         before, self._ticked = self._ticked, time.monotonic()
         self._stood_still |= bool(self._patience) and self._ticked - before > self._patience
 
     def _holds(self, call: Call) -> bool:
-        """Whether this worker is to hold the call until its time, for a broker that cannot, and not for too long."""
+        """Whether this worker should hold the call until it is due, for a broker that cannot delay it."""
         if topology.is_rabbitmq(self.connection):
             return False
         return call.eta is None or call.eta.timestamp() - time.time() <= publishing.LONGEST_HELD
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
-        """A body that cannot even be decompressed."""
+        """Park a body that cannot be decompressed."""
         self._park(message, f'the body cannot be read ({type(exc).__name__})')
 
     def on_unknown_message(self, body: Any, message: Any) -> None:  # noqa: ARG002
-        """Not reached by way of :meth:`create_task_handler`; kept shut all the same."""
-        self._park(message, 'the message is not of Celery')
+        """Not reached through :meth:`create_task_handler`; guarded anyway."""
+        self._park(message, 'not a Celery message')
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:  # noqa: ARG002
         """As above."""
@@ -349,7 +349,7 @@ class Consumer(consumer.Consumer):
         return Delivery(read(raw, self._accept), raw, self._notes(message, raw), redelivered)
 
     def _admit(self, delivery: Delivery) -> None:
-        """Refuse, with the reason for parking, what no task of this worker is to run."""
+        """Raise the reason to park a message that no task of this worker may run."""
         call = delivery.call
         if delivery.raw.unreadable:
             raise Undecodable(f'not all of it can be read: {", ".join(sorted(delivery.raw.unreadable))}')
@@ -368,7 +368,7 @@ class Consumer(consumer.Consumer):
         return replace(notes, queue=queue, since=notes.since or time.time())
 
     def _consumed(self, tag: str | None) -> str | None:
-        """The queue that this consumer tag stands for; None for a broker that does not tell.
+        """The queue of this consumer tag; None if the broker does not say.
 
         Where the waiting room is to bring a message back: it keeps for ever what it has no way for, and neither a
         binding of the operator's nor who moved a message by hand need have named the queue in the routing key.
@@ -380,7 +380,7 @@ class Consumer(consumer.Consumer):
         try:
             publication, report = self._parked(message, reason, call)
         except Exception as error:  # noqa: BLE001 - whatever it is about it that cannot be told, its body is kept
-            logger.error('a message is parked without what is known of it', error=type(error).__name__)
+            logger.error('a message is parked without its notes', error=type(error).__name__)
             notes = Notes(queue=self._consumed(message.delivery_info.get('consumer_tag')) or '')
             publication, report = publishing.parked_message(
                 Raw(Raw.of(message).body, None, None), noted(self.app, None, notes, reason)), None
@@ -393,7 +393,7 @@ class Consumer(consumer.Consumer):
         self.keeper.keep(Kept((str(uuid.uuid4()),), (publication,), settle, report))
 
     def _parked(self, message: Any, reason: str, call: Call | None) -> tuple[Publication, RunReport]:
-        """A message that nobody runs as it is parked, and the report of that."""
+        """The parked form of a message that was not run, and the report of it."""
         raw = Raw.of(message)
         notes = self._notes(message, raw).having({'at': time.time(), 'reason': reason})
         note = noted(self.app, call, notes, reason)
@@ -403,13 +403,13 @@ class Consumer(consumer.Consumer):
         return publishing.parked_message(raw, replace(note, report=report)), report
 
     def settle(self, message: Any, done: bool) -> None:
-        """Acknowledge a message, or have the broker deliver it again; from any thread."""
+        """Acknowledge or requeue a message; from any thread."""
         self.call_soon(_say, message.ack if done else partial(_nack, message), self.connection_errors)
 
     # -- threads ------------------------------------------------------------------------------------------------------
 
     def hand_over(self, request: Request, handover: Handover) -> None:
-        """Keep the message of a run that has ended until what follows from it is published."""
+        """Keep the message of a finished run until what follows from it is published."""
         def settle(done: bool) -> None:
             if done:
                 runtime.current().runs.secured(handover.run)
@@ -420,9 +420,9 @@ class Consumer(consumer.Consumer):
         self.keeper.keep(Kept(handover.message, handover.publications, settle, handover.report, since))
 
     def let_go(self, request: Request) -> None:
-        """Have the message of a run that does not end come back to it, while its thread stays lost."""
+        """Return the message of a run that does not end, while its thread stays lost."""
         if request.acknowledged or getattr(request.message.channel, 'connection', None) is None:
-            return  # with its connection it went back by itself
+            return  # requeued with its connection
         handover = request.task.let_go(request.delivery)
         if handover is None:
             return
@@ -435,14 +435,14 @@ class Consumer(consumer.Consumer):
         self.keeper.keep(Kept(handover.message, handover.publications, settle, handover.report))
 
     def _offer(self, request: Request) -> None:
-        """Give it a thread if its lane may have one; what is delivered again only counts that."""
+        """Start it if its lane has a free thread; a redelivered message is only counted."""
         request.consumer, request.offered = self, time.monotonic()
         delivery = request.delivery
         lane = AGAIN if delivery.redelivered else request.task.lane_of(delivery.call)
         self.lanes.offer(lane, request, stays=delivery.redelivered)
 
     def _start(self, request: Request) -> None:
-        """Begin it; a pool of children is given work by the event loop's thread only."""
+        """Start it; a prefork pool gets work only from the event loop's thread."""
         if self.hub and not self._takes_from_any and threading.get_ident() != self._loop_thread:
             self.call_soon(self._begin, request)
         else:
@@ -450,18 +450,18 @@ class Consumer(consumer.Consumer):
 
     def _begin(self, request: Request) -> None:
         if time.monotonic() - request.offered > STALE_SECONDS and not request.delivery.redelivered:
-            # The process stood still meanwhile, its connection may be lost, and another worker may have the message.
+            # The process was suspended meanwhile: its connection may be lost, and another worker may have the message.
             request.settle(False)
             return
         try:
             self._run(request)
         except Exception:
-            # The pool is closing: it is delivered again when the connection is closed.
-            logger.debug('not begun any more', id=request.id, exc_info=True)
+            # The pool is closing: the message is redelivered when the connection closes.
+            logger.debug('not started: the pool is closing', id=request.id, exc_info=True)
             self.lanes.left(request)
 
     def _send_away(self, request: Request, delay: float) -> None:
-        """Have a message come again later, as if it had not been here."""
+        """Return a message later, as if it had not been delivered."""
         delivery = request.delivery
         outcome = request.task.deferred(delivery, 'it is not its turn yet: others wait for the same service', delay)
         try:

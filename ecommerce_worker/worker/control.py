@@ -75,15 +75,15 @@ class Mailbox(pidbox.Pidbox):
     def command(self, raw: Raw) -> dict[str, Any]:
         """The command of a message; raises :class:`~ecommerce_worker.errors.Undecodable` if it is not to be obeyed."""
         if raw.unreadable or len(raw.body) > LARGEST_COMMAND:
-            raise Undecodable('it is not a command')
+            raise Undecodable('not a command')
         found = decode(raw, [CONTENT_TYPES['json']])
         if not isinstance(found, Mapping):
-            raise Undecodable('it is not a command')
+            raise Undecodable('not a command')
         method, arguments, reply_to = found.get('method'), found.get('arguments') or {}, found.get('reply_to')
         if not isinstance(method, str) or not isinstance(arguments, Mapping):
-            raise Undecodable('it is not a command')
+            raise Undecodable('not a command')
         if method not in self.node.handlers or not self._obeys(method):
-            raise Undecodable(f'REMOTE_CONTROL does not name {method[:80]}')
+            raise Undecodable(f'{method[:80]} is not in REMOTE_CONTROL')
         if reply_to is not None:
             reply_to = self._address(reply_to)
         return {'method': method, 'arguments': arguments, 'reply_to': reply_to, 'ticket': _name(found.get('ticket')),
@@ -97,21 +97,21 @@ class Mailbox(pidbox.Pidbox):
         """Where the answer goes: to the exchange for answers, and no other."""
         exchange = self.node.mailbox.reply_exchange.name
         if not isinstance(given, Mapping) or given.get('exchange') != exchange:
-            raise Undecodable('its answer would go elsewhere')
+            raise Undecodable('its reply address is not allowed')
         return {'exchange': exchange, 'routing_key': _name(given.get('routing_key')) or ''}
 
     def _refuse(self, reason: str) -> None:
         self._refused += 1
         if time.monotonic() >= self._quiet_until:
             self._quiet_until = time.monotonic() + QUIET_SECONDS
-            logger.warning('a message of remote control was not obeyed', count=self._refused, reason=reason)
+            logger.warning('a remote control message was ignored', count=self._refused, reason=reason)
 
 
 def _name(given: Any) -> str | None:
     if given is None:
         return None
     if not isinstance(given, str) or len(given.encode(errors='replace')) > 255:
-        raise Undecodable('it is not a command')
+        raise Undecodable('not a command')
     return given
 
 
@@ -119,7 +119,7 @@ def _names(given: Any) -> list[str | None] | None:
     if given is None:
         return None
     if not isinstance(given, list):
-        raise Undecodable('it is not a command')
+        raise Undecodable('not a command')
     return [_name(each) for each in given]
 
 
@@ -127,5 +127,5 @@ def _pattern(found: Mapping[str, Any]) -> dict[str, Any]:
     """The workers' names as a pattern of the shell; a regular expression may take for ever."""
     pattern, matcher = _name(found.get('pattern')), _name(found.get('matcher'))
     if pattern and matcher not in (None, 'glob'):
-        raise Undecodable('its pattern is not one of the shell')
+        raise Undecodable('its pattern is not a shell pattern')
     return {'pattern': pattern, 'matcher': matcher}

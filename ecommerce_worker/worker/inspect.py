@@ -1,4 +1,4 @@
-"""What a worker answers about itself over Celery's remote control."""
+"""Replies of a worker about itself over Celery's remote control."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from ecommerce_worker.resubmit.names import FULFILL, IN_HAND
 
 @inspect_command(name=STANDING)
 def standing(panel: Any) -> dict[str, Any]:
-    """Tell which queues this worker consumes, and how many messages it can neither park nor send on at present."""
+    """Reply with the queues that this worker consumes, and how many messages it cannot park or publish at present."""
     consumer = panel.consumer
     return {QUEUES: list(consumer.app.amqp.queues.consume_from), **consumer.keeper.late()}
 
 
 @inspect_command(name=IN_HAND)
 def orders_in_hand(panel: Any) -> list[tuple[str, str]]:
-    """Tell which orders this worker has in hand: site and order number of each."""
-    # A list of references first, which takes no turn of another thread.
+    """Reply with the orders that this worker holds: site and order number of each."""
+    # First a list of references, which no other thread can interrupt.
     requests = [reference() for reference in list(state.reserved_requests.data)]
     deliveries = [request.message.headers.get(DELIVERY) for request in requests if request is not None]
     return [(site_of(panel.app, delivery.call), key_of(panel.app, delivery.call)) for delivery in deliveries

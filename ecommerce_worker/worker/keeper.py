@@ -1,4 +1,4 @@
-"""Messages that are in hand until what follows from them is published: unacknowledged, and in no thread of the pool.
+"""Messages kept unacknowledged until what follows from them is published, without a thread of the pool.
 
 ::
 
@@ -12,8 +12,8 @@
                                                ▼
                                            given back
 
-What cannot be published now stands before nothing that can: each way (an exchange, or a queue) is tried by itself, one
-message at a time until it takes one again.
+What cannot be published now does not block what can: each way (an exchange or a queue) is retried by itself, one
+message at a time until it accepts one again.
 """
 
 from __future__ import annotations
@@ -58,23 +58,23 @@ LAST_SECONDS: Final = 60.0
 LATE_SECONDS: Final = 5.0
 COUNT_SECONDS: Final = 0.25
 
-#: How many may be on their way to the broker by one way, not confirmed yet.
+#: How many may be in flight on one way, not confirmed yet.
 AT_ONCE: Final = 64
 
-#: Seconds to wait for a confirmation from a broker that does not say that it takes nothing at present.
+#: Seconds to wait for a confirm from a broker that is not blocking publishers.
 CONFIRM_SECONDS: Final = 60.0
 
-#: Seconds between two tries of a way that takes nothing: at first, and at most.
+#: Seconds between two tries of a way that accepts nothing: at first, and at most.
 SHORTEST, LONGEST = 1.0, 30.0
 
 #: Seconds between two looks at what has come, while confirmations are waited for.
 LOOK_SECONDS: Final = 0.02
 
-#: Why something cannot be published that only needs to be declared.
+#: The reason if something only needs to be declared to be published.
 MISSING: Final = 'there is no queue for it'
 NOT_FOUND: Final = 404
 
-#: How many messages are remembered that were acknowledged, should one be delivered again.
+#: How many acknowledged messages are remembered, in case one is redelivered.
 REMEMBERED: Final = 1000
 
 
@@ -119,7 +119,7 @@ class _Sent:
 
 
 class _Way:
-    """Where publications go together: they are refused together."""
+    """A destination of publications: they are refused together."""
 
     def __init__(self, name: str, *, aside: bool = False) -> None:
         self.name = name
@@ -137,7 +137,7 @@ class _Way:
 
 
 def _nobody(_: Any) -> None:
-    """Where nobody wants to be told."""
+    """The default for callbacks."""
 
 
 class Keeper:
@@ -177,7 +177,7 @@ class Keeper:
     # -- for other threads --------------------------------------------------------------------------------------------
 
     def keep(self, kept: Kept) -> None:
-        """Take the message in hand; it is settled from the keeper's thread."""
+        """Keep the message; it is settled from the keeper's thread."""
         kept.rest = len(kept.publications)
         with self._lock:
             self._all[kept], self._latest[kept.message] = None, kept
@@ -203,16 +203,16 @@ class Keeper:
         return True
 
     def count(self) -> int:
-        """How many messages are in hand."""
+        """How many messages are kept."""
         with self._lock:
             return len(self._all)
 
     def late(self) -> dict[str, int]:
-        """How many publications cannot be published at present, by where they should go."""
+        """How many publications cannot be published at present, by destination."""
         return dict(self._late)
 
     def end(self, seconds: float) -> bool:
-        """Whether all that was in hand is settled, after so many seconds at the latest."""
+        """Wait up to so many seconds until everything is settled; returns whether it is."""
         with self._empty:
             return self._empty.wait_for(lambda: not self._all and not self._settling, seconds)
 
@@ -228,13 +228,13 @@ class Keeper:
                 self._lost(error)
 
     def _rest(self) -> float | None:
-        """Seconds to wait for something to do; None if only another message can bring it."""
+        """Seconds until there is something to do; None if only another message can bring it."""
         if not self._all:
             return None
         if any(way.sent for way in self._ways.values()):
             return 0.0
         if self._blocked:
-            # Only the broker can end that, and it says so on a connection that is read.
+            # Only the broker can end that, and announces it on a connection that is read.
             return COUNT_SECONDS
         now = time.monotonic()
         due = [max(way.not_before, self._not_before) - now for way in self._ways.values() if way.waiting]
@@ -276,7 +276,7 @@ class Keeper:
             message = publishing.prepared(publication, self._connection, channel, message_id=sent.id,
                                           correlation_id=publication.raw.properties.get('correlation_id'))
         except publishing.Unfit as error:
-            # It would end the connection, and with it what others wait for: it stands aside.
+            # It would close the connection and fail the others: it is set aside.
             aside = way if way.aside else self._ways.setdefault(f'{way.name} {sent.id}', _Way(way.name, aside=True))
             aside.waiting.append((kept, publication))
             self._refused(aside, str(error))
@@ -290,7 +290,7 @@ class Keeper:
         publishing.send(channel, message, exchange, routing_key, mandatory=True)
 
     def _send_slowly(self, way: _Way, sent: _Sent) -> None:
-        """On a broker that confirms nothing."""
+        """Publish on a broker without confirms, one by one."""
         try:
             publishing.publish(self._app, sent.publication)
         except NotPublished as error:
@@ -349,7 +349,7 @@ class Keeper:
                 self._confirmed(way, sent)
             else:
                 way.waiting.append((sent.kept, sent.publication))
-                self._refused(way, MISSING if sent.returned else 'the queue takes nothing')
+                self._refused(way, MISSING if sent.returned else 'the queue accepts no messages')
 
     def _on_return(self, way: _Way, error: Exception, exchange: str, routing_key: str, message: Any) -> None:  # noqa: ARG002
         for sent in way.sent.values():
@@ -382,16 +382,16 @@ class Keeper:
         self._settle([kept], True)
 
     def _refused(self, way: _Way, why: str) -> None:
-        """Leave a way alone for a while; what was on it goes again, one at first."""
+        """Pause a way for a while; its publications are retried, one at first."""
         way.waiting.extendleft(reversed([(sent.kept, sent.publication) for sent in way.sent.values()]))
         if way.sent:
-            # Confirmations of these would be taken for those of the next ones.
+            # Their confirms would be taken for those of the next ones.
             self._close(way)
         way.sent.clear()
         if not way.trouble:
-            logger.warning('messages cannot be published, and are kept', to=way.name, reason=why)
+            logger.warning('messages cannot be published and are kept', to=way.name, reason=why)
         if why == MISSING:
-            # Deleted, or RabbitMQ came back without it.
+            # Deleted, or RabbitMQ restarted without it.
             publishing.missed.set()
         now = time.monotonic()
         if way.not_before <= now:
@@ -401,20 +401,20 @@ class Keeper:
     def _close(self, way: _Way) -> None:
         channel, way.channel = way.channel, None
         if channel and channel.connection:
-            # Without waiting, as it was opened; what is said on it until the answer comes is ignored.
+            # Closed without waiting, as it was opened; what arrives on it until the reply is ignored.
             channel.is_closing = True
             channel.send_method(spec.Channel.Close, 'BsBB', (0, '', 0, 0))
 
     def _lost(self, error: Exception) -> None:
-        """Begin anew with another connection."""
-        # Not its text: some quote what they were given.
-        logger.warning('messages cannot be published, and are kept', error=type(error.__cause__ or error).__name__)
+        """Start over with another connection."""
+        # Not its text: some quote their input.
+        logger.warning('messages cannot be published and are kept', error=type(error.__cause__ or error).__name__)
         connection, self._connection = self._connection, None
         for way in self._ways.values():
             way.channel = None
             way.waiting.extendleft(reversed([(sent.kept, sent.publication) for sent in way.sent.values()]))
             way.sent.clear()
-            # What was on its way may be with the broker: lest all of it goes there again each time.
+            # The broker may have what was in flight: do not send all of it again each time.
             way.width = 1
         self._blocked = False
         self._not_before, self._pause = time.monotonic() + self._pause, min(LONGEST, self._pause * 2)
@@ -422,7 +422,7 @@ class Keeper:
             connection.collect()
 
     def _look(self, now: float) -> None:
-        """Give back what is in hand for too long, and tell how many cannot be published."""
+        """Return messages kept for too long, and report how many cannot be published."""
         if now < self._next_look:
             return
         self._next_look = now + COUNT_SECONDS
@@ -452,7 +452,7 @@ class Keeper:
             self._on_kept(len(late))
 
     def _forget(self, kept: Kept) -> None:
-        """It is in hand no more, and is about to be settled."""
+        """Forget the message, which is about to be settled."""
         kept.gone = True
         self._all.pop(kept, None)
         if self._latest.get(kept.message) is kept:
@@ -471,10 +471,10 @@ class Keeper:
     def _tell_given_back(self, kept: Kept) -> None:
         if kept.report:
             self._on_given_back(replace(kept.report, outcome='returned', fact=new_id(), next_try=None,
-                                        reason='given back to its queue: it could not be published'))
+                                        reason='returned to its queue: it could not be published'))
 
     def _settle(self, kept: Iterable[Kept], done: bool) -> None:
-        """Settle what is in hand no more, whoever is told of it raising what they like."""
+        """Settle messages no longer kept, whatever the callbacks raise."""
         for each in kept:
             try:
                 each.settle(done)

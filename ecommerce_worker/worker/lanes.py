@@ -1,4 +1,4 @@
-"""Who may keep how many threads busy: each lane (the runs that wait for one shop, or one vendor) has its share.
+"""Sharing threads: each lane (the runs that wait for one shop or one vendor) may keep only so many busy.
 
 ::
 
@@ -11,8 +11,8 @@
               sent away, into RabbitMQ's waiting room, and comes again
 
 A lane may have as many threads as are free beside it (``weight`` times as many): alone it has half of them all, two
-greedy ones have a third each, three a quarter, and there is always as much left for one more.  Nothing need be known of
-who answers how: who answers fast leaves its threads fast, and never comes near its share.
+greedy ones have a third each, three a quarter, and there is always as much left for one more.  It does not need to know
+response times: a fast service frees its threads quickly, and never comes near its share.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from typing import Final, Generic, TypeVar
 
 T = TypeVar('T', bound=Hashable)
 
-#: Seconds that something may wait in hand for its turn.
+#: Seconds that a message may wait in memory for its turn.
 MOMENT: Final = 1.0
 
-#: The longest time in seconds for which something is sent away.
+#: The longest time in seconds for which a message is sent away.
 LONGEST: Final = 300.0
 
-#: How many of those that were sent away come again in a second, at least.
+#: How many of the messages sent away return per second, at least.
 SLOWEST: Final = 2.0
 
-#: How much the newest run counts in how long a run takes.
+#: The weight of the newest run in the average duration.
 NEWEST: Final = 0.2
 
 
@@ -46,11 +46,11 @@ class _Lane(Generic[T]):
         self.waiting: deque[T] = deque()
         #: How long a run takes, in seconds.
         self.pace = 0.0
-        #: When the last of those comes again that were sent away.
+        #: When the last of the messages sent away returns.
         self.slot = 0.0
 
     def rate(self, now: float) -> float:
-        """How many runs end in a second, as far as can be seen."""
+        """How many runs end per second, as observed."""
         ages = sum(now - began for began in self.running.values()) / max(1, len(self.running))
         return len(self.running) / max(self.pace, ages, 1e-6)
 
@@ -106,7 +106,7 @@ class Lanes(Generic[T]):
             self._send_away(item, delay)
 
     def left(self, item: T) -> None:
-        """Its run has ended; harmless to repeat, or for what never ran."""
+        """Its run has ended; idempotent, and harmless for what never ran."""
         with self._lock:
             name = self._where.pop(item, None)
             if name is None:
@@ -120,7 +120,7 @@ class Lanes(Generic[T]):
             self._start(each)
 
     def look(self) -> None:
-        """Send away what waits in hand in a lane that has become slow."""
+        """Send away what waits in a lane that has become slow."""
         away: list[tuple[T, float]] = []
         with self._lock:
             now = self._clock()
@@ -135,7 +135,7 @@ class Lanes(Generic[T]):
             self._send_away(each, delay)
 
     def close(self) -> None:
-        """Start nothing any more: what waits is sent away, and whatever comes.
+        """Start nothing any more: waiting and new messages are sent away.
 
         What stays is left to the end of the connection, by which it is delivered again; sent away, nothing would tell
         that a run of it may have begun before, or how often.
@@ -157,13 +157,13 @@ class Lanes(Generic[T]):
                     self._running -= 1
 
     def running(self) -> list[tuple[str, T, float]]:
-        """What runs: its lane, itself, and for how many seconds."""
+        """The running messages: lane, message, and seconds so far."""
         with self._lock:
             now = self._clock()
             return [(name, item, now - self._lanes[name].running[item]) for item, name in self._where.items()]
 
     def waiting(self) -> int:
-        """How many wait in hand."""
+        """How many messages wait."""
         with self._lock:
             return sum(len(self._lanes[name].waiting) for name in self._queue)
 
@@ -183,7 +183,7 @@ class Lanes(Generic[T]):
         self._running += 1
 
     def _next(self, now: float) -> list[T]:
-        """What is to run now: one of each lane in turn."""
+        """The next runs to start: one of each lane in turn."""
         found: list[T] = []
         for name in list(self._queue):
             lane = self._lanes[name]
@@ -200,7 +200,7 @@ class Lanes(Generic[T]):
         return found
 
     def _delay(self, lane: _Lane[T], now: float) -> float:
-        """When the next one comes again: twice as many as end, so that no thread is idle, and few come in vain."""
+        """The delay of the next one: twice as many return as end, so that no thread is idle and few return in vain."""
         slot = max(lane.slot, now + self._jitter()) + 1 / max(SLOWEST, 2 * lane.rate(now))
         if slot - now > LONGEST:
             return LONGEST * (1 + self._jitter()) / 2

@@ -1,4 +1,4 @@
-"""Queues whose only node is down, and those that are not as they should be: the worker says so, and does without.
+"""Queues whose only node is down or whose arguments differ: the worker logs them and carries on.
 
 ::
 
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 
 logger = logs.of(__name__)
 
-#: Seconds between two looks for what is missing.
+#: Seconds between two checks for what is missing.
 LOOK_SECONDS: Final = 15.0
 
 
 class Upkeep:
-    """What a worker does on each connection about what is not as it should be.
+    """Repairs what is missing or unavailable, on each connection.
 
-    RabbitMQ tells nobody that a queue was deleted that is not consumed, nor that a node is back.
+    RabbitMQ notifies nobody when an unconsumed queue is deleted, or when a node is back.
     """
 
     def __init__(self) -> None:
         self._said: set[str] = set()
 
     def begin(self, c: Any) -> None:
-        """Declare what the worker has in the broker, and see to it for as long as the connection lasts."""
+        """Declare what the worker needs in the broker, and maintain it while the connection lasts."""
         with topology.asking(c.app) as connection:
             self._declare(c, connection)
             if topology.is_rabbitmq(connection):
@@ -62,18 +62,18 @@ class Upkeep:
                 with topology.asking(c.app) as asking:
                     lacking = self._look_once(c, connection, asking, lacking, doubted=doubted)
             except (WorkerError, OSError, KombuError, *c.connection_errors, *c.channel_errors) as error:
-                # The broker is away, say; the worker's own connection will tell, and all of this begins anew.
-                logger.debug('missing queues could not be looked for', error=type(error).__name__)
+                # The broker may be unreachable; the worker's own connection will notice, and start all of this over.
+                logger.debug('could not check for missing queues', error=type(error).__name__)
 
     def _look_once(self, c: Any, connection: Any, asking: Connection, lacking: tuple[str, ...], *,
                    doubted: bool) -> tuple[str, ...]:
-        """Declare what is missing and consume what is back; what is not to be had."""
+        """Declare what is missing and consume what is back; returns what is unavailable."""
         missing = topology.missing(asking, c.app.amqp.queues.consume_from)
         if not (missing or doubted or lacking or self._unconsumed(c)):
             return ()
         lacking = self._declare(c, asking).unavailable
         if anew := [name for name in missing if name not in lacking]:
-            logger.warning('queues were gone, and are declared again', queues=','.join(anew))
+            logger.warning('queues were missing and have been declared again', queues=','.join(anew))
         for queue in self._unconsumed(c):
             if queue.name not in lacking:
                 c.call_soon(_consume, c, connection, queue)
@@ -88,4 +88,4 @@ def _consume(c: Any, connection: Any, queue: Queue) -> None:
     if c.connection is connection:
         c.task_consumer.add_queue(queue)
         c.task_consumer.consume()
-        logger.warning('a queue is consumed again', queue=queue.name)
+        logger.warning('consuming a queue again', queue=queue.name)

@@ -1,4 +1,4 @@
-"""The pool of threads, with as many again as one lane may have: see :mod:`ecommerce_worker.worker.lanes`."""
+"""The thread pool, with twice the threads that one lane may have: see :mod:`ecommerce_worker.worker.lanes`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from celery.concurrency import thread
 
 
 class TaskPool(thread.TaskPool):
-    """Celery's, with room for others while one site keeps ``WORKER_CONCURRENCY`` threads busy."""
+    """Celery's thread pool, with room for others while one site keeps ``WORKER_CONCURRENCY`` threads busy."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.room = 2 * self.limit
-        # Threads are made when they are needed.
+        # Threads are created on demand.
         self.executor = ThreadPoolExecutor(self.room)

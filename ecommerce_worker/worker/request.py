@@ -1,4 +1,4 @@
-"""A message that is run, as Celery's worker has it, in a lane and with a keeper."""
+"""Celery's request for a message, with a lane and a keeper."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Request(request.Request):
-    """Celery's, whose thread is free for others as soon as the run ends, whatever becomes of the message."""
+    """A request whose thread is free as soon as the run ends, however its message is settled."""
 
     #: Whether it is settled.
     acknowledged: bool
@@ -35,17 +35,17 @@ class Request(request.Request):
 
     @property
     def delivery(self) -> Delivery:
-        """The message as it was read."""
+        """The delivery of the message."""
         found: Delivery = self.message.headers[DELIVERY]
         return found
 
     def on_accepted(self, pid: int, time_accepted: float) -> None:
-        """It begins; in a pool of threads this is the thread."""
+        """The run starts; in a thread pool this is its thread."""
         self.thread, self.began = threading.get_ident(), time.monotonic()
         super().on_accepted(pid, time_accepted)
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
-        """It ended otherwise than by returning."""
+        """The run ended with an exception."""
         error = exc_info.exception
         if isinstance(error, ExceptionWithTraceback):
             error = error.exc
@@ -70,7 +70,7 @@ class Request(request.Request):
         self._left()
 
     def settle(self, done: bool) -> None:
-        """Say that what follows from it is published; or that it is not, and that the broker is to deliver it again."""
+        """Acknowledge it, once what follows from it is published, or else requeue it."""
         if self.consumer and not self.acknowledged:
             self.acknowledged = True
             self.consumer.settle(self.message, done)

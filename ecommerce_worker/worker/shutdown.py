@@ -1,4 +1,4 @@
-"""Ending in time.
+"""Shutting down in time.
 
 ::
 
@@ -31,7 +31,7 @@ logger = logs.of(__name__)
 
 
 class Ending:
-    """What a worker's process does about signals.
+    """The signal handling of a worker process.
 
     Celery waits for ever in a warm shutdown, and in a cold one too where the pool is of threads, since Python does not
     end before they do.  Nothing is lost by going: all messages that are not acknowledged go back to their queues with
@@ -44,13 +44,13 @@ class Ending:
         self._signalled: socket.socket | None = None
 
     def install(self, sender: Any = None, **_: Any) -> None:
-        """Put our handlers before Celery's, which are in place by the time that a worker is ready."""
+        """Install our handlers in place of Celery's, which are set by the time a worker is ready."""
         self._wake(sender.hub)
         if self._installed:
-            return  # ready once more, on another connection
+            return  # ready again, on another connection
         self._installed = True
         application.safe_say = _say
-        # Celery would start itself anew on SIGHUP, in a way that does not fit how we were started.
+        # Celery would re-execute itself on SIGHUP, which does not fit how we were started.
         for number, like in ((signal.SIGHUP, signal.SIGTERM), (signal.SIGINT, signal.SIGINT),
                              (signal.SIGTERM, signal.SIGTERM)):
             celerys = signal.getsignal(like)
@@ -59,7 +59,7 @@ class Ending:
         signal.signal(signal.SIGQUIT, self._hurry)
 
     def _wake(self, hub: Any) -> None:
-        """Have a signal wake the event loop, which would look for it at its next timer only, seconds later."""
+        """Let a signal wake the event loop, which would otherwise notice it only at its next timer, seconds later."""
         if not hub:
             return  # a pool without an event loop
         if self._signalled is None:
@@ -73,7 +73,7 @@ class Ending:
         try:
             celerys(number, frame)
         finally:
-            # Celery has put another there.
+            # Celery has installed another.
             signal.signal(number, self._hurry)
 
     def _hurry(self, *_: Any) -> None:
@@ -86,16 +86,16 @@ def _say(message: str, stream: Any = None) -> None:
 
 
 def in_time(**_: Any) -> None:
-    """See to it that the worker ends within ``SHUTDOWN_SECONDS``, from before it has connected to anything."""
+    """Make sure that the worker exits within ``SHUTDOWN_SECONDS``, even before it has connected."""
     ending.within(runtime.current().settings.SHUTDOWN_SECONDS, leave)
 
 
 def leave(when: str) -> None:
-    """End the process now, whatever runs."""
-    logger.warning('stopped; what was still running is delivered again', when=when)
+    """Exit now, whatever is running."""
+    logger.warning('stopped; unfinished messages are delivered again', when=when)
     output.outlet.flush()
-    # What runs in a child would go on, and overlap its next try.
+    # A run in a child would continue and overlap its next try.
     for child in active_children():
         os.kill(child.pid, signal.SIGKILL)
-    # Threads cannot be ended.
+    # Threads cannot be killed.
     status.leave()

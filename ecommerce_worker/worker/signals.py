@@ -1,4 +1,4 @@
-"""What happens when a worker starts, beside Celery's own."""
+"""Handlers of Celery's signals when a worker starts."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ecommerce_worker.worker.shutdown import Ending, in_time
 
 logger = logs.of(__name__)
 
-#: How Celery's advice begins about a default that it will change, which it gives after each lost connection.
+#: The start of Celery's warning about a default that will change, given after each lost connection.
 ADVICE = r'\s*In Celery 5\.1 we introduced an optional breaking change'
 
 
 @celeryd_after_setup.connect
 def show_configuration(**_: Any) -> None:
-    """Say at start, once there is a log, what is in force that is not a default, secrets masked."""
+    """Log the settings that are not defaults, secrets masked, once logging is set up."""
     for name, value, source in runtime.current().settings.rows():
         if source != 'default':
             fields: dict[str, Any] = {name: value, 'from': source}
@@ -36,7 +36,7 @@ def show_health(**_: Any) -> None:
 
 @celeryd_after_setup.connect
 def silence_advice(**_: Any) -> None:
-    """Keep Celery's advice on a setting that was made on purpose out of the log; its own filters came before."""
+    """Suppress Celery's warning about a setting that is deliberate; its own filters came before."""
     warnings.filterwarnings('ignore', ADVICE, CPendingDeprecationWarning)
 
 

@@ -1,12 +1,12 @@
-"""Waking jobs up before they are due: messages in channels of Redis, from a shop that has something to do at once.
+"""Waking jobs up before they are due, by messages in Redis channels from a shop that has work to do at once.
 
 ::
 
     shop ──► PUBLISH django-SHOP send_queued_mail ──► the one worker that leads ──► published as beat would ──► a worker
                                                             others stand by
 
-Messages that come close together wake once, and once more at the end.  Redis keeps none for who is not there: while it
-is away, and whatever is lost, the schedule goes on.
+Messages that come close together wake once, and once more at the end.  Redis keeps no messages for absent listeners:
+whatever is lost while it is unreachable, the schedule goes on.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ GAP_SECONDS: Final = 2.0
 #: Seconds for which a wake-up may wait for a worker; later, the schedule will do.
 EXPIRES: Final = 30.0
 
-#: Seconds after which another worker leads, if the one that did gives no sign of life; and between two signs.
+#: The lease of the leader, in seconds, and how often it is renewed.
 LEASE_SECONDS, RENEW_SECONDS = 10.0, 3.0
 
 #: Seconds to wait for a message before looking at anything else.
 LOOK_SECONDS: Final = 0.5
 
-#: Seconds of patience with Redis, and between two tries to reach it: at first, and at most.
+#: The timeout of Redis, and seconds between two tries to reach it: at first, and at most.
 PATIENCE: Final = 5.0
 SHORTEST, LONGEST = 1.0, 30.0
 
@@ -61,7 +61,7 @@ def wakes(settings: Settings) -> dict[str, list[tuple[str, Entry]]]:
 
 
 class Pending:
-    """What has been woken and not fired yet: the first at once; what comes close after it, once, after a gap."""
+    """Entries woken and not fired yet: the first fires at once, close followers together after a gap."""
 
     def __init__(self, gap: float = GAP_SECONDS) -> None:
         self._gap = gap
@@ -73,7 +73,7 @@ class Pending:
         self._woken[entry.name] = entry
 
     def take(self, now: float) -> list[Entry]:
-        """What is to be fired now."""
+        """The entries to fire now."""
         ready = [entry for name, entry in self._woken.items() if self._rests.get(name, now) <= now]
         for entry in ready:
             del self._woken[entry.name]
@@ -81,7 +81,7 @@ class Pending:
         return ready
 
     def forget(self) -> None:
-        """Somebody else sees to all of it."""
+        """Forget all entries: another worker leads."""
         self._woken.clear()
 
 
@@ -104,12 +104,12 @@ class Listener:
         self._renewal = 0.0
 
     def start(self) -> None:
-        """Begin to listen."""
+        """Start listening."""
         self._thread = threading.Thread(target=self._run, name='wake-up', daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         self._ending.set()
         if self._thread:
             self._thread.join(LOOK_SECONDS + 2 * PATIENCE)
@@ -123,12 +123,12 @@ class Listener:
                 if self._away is False:
                     delay = SHORTEST
                 self._lost(error)
-            # Spread, for all workers lost it at the same moment.
+            # Jittered, since all workers lost it at the same moment.
             self._ending.wait(delay * random.uniform(0.5, 1))  # noqa: S311 - no secret
             delay = min(LONGEST, delay * 2)
 
     def _listen(self) -> None:
-        # Here, since only a worker that is to be woken needs it.
+        # Imported here, since only a worker with WAKE_UP needs it.
         from redis import Redis
         from redis.backoff import NoBackoff
         from redis.exceptions import RedisError
@@ -155,7 +155,7 @@ class Listener:
                         self._fire(entry)
             finally:
                 if self._leads:
-                    # If it cannot be given up, it is over soon.
+                    # If the lease cannot be released, it ends soon.
                     with contextlib.suppress(RedisError, OSError):
                         self._lease.release()
 
@@ -182,7 +182,7 @@ class Listener:
         if not self._away:
             self._away = True
             # Not its text, which may show the URL.
-            logger.warning('Redis is unreachable, nothing wakes jobs up; the schedule goes on',
+            logger.warning('Redis is unreachable: no job is woken up, the schedule goes on',
                            error=type(error).__name__)
 
     def _found(self) -> None:
@@ -205,12 +205,12 @@ class WakeUp(bootsteps.StartStopStep):
     requires = ('celery.worker.components:Pool',)
 
     def include_if(self, worker: Any) -> bool:  # noqa: ARG002
-        """Whether anything wakes."""
+        """Whether ``WAKE_UP`` is set."""
         settings = runtime.current().settings
         return bool(settings.WAKE_UP_URL and wakes(settings))
 
     def create(self, worker: Any) -> Listener:
-        """What starts and stops with the worker."""
+        """The listener, which starts and stops with the worker."""
         settings = runtime.current().settings
         app: Celery = worker.app
 

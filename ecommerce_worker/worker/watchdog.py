@@ -1,6 +1,6 @@
-"""Watching runs: one that lasts beyond any bound has lost its thread, and too many of those end the process.
+"""Watching runs: one that exceeds its bound has lost its thread, and too many of those end the process.
 
-A thread cannot be ended, so whoever hangs in C keeps his until the process ends.  A supervisor starts another.
+A thread cannot be killed, so a run that hangs in C keeps it until the process ends.  A supervisor restarts that.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 logger = logs.of(__name__)
 
-#: Seconds between two looks at what waits in hand, and after how many of them runs are looked at.
+#: Seconds between two checks of waiting messages, and after how many of them runs are checked.
 LOOK_SECONDS: Final = 0.25
 RARELY: Final = 4
 
@@ -34,7 +34,7 @@ SHARE: Final = 4
 
 
 class Watchdog:
-    """A thread that looks at a consumer's lanes as long as the process lives."""
+    """A thread that checks the lanes of a consumer for the life of the process."""
 
     def __init__(self, consumer: Consumer, room: int) -> None:
         self._consumer = consumer
@@ -43,7 +43,7 @@ class Watchdog:
         self._given_up = False
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start watching."""
         threading.Thread(target=self._run, name='watchdog', daemon=True).start()
 
     def _run(self) -> None:
@@ -59,7 +59,7 @@ class Watchdog:
                 logger.exception('the watchdog failed')
 
     def look(self) -> None:
-        """See to runs that last beyond their bound."""
+        """Handle runs that exceed their bound."""
         running = self._consumer.lanes.running()
         lost = [request for _, request, _ in running if self._is_lost(request)]
         for request in lost:

@@ -218,17 +218,17 @@ def error_without_answer(error: BaseException, *, maybe_done: bool = False) -> A
             return error_for(Answer(535, text))
         return error_for(Answer(error.smtp_code, text))
     if isinstance(error, smtplib.SMTPNotSupportedError):
-        return Unreachable('the mail server offers no STARTTLS; look at EMAIL_OPTIONS[security] and [port]')
+        return Unreachable('the mail server does not offer STARTTLS; check EMAIL_OPTIONS[security] and [port]')
     if isinstance(error, socket.gaierror):
         return Unreachable('the mail server: its host name could not be resolved')
     if isinstance(error, ConnectionRefusedError):
         return Unreachable('the mail server refused the connection')
     if isinstance(error, ssl.SSLError):
-        return Unreachable('the mail server: no TLS connection, look at its certificate')
+        return Unreachable('the mail server: TLS connection failed, check its certificate')
     # smtplib turns a time-out into its own exception, of which that is the context.
     if isinstance(error, TimeoutError) or isinstance(error.__context__, TimeoutError):
         return Unreachable('the mail server did not answer in time', maybe_done=maybe_done)
-    return Unreachable('the mail server broke off the connection', maybe_done=maybe_done)
+    return Unreachable('the mail server closed the connection early', maybe_done=maybe_done)
 
 
 # --- Connections ----------------------------------------------------------------------------------------------------
@@ -324,7 +324,7 @@ def _log_in(connection: smtplib.SMTP, username: str, password: str) -> None:
     except (smtplib.SMTPResponseException, smtplib.SMTPServerDisconnected):
         raise
     except smtplib.SMTPException:
-        raise Unauthorized('the mail server offers no way to log in; look at EMAIL_OPTIONS[port]') from None
+        raise Unauthorized('the mail server offers no login; check EMAIL_OPTIONS[port]') from None
 
 
 def _hang_up(connection: smtplib.SMTP) -> None:

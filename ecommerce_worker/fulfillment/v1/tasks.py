@@ -19,7 +19,7 @@ def fulfill_order(self: Task, order_number: str, site_code: str | None = None, e
     order, of which there may be two messages, the second comes again when the first is over.
     """
     if not (email_opt_in is None or isinstance(email_opt_in, bool)):
-        raise WrongArguments('email_opt_in is neither true nor false')
+        raise WrongArguments('email_opt_in must be true or false')
     site = runtime.site(site_code)
     shop = site.ecommerce
     # Whatever else it may be is refused before anything is done.
@@ -27,5 +27,5 @@ def fulfill_order(self: Task, order_number: str, site_code: str | None = None, e
     current = runtime.current()
     with current.turn(f'{current.shop(site)} {number}', put_off=self.put_off, lease=site.longest_fulfillment):
         if self.repeated and shop.status(order_number) == COMPLETE:
-            raise Skip('the order is complete already')
+            raise Skip('the order is already complete')
         shop.fulfill(order_number, email_opt_in=bool(email_opt_in))

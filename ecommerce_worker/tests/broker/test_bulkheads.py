@@ -94,7 +94,7 @@ def test_a_worker_that_stops_sends_on_what_it_had_not_begun(shop, broker, publis
     again = start_worker('--concurrency', '12', FULFILLMENT_READ_TIMEOUT=30).ready()
     eventually(lambda: complete(shop, *numbers))
     # As new, and not as what was with a worker that died.
-    assert 'delivered again' not in again.log
+    assert 'redelivered' not in again.log
     assert puts(shop, *numbers) == len(numbers)
 
 
@@ -130,7 +130,7 @@ def test_a_run_that_hangs_costs_one_thread_and_is_parked(shop, broker, publish, 
                           LONGEST_RUN=2, SHUTDOWN_SECONDS=1).ready()
     publish('BAD', task='hangs.hang', queue=QUEUE)
     notes = eventually(lambda: broker.parked_order('BAD'), seconds=90)
-    assert 'never ended' in notes['reason']
+    assert 'never finished' in notes['reason']
     assert begun() == 1
     good = orders(shop, publish, 'EDX', 10)
     eventually(lambda: complete(shop, *good))
@@ -176,7 +176,7 @@ def test_a_child_that_hangs_is_ended_and_its_message_parked(shop, broker, publis
                  REDELIVERY_DELAY=1, REDELIVERY_LIMIT=1).ready()
     publish('BAD', task='hangs.hang', queue=QUEUE)
     notes = eventually(lambda: broker.parked_order('BAD'), seconds=60)
-    assert 'never ended' in notes['reason']
+    assert 'never finished' in notes['reason']
     assert begun() == 2
     good = orders(shop, publish, 'EDX', 5)
     eventually(lambda: complete(shop, *good))

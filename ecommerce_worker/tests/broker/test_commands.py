@@ -62,8 +62,8 @@ def test_a_repaired_order_is_resent_and_fulfilled(stuck, command, shop, broker):
 
 
 @pytest.mark.parametrize('status, said', [
-    ('Complete', 'not sent, for the shop has fulfilled it already (Complete); it may be discarded'),
-    ('Payment Error', 'not sent, for the shop would refuse to fulfil it: its status there is Payment Error')])
+    ('Complete', 'not resent: the shop has already fulfilled it (Complete); you may discard it'),
+    ('Payment Error', 'not resent: the shop would refuse to fulfil it: its status there is Payment Error')])
 def test_an_order_that_the_shop_would_not_fulfil_is_not_sent_again(park, command, shop, broker, status, said):
     shop.add_order('EDX-0', status=status)
     park('1111')
@@ -77,7 +77,7 @@ def test_a_shop_that_is_unreachable_is_asked_once_and_nothing_is_sent_again(park
     park('1111', '2222')
     ended = command('parked', 'resend', '--all', ECOMMERCE_API_ROOT=f'http://127.0.0.1:{free_port()}/api/v2/')
     assert ended.returncode == 1
-    assert ended.stderr.count('not sent, for the shop refused the connection') == 2
+    assert ended.stderr.count('not resent: the shop refused the connection') == 2
     assert broker.depth(topology.PARKED) == 2
 
 
@@ -89,9 +89,9 @@ def test_where_there_is_no_ledger_a_message_knows_how_often_it_was_sent_again(pa
         assert command('queues', 'purge', '--park').returncode == 0
     ended = command('parked', 'resend', '--all', RESENDS_PER_HOUR=2)
     assert ended.returncode == 1
-    assert 'not sent, for it was sent 2 times within an hour, which is the most' in ended.stderr
+    assert 'not resent: already resent 2 times within an hour, the limit' in ended.stderr
     [message] = broker.parked()
-    assert [entry['reason'] for entry in message.headers['ecommerce']['history']].count('sent again by hand') == 2
+    assert [entry['reason'] for entry in message.headers['ecommerce']['history']].count('resent by a person') == 2
     assert 'RESENDS_PER_HOUR is 0' in command('parked', 'resend', '--all', RESENDS_PER_HOUR=0).stderr
 
 
@@ -238,7 +238,7 @@ def test_that_the_parked_queue_is_not_to_be_had_is_not_taken_for_that_nothing_is
     park('1111')
     with broker.unavailable(topology.PARKED):
         ended = command('parked', 'list')
-    assert 'ecommerce.parked is not to be had: RabbitMQ says that it is down; messages parked there are left out' in (
+    assert 'ecommerce.parked is unavailable: RabbitMQ says that it is down; messages parked there are left out' in (
         ended.stderr)
     assert command('parked', 'list').stderr == ''
 
@@ -511,7 +511,7 @@ def test_a_reset_mends_a_queue_of_another_shape(broker, command):
         Queue(QUEUE, queue_arguments={'x-max-priority': 3}).bind(channel).declare()
     refused = command('worker')
     assert refused.returncode == 78
-    assert 'exists in another shape' in refused.stderr
+    assert 'exists with other arguments' in refused.stderr
     assert command('queues', 'reset', '--yes').returncode == 0
     with broker.connection() as connection:
         topology.task_queue(QUEUE).bind(connection.channel()).declare()
@@ -564,7 +564,7 @@ def test_a_reset_of_quorum_queues_parks_what_they_hold(broker, command, publish)
     ('amqp://guest:guest@broker.invalid//', 69, 'cannot be reached'),
     ('amqp://guest:wrong-password@127.0.0.1:{port}//', 77, 'refuses the login'),
     ('amqp://guest:guest@127.0.0.1:{port}/nowhere', 77, 'virtual host'),
-    ('foo://guest:wrong-password@127.0.0.1', 78, 'no kind of broker that is known here'),
+    ('foo://guest:wrong-password@127.0.0.1', 78, 'an unknown kind of broker'),
     ('memory://', 78, 'loses messages'),
     ('filesystem://', 78, 'loses messages'),
 ])

@@ -64,7 +64,7 @@ def test_a_queue_that_confirms_nothing_keeps_nobody_from_another(confirming, bro
         with pytest.raises(NotPublished, match='did not confirm a message in time'):
             publisher.publish(message(stuck), seconds=PATIENCE + 2)
         # Now it is known, and nobody waits for that queue; the other one is taken as ever.
-        with pytest.raises(NotPublished, match='the queue does not confirm in time'):
+        with pytest.raises(NotPublished, match='the queue did not confirm in time'):
             publisher.publish(message(stuck))
         publisher.publish(message(sound))
         assert publisher.ready

@@ -96,7 +96,7 @@ def test_waiting_room_and_parked_queue_that_are_deleted_under_a_worker_are_decla
     shop.add_order('EDX-1', Answer(status=429))
     publish('EDX-1')
     eventually(lambda: worker.settled('EDX-1') == 'done', seconds=60)
-    assert 'queues were gone, and are declared again' in worker.log
+    assert 'queues were missing and have been declared again' in worker.log
     publish('not an order number')
     eventually(broker.parked, seconds=60)
 
@@ -180,7 +180,7 @@ def test_a_classic_queue_of_an_earlier_day_is_kept_and_moved_by_a_reset(broker, 
         app.send_task(FULFILL, ('not an order number',), queue=QUEUE)
     eventually(lambda: broker.depth(topology.PARKED))
     eventually(lambda: broker.depth(topology.LEDGER) == 2)
-    assert worker.log.count('ecommerce.parked is not of the type that QUEUE_TYPE asks for (quorum)') == 1
+    assert worker.log.count('ecommerce.parked does not have the type in QUEUE_TYPE (quorum)') == 1
     assert worker.stop() == 0
     assert are_of_type(broker, 'classic')
     done = command('queues', 'reset', '--park', **quorum)

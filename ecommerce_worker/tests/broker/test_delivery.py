@@ -106,7 +106,7 @@ def test_a_message_that_was_delivered_again_in_mid_run_is_done_with_its_run(shop
     # It is connected again and has taken the message again.
     eventually(lambda: worker.log.count('Connected to') == 2 and broker.depth(QUEUE) == 0)
     shop.release()
-    eventually(lambda: 'delivered again after its run had ended' in worker.log)
+    eventually(lambda: 'redelivered after its run had ended' in worker.log)
     eventually(lambda: worker.settled('EDX-1') == 'done')
     eventually(lambda: not broker.waiting())
     assert worker.stop() == 0
@@ -217,7 +217,7 @@ def test_a_task_that_ends_its_process_is_parked_in_the_end(shop, broker, publish
 
     workers: list[Worker] = []
     notes = eventually(parked, seconds=60)
-    assert 'never ended' in notes['reason']
+    assert 'never finished' in notes['reason']
     eventually(lambda: complete(shop, *numbers))
     assert broker.parked_order('EDX-0') is None
 

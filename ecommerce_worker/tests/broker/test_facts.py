@@ -97,12 +97,12 @@ def test_what_is_told_while_the_broker_is_away_is_published_when_it_is_back(node
     try:
         for number in range(40):
             reporter.reported(replace(REPORT, id=f'id-{number}'))
-        eventually(lambda: 'facts cannot be published' in caplog.text)
+        eventually(lambda: 'reports cannot be published' in caplog.text)
     finally:
         node.start()
     assert {fact.id for _, fact in facts(40)} == {f'id-{number}' for number in range(40)}
-    eventually(lambda: 'facts are published again: dropped=0' in caplog.text)
-    assert caplog.text.count('facts cannot be published') == 1
+    eventually(lambda: 'reports are published again: dropped=0' in caplog.text)
+    assert caplog.text.count('reports cannot be published') == 1
 
 
 @pytest.mark.restarts_rabbitmq
@@ -110,14 +110,14 @@ def test_of_too_many_the_oldest_are_dropped_and_counted(node, reporter, facts, c
     node.stop()
     try:
         reporter.reported(REPORT)
-        eventually(lambda: 'facts cannot be published' in caplog.text)
+        eventually(lambda: 'reports cannot be published' in caplog.text)
         for number in range(80):
             reporter.reported(replace(REPORT, id=f'id-{number}'))
     finally:
         node.start()
     # The one in hand, and the newest that are kept.
     assert {fact.id for _, fact in facts(51)} >= {f'id-{number}' for number in range(30, 80)}
-    eventually(lambda: 'facts are published again: dropped=30' in caplog.text)
+    eventually(lambda: 'reports are published again: dropped=30' in caplog.text)
 
 
 @pytest.mark.restarts_rabbitmq
@@ -126,7 +126,7 @@ def test_an_end_does_not_wait_for_a_broker_that_is_away(node, reporter, facts, c
     try:
         reporter.reported(REPORT)
         reporter.end(0.01)
-        assert 'facts were not published before the end: dropped=1' in caplog.text
+        assert 'some reports were not published before the process ended: dropped=1' in caplog.text
     finally:
         node.start()
 

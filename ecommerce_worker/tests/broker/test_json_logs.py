@@ -125,7 +125,7 @@ def test_the_console_has_a_line_for_each_request_with_its_id(program, command):
     assert command('migrate').returncode == 0
     port = free_port()
     console = program('-m', 'ecommerce_worker', 'console', '--access-logfile', '-', CONSOLE_ADDRESS=f'127.0.0.1:{port}')
-    eventually(lambda: 'the console is at' in console.log)
+    eventually(lambda: 'console at' in console.log)
     request = urllib.request.Request(f'http://127.0.0.1:{port}/login/?next=secret', headers={'X-Request-ID': REQUEST})
     with urllib.request.urlopen(request, timeout=30) as answer:
         assert answer.headers['X-Request-ID'] == REQUEST

@@ -78,7 +78,7 @@ STORIES = {
                         puts=3),
     'refused': Story(end='the shop refused the connection', puts=0, site='refused'),
     'no such host': Story(end='the shop: its host name could not be resolved', puts=0, site='dns'),
-    'no TLS': Story(end='the shop: no TLS connection', puts=0, site='tls'),
+    'no TLS': Story(end='the shop: TLS connection failed', puts=0, site='tls'),
     'token refused': Story(end='the token endpoint of the LMS refused the connection', puts=0, site='token-refused'),
     'token 500': Story(end='the token endpoint of the LMS failed (500)', puts=0, site='token-500'),
     'token 401': Story(end='the token endpoint of the LMS does not accept our credentials (401)', puts=0,

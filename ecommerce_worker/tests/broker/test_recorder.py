@@ -304,7 +304,7 @@ def test_what_somebody_else_put_among_the_parked_messages_is_kept_one_by_one(que
         queues.publish_raw(b'the same', routing_key=topology.PARKED, headers={'x': 1}, content_type='text/plain')
     record(ledger)
     eventually(lambda: ledger('queries.count_parked') == 3)
-    assert {each['reason'] for each in ledger('queries.parked')} == {'put here by other hands'}
+    assert {each['reason'] for each in ledger('queries.parked')} == {'put here by another program or person'}
     eventually(drained(queues))
 
 

@@ -68,4 +68,4 @@ def test_what_finds_no_queue_when_it_has_waited_is_parked_and_holds_nobody_up(br
     eventually(lambda: broker.depth(topology.PARKED) == 40)
     assert broker.waiting() == 0
     assert {InQueue.of(message).reason for message in broker.parked()} == {
-        'it waited for its next try, and the queue that it was to come back to does not exist'}
+        'it waited for its next try, and its queue no longer exists'}

@@ -88,7 +88,7 @@ def test_an_operator_begins_by_the_printed_link_and_sends_many_again_at_once(
     browser.write('reason', 'the shop is right again')
     browser.press('Select all on this page')
     browser.press('Resend')
-    browser.says('2 messages resent.', f'{numbers[2]}: not sent, for the shop has fulfilled it already')
+    browser.says('2 messages resent.', f'{numbers[2]}: not resent: the shop has already fulfilled it')
     eventually(lambda: all(shop.orders[number].status == 'Complete' for number in numbers))
     browser.follow('Who did what')
     browser.says('resent', 'the shop is right again')
@@ -101,7 +101,7 @@ def test_an_operator_begins_by_the_printed_link_and_sends_many_again_at_once(
 def test_a_page_tells_which_processes_are_missing(console, browser, person):
     person('vic', 'viewer')
     browser.will_say('/', 'No worker is running', 'No recorder is running: the ledger is not updated',
-                     'No beat is running')
+                     'No beat has ever run')
 
 
 def test_the_schedule_shows_what_is_overdue_and_later_what_was_missed(at_work, settings, start, browser, person):

@@ -118,7 +118,7 @@ def test_a_ledger_that_cannot_be_looked_into_is_no_traceback(program, tmp_path, 
     path.touch()
     ended = run(program, words, tmp_path)
     assert (ended.returncode, ended.stdout) == (status, '')
-    assert ended.stderr == ('ecommerce-worker: there is a ledger, and Django is not installed here to look into it: '
+    assert ended.stderr == ('ecommerce-worker: reading the ledger needs Django, which is not installed here: '
                             "pip install 'edx-ecommerce-worker[ledger]'\n")
 
 

@@ -14,7 +14,7 @@ def current(app, in_force):
 
 @pytest.mark.parametrize('queues', ['exports', []])
 def test_it_wants_a_list_of_queues(queues):
-    with pytest.raises(Misconfigured, match='a list of one or more names'):
+    with pytest.raises(Misconfigured, match='a list of one or more queue names'):
         application(queues=queues)
 
 
@@ -43,5 +43,5 @@ def test_what_asks_to_be_tried_again_waits_for_its_policy():
     def again(self):
         raise KeyError('ann@example.com')
 
-    with pytest.raises(Transient, match=r'tried again: KeyError$'):
+    with pytest.raises(Transient, match=r'asked for a retry: KeyError$'):
         again.run()

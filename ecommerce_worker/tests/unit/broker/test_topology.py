@@ -177,10 +177,10 @@ def test_a_parked_message_that_is_sent_again_is_the_one_that_came(app, channel, 
     # Its patience is renewed, but it is known to have been tried.
     found = Notes.of(message.headers)
     assert found == Notes(queue='fulfillment', resent=True, attempt=16, history=found.history)
-    assert [entry['reason'] for entry in found.history] == ['why', 'sent again by hand']
+    assert [entry['reason'] for entry in found.history] == ['why', 'resent by a person']
 
 
-@pytest.mark.parametrize('queue, said', [('evil.queue', 'names the queue evil.queue'), ('', 'does not say which'),
+@pytest.mark.parametrize('queue, said', [('evil.queue', 'names the queue evil.queue'), ('', 'queue is unknown'),
                                          ('evil\nqueue', r'evil\?queue')])
 def test_a_parked_message_is_sent_to_no_queue_but_ours(app, channel, queue, said):
     publishing.park(app, RAW, note(queue=queue))

@@ -127,7 +127,7 @@ def full():
 
 
 def test_a_connection_that_nobody_takes_is_an_outage_without_an_effect(api, full):
-    with pytest.raises(Unreachable, match='could not be connected to in time') as caught:
+    with pytest.raises(Unreachable, match='did not accept the connection in time') as caught:
         api(f'http://127.0.0.1:{full}/', connect_timeout=30).request('PUT', 'x', read_timeout=0.1)
     assert not caught.value.maybe_done
 

@@ -187,13 +187,13 @@ def lacking(*arguments, **environment):
 
 def test_a_process_without_files_says_so_and_does_not_take_the_host_for_down(peer):
     assert lacking(peer(reply()).url, 'files') == (
-        'LocalFailure: the shop could not be asked: this process may open no more files (ulimit -n) (EMFILE)')
+        'LocalFailure: the shop was not called: this process may open no more files (ulimit -n) (EMFILE)')
 
 
 @pytest.mark.parametrize('name', ['REQUESTS_CA_BUNDLE', 'CURL_CA_BUNDLE'])
 def test_certificates_that_are_missing_are_a_fault_of_this_machine(tmp_path, name):
     said = lacking('https://127.0.0.1:1/', **{name: str(tmp_path / 'ca.pem')})
-    assert said.startswith('LocalFailure: the shop could not be asked: its certificates cannot be read')
+    assert said.startswith('LocalFailure: the shop was not called: its certificates cannot be read')
 
 
 def every_subclass(kind):
@@ -242,7 +242,7 @@ def test_a_name_that_cannot_be_one_is_an_error_of_ours(api, root):
 
 def test_tls_to_a_port_without_it_is_said_to_be_that(api, peer):
     shop = peer(reply())
-    with pytest.raises(Unreachable, match='no TLS connection') as caught:
+    with pytest.raises(Unreachable, match='TLS connection failed') as caught:
         api(shop.url.replace('http:', 'https:')).request('PUT', 'x')
     assert not caught.value.maybe_done
 
@@ -372,7 +372,7 @@ def test_a_redirect_is_not_followed_and_its_host_is_told(api, peer):
 @pytest.mark.parametrize('location', ['/maintenance.html', 'https://status.example.com/?from=s3cret'])
 def test_a_redirect_to_a_maintenance_page_is_an_outage(api, peer, status, location):
     shop = peer(reply(status, b'<html>', [f'Location: {location}', 'Retry-After: 60']))
-    with pytest.raises(PeerFailure, match='for now, as if it were being maintained') as caught:
+    with pytest.raises(PeerFailure, match='temporarily, as during maintenance') as caught:
         api(shop.url).request('PUT', 'orders/EDX-1/fulfill/')
     assert caught.value.retry_after == 60
     assert 's3cret' not in str(caught.value)

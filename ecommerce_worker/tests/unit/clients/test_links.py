@@ -68,7 +68,7 @@ def test_what_is_no_plain_web_address_is_refused(url):
                                   '[::ffff:127.0.0.1]', '169.254.169.254', '10.0.0.1'])
 def test_the_local_network_is_never_connected_to(peer, host):
     there = peer(reply())
-    with pytest.raises(WrongArguments, match='leads into the local network'):
+    with pytest.raises(WrongArguments, match='points into the local network'):
         got(f'http://{host}:{there.port}/secret', allowed=is_global)
     assert there.connections == 0
 
@@ -128,7 +128,7 @@ def endless():
     Reply(endless(), close=True),
 ], ids=['known', 'announced', 'chunked', 'endless'])
 def test_what_is_larger_is_not(peer, answer):
-    with pytest.raises(Rejected, match='larger than the 1000 bytes'):
+    with pytest.raises(Rejected, match='larger than the remaining 1000 bytes'):
         got(peer(answer).url)
 
 
@@ -218,7 +218,7 @@ def tls_peer(certificate: Certificate,
 
 
 def test_a_certificate_that_nobody_vouches_for_is_refused(certificate):
-    with tls_peer(certificate) as port, pytest.raises(Unreachable, match='look at its certificate'):
+    with tls_peer(certificate) as port, pytest.raises(Unreachable, match='check its certificate'):
         got(f'https://localhost:{port}/')
 
 

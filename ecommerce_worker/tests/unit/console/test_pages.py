@@ -521,7 +521,7 @@ def test_what_the_shop_would_not_fulfil_is_not_sent(console, shop, status, why):
 def test_a_shop_that_is_away_is_asked_once_for_many(console, shop):
     shop.failing = True
     found = decide(console, 'operator', 'resend', *park(console, 'EDX-1', 'EDX-2', 'EDX-3'))
-    assert found.words.count('not sent, for the shop failed (503)') == 3
+    assert found.words.count('not resent: the shop failed (503)') == 3
     assert len(shop.asked) == 1
     assert (console('queries.count_parked'), console('queued', QUEUE)) == (3, [])
 
@@ -533,7 +533,7 @@ def test_the_shop_is_not_asked_about_what_is_no_order(console, shop):
 
 def test_an_order_is_sent_so_often_in_an_hour_and_no_more(console):
     *_, found = [decide(console, 'support', 'resend', park(console, 'EDX-1')[-1]) for _ in range(3)]
-    assert 'EDX-1: not sent, for it was sent 2 times within an hour' in found.words
+    assert 'EDX-1: not resent: it was sent 2 times within an hour' in found.words
     assert (len(console('queued', QUEUE)), console('queries.count_parked')) == (2, 1)
     assert '1 message resent' in decide(console, 'support', 'resend', park(console, 'EDX-2')[-1]).words
 

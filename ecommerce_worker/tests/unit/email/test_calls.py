@@ -620,7 +620,7 @@ LINKS = {
     NO_HTTP: ['', 'a.pdf', '/a.pdf', '//files.example.com/a', 'ftp://files.example.com/a', 'file:///etc/passwd',
               'javascript:alert(1)', 'data:text/html,x', 'http:///a', 'http://:80/', 'http://a.example:0/',
               'https:a.example'],
-    'characters that no URL has': [
+    'characters that are not allowed in a URL': [
         'http://files.example.com\\@127.0.0.1/', 'http://files.example.com/a b', 'https://files.exa\nmple.com/',
         'https://files.example.com/\x00', ' https://files.example.com/', 'https://files.example.com/\u202efdp'],
     'a user name or a password': ['https://ann@files.example.com/', 'https://ann:pw@files.example.com/a',

@@ -183,7 +183,7 @@ def test_a_run_that_runs_out_of_memory_again_and_again_is_parked():
         outcomes.append(performed(body, message))
         message = delivery(act=error, notes=outcomes[-1].notes)
     assert [type(outcome) for outcome in outcomes] == [Retrying, Retrying, Retrying, Parked]
-    assert 'begun 4 times and never ended' in outcomes[-1].reason
+    assert 'started 4 times and never finished' in outcomes[-1].reason
 
 
 def test_a_message_that_is_delivered_again_is_not_run_at_once():
@@ -239,7 +239,7 @@ def test_arguments_that_the_task_cannot_take_are_parked(args, kwargs):
     message = Delivery(Call(body.name, 'id-1', args, kwargs), message.raw, message.notes)
     outcome = performed(body, message)
     assert isinstance(outcome, Parked)
-    assert outcome.reason.startswith('the task takes other arguments')
+    assert outcome.reason.startswith('the task does not accept these arguments')
     assert 'ann@example.com' not in outcome.reason
 
 
@@ -385,7 +385,7 @@ def test_a_run_that_may_not_be_the_first_asks_before_it_repeats(peer, in_force, 
 def test_an_order_that_turns_out_to_be_complete_is_left_alone(peer, in_force):
     shop = peer(reply(body=COMPLETE))
     in_force(ECOMMERCE_API_ROOT=shop.url)
-    assert performed(fulfill_order, delivery(notes=Notes(attempt=1))) == Skipped('the order is complete already')
+    assert performed(fulfill_order, delivery(notes=Notes(attempt=1))) == Skipped('the order is already complete')
     assert requests_of(shop) == [GET]
 
 
@@ -740,7 +740,7 @@ def test_a_run_that_never_ends_is_parked_in_the_end_and_keeps_one_thread():
         parked = handed_over(body, lost).publications[0]
         slow.may_end.set()
     assert parked.queue == topology.PARKED
-    assert 'begun 4 times and never ended' in parked.raw.headers[NOTES]['reason']
+    assert 'started 4 times and never finished' in parked.raw.headers[NOTES]['reason']
 
 
 def test_where_that_run_is_not_known_the_message_is_run():

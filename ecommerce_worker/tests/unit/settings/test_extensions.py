@@ -135,4 +135,4 @@ def test_one_that_asks_for_settings_too_early_is_told_so(place, monkeypatch):
     install(place, 'acme_licences', 'from ecommerce_worker.extension import site\nAPI = 1\nsite().settings')
     monkeypatch.setenv('ECOMMERCE_WORKER_EXTENSIONS', 'acme')
     monkeypatch.setattr(runtime, '_current', None)
-    assert 'an extension asks for settings while it is imported; a task may' in problems(runtime.current)[0]
+    assert 'an extension reads settings while being imported' in problems(runtime.current)[0]

@@ -139,10 +139,10 @@ def test_the_end_of_a_channel_by_both_sides_at_once_is_no_refusal(bench):
     bench.round()
     way, = bench.ways()
     channel, = bench.connection.channels
-    bench.keeper._refused(way, 'the queue takes nothing')
+    bench.keeper._refused(way, 'the queue accepts no messages')
     bench.keeper._on_close(way, channel, 406)
     assert channel.said[-2:] == [spec.Channel.Close, spec.Channel.CloseOk]
-    assert way.trouble == 'the queue takes nothing'
+    assert way.trouble == 'the queue accepts no messages'
 
 
 def test_a_message_that_stands_aside_leaves_no_channel_open(bench):
