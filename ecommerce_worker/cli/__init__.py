@@ -13,6 +13,7 @@ from ecommerce_worker.cli import (  # noqa: F401 - each adds its commands
     processes,
     queues,
     resubmit,
+    smoke,
     status,
 )
 from ecommerce_worker.cli.root import main

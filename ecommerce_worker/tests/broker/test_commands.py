@@ -381,7 +381,7 @@ def test_status_fails_on_parked_messages_if_told_to(stuck, command):
     assert (warned.returncode, 'warning: 1 message parked:' in warned.stdout) == (0, True)
     status = command('status', '--timeout', '3', '--fail-on-parked')
     assert status.returncode == 1
-    assert 'trouble: 1 message parked: each waits for a person' in status.stdout
+    assert 'trouble: 1 message parked: each waits until a person' in status.stdout
 
 
 def test_status_does_not_count_the_workers_of_other_services(broker, command, tmp_path):
