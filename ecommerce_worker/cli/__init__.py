@@ -14,6 +14,7 @@ from ecommerce_worker.cli import (  # noqa: F401 - each adds its commands
     queues,
     reconcile,
     resubmit,
+    smoke,
     status,
 )
 from ecommerce_worker.cli.root import main

@@ -173,6 +173,11 @@ def yaml_path() -> Path | None:
     return Path(path) if (path := os.environ.get(YAML_FILE, '')) else None
 
 
+def environment_with(given: Mapping[str, object]) -> dict[str, str]:
+    """The environment with other values of these settings, for another process of ours."""
+    return {**os.environ, **{f'{PREFIX}{name}': str(value) for name, value in given.items()}}
+
+
 def yaml_file(environ: Mapping[str, str], module: ModuleType) -> str:
     """Path of the YAML file to read; empty if the settings module can do without and none is named."""
     opt_out = getattr(module, 'YAML_OPT_OUT', '')

@@ -42,6 +42,7 @@ ROWS = [
     'standalone',
     'console extension testing',
     'demo',
+    'smoke',
     'cli',
     '__main__',
 ]
@@ -58,7 +59,7 @@ TOGETHER = {'email', 'sailthru'}
 EXPORTING = 'configuration settings cli testing.shop'
 
 #: Entry points, and who alone may start them.
-ENTRIES = {'cli': '__main__ cli', 'demo': 'cli demo', 'cli.up': 'cli', '__main__': '', 'health.__main__': '',
+ENTRIES = {'cli': '__main__ cli', 'demo': 'cli demo smoke', 'cli.up': 'cli', '__main__': '', 'health.__main__': '',
            'testing.shop.__main__': ''}
 
 #: What is imported in these places only; demo plays the shop, which has Celery.
@@ -68,7 +69,7 @@ ONLY_HERE = {
     'jwt': 'clients.auth',
     'celery': 'broker.app broker.consuming broker.mailbox execution schedule.beat schedule.entries worker celery_app '
               'standalone cli demo testing.worker',
-    'kombu': 'broker locks operations resubmit worker celery_app ledger.recorder ledger.headers cli demo',
+    'kombu': 'broker locks operations resubmit worker celery_app ledger.recorder ledger.headers cli demo smoke',
     'yaml': 'settings',
     'pickle': '',
     'django': 'ledger console resubmit.known',

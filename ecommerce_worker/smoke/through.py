@@ -1,0 +1,87 @@
+"""With an order that somebody names: through all that runs, to the shop itself.
+
+Workers tell facts of each run; whoever listens beside the recorder hears how the order goes on.
+"""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from kombu import Exchange, Queue
+
+from ecommerce_worker.broker import publishing, topology
+from ecommerce_worker.broker.notes import Notes
+from ecommerce_worker.broker.wire import Call
+from ecommerce_worker.errors import Undecodable
+from ecommerce_worker.resubmit.names import FULFILL
+from ecommerce_worker.smoke.steps import NotPassed, Steps, Tell
+from ecommerce_worker.telemetry.run import RunReport
+
+if TYPE_CHECKING:
+    from celery import Celery
+    from kombu import Connection
+
+    from ecommerce_worker.settings import Settings
+
+#: Where shops publish orders.
+QUEUE: Final = 'ecommerce.fulfillment'
+
+#: Facts that are kept for a listener that is slow.
+MOST: Final = 10_000
+
+
+def run(app: Celery, connection: Connection, settings: Settings, number: str, site: str, tell: Tell,
+        seconds: float) -> None:
+    """Publish the order and follow it; raises :class:`~ecommerce_worker.smoke.steps.NotPassed`.
+
+    A shop that has it as complete is not asked to fulfil it.
+    """
+    if not settings.PUBLISH_FACTS:
+        raise NotPassed('PUBLISH_FACTS is off here: nothing tells how the order goes on')
+    steps, id_ = Steps(tell, seconds), str(uuid.uuid4())
+    queue = QUEUE if QUEUE in settings.QUEUES else settings.QUEUES[0]
+    kwargs = {'site_code': site} if site else {}
+    topology.require_facts(connection, settings.QUEUE_TYPE)
+    with _facts(connection) as facts:
+        call = Call(FULFILL, id_, (number,), kwargs, origin='smoke', root_id=id_)
+        # It may have been fulfilled long ago: the worker asks before it does anything.
+        publishing.publish(app, publishing.new_call(call, Notes(queue=queue, ask=True)))
+        steps.done(f'{number} is published to {queue} and confirmed, as message {id_}')
+        while True:
+            report = steps.until(lambda: _next(facts, id_), lambda: 'no worker told of it: does one consume '
+                                 f'{queue}, with PUBLISH_FACTS?  See `ecommerce-worker status`')
+            steps.done(f'{report.outcome} by {report.worker or "?"} in try {report.attempt}, which took '
+                       f'{report.seconds:.2f} s{f": {report.reason}" if report.reason else ""}')
+            match report.outcome:
+                case 'done' | 'skipped':
+                    return
+                case 'parked' | 'discarded':
+                    raise NotPassed(f'the order is {report.outcome}: {report.reason}')
+
+
+@contextmanager
+def _facts(connection: Connection) -> Iterator[Any]:
+    """A queue of this connection alone, of the facts that are told from now on."""
+    with connection.channel() as channel:
+        queue = Queue(f'ecommerce.smoke.{secrets.token_hex(6)}', Exchange(topology.FACTS, 'topic'), routing_key='#',
+                      exclusive=True, auto_delete=True, durable=False,
+                      queue_arguments={'x-max-length': MOST}).bind(channel)
+        queue.declare()
+        yield queue
+        queue.delete()
+
+
+def _next(facts: Any, id_: str) -> RunReport | None:
+    """The next fact of this message, if there is one."""
+    while message := facts.get(no_ack=True):
+        try:
+            report = RunReport.read(bytes(message.body if isinstance(message.body, bytes) else message.body.encode()))
+        except Undecodable:
+            continue
+        if report.id == id_:
+            return report
+    return None

@@ -1,0 +1,93 @@
+"""The functional test of a deployment: real processes, a real RabbitMQ; and what it leaves alone."""
+
+import json
+
+import pytest
+
+from ecommerce_worker.broker import topology
+from ecommerce_worker.testing.rabbitmq import free_port
+from ecommerce_worker.testing.shop import Answer
+from ecommerce_worker.tests.support.harness import QUEUE, eventually
+
+
+@pytest.fixture
+def smoke(command):
+    """Run it, and read what it says."""
+    def run(*options, **settings):
+        done = command('smoke', '--json', *options, **settings)
+        found = json.loads(done.stdout)
+        assert done.returncode == (0 if found['passed'] else 1), done.stderr
+        return found
+
+    return run
+
+
+def names(broker):
+    """What there is in RabbitMQ beside what workers have."""
+    return [name for name in broker.node.ctl('list_queues', 'name').split() + broker.node.ctl(
+        'list_exchanges', 'name').split() if 'smoke' in name]
+
+
+def test_an_order_goes_through_intake_queue_worker_and_waiting_room_to_a_stand_in(smoke, broker, shop, publish):
+    publish('EDX-1')  # of somebody else, whom nobody is to serve
+    found = smoke()
+    assert found['problem'] is None
+    assert [it['step'].split(',')[0] for it in found['steps']] == [
+        'a worker of its own consumes a queue of its own', 'an intake of its own answers',
+        'the intake has the order confirmed by RabbitMQ', 'the worker called the stand-in shop',
+        'its next try came out of the waiting room', 'all of it is gone again']
+    times = [it['seconds'] for it in found['steps']]
+    assert times == sorted(times)
+    assert broker.depth(QUEUE) == 1
+    assert broker.waiting() == broker.depth(topology.PARKED) == broker.depth(topology.LEDGER) == 0
+    assert names(broker) == []
+    assert shop.calls == []
+
+
+def test_workers_that_run_and_their_configuration_are_left_alone(smoke, start_worker, shop, publish, tmp_path):
+    worker = start_worker(METRICS_ADDRESS=f'127.0.0.1:{free_port()}').ready()
+    before = worker.log
+    other = json.dumps({'mine': {'kind': 'submit', 'secrets': ['x' * 40], 'spool': True}})
+    assert smoke(INTAKES=other, INTAKE_SPOOL=str(tmp_path / 'spool'), LOG_FORMAT='json',
+                 HEALTH_DIR=str(tmp_path / 'none'))['passed']
+    assert worker.log == before
+    assert not (tmp_path / 'spool').exists()
+    shop.add_order('EDX-1')
+    publish('EDX-1')
+    eventually(lambda: worker.settled('EDX-1') == 'done')
+
+
+def test_an_order_that_is_named_is_followed_through_the_workers_that_run(smoke, start_worker, shop):
+    start_worker().ready()
+    shop.add_order('TEST-1', Answer(status=503))
+    found = smoke('--order', 'TEST-1')
+    assert [it['step'].split()[0] for it in found['steps']] == ['TEST-1', 'retrying', 'done']
+    assert shop.orders['TEST-1'].fulfilments == 1
+    again = smoke('--order', 'TEST-1')
+    assert [it['step'].split()[0] for it in again['steps']] == ['TEST-1', 'skipped']
+    assert (again['passed'], shop.orders['TEST-1'].fulfilments, shop.orders['TEST-1'].puts) == (True, 1, 2)
+
+
+def test_an_order_that_the_shop_does_not_know_does_not_pass(command, start_worker, broker):
+    start_worker(MAX_FULFILLMENT_RETRIES=0).ready()
+    done = command('smoke', '--order', 'TEST-2')
+    assert done.returncode == 1
+    assert 'the order is parked: the shop does not know it (404)' in done.stderr
+    assert eventually(lambda: broker.parked_order('TEST-2'))
+
+
+def test_without_a_worker_it_is_said_that_nobody_told_of_it(smoke, broker):
+    found = smoke('--order', 'TEST-3', '--wait', '1s')
+    assert 'no worker told of it' in found['problem']
+    assert broker.depth(QUEUE) == 1
+
+
+def test_without_facts_it_is_said_that_nothing_can_be_followed(smoke, broker):
+    assert 'PUBLISH_FACTS is off' in smoke('--order', 'TEST-4', PUBLISH_FACTS='false')['problem']
+    assert broker.depth(QUEUE) == 0
+
+
+def test_a_worker_that_cannot_be_started_is_told_with_its_last_word_and_nothing_is_left(smoke, broker):
+    found = smoke(EMAIL_VENDOR='braze')
+    assert 'a worker cannot be started here; its last word: ecommerce-worker: ' in found['problem']
+    assert names(broker) == []
