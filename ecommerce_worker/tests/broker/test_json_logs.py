@@ -116,7 +116,7 @@ def test_under_up_each_line_says_whose_it_is(program, shop, publish, tmp_path):
     eventually(lambda: runs(up.log, 'EDX-1'))
     eventually(lambda: {it['service.role'] for it in said(up.log)} >= {'worker', 'recorder', 'console', 'beat'})
     assert up.stop() == 0
-    ends = [it['message'].split()[0] for it in said(up.log) if it['service.role'] == 'up' and 'ended' in it['message']]
+    ends = [it['message'].split()[0] for it in said(up.log) if it['service.role'] == 'up' and 'exited' in it['message']]
     assert sorted(ends[:-1]) == ['beat', 'console', 'worker']
     assert ends[-1] == 'recorder'
 
@@ -125,7 +125,7 @@ def test_the_console_has_a_line_for_each_request_with_its_id(program, command):
     assert command('migrate').returncode == 0
     port = free_port()
     console = program('-m', 'ecommerce_worker', 'console', '--access-logfile', '-', CONSOLE_ADDRESS=f'127.0.0.1:{port}')
-    eventually(lambda: 'console at' in console.log)
+    eventually(lambda: f'http://127.0.0.1:{port}/' in console.log)
     request = urllib.request.Request(f'http://127.0.0.1:{port}/login/?next=secret', headers={'X-Request-ID': REQUEST})
     with urllib.request.urlopen(request, timeout=30) as answer:
         assert answer.headers['X-Request-ID'] == REQUEST
