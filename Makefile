@@ -117,6 +117,7 @@ test-rabbitmq: $(VENV)/.installed-test programs ## Run the same against another 
 programs:
 	@deploy/install.sh rabbitmq-server redis-server postgresql mariadb-server || true
 	@deploy/install.sh chromium chromium-driver || true
+	@deploy/install.sh prometheus || true
 
 quality: $(VENV)/.installed-quality ## Lint, check types, check the documents
 	$(BIN)/ruff check --config .ci/ruff.toml .

@@ -40,6 +40,8 @@ EXTRAS = {
     'console': CONSOLE,
     'intake': ['waitress>=3.0.2,<4'],
     'up': [*CONSOLE, 'circus>=0.19,<0.20'],
+    # /metrics at METRICS_ADDRESS, for Prometheus.
+    'metrics': ['prometheus-client>=0.20'],
     'postgresql': ['psycopg[binary]>=3.2,<4'],
     'mysql': ['PyMySQL>=1.2,<2'],
     # A monitor of workers (`ecommerce-worker flower`); 2.2 is the first that can be read-only.

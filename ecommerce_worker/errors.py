@@ -5,6 +5,7 @@
     WorkerError
     ├── Misconfigured        a person must change a setting; nothing is tried
     ├── Undecodable          the message cannot be read; it is parked as it is
+    │   └── UnknownTask          it can, and there is no such task
     ├── WrongArguments       the message can be read, but the task cannot take it; it is parked
     ├── NotPublished         the broker did not confirm; the message it follows from is kept
     ├── Taken                another run has the order in hand; come back in a moment and ask first
@@ -28,7 +29,14 @@ import os
 import ssl
 import traceback
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, ClassVar, Final
+
+#: Why a message was not done, in one word: those of the classes, and of what is no error of ours.  ``turn``: others had
+#: their turn; ``early``: its time had not come; ``interrupted``: its run did not end; ``local``: this machine lacked
+#: something; ``defect``: a programming error of the worker.
+CAUSES: Final = ('unreachable', 'throttled', 'peer_failure', 'held', 'not_found', 'unauthorized', 'rejected', 'local',
+                 'wrong_arguments', 'unreadable', 'unknown_task', 'misconfigured', 'not_published', 'interrupted',
+                 'turn', 'early', 'defect')
 
 
 class WorkerError(Exception):
@@ -37,9 +45,14 @@ class WorkerError(Exception):
     #: The status that a command ends with which it reaches.
     exit_status = 1
 
+    #: What a message that meets it is counted by: one of :data:`CAUSES`.
+    cause: ClassVar[str] = 'defect'
+
 
 class Misconfigured(WorkerError):
     """The configuration cannot work: correct every problem listed, then start again."""
+
+    cause = 'misconfigured'
 
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = tuple(problems)
@@ -49,13 +62,25 @@ class Misconfigured(WorkerError):
 class Undecodable(WorkerError):
     """A message that cannot be read: look at it where it is parked, repair its producer, resend or discard it."""
 
+    cause = 'unreadable'
+
+
+class UnknownTask(Undecodable):
+    """A message for a task that this version of the worker does not have: start one that has, then resend."""
+
+    cause = 'unknown_task'
+
 
 class WrongArguments(WorkerError):
     """A message whose arguments the task cannot take: correct the producer; the parked message shows what came."""
 
+    cause = 'wrong_arguments'
+
 
 class NotPublished(WorkerError):
     """The broker did not confirm a message: whatever it was to replace must be kept."""
+
+    cause = 'not_published'
 
 
 class Taken(WorkerError):
@@ -63,6 +88,8 @@ class Taken(WorkerError):
 
     This counts as no try.
     """
+
+    cause = 'turn'
 
 
 class ApiError(WorkerError):
@@ -85,21 +112,31 @@ class ApiError(WorkerError):
 class Transient(ApiError):
     """Nobody's decision but an outage: ask again, later."""
 
+    cause = 'peer_failure'
+
 
 class Unreachable(Transient):
     """No complete answer came: ask again when the peer or the network is back."""
+
+    cause = 'unreachable'
 
 
 class Held(Transient):
     """Nobody was asked, since the service is down: ask in ``retry_after`` seconds; this counts as no try."""
 
+    cause = 'held'
+
 
 class Throttled(Transient):
     """The peer is busy or limits us: ask again no sooner than ``retry_after``."""
 
+    cause = 'throttled'
+
 
 class PeerFailure(Transient):
     """The peer failed, or somebody else answered in its place: ask again, and look into their logs if it lasts."""
+
+    cause = 'peer_failure'
 
 
 class LocalFailure(Transient):
@@ -107,6 +144,8 @@ class LocalFailure(Transient):
 
     See to the machine; what was asked for is tried again by itself.
     """
+
+    cause = 'local'
 
 
 #: What a system call fails with that lacks something here, whoever it was about, and what that is.
@@ -149,13 +188,19 @@ def local_failure(error: BaseException) -> LocalFailure:
 class Rejected(ApiError):
     """The peer understood and refused: asking the same again gives the same answer."""
 
+    cause = 'rejected'
+
 
 class Unauthorized(Rejected):
     """The peer does not accept our credentials or permissions (401, 403): correct them, then resend."""
 
+    cause = 'unauthorized'
+
 
 class NotFound(Rejected):
     """The peer does not know what was asked for (404): not committed yet, another site's, or mistyped."""
+
+    cause = 'not_found'
 
 
 class Skip(Exception):

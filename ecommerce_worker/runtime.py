@@ -157,7 +157,8 @@ class Runtime:
     def hold(self, url: str) -> Hold:
         """The hold on the host of this URL: one for all sites that have a service there."""
         host = host_of(url)
-        return self._holds.setdefault(host, Hold(host, self.settings.WORKER_CONCURRENCY, changed=self._circuit_changed))
+        return self._holds.setdefault(host, Hold(host, self.settings.WORKER_CONCURRENCY, changed=self._circuit_changed,
+                                                  called=self._called))
 
     def left_alone(self) -> list[tuple[str, float]]:
         """The hosts that are down and left alone, and for how many seconds from now."""
@@ -165,6 +166,10 @@ class Runtime:
 
     def _circuit_changed(self, host: str, state: str, reason: str) -> None:
         self.listeners.tell(self.listeners.circuit, host, state, reason)
+
+    def _called(self, *what: Any) -> None:
+        if self.listeners.called:
+            self.listeners.tell(self.listeners.called, *what)
 
 
 def host_of(url: str) -> str:

@@ -184,6 +184,8 @@ class Reporter(Listener):
         self._settling = 0
         self._lock = threading.Lock()
         self._dropped = 0
+        #: How many there was no room for, since the process began.
+        self.dropped = 0
         self._away = False
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
@@ -198,6 +200,7 @@ class Reporter(Listener):
         with self._lock:
             if len(self._told) >= self._bound:
                 self._dropped += 1
+                self.dropped += 1
                 acts = self._ended(*self._told.popleft())
             number = next(self._numbers)
             self._told.append((number, report))
@@ -212,6 +215,11 @@ class Reporter(Listener):
             safe = threading.Event()
             if self.holds(report.id, safe.set, 1):
                 safe.wait(self._patience)
+
+    @property
+    def pending(self) -> int:
+        """How many are not confirmed yet."""
+        return len(self._told) + len(self._hand)
 
     def holds(self, id_: str, act: Callable[[], None], most: int) -> bool:
         """See :class:`~ecommerce_worker.telemetry.run.Safety`; ``act`` is called from any thread.

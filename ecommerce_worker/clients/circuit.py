@@ -47,6 +47,10 @@ def _unheard(host: str, state: str, reason: str) -> None:
     """Where nobody listens."""
 
 
+def _uncalled(host: str, method: str, status: int | None, seconds: float) -> None:
+    """The same."""
+
+
 def counts(error: BaseException) -> bool:
     """Whether this is what a host does that is down, rather than one that answers."""
     return isinstance(error, Unreachable) or (isinstance(error, Transient) and error.status in {502, 503, 504})
@@ -55,12 +59,14 @@ def counts(error: BaseException) -> bool:
 class Hold:
     """The hold on one host, for as many threads as like.
 
-    ``changed`` is called with the host, the new state and what the host failed with last, while no lock is held.
+    ``changed`` is called with the host, the new state and what the host failed with last, while no lock is held;
+    ``called`` with the host and what :meth:`answered` is told.
     """
 
     def __init__(self, host: str, threads: int = 1, *, clock: Callable[[], float] = time.monotonic,
                  jitter: Callable[[], float] = random.random,
-                 changed: Callable[[str, str, str], None] = _unheard) -> None:
+                 changed: Callable[[str, str, str], None] = _unheard,
+                 called: Callable[[str, str, int | None, float], None] = _uncalled) -> None:
         self._host = host
         self._threads = threads
         self._clock = clock
@@ -69,6 +75,7 @@ class Hold:
         self._failures = 0
         self._calls = 0
         self._changed = changed
+        self._called = called
         self._state = CLOSED
         #: Changes that are to be said.
         self._changes: deque[tuple[str, str]] = deque()
@@ -103,6 +110,10 @@ class Hold:
             else:
                 self._leave(error if error is not None and counts(error) else None)
             self._say()
+
+    def answered(self, method: str, status: int | None, seconds: float) -> None:
+        """Take note of a request, of the status that it was answered with (None: of none), and how long it took."""
+        self._called(self._host, method, status, seconds)
 
     def _enter(self) -> None:
         with self._lock:

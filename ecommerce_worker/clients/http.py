@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -297,7 +298,7 @@ class Api:
             return response
 
     def _answer(self, request: requests.Request, read_timeout: float) -> requests.Response:
-        status = None
+        status, began = None, time.monotonic()
         try:
             with exchange(2 * read_timeout, LARGEST_HEAD) as bounds:
                 # By way of the adapter, not of the session, which would read and parse redirects before we see them.
@@ -318,6 +319,8 @@ class Api:
         except OSError as error:
             # A file of certificates that is missing, say; what it raises about the peer was caught above.
             raise LocalFailure(f'{self.peer} was not called: {lack_behind(error) or _NO_CERTIFICATES}') from None
+        finally:
+            self._hold.answered(str(request.method), status, time.monotonic() - began)
         return response
 
 

@@ -109,8 +109,9 @@ HEALTH_DIR = ''
 # five minutes.
 HEALTH_SECONDS: float = 45
 
-# Where each process answers /livez and /readyz over HTTP: host and port, such as '0.0.0.0:9464'. Of a range of ports,
-# such as '127.0.0.1:9464-9473', each takes the first that is free: for several on one machine. Empty: nowhere.
+# Where each process answers /livez, /readyz and /metrics over HTTP: host and port, such as '0.0.0.0:9464'. Of several
+# ports, such as '127.0.0.1:9464-9473', each takes the first that is free, for several processes on one machine. Empty:
+# nowhere. See docs/reference/metrics.rst.
 METRICS_ADDRESS = ''
 
 # --- The ledger -----------------------------------------------------------------------------------------------------

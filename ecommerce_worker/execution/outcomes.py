@@ -45,6 +45,8 @@ class Retrying:
     reason: str
     delay: float
     notes: Notes
+    #: One of :data:`~ecommerce_worker.errors.CAUSES`.
+    cause: str
     #: The HTTP status that decided it; None if none did.
     status: int | None = None
 
@@ -55,6 +57,8 @@ class Parked:
 
     reason: str
     notes: Notes
+    #: One of :data:`~ecommerce_worker.errors.CAUSES`.
+    cause: str
     #: The HTTP status that decided it; None if none did.
     status: int | None = None
 
@@ -69,6 +73,8 @@ class Deferred:
     reason: str
     delay: float
     notes: Notes
+    #: One of :data:`~ecommerce_worker.errors.CAUSES`.
+    cause: str
 
 
 Outcome = Done | Skipped | Retrying | Parked | Deferred

@@ -34,6 +34,7 @@ from ecommerce_worker.errors import (
     Skip,
     Taken,
     Transient,
+    WorkerError,
     WrongArguments,
     local_failure,
     where,
@@ -215,7 +216,7 @@ class Task(celery.Task):
         try:
             return self._too_early(delivery) or self._done(delivery)
         except (WrongArguments, Misconfigured) as error:
-            return Parked(str(error), _noted(delivery, str(error), attempt=1))
+            return Parked(str(error), _noted(delivery, str(error), attempt=1), error.cause)
         except MemoryError:
             return self._interrupted(delivery, 'the run was interrupted (MemoryError)')
         except (OSError, SoftTimeLimitExceeded) as error:
@@ -224,7 +225,7 @@ class Task(celery.Task):
             logger.error('a task has a programming error', task=self.name, id=delivery.call.id,
                          error=type(error).__name__, detail=''.join(traceback.format_tb(error.__traceback__)))
             reason = f'a programming error in the worker: {type(error).__name__} at {where(error)}'
-            return Parked(reason, _noted(delivery, reason, attempt=1))
+            return Parked(reason, _noted(delivery, reason, attempt=1), WorkerError.cause)
         except BaseException as error:  # noqa: BLE001 - SystemExit and the like say nothing about the message
             return self._hindered(delivery, error)
 
@@ -250,7 +251,7 @@ class Task(celery.Task):
     def _report_of(self, delivery: Delivery, outcome: Outcome, **found: Any) -> RunReport:
         """The report of an outcome."""
         report = self._report(delivery, DEFERRED if isinstance(outcome, Deferred) else type(outcome).__name__.lower(),
-                              reason=outcome.reason,
+                              reason=outcome.reason, cause=getattr(outcome, 'cause', ''),
                               status=outcome.status if isinstance(outcome, Retrying | Parked) else None, **found)
         return (replace(report, next_try=report.ended + outcome.delay) if isinstance(outcome, Retrying | Deferred)
                 else report)
@@ -328,18 +329,18 @@ class Task(celery.Task):
         except Skip as skip:
             return Skipped(skip.reason)
         except Taken as taken:
-            return self.deferred(delivery, str(taken), 1 + moment(self.put_off, LONGEST_MOMENT), ask=True)
+            return self.deferred(delivery, str(taken), 1 + moment(self.put_off, LONGEST_MOMENT), taken.cause, ask=True)
         except ApiError as error:
             return self._after(delivery, error)
 
-    def deferred(self, delivery: Delivery, reason: str, delay: float, *, ask: bool = False) -> Deferred:
+    def deferred(self, delivery: Delivery, reason: str, delay: float, cause: str, *, ask: bool = False) -> Deferred:
         """Defer the message for so many seconds; with ``ask`` its next run asks before it acts.
 
         So is one that was delivered again, which nothing will tell of it any more.
         """
         now, notes = time.time(), delivery.notes
         return Deferred(reason, delay, replace(notes, since=notes.since or now, deferred=notes.deferred + delay,
-                                               ask=notes.ask or ask or delivery.redelivered))
+                                               ask=notes.ask or ask or delivery.redelivered), cause)
 
     def _too_early(self, delivery: Delivery) -> Outcome | None:
         """The outcome of a message that must not run yet; None if it may run."""
@@ -347,11 +348,11 @@ class Task(celery.Task):
             return self._interrupted(delivery, 'redelivered: its worker or its connection was lost')
         due = delivery.notes.due or 0.0
         if due > time.time() + 1:
-            return Retrying('not due yet', due - time.time(), delivery.notes)
+            return Retrying('not due yet', due - time.time(), delivery.notes, 'early')
         if delivery.call.eta:
             wait = (delivery.call.eta - datetime.now(UTC)).total_seconds()
             if wait > 1:
-                return Retrying('not before the eta given by its producer', wait, delivery.notes)
+                return Retrying('not before the eta given by its producer', wait, delivery.notes, 'early')
         return None
 
     def _interrupted(self, delivery: Delivery, reason: str, *, run: str = '') -> Outcome:
@@ -363,9 +364,10 @@ class Task(celery.Task):
         rounds = delivery.notes.redelivered + 1
         notes = replace(_noted(delivery, reason, redelivered=1), run=run)
         if rounds > settings.REDELIVERY_LIMIT:
-            return Parked(f'started {rounds} times and never finished; it may be what kills the worker', notes)
+            return Parked(f'started {rounds} times and never finished; it may be what kills the worker', notes,
+                          'interrupted')
         first = max(settings.REDELIVERY_DELAY, type(self).longest(settings) / max(1, settings.REDELIVERY_LIMIT))
-        return Retrying(reason, first + random.uniform(0, first * rounds), notes)  # noqa: S311 - no secret
+        return Retrying(reason, first + random.uniform(0, first * rounds), notes, 'interrupted')  # noqa: S311 - no secret
 
     def _accepted(self, call: Call) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments that the body accepts; unknown names of a newer shop are dropped and logged."""
@@ -389,7 +391,7 @@ class Task(celery.Task):
         if isinstance(error, Held):
             delay = policy.next_delay(error, 0, self.put_off)
             assert delay is not None  # noqa: S101 - for the type checker: what is held is not given up
-            return self.deferred(delivery, reason, delay)
+            return self.deferred(delivery, reason, delay, error.cause)
         tries = (notes.refusals + delivery.inherited if counted else notes.outages) + 1
         # The delays it was given, not the time that passed: the clocks of two workers differ, and may be adjusted.
         delay = policy.next_delay(error, tries, notes.waited)
@@ -397,8 +399,9 @@ class Task(celery.Task):
         noted = replace(noted, unsure=notes.unsure or error.maybe_done)
         if delay is None:
             tried = delivery.earlier + 1
-            return Parked(reason if tried == 1 else f'{reason}; given up after {tried} tries', noted, error.status)
-        return Retrying(reason, delay, replace(noted, waited=notes.waited + delay), error.status)
+            return Parked(reason if tried == 1 else f'{reason}; given up after {tried} tries', noted, error.cause,
+                          error.status)
+        return Retrying(reason, delay, replace(noted, waited=notes.waited + delay), error.cause, error.status)
 
     @cached_property
     def _signature(self) -> inspect.Signature:

@@ -49,12 +49,14 @@ class Counts:
     """How many deliveries of which intake ended how, and why; for many threads.
 
     ``tell`` publishes a tally and does not wait; ``intakes`` are the fields of each that say how it is configured, by
-    its name.
+    its name.  ``counted`` hears of each delivery: the intake, and the state.
     """
 
     def __init__(self, tell: Callable[[Tally], None] | None = None,
-                 intakes: Mapping[str, Mapping[str, str]] | None = None) -> None:
+                 intakes: Mapping[str, Mapping[str, str]] | None = None,
+                 counted: Callable[[str, str], None] = lambda intake, state: None) -> None:  # noqa: ARG005
         self._tell = tell
+        self._counted = counted
         self._intakes = {**(intakes or {}), NOBODY: {}}
         self._process = uuid.uuid4().hex
         self._told = 0
@@ -81,6 +83,7 @@ class Counts:
             self._hour(intake).add(state, reason)
             if state in ('refused', 'ignored', 'unavailable'):
                 self._unreported[state, intake, reason] += 1
+        self._counted(intake, state)
 
     def answered(self, intake: str, seconds: float) -> None:
         """A genuine delivery was answered after so many seconds."""

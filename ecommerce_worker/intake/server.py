@@ -37,17 +37,17 @@ def run(app: Celery, settings: Settings, say: Callable[[str], None], *, threads:
         raise Misconfigured(['INTAKES is empty: there is nobody to take deliveries from'])
     listener = web.listener_at(settings.INTAKE_ADDRESS, 'the intake', 'INTAKE_ADDRESS', shared=True)
     broker = Confirming(partial(_connection, app, settings), {it.queue for it in found.values()})
+    # That no queue exists yet is for a worker to mend, which may be started after this: no supervisor waits for it.
+    metrics = serving.begin('intake', settings, lambda: ('' if broker.ready else broker.hindrance,
+                                                         broker.hindrance or counted(len(found), 'intake')))
     counts = Counts(broker.tell if settings.PUBLISH_FACTS else None, {
         it.name: {'kind': it.kind, 'url': url_of(settings) + it.path, 'state': it.state, 'test_orders': it.test_orders}
-        for it in found.values()})
+        for it in found.values()}, *([metrics.delivered] if metrics else ()))
     spool = Spool(broker, directory_of(settings)) if any(intake.spool for intake in found.values()) else None
     publishers: Mapping[str, Publisher] = {
         name: spool if spool and intake.spool else broker for name, intake in found.items()}
     application = Application(found, publishers, counts, lambda: not broker.hindrance, facts=settings.PUBLISH_FACTS)
     parts = [part for part in (broker, counts, spool) if part]
-    # That no queue exists yet is for a worker to mend, which may be started after this: no supervisor waits for it.
-    serving.begin('intake', settings, lambda: ('' if broker.ready else broker.hindrance,
-                                               broker.hindrance or counted(len(found), 'intake')))
     for part in parts:
         part.start()
     try:

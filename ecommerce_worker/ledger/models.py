@@ -48,6 +48,8 @@ class Order(models.Model):
     site = models.CharField(max_length=LENGTHS['site'])
     state = models.CharField(max_length=10, default=State.TRYING.value)
     reason = models.CharField(max_length=LENGTHS['reason'])
+    #: Why the last run did not do it, in a word of :data:`~ecommerce_worker.errors.CAUSES`; '' if it did.
+    cause = models.CharField(max_length=LENGTHS['cause'], default='')
     #: The HTTP status that decided the last run.
     status = models.PositiveSmallIntegerField(null=True)
     next_try = models.DateTimeField(null=True)

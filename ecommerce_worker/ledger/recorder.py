@@ -32,6 +32,7 @@ from ecommerce_worker.broker.wire import Raw
 from ecommerce_worker.errors import NotPublished, Undecodable
 from ecommerce_worker.execution import parking
 from ecommerce_worker.ledger import recording
+from ecommerce_worker.ledger.figures import Looking
 from ecommerce_worker.ledger.incoming import Aside, Parcel
 from ecommerce_worker.ledger.maintenance import Chores
 from ecommerce_worker.ledger.setup import LedgerAway, LedgerUnusable, require_schema, said
@@ -68,7 +69,8 @@ AT_ONCE: Final = 5
 def keep(app: Celery, settings: Settings) -> None:
     """Record until SIGTERM or SIGINT; raises :class:`LedgerUnusable` for a ledger that waiting does not mend."""
     recorder = Recorder(app, settings)
-    serving.begin('recorder', settings, recorder.standing)
+    if counted := serving.begin('recorder', settings, recorder.standing, tasks=app.tasks):
+        recorder.looking = Looking(settings, app.tasks, counted)
     pulse.own.beat(pulse.OUTSIDE_SECONDS)
     with contextlib.suppress(LedgerAway):
         require_schema()
@@ -85,6 +87,8 @@ class Recorder:
         self._settings = settings
         self._troubled: str | None = None
         self._consuming = False
+        #: Who looks for figures; None where nobody asks for them.
+        self.looking: Looking | None = None
         #: Queues that were found to be of another shape, and those whose node is down; when to look for these again.
         self._said: set[str] = set()
         self._missing: set[str] = set()
@@ -108,6 +112,8 @@ class Recorder:
                     self._consume(connection, stopping)
             except _Trouble as trouble:
                 self._consuming = False
+                if self.looking:
+                    self.looking.forget()
                 if self._troubled != trouble.what:
                     self._troubled = trouble.what
                     logger.warning('nothing is recorded while this is unreachable', what=trouble.what,
@@ -173,6 +179,9 @@ class Recorder:
                 close_old_connections()
                 self._write(told, parked)
                 self._chores.step()
+                if self.looking:
+                    pulse.own.beat(pulse.OUTSIDE_SECONDS)
+                    self.looking.step(connection, time.monotonic())
 
     def _gather(self, connection: Any, told: _Inbox, parked: _Inbox, stopping: Stop) -> None:
         """Return when there is a batch, or nothing to do for a while."""

@@ -173,7 +173,7 @@ def _save(orders: Mapping[uuid.UUID, Order]) -> None:
         if order.pk:
             # One by one: `bulk_update` takes four times as long to write its statement.
             order.save(update_fields=(
-                'state', 'reason', 'status', 'next_try', 'attempts', 'first_seen', 'last_seen', 'heard'))
+                'state', 'reason', 'cause', 'status', 'next_try', 'attempts', 'first_seen', 'last_seen', 'heard'))
     Order.objects.bulk_create(new)
     if not connection.features.can_return_rows_from_bulk_insert:  # MySQL
         numbers = dict(Order.objects.filter(identity__in=[order.identity for order in new])
@@ -205,6 +205,7 @@ def _apply(order: Order, fact: RunReport, now: float, known: Standings) -> None:
     known[message] = fact.standing
     order.last_seen = max(time_of(fact.ended), _last_seen(order, now))
     order.state, order.reason, order.status = STATES[fact.outcome], fact.reason, fact.status
+    order.cause = fact.cause
     order.next_try = None if fact.next_try is None else time_of(fact.next_try)
 
 
@@ -217,6 +218,7 @@ def _apply_parked(order: Order, note: ParkingNote, now: float, known: Standings)
     known[message] = max(before, standing(IN_LEDGER, note.tries))
     order.last_seen = max(time_of(note.at), _last_seen(order, now))
     order.state, order.reason, order.next_try = State.PARKED, note.reason, None
+    order.cause = note.report.cause if note.report else ''
 
 
 def _parked(parcel: Parcel, order: Order) -> ParkedMessage:

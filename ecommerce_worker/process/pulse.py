@@ -110,6 +110,11 @@ class Pulse:
         return trouble(self.vitals, asked, self._clock())
 
     @property
+    def turned(self) -> float:
+        """When the loop turned last, in epoch seconds."""
+        return time.time() - (self._clock() - self._at)
+
+    @property
     def vitals(self) -> dict[str, Any]:
         """What it says of itself; ``pulse`` and ``due`` are seconds of the monotonic clock, ``began`` epoch seconds."""
         return {'role': self.role, 'pid': os.getpid(), 'version': __version__, 'began': round(self._began, 3),

@@ -56,6 +56,9 @@ class Listener:
         ``closed`` (all calls pass); ``reason`` is what it failed with last.
         """
 
+    def called(self, host: str, method: str, status: int | None, seconds: float) -> None:
+        """Another service was called by HTTP, and answered with this status after so many seconds; None: it did not."""
+
 
 Kind = TypeVar('Kind', bound=Listener)
 
@@ -70,13 +73,14 @@ class Listeners:
         self.ended: tuple[Callable[[RunReport], None], ...] = ()
         self.reported: tuple[Callable[[RunReport], None], ...] = ()
         self.circuit: tuple[Callable[[str, str, str], None], ...] = ()
+        self.called: tuple[Callable[[str, str, int | None, float], None], ...] = ()
         for listener in listeners:
             self.add(listener)
 
     def add(self, listener: Listener) -> None:
         """Have it hear from now on."""
         self._all.append(listener)
-        for name in ('started', 'ended', 'reported', 'circuit'):
+        for name in ('started', 'ended', 'reported', 'circuit', 'called'):
             if getattr(type(listener), name) is not getattr(Listener, name):
                 setattr(self, name, (*getattr(self, name), getattr(listener, name)))
 

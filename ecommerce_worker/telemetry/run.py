@@ -113,6 +113,7 @@ def _time(**default: Any) -> Any:
 class RunReport:
     """One run that ended, or one message that was parked or taken out.
 
+    ``cause`` is why it was not done, one of :data:`~ecommerce_worker.errors.CAUSES`, '' if it was, or if nobody says.
     ``started`` and ``next_try`` are epoch seconds, ``status`` is the HTTP status that decided it, ``fact`` tells this
     report from any other however often it arrives, ``root_id`` is the id of the request that everything began with.
     ``teller`` is the process that published it and ``number`` how many it had published by then, so that a gap shows;
@@ -130,6 +131,7 @@ class RunReport:
     site: str = _text(128)
     queue: str = _text(255)
     reason: str = _text(1000)
+    cause: str = _text(32)
     status: int | None = _number(999, whole=True, default=None)
     next_try: float | None = _time(default=None)
     worker: str = _text(255)

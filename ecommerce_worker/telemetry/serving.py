@@ -8,16 +8,20 @@ from __future__ import annotations
 import os
 import socket
 import socketserver
+import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from typing_extensions import override
 
 from ecommerce_worker import logs
+from ecommerce_worker.errors import where
 from ecommerce_worker.process import pulse
+from ecommerce_worker.telemetry import metrics
+from ecommerce_worker.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from ecommerce_worker.settings import Settings
@@ -35,14 +39,19 @@ LARGEST: Final = 16 * 1024
 Page = Callable[[], tuple[int, str, bytes]]
 
 
-def begin(role: str, settings: Settings, look: Callable[[], tuple[str, str]] | None = None) -> None:
+def begin(role: str, settings: Settings, look: Callable[[], tuple[str, str]] | None = None,
+          tasks: Collection[str] = ()) -> Metrics | None:
     """Have it seen from now on how this process is, which is of that role, as far as the settings say.
 
-    ``look`` is that of :class:`~ecommerce_worker.process.pulse.Pulse`.  What goes wrong costs a line in the log.
+    ``look`` is that of :class:`~ecommerce_worker.process.pulse.Pulse`, ``tasks`` are the names of tasks that may be
+    counted.  The metrics of the process, None where nobody asks for them.  What goes wrong costs a line in the log.
     """
     pulse.own.begin(role, seconds=settings.HEALTH_SECONDS, directory=settings.HEALTH_DIR, look=look)
-    if settings.METRICS_ADDRESS:
-        serve(settings.METRICS_ADDRESS, PAGES)
+    if not settings.METRICS_ADDRESS:
+        return None
+    counted = metrics.begun(settings, tasks)
+    serve(settings.METRICS_ADDRESS, {**PAGES, '/metrics': counted.page} if counted else PAGES)
+    return counted
 
 
 def _asked(what: str) -> Page:
@@ -107,7 +116,11 @@ class _Server(socketserver.ThreadingTCPServer):
 
     @override
     def handle_error(self, *_: Any) -> None:
-        """Nobody is told: the client is gone, or too slow."""
+        """Nobody is told of a client that is gone, or too slow; what else goes wrong is ours."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            logger.error('a page about this process failed', error=type(error).__name__,
+                         at=where(error) if error else None)
 
 
 class _Handler(socketserver.BaseRequestHandler):

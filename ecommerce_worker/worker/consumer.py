@@ -24,7 +24,7 @@ from ecommerce_worker.broker import preflight, publishing, topology
 from ecommerce_worker.broker.notes import Notes
 from ecommerce_worker.broker.publishing import Publication
 from ecommerce_worker.broker.wire import CONTENT_TYPES, Call, Raw, read
-from ecommerce_worker.errors import Undecodable, WrongArguments
+from ecommerce_worker.errors import Taken, Undecodable, UnknownTask, WrongArguments
 from ecommerce_worker.execution.delivery import DELIVERY, Delivery
 from ecommerce_worker.execution.outcomes import Handover
 from ecommerce_worker.execution.parking import noted
@@ -188,18 +188,20 @@ class Consumer(consumer.Consumer):
         self._run = on_task_request
         self.keeper = Keeper(kwargs['app'], kept=self._widen, given_back=runtime.current().report)
         #: As many threads as one lane may have and as many again; children are dear, of them a few are kept free.
-        self._room = getattr(pool, 'room', concurrency)
-        self.lanes: Lanes[Request] = Lanes(self._room, self._start, self._send_away,
-                                           weight=1.0 if self._room > concurrency else 3.0)
+        self.room = getattr(pool, 'room', concurrency)
+        self.lanes: Lanes[Request] = Lanes(self.room, self._start, self._send_away,
+                                           weight=1.0 if self.room > concurrency else 3.0)
         self._takes_from_any, self._loop_thread = hasattr(pool, 'room'), threading.get_ident()
         self._concurrency, self._wider, self.counts_by_queue = concurrency, 0, False
         self.neighbours = self._turns(kwargs['app'])
-        self._watchdog = Watchdog(self, self._room)
+        self._watchdog = Watchdog(self, self.room)
         self._afterwards: Afterwards | None = None
         self._ticked, self._stood_still, self._patience = time.monotonic(), False, 0.0
         self._consumes, self._longest = False, _longest_turn(pool)
+        #: How often it has begun to consume, which is once for each connection.
+        self.connections = 0
         super().__init__(self._offer, *args, worker_options=options, **kwargs)
-        self.initial_prefetch_count = self._window = max(self._room, concurrency + max(1, concurrency // 2))
+        self.initial_prefetch_count = self._window = max(self.room, concurrency + max(1, concurrency // 2))
         self._kept = 0
         self._acknowledging = Acknowledging(self, self._window - concurrency)
         if self.hub:
@@ -245,7 +247,7 @@ class Consumer(consumer.Consumer):
         consumed = self.task_consumer.queues if self.connection and self.task_consumer else ()
         reason = '' if consumed and self._consumes else 'it consumes nothing; is RabbitMQ away?'
         left_alone = (f'{host} is left alone for {seconds:.0f} s' for host, seconds in runtime.current().left_alone())
-        return reason, '; '.join((f'{self._room} threads, {len(self.lanes.running())} in hand', *left_alone))
+        return reason, '; '.join((f'{self.room} threads, {len(self.lanes.running())} in hand', *left_alone))
 
     def _beat(self) -> None:
         pulse.own.beat(self._longest)
@@ -275,7 +277,7 @@ class Consumer(consumer.Consumer):
 
     def on_ready(self) -> None:
         """The queues are consumed."""
-        self._consumes = True
+        self._consumes, self.connections = True, self.connections + 1
         self._beat()
         super().on_ready()
 
@@ -295,7 +297,7 @@ class Consumer(consumer.Consumer):
                 call = delivery.call
                 self._admit(delivery)
             except Undecodable as error:
-                self._park(message, str(error), call)
+                self._park(message, str(error), call, error.cause)
                 return
             except Exception as error:  # noqa: BLE001 - whatever it is, it is the message's and not the connection's
                 self._park(message, f'the message cannot be read ({type(error).__name__})', call)
@@ -354,7 +356,7 @@ class Consumer(consumer.Consumer):
         if delivery.raw.unreadable:
             raise Undecodable(f'not all of it can be read: {", ".join(sorted(delivery.raw.unreadable))}')
         if call.task not in self.strategies:
-            raise Undecodable(f'there is no task {call.task[:200]!r} in this version of the worker')
+            raise UnknownTask(f'there is no task {call.task[:200]!r} in this version of the worker')
         if call.id in state.revoked:
             raise Undecodable('it was revoked by remote control')
 
@@ -376,9 +378,10 @@ class Consumer(consumer.Consumer):
         tags = self.task_consumer._active_tags if tag and self.task_consumer else {}  # noqa: SLF001
         return next((queue for queue, known in list(tags.items()) if known == tag), None)
 
-    def _park(self, message: Any, reason: str, call: Call | None = None) -> None:
+    def _park(self, message: Any, reason: str, call: Call | None = None,
+              cause: str = Undecodable.cause) -> None:
         try:
-            publication, report = self._parked(message, reason, call)
+            publication, report = self._parked(message, reason, call, cause)
         except Exception as error:  # noqa: BLE001 - whatever it is about it that cannot be told, its body is kept
             logger.error('a message is parked without its notes', error=type(error).__name__)
             notes = Notes(queue=self._consumed(message.delivery_info.get('consumer_tag')) or '')
@@ -392,14 +395,14 @@ class Consumer(consumer.Consumer):
 
         self.keeper.keep(Kept((str(uuid.uuid4()),), (publication,), settle, report))
 
-    def _parked(self, message: Any, reason: str, call: Call | None) -> tuple[Publication, RunReport]:
+    def _parked(self, message: Any, reason: str, call: Call | None, cause: str) -> tuple[Publication, RunReport]:
         """The parked form of a message that was not run, and the report of it."""
         raw = Raw.of(message)
         notes = self._notes(message, raw).having({'at': time.time(), 'reason': reason})
         note = noted(self.app, call, notes, reason)
         report = RunReport(
-            'parked', task=note.task, id=note.id, key=note.key, site=note.site, reason=reason, queue=notes.queue,
-            root_id=call.root_id or note.id if call else '', worker=self.hostname)
+            'parked', task=note.task, id=note.id, key=note.key, site=note.site, reason=reason, cause=cause,
+            queue=notes.queue, root_id=call.root_id or note.id if call else '', worker=self.hostname)
         return publishing.parked_message(raw, replace(note, report=report)), report
 
     def settle(self, message: Any, done: bool) -> None:
@@ -463,7 +466,8 @@ class Consumer(consumer.Consumer):
     def _send_away(self, request: Request, delay: float) -> None:
         """Return a message later, as if it had not been delivered."""
         delivery = request.delivery
-        outcome = request.task.deferred(delivery, 'it is not its turn yet: others wait for the same service', delay)
+        outcome = request.task.deferred(delivery, 'it is not its turn yet: others wait for the same service', delay,
+                                        Taken.cause)
         try:
             publication = publishing.waiting_call(delivery.call, outcome.notes, delay)
         except WrongArguments:

@@ -471,6 +471,7 @@ class Keeper:
     def _tell_given_back(self, kept: Kept) -> None:
         if kept.report:
             self._on_given_back(replace(kept.report, outcome='returned', fact=new_id(), next_try=None,
+                                        cause=NotPublished.cause,
                                         reason='returned to its queue: it could not be published'))
 
     def _settle(self, kept: Iterable[Kept], done: bool) -> None:

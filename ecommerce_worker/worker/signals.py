@@ -11,6 +11,7 @@ from celery.signals import celeryd_after_setup, worker_ready
 from ecommerce_worker import logs, runtime
 from ecommerce_worker.health import machine
 from ecommerce_worker.telemetry import serving
+from ecommerce_worker.worker import figures
 from ecommerce_worker.worker.shutdown import Ending, in_time
 
 logger = logs.of(__name__)
@@ -29,9 +30,13 @@ def show_configuration(**_: Any) -> None:
 
 
 @celeryd_after_setup.connect
-def show_health(**_: Any) -> None:
-    """From now on it can be seen how this worker is; what it does, its consumer tells."""
-    serving.begin('worker', runtime.current().settings)
+def show_health(instance: Any, **_: Any) -> None:
+    """From now on it can be seen how this worker is; its consumer is made, and tells what it does."""
+    current = runtime.current()
+    if counted := serving.begin('worker', current.settings, tasks=instance.app.tasks):
+        counted.of_children()
+        figures.of(instance.consumer, counted)
+        current.listeners.add(counted)
 
 
 @celeryd_after_setup.connect

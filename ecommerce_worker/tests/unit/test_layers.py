@@ -76,6 +76,7 @@ ONLY_HERE = {
     'pymysql': 'ledger.mysql.base',
     'click': 'cli worker.command_line',
     'waitress': 'web',
+    'prometheus_client': 'telemetry.metrics',
     'circus': 'cli.up',
     'tornado': 'cli.up',
 }
@@ -86,7 +87,7 @@ KNOW_VENDORS = 'configuration settings email.vendors email.calls sailthru braze 
 
 #: Who may read the environment; demo and the stand-ins start programs, which inherit one, and what systemd and probes
 #: say there is no setting.
-ENVIRONMENT = 'settings configuration demo testing process.pulse health.__main__'
+ENVIRONMENT = 'settings configuration demo testing process.pulse health.__main__ telemetry.metrics'
 
 
 def within(module: str, names: str) -> bool:

@@ -339,7 +339,7 @@ def test_who_met_another_at_the_order_asks_first_and_who_was_held_need_not():
 
 @pytest.mark.parametrize('redelivered', [True, False])
 def test_what_was_delivered_again_and_is_put_off_asks_first(redelivered):
-    assert body.deferred(delivery(redelivered=redelivered), 'why', 1.0).notes.ask is redelivered
+    assert body.deferred(delivery(redelivered=redelivered), 'why', 1.0, 'turn').notes.ask is redelivered
 
 
 def test_a_try_ends_the_time_for_which_a_message_is_put_off():

@@ -1,0 +1,258 @@
+"""Metrics of this process for Prometheus, counted where things happen and read when somebody asks.
+
+::
+
+    runs, calls, circuit breakers ──► Metrics, a listener ──► counters ──┐
+    in a child of a prefork pool  ──► a datagram to its parent ──► ──────┤
+    what is to be looked at when it is asked for ──► looked at ──────────┴──► /metrics at METRICS_ADDRESS
+
+No label has more values than the configuration has names: what comes with messages is ``other`` where it is none of
+them.  No label names this process, for Prometheus knows whom it asks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import socket
+import sys
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Final
+
+from typing_extensions import override
+
+from ecommerce_worker import __version__, extras, logs
+from ecommerce_worker.errors import CAUSES
+from ecommerce_worker.process import pulse
+from ecommerce_worker.telemetry.listening import Listener
+
+if TYPE_CHECKING:
+    from ecommerce_worker.settings import Settings
+    from ecommerce_worker.telemetry.run import RunReport
+
+logger = logs.of(__name__)
+
+#: How each name begins.
+PREFIX: Final = 'ecommerce_worker_'
+
+#: What a label says that would else say what anybody may have written.
+OTHER: Final = 'other'
+
+#: Of circuit breakers, as Prometheus spells them.
+STATES: Final = ('closed', 'half_open', 'open')
+
+#: Upper bounds of histograms, in seconds, and in tries.
+RUN_SECONDS: Final = (.05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120)
+HTTP_SECONDS: Final = (.005, .01, .025, .05, .075, .1, .25, .5, .75, 1, 2.5, 5, 7.5, 10, 30, 60)
+WAIT_SECONDS: Final = (1, 2, 4, 8, 15, 30, 60, 120, 300, 900, 3600, 86_400)
+TRIES: Final = (1, 2, 3, 5, 8, 12, 20)
+
+METHODS: Final = ('GET', 'POST', 'PUT', 'PATCH', 'DELETE', 'HEAD')
+
+#: Hosts that are told apart, at most.
+HOSTS: Final = 100
+
+#: A look: the value by the values of the labels; nothing where there is nothing to tell.
+Look = Callable[[], Mapping[tuple[str, ...], float]]
+
+
+class Metrics(Listener):
+    """What is counted in one process, and in its children."""
+
+    def __init__(self, settings: Settings, tasks: Collection[str] = ()) -> None:
+        """``tasks`` are the names that a task may have; raises ImportError without ``prometheus_client``."""
+        client = _client()
+        self._client = client
+        self._tasks, self._queues, self._sites = tasks, set(settings.known_queues), set(settings.site_codes)
+        self._hosts: set[str] = set()
+        self.registry = client.CollectorRegistry(auto_describe=False)
+        self._looks: dict[str, tuple[str, tuple[str, ...], Look]] = {}
+        self._parent: socket.socket | None = None
+
+        def counter(name: str, what: str, *labels: str) -> Any:
+            return client.Counter(PREFIX + name, what, labels, registry=self.registry)
+
+        def histogram(name: str, what: str, bounds: Iterable[float], *labels: str) -> Any:
+            return client.Histogram(PREFIX + name, what, labels, buckets=tuple(bounds), registry=self.registry)
+
+        self._counters = {
+            'runs': counter('runs', 'Runs of tasks that ended, and how.', 'task', 'queue', 'site', 'outcome', 'cause'),
+            'unrun': counter('messages_without_run', 'Messages that were parked or given back without a run.',
+                             'task', 'queue', 'outcome', 'cause'),
+            'circuits': counter('circuit_changes', 'Changes of circuit breakers.', 'host', 'state'),
+            'deliveries': counter('intake_deliveries', 'Deliveries to intakes, and how they ended.', 'intake', 'state'),
+        }
+        self._histograms = {
+            'seconds': histogram('run_duration_seconds', 'How long runs took.', RUN_SECONDS, 'task', 'outcome'),
+            'tries': histogram('attempts', 'At which try messages were done or parked.', TRIES, 'task', 'outcome'),
+            'waits': histogram('next_try_delay_seconds', 'For how long messages wait for their next try.',
+                               WAIT_SECONDS, 'cause'),
+            'calls': histogram('http_request_duration_seconds', 'How long other services took to answer.',
+                               HTTP_SECONDS, 'host', 'method', 'status_class'),
+        }
+        self._circuit = client.Gauge(f'{PREFIX}circuit_state', '1 for the state that a circuit breaker is in.',
+                                     ('host', 'state'), registry=self.registry)
+        client.ProcessCollector(registry=self.registry)
+        self.registry.register(_Looked(self._looks, client))
+        self.look('build_info', 'What runs here.', lambda: {_build(): 1.0}, 'version', 'python', 'celery', 'kombu')
+        self.look('ready', '1 if the process does its work just now.',
+                  lambda: {(pulse.own.role,): float(not pulse.own.trouble('ready'))}, 'role')
+        self.look('pulse_timestamp_seconds', 'When the loop of the process turned last.',
+                  lambda: {(pulse.own.role,): pulse.own.turned}, 'role')
+
+    def look(self, name: str, what: str, look: Look, *labels: str) -> None:
+        """Have a gauge whose value is looked at when it is asked for."""
+        self._looks[PREFIX + name] = what, labels, look
+
+    def page(self) -> tuple[int, str, bytes]:
+        """All of it, as Prometheus reads it."""
+        return 200, self._client.CONTENT_TYPE_LATEST, self._client.generate_latest(self.registry)
+
+    def of_children(self) -> None:
+        """From now on, have children that are forked tell what they count; to be called once, before there are any."""
+        told, telling = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        telling.setblocking(False)
+
+        def forked() -> None:
+            told.close()
+            self._parent = telling
+
+        os.register_at_fork(after_in_child=forked)
+        threading.Thread(target=self._hear, args=(told,), name='metrics of children', daemon=True).start()
+
+    def _hear(self, told: socket.socket) -> None:
+        while True:
+            name, labels, value = json.loads(told.recv(65_536))
+            self._count(name, labels, value)
+
+    # -- what is heard ------------------------------------------------------------------------------------------------
+
+    @override
+    def ended(self, report: RunReport) -> None:
+        """Count a run."""
+        task, cause = self._task(report), _cause(report)
+        self._count('runs', (task, self._queue(report), self._site(report), report.outcome, cause))
+        self._count('seconds', (task, report.outcome), report.seconds)
+        if report.next_try is not None:
+            self._count('waits', (cause,), max(0.0, report.next_try - report.ended))
+        else:
+            self._count('tries', (task, report.outcome), report.attempt)
+
+    @override
+    def reported(self, report: RunReport) -> None:
+        """Count what had no run."""
+        if report.outcome == 'returned' or (report.outcome == 'parked' and not report.attempt):
+            self._count('unrun', (self._task(report), self._queue(report), report.outcome, _cause(report)))
+
+    @override
+    def circuit(self, host: str, state: str, reason: str) -> None:
+        """Count a change, and keep the state."""
+        self._count('circuits', (self._host(host), state.replace('-', '_')))
+
+    @override
+    def called(self, host: str, method: str, status: int | None, seconds: float) -> None:
+        """Count a call of another service."""
+        self._count('calls', (self._host(host), method if method in METHODS else OTHER,
+                              f'{status // 100}xx' if status else 'none'), seconds)
+
+    def delivered(self, intake: str, state: str) -> None:
+        """Count a delivery to an intake."""
+        self._count('deliveries', (intake, state))
+
+    def _count(self, name: str, labels: Collection[str], value: float = 1.0) -> None:
+        if self._parent is not None:
+            # What there is no room for is not counted: a run waits for nobody.
+            with contextlib.suppress(OSError):
+                self._parent.send(json.dumps((name, labels, value)).encode())
+        elif name in self._histograms:
+            self._histograms[name].labels(*labels).observe(value)
+        else:
+            self._counters[name].labels(*labels).inc(value)
+            if name == 'circuits':
+                host, now = labels
+                for state in STATES:
+                    self._circuit.labels(host, state).set(state == now)
+
+    def _task(self, report: RunReport) -> str:
+        return report.task if report.task in self._tasks else OTHER
+
+    def _queue(self, report: RunReport) -> str:
+        return report.queue if report.queue in self._queues else OTHER
+
+    def _site(self, report: RunReport) -> str:
+        return report.site if report.site in self._sites or not report.site else OTHER
+
+    def _host(self, host: str) -> str:
+        if host not in self._hosts:
+            if len(self._hosts) >= HOSTS:
+                return OTHER
+            self._hosts.add(host)
+        return host
+
+
+def _cause(report: RunReport) -> str:
+    return bounded_cause(report.cause)
+
+
+def bounded_cause(cause: str) -> str:
+    """The cause as a label has it: ``none`` for none, and a word that we do not know is another's."""
+    return cause if cause in CAUSES else OTHER if cause else 'none'
+
+
+class _Looked:
+    """Gauges that are looked at; a look that fails is left out, so that its series is missing and an alert says so."""
+
+    def __init__(self, looks: Mapping[str, tuple[str, tuple[str, ...], Look]], client: Any) -> None:
+        self._looks = looks
+        self._client = client
+
+    def describe(self) -> list[Any]:
+        """Nothing: what is looked at may come later."""
+        return []
+
+    def collect(self) -> Iterator[Any]:
+        """Look."""
+        for name, (what, labels, look) in list(self._looks.items()):
+            gauge = self._client.metrics_core.GaugeMetricFamily(name, what, labels=labels)
+            try:
+                for values, value in look().items():
+                    gauge.add_metric(values, value)
+            except Exception as error:  # noqa: BLE001 - whoever measures harms nobody
+                logger.debug('it could not be measured', name=name, error=type(error).__name__)
+                continue
+            yield gauge
+
+
+def _build() -> tuple[str, ...]:
+    return (__version__, platform.python_version(), version('celery'), version('kombu'))
+
+
+def _client() -> Any:
+    """The library, as it counts in memory.
+
+    Where ``PROMETHEUS_MULTIPROC_DIR`` is set, for some other program, it would write files, of commands too.
+    """
+    import prometheus_client
+
+    return prometheus_client
+
+
+def begun(settings: Settings, tasks: Collection[str] = ()) -> Metrics | None:
+    """The metrics of this process; None, with a line in the log, where they cannot be had."""
+    if not extras.is_installed('prometheus_client'):
+        logger.warning('there are no metrics, only health: the library is not installed',
+                       remedy=extras.install('metrics'))
+        return None
+    set_aside = {name: os.environ.pop(name) for name in MULTIPROCESS if name in os.environ}
+    if set_aside and 'prometheus_client' not in sys.modules:
+        logger.warning('a variable for metrics in files is not obeyed: children tell their parent',
+                       name=','.join(sorted(set_aside)))
+    return Metrics(settings, tasks)
+
+
+#: Variables by which the library would write files.
+MULTIPROCESS: Final = ('PROMETHEUS_MULTIPROC_DIR', 'prometheus_multiproc_dir')

@@ -1,0 +1,191 @@
+"""Metrics of real processes, as Prometheus reads them."""
+
+import json
+import signal
+import time
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from ecommerce_worker.broker import topology
+from ecommerce_worker.testing.intake import SECRET
+from ecommerce_worker.testing.rabbitmq import free_port
+from ecommerce_worker.testing.shop import Answer
+from ecommerce_worker.tests.support.harness import FULFILL, QUEUE, Program, eventually
+from ecommerce_worker.tests.support.health import page
+from ecommerce_worker.tests.support.intake import posted
+
+
+class Scraped:
+    """What a process said when it was asked last, by name and labels."""
+
+    def __init__(self, port):
+        self._port = port
+
+    def __call__(self, name, **labels):
+        """The sum of all samples of that name that have these labels; None if there is none."""
+        status, text = page(self._port, '/metrics')
+        found = [sample.value for family in (text_string_to_metric_families(text) if status == 200 else ())
+                 for sample in family.samples
+                 if sample.name == f'ecommerce_worker_{name}' and labels.items() <= sample.labels.items()]
+        return sum(found) if found else None
+
+    @property
+    def text(self):
+        """All of it."""
+        return page(self._port, '/metrics')[1]
+
+
+class Measured(Program):
+    """A program of ours that is measured."""
+
+    metrics: Scraped
+
+
+@pytest.fixture
+def start(start_worker):
+    """Start a worker that is measured."""
+    def start(*options, **settings):
+        port = free_port()
+        worker = start_worker(*options, METRICS_ADDRESS=f'127.0.0.1:{port}', **settings).ready()
+        worker.metrics = Scraped(port)
+        return worker
+
+    return start
+
+
+@pytest.fixture
+def run(environment, tmp_path):
+    """Start a command of ours that is measured."""
+    started = []
+
+    def start(*words, **settings):
+        port = free_port()
+        changed = {f'ECOMMERCE_WORKER_{name}': str(value) for name, value in settings.items()}
+        program = Measured(tmp_path / f'{words[0]}.log', {
+            **environment, **changed, 'ECOMMERCE_WORKER_METRICS_ADDRESS': f'127.0.0.1:{port}'}, '-m',
+            'ecommerce_worker', *words)
+        program.metrics = Scraped(port)
+        started.append(program)
+        return program
+
+    yield start
+    for program in started:
+        program.kill()
+
+
+@pytest.mark.parametrize('pool', ['threads', 'prefork'])
+def test_runs_are_counted_by_what_became_of_them_and_why(start, shop, publish, broker, pool):
+    worker = start('--pool', pool, '--concurrency', '2')
+    shop.add_order('EDX-1')
+    shop.add_order('EDX-2', Answer(503))
+    shop.add_order('EDX-3', *[Answer(403)] * 9)
+    for number in ('EDX-1', 'EDX-2', 'EDX-3'):
+        publish(number)
+    eventually(lambda: worker.metrics('runs_total', outcome='done') == 2)
+    eventually(lambda: worker.metrics('runs_total', outcome='parked'))
+    labels = {'task': FULFILL, 'queue': QUEUE, 'site': ''}
+    assert worker.metrics('runs_total', outcome='done', cause='none', **labels) == 2
+    assert worker.metrics('runs_total', outcome='retrying', cause='peer_failure', **labels) == 1
+    assert worker.metrics('runs_total', outcome='retrying', cause='unauthorized', **labels) == 2
+    assert worker.metrics('runs_total', outcome='parked', cause='unauthorized', **labels) == 1
+    assert worker.metrics('run_duration_seconds_count', task=FULFILL, outcome='done') == 2
+    assert worker.metrics('attempts_sum', outcome='parked') == 3
+    assert worker.metrics('next_try_delay_seconds_count', cause='unauthorized') == 2
+    host = shop.api_root.split('/')[2]
+    calls = len([call for call in shop.calls if call.is_put])
+    assert worker.metrics('http_request_duration_seconds_count', host=host, method='PUT') == calls
+    assert worker.metrics('http_request_duration_seconds_count', host=host, method='PUT', status_class='5xx') == 1
+
+
+def test_a_worker_tells_what_is_in_hand_and_whether_it_consumes(start, shop, publish):
+    shop.add_order('EDX-1', Answer.hanging())
+    worker = start('--concurrency', '4', FULFILLMENT_READ_TIMEOUT=60, SHUTDOWN_SECONDS=1)
+    assert worker.metrics('busy_threads') is None
+    publish('EDX-1')
+    eventually(lambda: worker.metrics('busy_threads') == 1)
+    eventually(lambda: worker.metrics('oldest_run_seconds') > 0)
+    assert (worker.metrics('threads'), worker.metrics('consuming'), worker.metrics('connections')) == (8, 1, 1)
+    assert worker.metrics('ready', role='worker') == 1
+    assert abs(worker.metrics('pulse_timestamp_seconds') - time.time()) < 60
+    assert worker.metrics('build_info') == 1
+    assert 'process_resident_memory_bytes' in worker.metrics.text
+
+
+def test_messages_that_no_task_takes_are_counted_and_what_they_say_is_no_label(start, broker, publish):
+    worker = start()
+    publish('EDX-1', task='secret.of.somebody', queue=QUEUE)
+    broker.publish_raw(b'nonsense', content_type='application/x-unheard-of')
+    eventually(lambda: worker.metrics('messages_without_run_total') == 2)
+    assert worker.metrics('messages_without_run_total', task='other', cause='unknown_task', outcome='parked') == 1
+    assert worker.metrics('messages_without_run_total', task='other', cause='unreadable', outcome='parked') == 1
+    assert 'secret.of' not in worker.metrics.text
+
+
+def test_a_site_that_is_made_up_and_a_host_that_is_down_are_bounded_labels(start, shop, publish):
+    worker = start(MAX_FULFILLMENT_RETRIES=20, RETRY_DELAY_MIN=0)
+    host = shop.api_root.split('/')[2]
+    for number in range(8):
+        shop.add_order(f'EDX-{number}', *[Answer(503)] * 20)
+        publish(f'EDX-{number}', site_code='made-up')
+    eventually(lambda: worker.metrics('circuit_state', host=host, state='open') == 1)
+    assert worker.metrics('circuit_state', host=host, state='closed') == 0
+    assert worker.metrics('circuit_state', host=host) == 1
+    assert worker.metrics('runs_total', site='other')
+    assert 'made-up' not in worker.metrics.text
+
+
+def test_what_others_have_set_for_metrics_in_files_is_not_obeyed_and_told_in_a_line(start, environment, tmp_path, shop,
+                                                                                    publish):
+    (tmp_path / 'multi').mkdir()
+    environment['PROMETHEUS_MULTIPROC_DIR'] = str(tmp_path / 'multi')
+    worker = start('--pool', 'prefork', '--concurrency', '2')
+    shop.add_order('EDX-1')
+    publish('EDX-1')
+    eventually(lambda: worker.metrics('runs_total', outcome='done') == 1)
+    assert worker.log.count('PROMETHEUS_MULTIPROC_DIR') == 1
+    assert not list((tmp_path / 'multi').iterdir())
+
+
+def test_children_that_follow_others_are_counted_too_and_take_no_port_along(start, shop, publish):
+    worker = start('--pool', 'prefork', '--concurrency', '1', '--max-tasks-per-child', '1')
+    for number in range(3):
+        shop.add_order(f'EDX-{number}')
+        publish(f'EDX-{number}')
+    eventually(lambda: worker.metrics('runs_total', outcome='done') == 3)
+
+
+def test_the_recorder_tells_where_orders_are_and_since_when(run, start, shop, publish, broker):
+    with broker.connection() as connection:
+        topology.declare_facts(connection)
+        connection.default_channel.queue_purge(topology.LEDGER)
+    assert run('migrate').process.wait(60) == 0
+    recorder = run('recorder')
+    began = time.time()
+    worker = start(MAX_FULFILLMENT_RETRIES=0, RETRY_DELAY_MIN=600, RETRY_DELAY_MAX=600)
+    shop.add_order('EDX-1')
+    shop.add_order('EDX-2', Answer(503))
+    shop.add_order('EDX-3', Answer(403))
+    for number in ('EDX-1', 'EDX-2', 'EDX-3'):
+        publish(number)
+    eventually(lambda: recorder.metrics('orders', state='parked', task=FULFILL, cause='unauthorized') == 1)
+    eventually(lambda: recorder.metrics('orders', state='waiting', task=FULFILL, site='', cause='peer_failure') == 1)
+    assert recorder.metrics('orders') == 2
+    assert began - 60 < recorder.metrics('oldest_open_timestamp_seconds', task=FULFILL) < time.time()
+    assert (recorder.metrics('overdue_orders'), recorder.metrics('lost_facts')) == (0, 0)
+    assert recorder.metrics('queue_consumers', queue=QUEUE) == 1
+    assert recorder.metrics('queue_messages', queue='waiting room') == 1
+    assert worker.stop() == 0
+
+
+def test_an_intake_counts_deliveries(run, broker):
+    port = free_port()
+    intake = run('intake', INTAKE_ADDRESS=f'127.0.0.1:{port}',
+                 INTAKES=json.dumps({'shop': {'kind': 'submit', 'secrets': [SECRET]}}))
+    eventually(lambda: intake.metrics('ready', role='intake') == 1)
+    assert posted(port, '/in/shop', b'{}', {'Content-Type': 'application/json'}).status == 401
+    assert posted(port, '/in/nobody', b'{}', {}).status == 404
+    eventually(lambda: intake.metrics('intake_deliveries_total', intake='shop', state='refused') == 1)
+    assert 'nobody' not in intake.metrics.text
+    intake.process.send_signal(signal.SIGTERM)
+    assert intake.process.wait(30) == 0

@@ -1,0 +1,116 @@
+"""The alerts for Prometheus, judged by its own `promtool`: each is raised, stays silent, and is known what it does when
+its series are missing.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[3]
+RULES = ROOT / 'deploy' / 'prometheus' / 'ecommerce-worker.rules.yml'
+RUNBOOK = ROOT / 'docs' / 'how-to' / 'answer-alerts.rst'
+FULFILL = 'ecommerce_worker.fulfillment.v1.tasks.fulfill_order'
+
+#: Of each alert: series with which it is raised after two hours, a value a minute, and with which it is not.
+SERIES = {
+    'PaidOrderUnfulfilled': ({f'oldest_open_timestamp_seconds{{task="{FULFILL}",site=""}}': '60x120'},
+                             {f'oldest_open_timestamp_seconds{{task="{FULFILL}",site=""}}': '0+60x120'}),
+    'OrdersParked': ({f'orders{{state="parked",task="{FULFILL}",site="",cause="rejected",instance="a"}}': '1x120',
+                      f'orders{{state="parked",task="{FULFILL}",site="",cause="rejected",instance="b"}}': '1x120'},
+                     {f'orders{{state="waiting",task="{FULFILL}",site="",cause="rejected"}}': '1x120'}),
+    'OrdersOverdue': ({'overdue_orders': '2x120'}, {'overdue_orders': '0x120'}),
+    'NobodyConsumes': ({'queue_messages{queue="ecommerce.fulfillment"}': '3x120',
+                        'queue_consumers{queue="ecommerce.fulfillment"}': '0x120'},
+                       {'queue_messages{queue="ecommerce.fulfillment"}': '3x120',
+                        'queue_consumers{queue="ecommerce.fulfillment"}': '1x120',
+                        'queue_messages{queue="ecommerce.parked"}': '3x120',
+                        'queue_consumers{queue="ecommerce.parked"}': '0x120'}),
+    'CredentialsRefused': ({'runs_total{site="",cause="unauthorized"}': '0+1x120'},
+                           {'runs_total{site="",cause="unauthorized"}': '7x120',
+                            'runs_total{site="",cause="none"}': '0+9x120'}),
+    'DefectInWorker': ({'runs_total{task="a",cause="defect"}': '0x100 1x20'},
+                       {'runs_total{task="a",cause="defect"}': '1x120'}),
+    'ServiceLeftAlone': ({'circuit_state{host="shop",state="open"}': '1x120'},
+                         {'circuit_state{host="shop",state="open"}': '0x120',
+                          'circuit_state{host="shop",state="closed"}': '1x120'}),
+    'NotReady': ({'ready{role="recorder",instance="a"}': '0x120'}, {'ready{role="recorder",instance="a"}': '1x120'}),
+    'WorkerAbsent': ({'ready{role="worker",instance="a"}': '0x120'},
+                     {'ready{role="worker",instance="a"}': '0x120', 'ready{role="worker",instance="b"}': '1x120'}),
+    'RecorderAbsent': ({'ready{role="worker"}': '1x120'}, {'overdue_orders': '0x120'}),
+    'BeatSilent': ({'beat_timestamp_seconds': '60x120'}, {'beat_timestamp_seconds': '0+60x120'}),
+    'MessagesUnpublished': ({'unpublished_messages{instance="a"}': '1x120'},
+                            {'unpublished_messages{instance="a"}': '0x120'}),
+    'FactsLost': ({'lost_facts': '1x120'}, {'lost_facts': '0x120'}),
+}
+
+#: Those that are raised when there is no series at all: whom they ask is not there.
+OF_THE_ABSENT = {'WorkerAbsent', 'RecorderAbsent'}
+
+
+@pytest.fixture(scope='module')
+def promtool():
+    """Prometheus's own judge of rules."""
+    found = shutil.which('promtool')
+    if found is None:
+        if os.environ.get('CI'):
+            pytest.fail('there is no promtool: install the package prometheus')
+        pytest.skip('there is no promtool: install the package prometheus')
+    return found
+
+
+def rules():
+    group, = yaml.safe_load(RULES.read_text())['groups']
+    return {rule['alert']: rule for rule in group['rules']}
+
+
+def raised(promtool, directory, alert, series):
+    """How often the alert is raised after two hours of this."""
+    path = directory / 'test.yml'
+    path.write_text(yaml.safe_dump({
+        'rule_files': [str(RULES)], 'evaluation_interval': '1m', 'tests': [{
+            'interval': '1m',
+            'input_series': [{'series': f'ecommerce_worker_{name}', 'values': values}
+                             for name, values in series.items()],
+            'alert_rule_test': [{'eval_time': '115m', 'alertname': alert, 'exp_alerts': []}]}]}))
+    done = subprocess.run([promtool, 'test', 'rules', str(path)], capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return 0
+    assert 'got:[' in done.stdout + done.stderr, done.stdout + done.stderr
+    return (done.stdout + done.stderr).count(f'alertname="{alert}"')
+
+
+def test_each_alert_has_a_test_and_a_section_that_says_what_to_do():
+    assert rules().keys() == SERIES.keys()
+    titles = re.findall(r'^(\w+)\n=+$', RUNBOOK.read_text(), re.MULTILINE)
+    assert sorted(titles) == sorted(SERIES)
+    for alert, rule in rules().items():
+        assert rule['annotations']['runbook'] == f'docs/how-to/answer-alerts.rst#{alert.lower()}'
+        assert rule['labels']['severity'] in ('page', 'ticket')
+
+
+def test_each_series_that_is_asked_for_is_in_the_reference():
+    described = (ROOT / 'docs' / 'reference' / 'metrics.rst').read_text()
+    for name in set(re.findall(r'ecommerce_worker_(\w+)', RULES.read_text())):
+        assert re.search(rf'``{name}(\{{|``)', described), name
+
+
+@pytest.mark.parametrize('alert', SERIES)
+def test_an_alert_is_raised_when_it_should_be_and_at_no_other_time(promtool, tmp_path, alert):
+    firing, silent = SERIES[alert]
+    assert raised(promtool, tmp_path, alert, firing) == 1
+    assert raised(promtool, tmp_path, alert, silent) == 0
+
+
+@pytest.mark.parametrize('alert', SERIES)
+def test_where_its_series_are_missing_only_the_alerts_about_the_absent_are_raised(promtool, tmp_path, alert):
+    assert raised(promtool, tmp_path, alert, {}) == (alert in OF_THE_ABSENT)
+
+
+def test_the_rules_are_well_formed(promtool):
+    done = subprocess.run([promtool, 'check', 'rules', str(RULES)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,43 @@
+"""Figures of a worker that are looked at when they are asked for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from ecommerce_worker import runtime
+from ecommerce_worker.broker.facts import Reporter
+from ecommerce_worker.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from ecommerce_worker.worker.consumer import Consumer
+
+
+def of(consumer: Consumer, counted: Metrics) -> None:
+    """Have the figures of a consumer among the metrics."""
+    lanes, keeper = consumer.lanes, consumer.keeper
+
+    def busy() -> dict[tuple[str, ...], float]:
+        return {(lane,): float(count) for lane, count in Counter(lane for lane, *_ in lanes.running()).items()}
+
+    def oldest() -> dict[tuple[str, ...], float]:
+        return {(): max((seconds for *_, seconds in lanes.running()), default=0.0)}
+
+    def told(name: str) -> dict[tuple[str, ...], float]:
+        reporters = runtime.current().listeners.of(Reporter)
+        return {(): float(sum(getattr(reporter, name) for reporter in reporters))} if reporters else {}
+
+    counted.look('threads', 'Runs that there may be at once.', lambda: {(): float(consumer.room)})
+    counted.look('busy_threads', 'Runs that there are, by what they wait for: a shop, a vendor, a kind of job.', busy,
+                 'lane')
+    counted.look('oldest_run_seconds', 'For how long the oldest run has been running.', oldest)
+    counted.look('waiting_in_hand', 'Messages that wait in this process for a thread.',
+                 lambda: {(): float(lanes.waiting())})
+    counted.look('unpublished_messages', 'Messages that RabbitMQ does not take at present.',
+                 lambda: {(): float(sum(keeper.late().values()))})
+    counted.look('consuming', '1 while the queues are consumed.', lambda: {(): float(not consumer.standing()[0])})
+    counted.look('connections', 'How often the queues began to be consumed, on a new connection each.',
+                 lambda: {(): float(consumer.connections)})
+    counted.look('facts_pending', 'Facts for the ledger that RabbitMQ has not confirmed.', lambda: told('pending'))
+    counted.look('facts_dropped', 'Facts that there was no room for, since RabbitMQ took none.',
+                 lambda: told('dropped'))
