@@ -8,11 +8,11 @@
     │   └── UnknownTask          it can, and there is no such task
     ├── WrongArguments       the message can be read, but the task cannot take it; it is parked
     ├── NotPublished         the broker did not confirm; the message it follows from is kept
-    ├── Taken                another run has the order in hand; come back in a moment and ask first
+    ├── Taken                another run is working on the order; come back in a moment and ask first
     └── ApiError             another service did not do what was asked
         ├── Transient        asking again may help
         │   ├── Unreachable      no answer: refused, DNS, TLS, time-out, cut transfer
-        │   ├── Held             not asked, because others got no answer: the service is left alone
+        │   ├── Held             not asked: the circuit breaker of the service is open
         │   ├── Throttled        429, or a busy token endpoint
         │   ├── PeerFailure      5xx, or an answer that is not the service's own
         │   └── LocalFailure     not asked, or not to the end: this process lacked something (files, certificates, time)
@@ -42,7 +42,7 @@ CAUSES: Final = ('unreachable', 'throttled', 'peer_failure', 'held', 'not_found'
 class WorkerError(Exception):
     """Base of every error that this package raises on purpose; its text holds no secret and no personal data."""
 
-    #: The status that a command ends with which it reaches.
+    #: The exit status of a command that ends with it.
     exit_status = 1
 
     #: What a message that meets it is counted by: one of :data:`CAUSES`.
@@ -84,9 +84,9 @@ class NotPublished(WorkerError):
 
 
 class Taken(WorkerError):
-    """Another run has it in hand: come back in a moment, and ask how it stands before anything is done.
+    """Another run is working on it: come back in a moment, and ask for its status before acting.
 
-    This counts as no try.
+    This does not count as a try.
     """
 
     cause = 'turn'
@@ -110,7 +110,7 @@ class ApiError(WorkerError):
 
 
 class Transient(ApiError):
-    """Nobody's decision but an outage: ask again, later."""
+    """An outage, not a decision: ask again later."""
 
     cause = 'peer_failure'
 
@@ -122,7 +122,7 @@ class Unreachable(Transient):
 
 
 class Held(Transient):
-    """Nobody was asked, since the service is down: ask in ``retry_after`` seconds; this counts as no try."""
+    """Not asked, since the circuit breaker is open: ask in ``retry_after`` seconds; does not count as a try."""
 
     cause = 'held'
 
@@ -163,7 +163,7 @@ _LACKING: Final = {
 
 
 def lack_behind(error: BaseException) -> str:
-    """What this machine lacks that led to the error, directly or in what it wraps; '' for any other cause."""
+    """What this machine lacks, if that caused the error directly or indirectly; '' for any other cause."""
     looked_at: set[int] = set()
     errors: list[object] = [error]
     while errors:
@@ -212,6 +212,6 @@ class Skip(Exception):
 
 
 def where(error: BaseException) -> str:
-    """The file and line that raised, without the error's text, which may quote what it choked on."""
+    """The file and line that raised, without the text of the error, which may quote its input."""
     frames = traceback.extract_tb(error.__traceback__)
     return f'{frames[-1].filename.rpartition("/")[2]}:{frames[-1].lineno}' if frames else 'an unknown place'

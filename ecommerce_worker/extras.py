@@ -1,4 +1,4 @@
-"""What is installed beside the wheel alone, and which extra brings it."""
+"""Optional dependencies, and the extras that install them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from ecommerce_worker.errors import WorkerError
 
 
 class Lacking(WorkerError):
-    """There is a ledger, and nothing is installed here to look into it."""
+    """A ledger is kept, but what is needed to read it is not installed."""
 
 
 def is_installed(module: str) -> bool:
-    """Whether a module is there to be imported."""
+    """Whether a module can be imported."""
     try:
         return find_spec(module) is not None
     except ValueError:  # in sys.modules, but nothing that was imported

@@ -63,9 +63,9 @@ class Policy:
 
 @dataclass(frozen=True)
 class Regular:
-    """Patience of so many tries at a regular distance, as vendors of mail are asked: ``attempts`` more after the first.
+    """Retries at a fixed interval, as for mail vendors: ``attempts`` more after the first.
 
-    What they refuse stays refused.
+    Refusals are not retried.
     """
 
     every: float = 3600.0
@@ -93,5 +93,5 @@ def moment(age: float, longest: float, at_least: float = 0.0, jitter: Callable[[
     return at_least + jitter() * min(longest, max(2.0, age / 2))
 
 
-#: How a task is tried again.
+#: The retry policy of a task.
 Patience = Policy | Regular

@@ -1,4 +1,4 @@
-"""The process's one global: its settings, its sites, and who hears what becomes of messages."""
+"""The one global of the process: its settings, sites and listeners."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Run:
 
 
 class Runs:
-    """The messages that this process had lately.
+    """The recent messages of this process.
 
     A connection that is lost during a run takes the acknowledgement with it, and the broker delivers the message
     again.  If that is to the same process, it knows how the run ended, and need not do it again.
@@ -72,7 +72,7 @@ class Runs:
             return run
 
     def expect(self, run: Run) -> None:
-        """Remember a run that goes on while its message, delivered again, waits and comes back under its name."""
+        """Remember a running run whose redelivered message waits and returns under its name."""
         with self._lock:
             self._expected[run.name] = run
             if len(self._expected) > self._length:
@@ -87,7 +87,7 @@ class Runs:
 
 
 class Runtime:
-    """What the tasks of one process share."""
+    """The resources that the tasks of one process share."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -131,9 +131,9 @@ class Runtime:
             return self._shops[root]
 
     def check(self, spoiled: Container[str] = ()) -> None:
-        """Make sure that whatever is built from settings can be; raises ``Misconfigured`` with all that cannot.
+        """Check that everything made from settings can be built; raises ``Misconfigured`` with all problems.
 
-        What is built from a setting that is ``spoiled`` is not looked at: it was said already what is wrong with that.
+        What depends on a ``spoiled`` setting is skipped: its problem was already reported.
         """
         problems = certificate_problems()
         for code in (None, *self.settings.site_codes):
@@ -151,7 +151,7 @@ class Runtime:
             raise Misconfigured(problems)
 
     def report(self, report: RunReport) -> None:
-        """Have all listeners hear what became of a message."""
+        """Report an outcome to all listeners."""
         self.listeners.tell(self.listeners.reported, report)
 
     def hold(self, url: str) -> Hold:
@@ -204,7 +204,7 @@ def site(code: str | None = None) -> Site:
 
 @contextmanager
 def use(runtime: Runtime) -> Iterator[Runtime]:
-    """Put another runtime in force for a while, for tests and commands."""
+    """Use another runtime within the block, for tests and commands."""
     global _current  # noqa: PLW0603 - the one global
     with _lock:
         before, _current = _current, runtime

@@ -1,4 +1,4 @@
-"""The only place where settings meet clients."""
+"""One shop: its clients, made from settings."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class Site:
 
     @once
     def fulfillment_policy(self) -> Policy:
-        """How patiently an order of this shop is tried."""
+        """The retry policy of orders of this shop."""
         settings = self.settings
         return Policy(refusals=settings.MAX_FULFILLMENT_RETRIES, give_up_after=settings.FULFILLMENT_GIVE_UP_AFTER,
                       shortest=settings.RETRY_DELAY_MIN, longest=settings.RETRY_DELAY_MAX)
@@ -145,7 +145,7 @@ class Site:
 
     @once
     def mailer(self) -> Mailer:
-        """Who sends this shop's mail; raises :class:`~ecommerce_worker.errors.Misconfigured` if nobody can."""
+        """The mailer of this shop; raises :class:`~ecommerce_worker.errors.Misconfigured` if it has none."""
         settings = self.settings
         name = settings.email_vendor
         if not name:
@@ -154,7 +154,7 @@ class Site:
 
     @once
     def mail_policy(self) -> Patience:
-        """How patiently a mail of this shop is tried: as its vendor has it, else by time."""
+        """The retry policy of mails of this shop: that of its vendor, or else by time."""
         settings = self.settings
         return self.mailer.policy or Policy(
             refusals=0, give_up_after=settings.EMAIL_GIVE_UP_AFTER,
@@ -170,6 +170,6 @@ class Site:
 
     @once
     def purchase_policy(self) -> Regular:
-        """How patiently a purchase is reported."""
+        """The retry policy of reports of purchases."""
         options = self.settings.SAILTHRU
         return Regular(options['SAILTHRU_RETRY_SECONDS'], options['SAILTHRU_RETRY_ATTEMPTS'])

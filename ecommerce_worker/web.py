@@ -1,4 +1,4 @@
-"""The server of our pages: clients are as slow as they like, and cost no thread for it.
+"""The web server: slow clients do not occupy threads.
 
 ::
 
@@ -60,7 +60,7 @@ Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
 class AddressUnusable(WorkerError):
-    """Nobody can listen there: somebody else does, or it is no address of this machine."""
+    """The address cannot be listened on: it is in use, or not of this machine."""
 
 
 class _Parser(HTTPRequestParser):
@@ -133,7 +133,7 @@ class Server(TcpWSGIServer):
             self._make_room(time.time())
 
     def maintenance(self, now: float) -> None:
-        """Close what takes too long; called every second."""
+        """Close connections that take too long; called every second."""
         for channel in list(self.active_channels.values()):
             if channel.look(now) > self.seconds.get(channel.doing, float('inf')):
                 if channel.doing == 'reading':
@@ -150,7 +150,7 @@ class Server(TcpWSGIServer):
             self.active_channels[number].handle_close()
 
     def end(self, *_: Any) -> None:
-        """It is time to end; a signal handler."""
+        """Stop the server; a signal handler."""
         self.over = True
         self.pull_trigger()
 

@@ -9,7 +9,7 @@ _OURS = 'ecommerce_worker.'
 
 
 def did_you_mean(name: str, names: Iterable[str], likeness: float = 0.6) -> str:
-    """A hint at the name that comes closest, as the end of a sentence; empty if none does.
+    """A hint at the most similar name, as the end of a sentence; empty if there is none.
 
     ``likeness`` is what it must come to at least, from 0 to 1, as :func:`difflib.get_close_matches` measures it.
     """
@@ -19,13 +19,13 @@ def did_you_mean(name: str, names: Iterable[str], likeness: float = 0.6) -> str:
 
 
 def hint(name: str, names: Iterable[str]) -> str:
-    """A hint at the name that comes closest, or else at all that there are, as the end of a sentence."""
+    """A hint at the most similar name, or else at all names, as the end of a sentence."""
     known = sorted(names)
     return did_you_mean(name, known) or (f'; there are {", ".join(known)}' if known else '')
 
 
 def printable(text: str, instead: str = '?') -> str:
-    """The text on one line, in letters that only show: what is in a message anybody may have written.
+    """The text on one line and without control characters: anybody may have written a message.
 
     ``instead`` is written for each other one, such as a line break, a control character or half a surrogate pair.
     """
@@ -43,10 +43,10 @@ def is_about(key: str, number: str) -> bool:
 
 
 def short_name(task: str) -> str:
-    """A task as people know it: ours by its last word, another's in full."""
+    """The short name of a task: the last part of our own names, others in full."""
     return task.rpartition('.')[2] if task.startswith(_OURS) else task
 
 
 def counted(number: int, noun: str) -> str:
-    """So many of them: ``1 order``, ``2 orders``."""
+    """A number with its noun: ``1 order``, ``2 orders``."""
     return f'{number} {noun}{"" if number == 1 else "s"}'

@@ -1,1 +1,1 @@
-"""One module for each outside service."""
+"""Clients of other services, one module each."""

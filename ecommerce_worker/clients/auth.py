@@ -1,4 +1,4 @@
-"""The two ways in which the shop has let this worker in: a token from the LMS, and one that we sign ourselves."""
+"""Authentication at the shop: by a token from the LMS, or by one that we sign ourselves."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _UNUSABLE = f'{_PEER} did not answer with a token'
 
 
 class Jwt(AuthBase):
-    """A token, in the header that the shop looks into."""
+    """A token in the header that the shop expects."""
 
     def __init__(self, token: str) -> None:
         self.token = token
@@ -47,7 +47,7 @@ class Jwt(AuthBase):
 
 
 class Token(NamedTuple):
-    """What signs requests, and until when (on the clock of its signer, in seconds)."""
+    """A token and its expiry (on the clock of its signer, in seconds)."""
 
     auth: AuthBase
     renew_at: float
@@ -56,7 +56,7 @@ class Token(NamedTuple):
 class ClientCredentials:
     """OAuth2 client credentials: a JWT from the LMS, kept until shortly before it expires.
 
-    However many threads ask at the same moment, one fetches it and all share what comes of it, a failure too.
+    If many threads need one at once, one fetches it and all share the result, a failure too.
     """
 
     def __init__(self, provider_url: str, client_id: str, client_secret: str, *, hold: Hold | None = None,
@@ -73,7 +73,7 @@ class ClientCredentials:
         self._token: Future[Token] | None = None
 
     def credentials(self) -> AuthBase:
-        """The token in force, fetched if need be; raises an :class:`~ecommerce_worker.errors.ApiError`."""
+        """The current token, fetched if needed; raises an :class:`~ecommerce_worker.errors.ApiError`."""
         with self._lock:
             token, mine = self._token, None
             if token is None or (token.done() and self._is_stale(token)):
@@ -128,7 +128,7 @@ def lifetime_of(given: Any) -> float:
 
 
 def token_error(response: requests.Response, peer: str = _PEER) -> ApiError:
-    """What a token that did not come stands for.
+    """The error for a token that could not be fetched.
 
     A failing endpoint, a 500 too, is an outage of the LMS and no answer about any order.  403 is how its rate
     limit refuses.
@@ -162,7 +162,7 @@ class SelfSigned:
         return Jwt(self._encode(claims))
 
     def refused(self, credentials: AuthBase) -> bool:  # noqa: ARG002 - signing the same again changes nothing
-        """A secret that is refused once is refused always."""
+        """A refused secret stays refused."""
         return False
 
 
@@ -182,8 +182,8 @@ class Fixed(AuthBase):
         """Always the same."""
         return self
 
-    def refused(self, credentials: AuthBase) -> bool:  # noqa: ARG002 - there are no others to try
-        """What is refused once is refused until somebody changes it."""
+    def refused(self, credentials: AuthBase) -> bool:  # noqa: ARG002 - there is no other key to try
+        """A refused key stays refused until somebody changes it."""
         return False
 
 

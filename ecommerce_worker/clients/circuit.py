@@ -1,4 +1,4 @@
-"""Leaving a service alone that is down: who calls it, when, and how many at once.
+"""The circuit breaker: which calls may be made to a service that is down, and how many at once.
 
 ::
 
@@ -9,7 +9,7 @@
      │ threads                              └─────────────────────────────────┘          ▼
      └─────────────────────────────────────────────────────────────────── half-open: 2, 3, 4 … at once
 
-This is a circuit breaker, and its states are called as they are everywhere: closed lets calls pass, open is tripped.  A
+Closed lets calls pass, open is tripped, half-open lets a few calls probe the host.  A
 message whose call is held back is not tried: it goes to the waiting room.  One hold serves all that call the same host
 in one process; pure but for its clock.
 """
@@ -32,10 +32,10 @@ logger = logs.of(__name__)
 #: Calls in a row that must fail before a host counts as down; some fail at any time.
 PATIENCE: Final = 5
 
-#: How long a host is left alone before one call probes it, in seconds: at first, and at most.
+#: Seconds that the circuit stays open before one call probes the host: at first, and at most.
 SHORTEST, LONGEST = 2.0, 30.0
 
-#: How long a call waits, in seconds, that is one too many while a host reopens.
+#: Seconds that a call waits that exceeds the limit while half-open.
 TURN: Final = 2.0
 
 
@@ -44,7 +44,7 @@ CLOSED, OPEN, HALF_OPEN = 'closed', 'open', 'half-open'
 
 
 def _unheard(host: str, state: str, reason: str) -> None:
-    """Where nobody listens."""
+    """The default listener, which does nothing."""
 
 
 def _uncalled(host: str, method: str, status: int | None, seconds: float) -> None:
@@ -52,7 +52,7 @@ def _uncalled(host: str, method: str, status: int | None, seconds: float) -> Non
 
 
 def counts(error: BaseException) -> bool:
-    """Whether this is what a host does that is down, rather than one that answers."""
+    """Whether the error means that the host is down."""
     return isinstance(error, Unreachable) or (isinstance(error, Transient) and error.status in {502, 503, 504})
 
 
@@ -93,7 +93,7 @@ class Hold:
 
     @contextmanager
     def call(self) -> Iterator[None]:
-        """Around one call; raises :class:`~ecommerce_worker.errors.Held` if it is not to be made now."""
+        """Guard one call; raises :class:`~ecommerce_worker.errors.Held` while the circuit is open."""
         try:
             self._enter()
         finally:
@@ -129,7 +129,7 @@ class Hold:
             self._calls += 1
 
     def _leave_unasked(self) -> None:
-        """A call that came to nothing before the host could have heard of it says nothing about the host."""
+        """Count out a call that failed before it reached the host: it says nothing about the host."""
         with self._lock:
             self._calls -= 1
 
@@ -172,7 +172,7 @@ class Hold:
             self._changes.append((state, self._cause))
 
     def _say(self) -> None:
-        """Say what has changed, in order, now that nobody waits for the lock; another thread that is at it says it."""
+        """Report changes in order, outside the lock; one thread at a time reports for all."""
         while self._changes and self._saying.acquire(blocking=False):
             try:
                 if self._changes:

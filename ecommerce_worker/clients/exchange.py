@@ -27,11 +27,11 @@ PIECES = 16_384
 
 
 class TooMuch(OSError):
-    """The peer sends more than the exchange allows for."""
+    """The peer sends more than the exchange allows."""
 
 
 class Exchange:
-    """The bounds of one exchange; they may be moved while it goes on."""
+    """The limits of one exchange; they may be changed while it runs."""
 
     __slots__ = ('left', 'until')
 
@@ -42,14 +42,14 @@ class Exchange:
         self.left = left
 
     def seconds(self) -> float:
-        """The seconds that are left; raises ``TimeoutError`` if none are."""
+        """The remaining seconds; raises ``TimeoutError`` if there are none."""
         left = self.until - time.monotonic()
         if left <= 0:
             raise TimeoutError('the exchange has taken its time')
         return left
 
     def take(self, size: int) -> None:
-        """Count what has come; raises :class:`TooMuch`."""
+        """Count received bytes; raises :class:`TooMuch`."""
         if self.left is not None:
             self.left -= size
             if self.left < 0:

@@ -50,10 +50,10 @@ LACK_SECONDS = 2.0
 
 
 class Signer(Protocol):
-    """What puts our identity on a request."""
+    """Authenticates requests."""
 
     def credentials(self) -> AuthBase:
-        """What signs the next request; raises :class:`~ecommerce_worker.errors.ApiError` if there is none."""
+        """The credentials for the next request; raises :class:`~ecommerce_worker.errors.ApiError` if there is none."""
 
     def refused(self, credentials: AuthBase) -> bool:
         """Forget credentials that were answered with a 401; whether signing again may help."""
@@ -96,7 +96,7 @@ def _date(value: str) -> datetime | None:
 
 
 def error_for(response: requests.Response, peer: str = 'the service') -> ApiError:
-    """The error that an answer other than 2xx stands for; what it says in JSON is the error's ``answer``."""
+    """The error for an answer other than 2xx; its JSON becomes the error's ``answer``."""
     status, wait = response.status_code, seconds_to_wait(response.headers)
     if status == 429:
         wait = max(wait or 0.0, seconds_to_reset(response.headers) or 0.0) or wait
@@ -129,7 +129,7 @@ def error_for(response: requests.Response, peer: str = 'the service') -> ApiErro
 
 
 def _of_another(response: requests.Response, peer: str, wait: float | None = None) -> PeerFailure:
-    """The error that the answer of a firewall, a proxy or a maintenance page stands for, whatever its status.
+    """The error for the answer of a firewall, a proxy or a maintenance page, whatever its status.
 
     The service itself answers in JSON, or with nothing.
     """
@@ -158,7 +158,7 @@ def _place(url: str) -> str:
 
 
 def _clock_hint(response: requests.Response) -> str:
-    """What the clocks have to do with it that credentials were refused; empty if nothing."""
+    """A hint at clock skew where credentials were refused; empty if there is none."""
     theirs = _date(response.headers.get('Date', ''))
     apart = (datetime.now(UTC) - theirs).total_seconds() if theirs else 0.0
     if abs(apart) > CLOCKS_AGREE:
@@ -177,7 +177,7 @@ def _json(response: requests.Response) -> Any:
 
 
 def error_without_answer(error: requests.RequestException, peer: str = 'the service') -> Transient:
-    """The error that a request without a (whole) answer stands for; its text names no URL, which may hold secrets."""
+    """The error for a request without a complete answer; its text has no URL, which may contain secrets."""
     if lack := lack_behind(error) or lack_of_files():
         KEPT.give_up()
         return LocalFailure(f'{peer} was not called: {lack}', retry_after=LACK_SECONDS)
@@ -255,7 +255,7 @@ class Api:
     def request(self, method: str, path: str, *, params: Mapping[str, str] | None = None, json: Any = None,
                 form: Mapping[str, str] | None = None, read_timeout: float | None = None,
                 blank: bool = False) -> Any:
-        """The JSON value of a 2xx answer; None for one that has nothing to say (202 or 204 without a body).
+        """The JSON value of a 2xx answer; None for one without a body (202 or 204).
 
         ``blank`` tells that any other 2xx may have nothing to say, too.
         ``json`` or ``form`` is sent as the body.  ``read_timeout`` bounds, in seconds, the silence before and
@@ -290,7 +290,7 @@ class Api:
         return self._send(request, read_timeout)
 
     def _send(self, request: requests.Request, read_timeout: float) -> requests.Response:
-        """The 2xx answer; any other raises what it stands for."""
+        """The 2xx answer; any other raises its error."""
         with self._hold.call(), KEPT.using(self):
             response = self._answer(request, read_timeout)
             if not 200 <= response.status_code < 300:

@@ -1,4 +1,4 @@
-"""Connections that are kept open between calls: bounded over all services of this process, and closed when idle.
+"""Kept-alive connections: limited over all services of this process, and closed when idle.
 
 ::
 
@@ -61,7 +61,7 @@ class Kept:
 
     @contextmanager
     def using(self, service: Closable) -> Iterator[None]:
-        """Around one call, which may open a connection of this service and keep it."""
+        """Guard one call, which may open a connection to this service and keep it."""
         with self._lock:
             use = self._uses.setdefault(service, _Use())
             self._uses.move_to_end(service)
@@ -81,12 +81,12 @@ class Kept:
                 use.ended = self._clock()
 
     def give_up(self) -> None:
-        """Close all that is not in use."""
+        """Close all connections that are not in use."""
         with self._lock:
             self._close(0)
 
     def sweep(self) -> None:
-        """Close what has been idle for long."""
+        """Close connections that have been idle for long."""
         with self._lock:
             self._close(self.limit)
 

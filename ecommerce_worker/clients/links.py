@@ -46,7 +46,7 @@ _KEPT = "/?%:@!$&'()*+,;=~[]"
 
 
 def is_global(address: Address) -> bool:
-    """Whether the address is of the Internet at large; one that stands for an IPv4 address is judged by that."""
+    """Whether the address is public; one that embeds an IPv4 address is judged by that."""
     if isinstance(address, ipaddress.IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour
         if address in _NAT64:
@@ -64,7 +64,8 @@ def fetch(url: str, *, limit: int, timeout: float, allowed: Allowed = is_global)
     Each address is looked at before it is connected to, those of redirects too, and a name is looked up only once, so
     that none can change its meaning in between.  Proxies are not asked: they would look up names by themselves.
     Raises :class:`~ecommerce_worker.errors.WrongArguments` for a URL that must not be fetched, and
-    :class:`~ecommerce_worker.errors.ApiError` for what cannot be had.  Neither names the URL: it may hold a signature.
+    :class:`~ecommerce_worker.errors.ApiError` for what cannot be fetched.  Neither contains the URL, which may be
+    signed.
     """
     with exchange(timeout, limit + OVERHEAD):
         for _ in range(REDIRECTS + 1):
@@ -79,7 +80,7 @@ def fetch(url: str, *, limit: int, timeout: float, allowed: Allowed = is_global)
 
 
 def fetch_all(urls: Iterable[str], *, limit: int, timeout: float, allowed: Allowed = is_global) -> dict[str, bytes]:
-    """What can be had of several, all together within the limits; whatever cannot is left out.
+    """Fetch several files, together within the limits; those that fail are left out.
 
     Raises :class:`~ecommerce_worker.errors.WrongArguments` for a URL that must not be fetched.
     """
@@ -165,7 +166,7 @@ def _connected(scheme: str, host: str, port: int, allowed: Allowed) -> Plain | S
 
 
 def check_link(url: str, what: str, hosts: Container[str]) -> None:
-    """Raise for a link that is none to a public host: vendors follow it, and its receivers may."""
+    """Raise unless the link points to a public host: vendors follow it, and its receivers may."""
     try:
         parts = urlsplit(url)
         host = (parts.hostname or '').encode('idna').decode().removesuffix('.')

@@ -1,1 +1,1 @@
-"""The ledger: what became of each order, in a database of its own; a Django application, run apart from any other."""
+"""The ledger: the history of each order, in a database of its own; a Django application that runs separately."""

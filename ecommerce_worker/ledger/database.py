@@ -1,4 +1,4 @@
-"""Django's ``DATABASES`` made of ours."""
+"""Django's ``DATABASES``, made from our settings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LOCK_SECONDS: Final = 20
 def path_of(database: Mapping[str, Any]) -> Path | None:
     """The file of a SQLite database; None for others, and for one in memory.
 
-    Raises :class:`~ecommerce_worker.errors.Misconfigured` for one in a home directory that there is not.
+    Raises :class:`~ecommerce_worker.errors.Misconfigured` for one in a home directory that does not exist.
     """
     name = str(database['NAME'])
     if database['ENGINE'] != SQLITE or name.startswith((':memory:', 'file:')):
@@ -31,7 +31,7 @@ def path_of(database: Mapping[str, Any]) -> Path | None:
 
 
 def database(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The database as Django is to have it: what was given, and what a ledger needs where nothing else is said."""
+    """The configuration of the database for Django: the given one, with the defaults that a ledger needs."""
     options = dict(given.get('OPTIONS') or {})
     if given['ENGINE'] != SQLITE:
         engine = 'ecommerce_worker.ledger.mysql' if given['ENGINE'] == MYSQL else given['ENGINE']
@@ -48,9 +48,9 @@ def database(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_kept(settings: Settings) -> bool:
-    """Whether there may be a ledger: anything but a file that was never made."""
+    """Whether a ledger may exist: anything but a SQLite file that was never created."""
     try:
         path = path_of(settings.DATABASES['default'])
     except Misconfigured:
-        return False  # in no home directory there is no ledger
+        return False  # without a home directory there is no ledger
     return path is None or path.exists()

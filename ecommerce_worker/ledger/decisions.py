@@ -1,4 +1,4 @@
-"""What people decide about parked messages; each decision is written down with who made it and why."""
+"""Decisions of people about parked messages, each recorded with its author and reason."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class AlreadySettled(WorkerError):
-    """Somebody else was faster: look at the message again."""
+    """Somebody else has already decided: look at the message again."""
 
 
 def resend(app: Celery, number: int, *, who: str, reason: str = '') -> str:
@@ -37,7 +37,7 @@ def resend(app: Celery, number: int, *, who: str, reason: str = '') -> str:
     """
     with transaction.atomic():
         parked = _locked(number)
-        # Two people at once are one after the other.
+        # Serializes two people who decide at once.
         _ = Order.objects.select_for_update().filter(pk=parked.order_id).first()  # type: ignore[misc]  # maybe of none
         refuse_too_often(_times(parked.key, parked.task, parked.message_id))
         # Written before it is published: the run that follows may be over at once, and who records that waits for this.
@@ -50,9 +50,9 @@ def resend(app: Celery, number: int, *, who: str, reason: str = '') -> str:
 
 @contextmanager
 def recorded(note: ParkingNote, action: str, *, who: str, reason: str) -> Iterator[None]:
-    """Around what a person does with a parked message that no recorder has taken yet; on record if it is done.
+    """Record what a person does in the block with a parked message not yet in the ledger, if it succeeds.
 
-    Raises :class:`~ecommerce_worker.execution.parking.TooOften` instead of letting it be sent again.
+    Raises :class:`~ecommerce_worker.execution.parking.TooOften` if the limit of resends is reached.
     """
     with transaction.atomic():
         if action == 'resent':
@@ -63,19 +63,19 @@ def recorded(note: ParkingNote, action: str, *, who: str, reason: str) -> Iterat
 
 
 def _times(key: str, task: str, message_id: str) -> int:
-    """How often within an hour somebody has sent that again: messages of that key or, without one, of that id."""
+    """How often within an hour messages of that key or, without one, of that id were resent."""
     lately = Audit.objects.filter(key=key, task=task, action='resent', at__gte=datetime.now(UTC) - timedelta(hours=1))
     return int((lately if key else lately.filter(message_id=message_id)).count())
 
 
 def discard(number: int, *, who: str, reason: str) -> None:
-    """Throw the parked message away for good; raises :class:`AlreadySettled`."""
+    """Discard the parked message permanently; raises :class:`AlreadySettled`."""
     with transaction.atomic():
         _settle(_locked(number), datetime.now(UTC), 'discarded', State.DISCARDED, who, reason)
 
 
 def raw_of(parked: ParkedMessage) -> Raw:
-    """The message as it lay in the parked queue."""
+    """The message as it was in the parked queue."""
     return Raw(bytes(parked.body or b''), parked.content_type or None, parked.content_encoding or None,
                headers.read(parked.headers), {'correlation_id': parked.correlation_id or None})
 
@@ -97,7 +97,7 @@ def _locked(number: int) -> ParkedMessage:
 def _settle(parked: ParkedMessage, now: datetime, action: str, state: State, who: str, reason: str) -> None:
     ParkedMessage.objects.filter(pk=parked.pk).update(
         body=None, headers='', correlation_id='', settled=action, settled_at=now)
-    # Throwing away what is left over of an order does not undo that another message fulfilled it.
+    # Discarding one message of an order does not undo that another fulfilled it.
     done = [State.FULFILLED] if state == State.DISCARDED else []
     Order.objects.filter(pk=parked.order_id).exclude(state__in=done).update(  # type: ignore[misc]  # as above
         state=state, reason=f'{action} by {who}'[:1000], next_try=None, last_seen=now, heard=Now())
@@ -106,6 +106,6 @@ def _settle(parked: ParkedMessage, now: datetime, action: str, state: State, who
 
 def write_down(who: str, action: str, reason: str, *, message_id: str = '', key: str = '', task: str = '',
                at: datetime | None = None) -> None:
-    """Put on record what a person did; ``action`` has up to 32 letters."""
+    """Write an entry of the audit log; ``action`` has up to 32 characters."""
     Audit.objects.create(at=at or datetime.now(UTC), who=who[:255], action=action, reason=reason[:1000],
                          message_id=message_id, key=key, task=task)

@@ -1,4 +1,4 @@
-"""Which numbers of a row are missing: pairs of the first and the last, in order; plain functions."""
+"""Gaps in a sequence of numbers, as ordered pairs of the first and last missing number; pure functions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Gaps = list[list[int]]
 
 
 def after(highest: int, gaps: Sequence[Sequence[int]], came: Iterable[int]) -> tuple[int, Gaps]:
-    """The highest number and the gaps below it, once these numbers came too; harmless to repeat, in whatever order."""
+    """The highest number and the gaps below it, once these numbers came too; idempotent, in any order."""
     found = [list(gap) for gap in gaps]
     for number in sorted(set(came)):
         if number > highest + 1:

@@ -1,4 +1,4 @@
-"""What the ledger takes over as it is: parked messages, and facts that nobody here can read."""
+"""What the ledger stores unchanged: parked messages, and reports that this version cannot read."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ecommerce_worker.broker.notes import ParkingNote
 from ecommerce_worker.broker.wire import Raw
 from ecommerce_worker.telemetry.run import plausible
 
-#: The most that is kept of what is no fact, in bytes; a fact has some hundreds.
+#: The most bytes kept of a body that is not a report; a report has some hundreds.
 LARGEST_ASIDE: Final = 64 * 1024
 
 
 @dataclass(frozen=True)
 class Aside:
-    """The beginning of a body that is no fact of this version, why it is none, and the SHA-256 of the whole body."""
+    """The beginning of a body that is not a report of this version, the reason, and the SHA-256 of the whole body."""
 
     body: bytes
     reason: str
@@ -39,7 +39,7 @@ class Parcel:
 
     @classmethod
     def of(cls, raw: Raw) -> Parcel | None:
-        """A message that was parked; None for what somebody else put there."""
+        """The parcel of a parked message; None if another program put it there."""
         note = ParkingNote.read(raw.headers)
         if note is None:
             return None

@@ -1,4 +1,4 @@
-"""What the recorder does by the clock: it has the ledger open.  A little at a time, so that nobody waits for locks."""
+"""Scheduled jobs of the recorder, which has the ledger open.  They work in small steps, to hold locks only briefly."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from ecommerce_worker.settings import Settings
 
 logger = logs.of(__name__)
 
-#: Rows that are deleted at once.
+#: Rows deleted per step.
 CHUNK: Final = 500
 
-#: Seconds between two looks at what is due.
+#: Seconds between two checks of what is due.
 LOOK_SECONDS: Final = 30.0
 
 #: Seconds for which a job is claimed, anew with each step of it, and until what has failed is tried again.
@@ -41,7 +41,7 @@ FIRING_DAYS: Final = 8 * 366 + 1
 
 
 def retention(keep_days: int, keep_parked_days: int = 0, *, now: datetime | None = None) -> Iterator[int]:
-    """Delete what has been over for so many days, and erase what has been parked for so many (0: never).
+    """Delete what ended so many days ago, and erase the content of what has been parked for so many (0: never).
 
     What is parked, waits or is being tried is not over.  Yields the number of rows that went, after each step.
     """
@@ -63,7 +63,7 @@ def retention(keep_days: int, keep_parked_days: int = 0, *, now: datetime | None
 
 
 def housekeeping() -> Iterator[int]:
-    """Forget entries that no schedule has any more, and put the database in order.
+    """Forget entries that no schedule has any more, and maintain the database.
 
     SQLite's file is checked, and gives back the room that deleted rows had; that takes seconds, in which it is locked.
     """
@@ -89,7 +89,7 @@ WORK: Final[Mapping[str, Callable[[Settings], Iterator[int]]]] = {
 
 
 class Chores:
-    """Does what is due, a step each time that the recorder has written; of several recorders one does it.
+    """Runs what is due, a step each time that the recorder has written; of several recorders one does it.
 
     Raises :class:`~ecommerce_worker.errors.Misconfigured` for an entry that is never due.
     """
@@ -106,7 +106,7 @@ class Chores:
         self._again: dict[str, float] = {}
 
     def step(self) -> None:
-        """Do a little; what goes wrong is told, and tried again after five minutes."""
+        """Run one step; an error is logged, and the job retried after five minutes."""
         try:
             next(self._under_way)
         except StopIteration:
@@ -152,7 +152,7 @@ def _undecided() -> models.QuerySet[Any]:
 
 def _delete(rows: models.QuerySet[Any]) -> Iterator[int]:
     while chosen := list(rows.order_by('pk').values_list('pk', flat=True)[:CHUNK]):
-        # Only if they are still over: another recorder may have heard of them since.
+        # Only if they have still ended: another recorder may have had reports of them since.
         rows.filter(pk__in=chosen).delete()
         yield len(chosen)
 
@@ -163,7 +163,7 @@ def _erase(old: models.QuerySet[Any], reason: str, now: datetime) -> Iterator[in
         with transaction.atomic():
             count = old.filter(pk__in=chosen).update(
                 body=None, headers='', correlation_id='', settled='erased', settled_at=now)
-            # If nothing of it is with anybody any more, the order says so.
+            # If no message of it is left, the order says so.
             Order.objects.filter(state=State.PARKED, parked__in=chosen).exclude(parked__in=_undecided()).update(
                 state=State.DISCARDED, reason=reason)
         yield count

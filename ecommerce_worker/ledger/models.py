@@ -1,4 +1,4 @@
-"""What the ledger holds.
+"""The models of the ledger.
 
 ::
 
@@ -12,7 +12,7 @@
     IntakeHour                  what a process has counted of an intake in an hour
     Firing, BeatTick            what the beats share that fire the jobs of ``SCHEDULE``
 
-Only :class:`ParkedMessage` holds what a customer wrote or is called, and only until it is settled.
+Only :class:`ParkedMessage` holds personal data, and only until it is settled.
 """
 
 from enum import StrEnum
@@ -25,21 +25,21 @@ from ecommerce_worker.telemetry.tally import TEXTS
 
 
 class State(StrEnum):
-    """Where an order is."""
+    """The state of an order."""
 
-    #: With a worker, or about to be; so is one that a person has sent again.
+    #: With a worker or queued for one, also after a resend.
     TRYING = 'trying'
     #: In RabbitMQ, for its next try.
     WAITING = 'waiting'
     #: Here, for a person to decide.
     PARKED = 'parked'
     FULFILLED = 'fulfilled'
-    #: Thrown away by a person.
+    #: Discarded by a person.
     DISCARDED = 'discarded'
 
 
 class Order(models.Model):
-    """What was promised: one key, one task, one site; a message without a key counts by its own id."""
+    """An order, mail or job: one key, one task, one site; a message without a key counts by its own id."""
 
     #: Made of key, task and site: one column to be unique by, whatever a database thinks of upper and lower case.
     identity = models.UUIDField(unique=True)
@@ -56,7 +56,7 @@ class Order(models.Model):
     attempts = models.PositiveIntegerField(default=0)
     first_seen = models.DateTimeField()
     last_seen = models.DateTimeField()
-    #: When the ledger heard of it last, by the clock of the database: those of workers may be wrong.
+    #: The time of its last report, by the clock of the database: those of workers may be wrong.
     heard = models.DateTimeField(null=True)
 
     class Meta:
@@ -73,7 +73,7 @@ class Order(models.Model):
 
 
 class Attempt(models.Model):
-    """One fact."""
+    """One report."""
 
     fact = models.UUIDField(unique=True)
     order = models.ForeignKey(Order, models.CASCADE, related_name='facts')
@@ -100,7 +100,7 @@ class Attempt(models.Model):
 
 
 class ParkedMessage(models.Model):
-    """A message that a worker parked, as it came; without its content once it is settled."""
+    """A message that a worker parked, unchanged; without its content once it is settled."""
 
     #: Made of its id and the time of its parking: a message that RabbitMQ delivers twice is one.
     identity = models.UUIDField(unique=True)
@@ -153,7 +153,7 @@ class Audit(models.Model):
 
 
 class SetAside(models.Model):
-    """A fact that this version cannot read; kept for one that can."""
+    """A report that this version cannot read; kept for a version that can."""
 
     digest = models.CharField(max_length=64, unique=True)
     body = models.BinaryField()
@@ -166,7 +166,7 @@ class SetAside(models.Model):
 
 
 class Teller(models.Model):
-    """A process that numbers the facts that it tells: what did not come is missing in the row of numbers."""
+    """A process that numbers its reports, so that lost ones show as gaps."""
 
     name = models.CharField(max_length=LENGTHS['teller'], unique=True)
     worker = models.CharField(max_length=LENGTHS['worker'])
@@ -211,7 +211,7 @@ class IntakeHour(models.Model):
 
 
 class Firing(models.Model):
-    """When a job of the schedule was fired last, and which beat is about to fire it; times in epoch seconds."""
+    """When a scheduled job was last fired, and which beat is about to fire it; times in epoch seconds."""
 
     entry = models.CharField(max_length=255, unique=True)
     #: When the last firing was due, not when it happened: all beats come to the same moment.

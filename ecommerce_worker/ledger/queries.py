@@ -1,4 +1,4 @@
-"""Reading the ledger: where an order is, what is parked, how things stand."""
+"""Queries of the ledger: orders, parked messages, and figures."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from ecommerce_worker.ledger import reports
 from ecommerce_worker.ledger.models import Attempt, Audit, Order, ParkedMessage, State, Teller
 from ecommerce_worker.telemetry.run import RunReport, standing
 
-#: The most orders that a search answers with.
+#: Maximum number of search results.
 MOST: Final = 100
 
-#: Seconds after the time of its next try in which an order is heard of, and for which one may be with a worker.
+#: Seconds after its next try, or with a worker, after which an order without a report is overdue.
 LATE_SECONDS: Final = 600
 TRYING_SECONDS: Final = 3600
 
-#: Days for which it is said that reports of runs were lost.
+#: Days for which lost reports are shown.
 LOST_DAYS: Final = 7
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Where an order is."""
+    """The state of an order."""
 
     number: int
     key: str
@@ -78,7 +78,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class Story:
-    """All that the ledger knows of an order, oldest first."""
+    """Everything the ledger knows about an order, oldest first."""
 
     order: Entry
     tries: tuple[RunReport, ...]
@@ -86,7 +86,7 @@ class Story:
 
     @property
     def events(self) -> tuple[RunReport | Decision, ...]:
-        """Runs and decisions in one, oldest first; a decision that was reported as well is there once."""
+        """Runs and decisions together, oldest first; a decision that was also reported appears once."""
         told = [it for it in self.tries if not any(each.is_reported_by(it) for each in self.decisions)]
         return tuple(sorted((*self.decisions, *told),
                             key=lambda it: it.started_at if isinstance(it, RunReport) else it.at))
@@ -94,7 +94,7 @@ class Story:
 
 @dataclass(frozen=True, kw_only=True)
 class InLedger(ParkingNote):
-    """A parked message that lies in the ledger, under this number; its body has so many bytes."""
+    """A parked message in the ledger; ``size`` is that of its body in bytes."""
 
     number: int
     size: int
@@ -125,13 +125,13 @@ def about(number: str) -> Q:
 
 
 def containing(found: QuerySet[Any], text: str) -> QuerySet[Any]:
-    """Those whose key has that in it, in upper or lower case; MariaDB would mind the case, as keys have to there."""
+    """Orders whose key contains the text, ignoring case, also on MariaDB, where keys are case-sensitive."""
     having: QuerySet[Any] = found.alias(upper_key=Upper('key')).filter(upper_key__contains=text.upper())
     return having
 
 
 def story(number: int) -> Story | None:
-    """All about the order of that number in the ledger."""
+    """The story of the order with that number in the ledger."""
     order = Order.objects.filter(pk=number).first()
     if order is None:
         return None
@@ -153,7 +153,7 @@ def last_accepted_by(intake: str) -> datetime | None:
 
 
 def last_ended(ids: Iterable[str]) -> dict[str, Ended]:
-    """How the last run ended of each of these messages that was run."""
+    """How the last run of each of these messages ended, for those that were run."""
     found = Attempt.objects.filter(message_id__in=list(ids)).exclude(outcome='accepted').values_list(
         'message_id', 'order', 'outcome', 'reason', 'attempt')
     ordered = sorted(found, key=lambda it: standing(it[2], it[4]))
@@ -162,14 +162,14 @@ def last_ended(ids: Iterable[str]) -> dict[str, Ended]:
 
 @dataclass(frozen=True)
 class Unknown:
-    """What the ledger knows that it does not know: orders that are overdue, and reports of runs that never came."""
+    """What the ledger knows to be missing: overdue orders and lost reports."""
 
     overdue: int
     lost: int
 
 
 def unknown() -> Unknown:
-    """How much there is of it; one report more or less may belong to any order that a worker had at that time."""
+    """The numbers; a lost report may belong to any order that its worker had at the time."""
     lost = Teller.objects.filter(missing__gt=0, missed__gt=_ago(LOST_DAYS * 86_400)).aggregate(lost=Sum('missing'))
     return Unknown(Order.objects.filter(are_overdue()).count(), int(lost['lost'] or 0))
 
@@ -178,25 +178,25 @@ def are_overdue() -> Q:
     """Orders of which no report when one was due: their reports are lost, or their messages."""
     now = datetime.now(UTC)
     late, long = now - timedelta(seconds=LATE_SECONDS), now - timedelta(seconds=TRYING_SECONDS)
-    # An earlier version did not write down when something was heard.
+    # An earlier version did not store this time.
     return (Q(state=State.WAITING, next_try__lt=late) & (Q(heard__lt=_ago(LATE_SECONDS)) | Q(heard=None))
             | Q(state=State.TRYING) & (Q(heard__lt=_ago(TRYING_SECONDS)) | Q(heard=None, last_seen__lt=long)))
 
 
 def _ago(seconds: float) -> ExpressionWrapper[Any]:
-    """So long ago by the clock of the database, by which it is written when something was heard."""
+    """So long ago by the clock of the database, which also stamps reports."""
     return ExpressionWrapper(Now() - Value(timedelta(seconds=seconds)), output_field=DateTimeField())
 
 
 def heard_lately(keys: Collection[str], task: str, seconds: float) -> set[int]:
-    """Those of these orders of which something was heard in so many seconds, by their numbers in the ledger."""
+    """Those of these orders with a report in the last so many seconds, by their numbers in the ledger."""
     found = Order.objects.filter(task=task, key__in=keys, heard__gt=_ago(seconds))
     return set(found.values_list('pk', flat=True))
 
 
 def orders(*, state: str = '', older_than: float = 0, task: str = '', site: str | None = None,
            overdue: bool = False, limit: int = MOST) -> list[Entry]:
-    """Orders of that state that nothing was heard of for so many seconds, the oldest first.
+    """Orders in that state without a report for so many seconds, the oldest first.
 
     ``task`` may be the end of its name; ``overdue`` asks for those of which no report when one was due.
     """
@@ -234,12 +234,12 @@ def entries_of(keys: Collection[str], task: str) -> list[Entry]:
 
 
 def count_parked(*, key: str | None = None, task: str | None = None, ids: Iterable[str] = ()) -> int:
-    """How many they are."""
+    """The number of parked messages."""
     return int(_parked(key, task, ids).count())
 
 
 def body_of(number: int) -> bytes | None:
-    """The raw body of a parked message, which may hold personal data; None if it was settled."""
+    """The raw body of a parked message, which may contain personal data; None if it was settled."""
     found = ParkedMessage.objects.filter(pk=number).values_list('body', flat=True).first()
     return None if found is None else bytes(found)
 

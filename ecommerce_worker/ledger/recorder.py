@@ -1,4 +1,4 @@
-"""The recorder: takes facts and parked messages from RabbitMQ and writes them into the ledger.
+"""The recorder: takes reports and parked messages from RabbitMQ and writes them into the ledger.
 
 ::
 
@@ -8,7 +8,7 @@
             ▲                       │ the ledger is away
             └──── it is back ◄──────┘ the connection is given up: RabbitMQ keeps what was not acknowledged
 
-Whatever comes twice for that reason is counted once.  Workers go on in any case.
+What is delivered twice for that reason is counted once.  Workers continue in any case.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ GATHER_SECONDS: Final = 0.5
 #: Seconds after which a connection without a sign of life is given up; long, for a commit may take its time.
 HEARTBEAT: Final = 60
 
-#: Seconds between two tries to reach what is away: at first, and at most.
+#: Seconds between two tries to reach what is unreachable: at first, and at most.
 SHORTEST, LONGEST = 1.0, 15.0
 
 #: How often a batch is written that another recorder gets in the way of, before its members are written one by one.
@@ -102,7 +102,7 @@ class Recorder:
         return f'{self._troubled or "the broker"} is not there yet', ''
 
     def run(self, stopping: Stop) -> None:
-        """Record until told to stop; what is away is waited for."""
+        """Record until stopped; waits for what is unreachable."""
         delay = SHORTEST
         while not stopping.is_set():
             pulse.own.beat(pulse.OUTSIDE_SECONDS)
@@ -125,7 +125,7 @@ class Recorder:
 
     @contextmanager
     def _working(self) -> Iterator[None]:
-        """What goes wrong in between is raised as trouble with the ledger, or with the broker."""
+        """Raise errors of the block as trouble with the ledger or with the broker."""
         try:
             require_schema()
             yield
@@ -137,7 +137,7 @@ class Recorder:
             raise _Trouble('the broker', type(error.__cause__ or error).__name__) from None
 
     def _declare(self) -> None:
-        """Declare what is recorded, and say what is odd about it.
+        """Declare the queues to record, and log what is unusual about them.
 
         A queue whose node is down is not consumed: the other one is.  Raises :class:`_Trouble` if both are.
         """
@@ -184,7 +184,7 @@ class Recorder:
                     self.looking.step(connection, time.monotonic())
 
     def _gather(self, connection: Any, told: _Inbox, parked: _Inbox, stopping: Stop) -> None:
-        """Return when there is a batch, or nothing to do for a while."""
+        """Return when a batch is complete, or after a while without messages."""
         until = time.monotonic() + GATHER_SECONDS
         while not (stopping.is_set() or told.full or parked.full) and (rest := until - time.monotonic()) > 0:
             with contextlib.suppress(TimeoutError):
@@ -192,7 +192,7 @@ class Recorder:
         connection.heartbeat_check()
 
     def _write(self, told: _Inbox, parked: _Inbox) -> None:
-        """Commit, then acknowledge."""
+        """Write the batch, then acknowledge it."""
         if not (told.messages or parked.messages):
             return
         pulse.own.beat(pulse.OUTSIDE_SECONDS)
@@ -203,7 +203,7 @@ class Recorder:
                 [each for each in read if isinstance(each, Aside)], [each for each in read if isinstance(each, Tally)])
         for message, parcel in zip(parked.messages, parcels, strict=True):
             if parcel is None:
-                # Nothing tells it from another one like it: it gets an id first, and comes again.
+                # Without an id it cannot be told from an equal one: it gets an id first, and is redelivered.
                 parking.park_one(self._app, message, '', parking.stray(message))
             message.ack()
         if told.messages:
@@ -230,7 +230,7 @@ class Recorder:
 
 
 class _Trouble(Exception):
-    """Something is away."""
+    """Something is unreachable."""
 
     def __init__(self, what: str, reason: str) -> None:
         super().__init__(reason)
@@ -266,7 +266,7 @@ def _fact(message: Any) -> RunReport | Tally | Aside:
 
 
 def _record(told: list[RunReport], parcels: list[Parcel], aside: list[Aside], tallies: list[Tally]) -> None:
-    """Write all; if one of them cannot be written, the others are all the same."""
+    """Write all; if one of them cannot be written, the others still are."""
     for _ in range(AT_ONCE):
         try:
             recording.record(told, parcels, aside, tallies)

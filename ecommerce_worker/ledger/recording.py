@@ -1,4 +1,4 @@
-"""Writing into the ledger: facts and parked messages, each counted once however often it comes."""
+"""Writing into the ledger: reports and parked messages, each counted once however often delivered."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ STATEMENT_BYTES: Final = 512 * 1024
 
 @dataclass(frozen=True)
 class Promise:
-    """What an order is known by."""
+    """The identity of an order."""
 
     key: str
     task: str
@@ -58,7 +58,7 @@ def time_of(seconds: float) -> datetime:
 
 def record(told: Sequence[RunReport] = (), parcels: Sequence[Parcel] = (), aside: Sequence[Aside] = (),
            tallies: Sequence[Tally] = ()) -> None:
-    """Write them all, or, if anything fails, nothing; what was written before is left alone.
+    """Write all of them or, if anything fails, nothing; what was written before is not repeated.
 
     A parcel brings the fact of the run that it was parked after: one that was killed then may not have told it.
 
@@ -124,7 +124,7 @@ def _standings(orders: Mapping[uuid.UUID, Order], found: Sequence[RunReport | Pa
 
 
 def _count(numbered: Sequence[tuple[str, int, str]]) -> None:
-    """Take note of which facts came, by the numbers that their tellers gave them."""
+    """Note which reports arrived, by the numbers that their processes gave them."""
     came: dict[str, list[int]] = defaultdict(list)
     for name, number, _ in numbered:
         came[name].append(number)
@@ -154,11 +154,11 @@ def _unknown_parcels(parcels: Sequence[Parcel]) -> list[Parcel]:
 
 
 def _orders(found: Iterable[RunReport | ParkingNote]) -> dict[uuid.UUID, Order]:
-    """The orders that these are about, locked; made where there are none yet."""
+    """The orders that these are about, locked, created if missing."""
     promises = {promise.identity: (promise, each) for each in found for promise in (Promise.of(each),)}
     if not promises:
         return {}
-    # In one order, here and where they are saved: two recorders must not wait for each other.
+    # Always in the same order, or two recorders could deadlock.
     known = Order.objects.select_for_update().filter(identity__in=list(promises)).order_by('pk')
     orders = {order.identity: order for order in known}
     return orders | {identity: _new(*promises[identity]) for identity in sorted(promises.keys() - orders.keys())}
@@ -189,13 +189,13 @@ def _new(promise: Promise, found: RunReport | ParkingNote) -> Order:
 
 
 def _last_seen(order: Order, now: float) -> datetime:
-    """When something was heard of the order; what a wrong clock had put into the future counts no more."""
+    """The time of the last report; a time that a wrong clock put into the future is dropped."""
     seen: datetime = order.last_seen
     return seen if seen <= time_of(now) else time_of(0)
 
 
 def _apply(order: Order, fact: RunReport, now: float, known: Standings) -> None:
-    """What the fact says of the order, unless something later is known of its message."""
+    """Apply the report to the order, unless something later is known of its message."""
     order.first_seen = min(order.first_seen, time_of(fact.started))
     if fact.attempt and fact.outcome in ('done', 'skipped', 'retrying', 'parked'):
         order.attempts += 1
@@ -210,7 +210,7 @@ def _apply(order: Order, fact: RunReport, now: float, known: Standings) -> None:
 
 
 def _apply_parked(order: Order, note: ParkingNote, now: float, known: Standings) -> None:
-    """It is here and waits for a person, whatever is known of its tries; unless it has ended all the same."""
+    """Mark the order as parked, whatever is known of its tries, unless it has ended."""
     message = order.identity, note.id
     before = known.get(message, _NOTHING)
     if before[0]:
@@ -243,7 +243,7 @@ def largest_body() -> int | None:
 
 
 def read_set_aside() -> int:
-    """Record the facts that could not be read or written and now can; how many there were."""
+    """Record the reports set aside that can now be read or written; returns their number."""
     count = 0
     for kept in SetAside.objects.order_by('pk').iterator(100):
         try:

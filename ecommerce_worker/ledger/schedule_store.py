@@ -1,4 +1,4 @@
-"""When jobs of the schedule were fired, kept in the ledger: for beats of several machines."""
+"""When scheduled jobs were fired, kept in the ledger for beats on several machines."""
 
 from __future__ import annotations
 
@@ -55,30 +55,30 @@ class LedgerFirings:
         self._claim_seconds = claim_seconds
 
     def last(self, entry: str) -> float | None:
-        """When the last firing was due; None for an entry that is not known yet."""
+        """When the last firing was due; None for an unknown entry."""
         with _reached():
             found: float | None = _of(entry).values_list('fired', flat=True).first()
             return found
 
     def begin(self, entry: str, due: float) -> None:
-        """Begin with an entry, as if it had been fired when it was due."""
+        """Start an entry, as if it had been fired when it was due."""
         with _reached():
             Firing.objects.update_or_create(entry=_name(entry), defaults={
                 'fired': due, 'claimed_by': '', 'claimed_until': 0, 'published': None, 'missed': 0, 'missed_at': None})
 
     def claim(self, entry: str, due: float, beat: str, now: float) -> bool:
-        """Claim a firing for a while; whether it was to be had."""
+        """Try to claim a firing for a while; returns whether it succeeded."""
         with _reached():
             # One statement: of two that come at once, the database lets the second see what the first has written.
             free = _of(entry).filter(Q(claimed_until__lt=now) | Q(claimed_by=beat), fired__lt=due)
             return int(free.update(claimed_by=beat, claimed_until=now + self._claim_seconds)) == 1
 
     def fired(self, entry: str, due: float, beat: str, missed: int) -> None:
-        """Remember that it was fired, and how many before it were missed; the claim is over."""
+        """Store that it was fired, and how many before it were missed; ends the claim."""
         self._over(entry, due, beat, missed, published=due)
 
     def expired(self, entry: str, due: float, beat: str, missed: int) -> None:
-        """Remember that it was left out, and how many before it were missed; the claim is over."""
+        """Store that it was skipped, and how many before it were missed; ends the claim."""
         self._over(entry, due, beat, missed + 1)
 
     def _over(self, entry: str, due: float, beat: str, missed: int, **more: Any) -> None:
@@ -89,7 +89,7 @@ class LedgerFirings:
                 fired=due, claimed_by='', claimed_until=0, **more)
 
     def release(self, entry: str, beat: str) -> None:
-        """Give up the claim: it was not fired."""
+        """Release the claim: it was not fired."""
         with _reached():
             _of(entry).filter(claimed_by=beat).update(claimed_by='', claimed_until=0)
 
@@ -100,7 +100,7 @@ class LedgerFirings:
             BeatTick.objects.filter(at__lt=now - KEEP_SECONDS).delete()
 
     def ticked(self) -> float | None:
-        """When any beat gave the last sign of life; None: never."""
+        """The time of the last sign of life of any beat; None if there was none."""
         with _reached():
             found: float | None = BeatTick.objects.aggregate(last=Max('at'))['last']
             return found
@@ -117,7 +117,7 @@ def _name(name: str) -> str:
 
 @contextmanager
 def _reached() -> Iterator[None]:
-    """A connection that broke is given up, so that the next question opens another."""
+    """Drop a broken connection, so that the next query opens another."""
     try:
         yield
     except Error as error:

@@ -1,4 +1,4 @@
-"""Opening the ledger: Django set up for it, and its schema looked at, before anything is read or written."""
+"""Opening the ledger: set Django up for it and check its schema, before anything is read or written."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class LedgerUnusable(WorkerError):
 
 
 class LedgerAway(LedgerUnusable):
-    """The database cannot be reached, or fails: it may be back soon."""
+    """The database is unreachable or fails: it may be back soon."""
 
 
 def open_ledger(module: str = _MODULE) -> None:
-    """Set Django up with the settings of that module; harmless to repeat.
+    """Set Django up with the settings of that module; idempotent.
 
     Raises :class:`LedgerUnusable` in a process that has a Django of its own, such as the shop's.
     """
@@ -54,7 +54,7 @@ def open_ledger(module: str = _MODULE) -> None:
 
 
 def migrate(module: str = _MODULE, *, target: str = '') -> None:
-    """Make the ledger, or bring its schema up to date; to that migration (``0001``) if one is given.
+    """Create the ledger, or bring its schema up to date; to that migration (``0001``) if one is given.
 
     Raises :class:`LedgerUnusable`.
     """
@@ -70,7 +70,7 @@ def migrate(module: str = _MODULE, *, target: str = '') -> None:
 
 
 def open_current_ledger() -> None:
-    """Open the ledger and make sure that it is there and of this version; raises :class:`LedgerUnusable`."""
+    """Open the ledger and make sure that it exists in this version; raises :class:`LedgerUnusable`."""
     open_ledger()
     require_schema()
 
@@ -98,12 +98,12 @@ def require_schema() -> None:
 
 
 def away(error: BaseException) -> LedgerAway:
-    """What to say of a database that cannot be reached, or that fails."""
+    """The error of a database that is unreachable or fails."""
     return LedgerAway(f'the ledger cannot be used ({_place()}): {said(error)}')
 
 
 def said(error: BaseException) -> str:
-    """What a database said, on one line, and without the values of a row."""
+    """The message of a database error, on one line and without the values of a row."""
     if isinstance(error, DataError | IntegrityError):
         return type(error).__name__
     # Of others the first line: the rest may quote the row.

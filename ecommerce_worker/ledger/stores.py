@@ -1,4 +1,4 @@
-"""Where beat keeps what it fired: in the ledger, or in a file of this machine."""
+"""The store of firings for beat: the ledger, or a file on this machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ logger = logs.of(__name__)
 def firings_of(settings: Settings, tell: Callable[[str], object] = lambda reason: None) -> Firings:  # noqa: ARG005
     """The firings in the ledger, if there is one; in a file of this machine if there is none that can be used.
 
-    ``tell`` hears why that cannot be.
+    ``tell`` is called with the reason why the ledger cannot be used.
 
     Raises :class:`~ecommerce_worker.ledger.setup.LedgerAway` if the database cannot be reached: beats of other
     machines may go on with it, and would fire the same; and

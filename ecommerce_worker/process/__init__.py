@@ -1,1 +1,1 @@
-"""What each process of ours has that runs until it is told to stop: what it says, and how it ends."""
+"""Long-running processes: their output, and how they end."""

@@ -26,12 +26,12 @@ from ecommerce_worker.process import output, pulse, status
 
 logger = logs.of(__name__)
 
-#: The signals by which a process is told to end.
+#: The signals that stop a process.
 ENDS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
 class Stop:
-    """Whether it is time to end, set by a signal handler; without a lock, which the handler could find held."""
+    """A flag to stop, set by a signal handler; without a lock, which the handler could find held."""
 
     def __init__(self) -> None:
         self._set = False
@@ -42,38 +42,38 @@ class Stop:
 
     @classmethod
     def on(cls, *numbers: int) -> Stop:
-        """One that these signals set; to be made in the main thread."""
+        """A flag that these signals set; call it in the main thread."""
         stop = cls()
         for number in numbers:
             signal.signal(number, stop.set)
         return stop
 
     def set(self, *_: Any) -> None:
-        """It is time."""
+        """Set the flag; a signal handler."""
         self._set = True
         with contextlib.suppress(BlockingIOError):
             os.write(self._writer, b'.')
 
     def is_set(self) -> bool:
-        """Whether it is time."""
+        """Whether the flag is set."""
         return self._set
 
     def wait(self, seconds: float) -> bool:
-        """Wait until it is time, for so long at most; whether it is."""
+        """Wait until the flag is set, with a timeout; returns whether it is."""
         if not self._set:
             self._poll.poll(max(0.0, seconds) * 1000)
         return self._set
 
 
 def leave(when: str) -> None:
-    """End the process now."""
+    """Exit now."""
     logger.warning('stopped, though something still ran', when=when)
     output.outlet.flush()
     status.leave()
 
 
 class Guard:
-    """The thread that sees to the end; there is one in a process."""
+    """The thread that makes sure the process ends; there is one per process."""
 
     def __init__(self) -> None:
         self._seconds = 0.0

@@ -1,4 +1,4 @@
-"""What a process says: log lines, and whatever is printed, without anybody ever waiting for a pipe, a disk or a lock.
+"""The output of a process: log lines and prints, without ever blocking on a pipe, a disk or a lock.
 
 ::
 
@@ -7,7 +7,7 @@
                               ▼
               dropped and counted; the count is logged when it flows again
 
-Whoever reads our output may stop reading, a disk may stand still: the thread waits for them, nobody else does.
+A reader of our output may stop reading, a disk may hang: only this thread waits for them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from typing_extensions import override
 from ecommerce_worker import correlation, logs
 from ecommerce_worker.process import json_lines, status
 
-#: Lines that wait to be written, at most: some megabytes.
+#: Maximum number of lines waiting to be written: some megabytes.
 BOUND: Final = 10_000
 
 #: Seconds for the last lines when the process ends.
@@ -69,7 +69,7 @@ class Outlet:
             self._start()
 
     def flush(self, seconds: float = FLUSH_SECONDS) -> bool:
-        """Wait until all is done that was put so far, for so long at most; whether it is."""
+        """Wait until everything put so far is done, with a timeout; returns whether it is."""
         if self._thread is None:
             return True
         done = threading.Event()

@@ -1,1 +1,1 @@
-"""Orders that the shop has as paid and unfulfilled, and of which nothing is here, are published anew."""
+"""Publishing paid orders that RabbitMQ has lost."""

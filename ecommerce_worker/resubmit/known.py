@@ -1,4 +1,4 @@
-"""What the ledger remembers of orders, for whoever would publish them anew."""
+"""What the ledger knows about orders, for resubmitting."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def settle_overdue(report: Report, numbers: Collection[str] = ()) -> None:
 
 @contextmanager
 def _looking() -> Iterator[None]:
-    """What keeps from looking into the ledger keeps from publishing anything."""
+    """Raise :class:`NotNow` if the ledger cannot be read: nothing is published then."""
     try:
         yield
     except setup.LedgerUnusable as error:

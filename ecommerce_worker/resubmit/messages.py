@@ -1,4 +1,4 @@
-"""What is here of an order: parked, waiting, queued, or in a worker's hands."""
+"""Finding the messages of orders: parked, waiting, queued, or held by a worker."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def without_known(app: Celery, connection: Connection, wanted: Wanted, memory: M
 
 
 def _depths(connection: Connection, names: Iterable[str]) -> list[topology.Depth]:
-    """How full these queues are; raises :class:`NotNow` if one is not to be had, for there may be orders in it."""
+    """The depths of these queues; raises :class:`NotNow` if one is unavailable, since orders may be in it."""
     try:
         return topology.depths(connection, names, strict=True)
     except topology.Unavailable as error:
@@ -100,7 +100,7 @@ def refuse_unrecorded(connection: Connection, memory: Memory | None) -> None:
 
 
 def remembered(memory: Memory, wanted: Wanted, orders: Collection[Found]) -> dict[Key, str]:
-    """Where the memory knows these orders to be, in so many words."""
+    """Where these orders are according to the ledger, in words."""
     numbers = sorted({order.number for order in orders})
     known = [each for first in range(0, len(numbers), BATCH) for each in memory(numbers[first:first + BATCH])]
     discarded = {} if wanted.numbers else {
@@ -110,7 +110,7 @@ def remembered(memory: Memory, wanted: Wanted, orders: Collection[Found]) -> dic
 
 
 def _lying(app: Celery, connection: Connection, names: Iterable[str], tell: Tell) -> dict[Key, str]:
-    """Where the orders are that lie in RabbitMQ, in so many words: parked, and in these queues."""
+    """Where the orders are in RabbitMQ, in words: parked, and in these queues."""
     here: dict[Key, str] = {}
     looked_at = 0
     if _depths(connection, [topology.PARKED]):
@@ -142,7 +142,7 @@ def _order_in(app: Celery, raw: Raw) -> Key | None:
 
 
 def in_hand(app: Celery, connection: Connection, names: Iterable[str], workers: set[str]) -> dict[Key, str]:
-    """The orders that workers have in hand; ``workers`` are those known, and grows.  Raises :class:`NotNow`."""
+    """The orders that workers hold; ``workers`` are those known, and grows.  Raises :class:`NotNow`."""
     consumers = max((depth.consumers or 0 for depth in _depths(connection, names)), default=0)
     for _ in range(ANSWER_TRIES):
         if workers and len(workers) >= consumers:

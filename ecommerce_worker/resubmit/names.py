@@ -1,4 +1,4 @@
-"""The words of resubmitting: what is wanted, what was found, what is known, what became of it."""
+"""The types of resubmitting: what is wanted, found and known."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ Key = tuple[str, str]
 
 
 class NotNow(WorkerError):
-    """It cannot be known now what is here already, so nothing is published; do what the text says, or try again."""
+    """It is unknown which orders are here, so nothing is published; do what the text says, or try again."""
 
     exit_status = EX_TEMPFAIL
 
 
 class NoSuchSite(WorkerError):
-    """A site that the configuration does not name."""
+    """The configuration has no such site."""
 
     exit_status = 2
 

@@ -1,4 +1,4 @@
-"""What became of each order, and what stood in the way."""
+"""The report of resubmitting: the result for each order, and problems."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ecommerce_worker.resubmit.names import Found
 
 @dataclass(frozen=True)
 class Row:
-    """What became of one order."""
+    """The result for one order."""
 
     found: Found
     result: str
@@ -20,7 +20,7 @@ class Row:
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """The row as people read it; see :data:`HEAD`."""
+        """The cells of the row; see :data:`HEAD`."""
         found = self.found
         placed = f'{found.placed:%Y-%m-%d %H:%M}' if found.placed else '-'
         return found.number, found.site or '-', found.status, placed, self.result
@@ -51,7 +51,7 @@ class Report:
         return EX_TEMPFAIL if self.passing == len(self.troubles) else 1
 
     def as_json(self) -> dict[str, Any]:
-        """As programs read it; see the reference of commands."""
+        """The JSON; see the reference of commands."""
         return {
             'orders': [{'order': row.found.number, 'site': row.found.site, 'status': row.found.status,
                         'placed': row.found.placed, 'result': row.result, 'published': row.published}
@@ -59,7 +59,7 @@ class Report:
             'published': self.published, 'settled': self.settled, 'troubles': self.troubles}
 
     def blame(self, place: str, error: ApiError) -> None:
-        """Note what could not be asked."""
+        """Add an error to the troubles."""
         self.troubles.append(f'{place}: {advised(error)}')
         self.passing += isinstance(error, Transient)
 

@@ -1,4 +1,4 @@
-"""Orders that the shop has as paid and unfulfilled, and of which nothing is here, are published anew.
+"""Publishing orders that the shop lists as paid and unfulfilled, and that are nowhere in RabbitMQ.
 
 ::
 
@@ -8,7 +8,7 @@
                              ▼
           GET orders/<n>/ ──► still so ──► waiting room, marked as sent again ──► worker, who asks the shop first
 
-Messages that are looked at are lent by the broker and go back to their places; nothing is moved.
+Messages are only borrowed from the broker and return to their places; nothing is moved.
 """
 
 from __future__ import annotations
@@ -44,19 +44,19 @@ if TYPE_CHECKING:
 
     from ecommerce_worker.settings import Settings
 
-#: The queue that whoever resubmits has to itself: the broker gives it to one connection only.
+#: The exclusive queue that serves as the lock of resubmitting.
 LOCK: Final = 'ecommerce.resubmit'
 
 #: Where shops publish orders, the present way first.
 ORDER_QUEUES: Final = ('ecommerce.fulfillment', 'fulfillment')
 
-#: Seconds of silence that the broker bears with: a slow page of the shop takes one.
+#: Seconds of silence that the broker tolerates: a slow page of the shop may take that long.
 HEARTBEAT: Final = 60
 
 
 def resubmit(app: Celery, wanted: Wanted, memory: Memory | None,
              tell: Tell = lambda line: None) -> Report:  # noqa: ARG005
-    """Publish the orders that are wanted and of which nothing is here; ``tell`` hears how it goes on.
+    """Publish the wanted orders that are missing; ``tell`` is called with lines about the progress.
 
     ``memory`` is the ledger, None where none is kept.  Needs nothing of the command line: a task may call it, where
     there is no ledger.  Raises :class:`NotNow`, :class:`NoSuchSite`,
@@ -88,7 +88,7 @@ def resubmit(app: Celery, wanted: Wanted, memory: Memory | None,
 
 
 def _handled(app: Celery, settings: Settings, wanted: Wanted, order: Found, report: Report) -> Row:
-    """What becomes of an order of which nothing is here."""
+    """Handle an order that is missing here; returns its row."""
     if wanted.limit is not None and report.published >= wanted.limit:
         return Row(order, f'left: beyond --limit {wanted.limit}')
     try:
@@ -147,7 +147,7 @@ def _connected(app: Celery, settings: Settings) -> Iterator[Connection]:
 
 @contextmanager
 def _alone(connection: Connection) -> Iterator[Callable[[], None]]:
-    """Nobody else resubmits in between; what is given makes sure that this is still so.  Raises :class:`NotNow`."""
+    """Hold the lock of resubmitting; yields a function that checks it is still held.  Raises :class:`NotNow`."""
     channel = connection.channel()
     try:
         Queue(LOCK, durable=False, exclusive=True).bind(channel).declare()

@@ -1,4 +1,4 @@
-"""What the worker does for itself, by the clock: tasks of the entries of ``SCHEDULE`` that come with it."""
+"""The task of the default entry ``resubmit`` in ``SCHEDULE``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NOT_ALL: Final = {'resubmit': 'orders could not all be resubmitted',
 @task(policy=lambda site: site.fulfillment_policy, lane=lambda _: JOBS,
       longest=lambda settings: settings.MANAGEMENT_COMMAND_TIMEOUT)
 def resubmit_orders(self: Task, *, not_after: float | None = None) -> None:  # noqa: ARG001
-    """Publish the orders that the shops have as paid and unfulfilled, and of which nothing is here.
+    """Publish paid orders that RabbitMQ has lost.
 
     It is the command `resubmit` that does so: it looks into the ledger too, which no worker does.  What stands in the
     way is told and not parked, for it comes again.  ``not_after``, in epoch seconds, is when the run is not wanted

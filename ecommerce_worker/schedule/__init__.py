@@ -1,1 +1,1 @@
-"""Jobs that run by the clock: management commands of a Django project, and the entries of ``SCHEDULE``."""
+"""Scheduled jobs: management commands of a Django project, and the entries of ``SCHEDULE``."""

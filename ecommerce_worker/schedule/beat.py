@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 logger = logs.of(__name__)
 
-#: Seconds between two looks at the schedule, at most: how fresh the sign of life is that `status` shows.
+#: The longest pause between two checks of the schedule, in seconds: how recent the sign of life in `status` is.
 LOOK_SECONDS: Final = 30.0
 
 #: Seconds until what could not be published is tried again.
@@ -65,7 +65,7 @@ class Scheduler(celery_beat.Scheduler):
         self._name = f'{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}'
         self.timings: list[tuple[Entry, Timing]] = []
         self._declared = False
-        #: Entries in trouble, and what is wrong; each trouble is told once.
+        #: Entries that failed, and why; each failure is logged once.
         self._troubles: dict[str, str] = {}
         self._looked = False
         super().__init__(app, *args, **kwargs)
@@ -78,7 +78,7 @@ class Scheduler(celery_beat.Scheduler):
             logger.warning('SCHEDULE is empty, beat is idle')
 
     def tick(self, *_: Any, **__: Any) -> float:
-        """Fire what is due; the seconds until there is something to do again."""
+        """Fire what is due; returns the seconds until the next check."""
         for entry, timing in self.timings:
             try:
                 self._look_at(entry, timing)
@@ -105,7 +105,7 @@ class Scheduler(celery_beat.Scheduler):
         return max(0.0, min([now + LOOK_SECONDS, *dues]) - now) + 0.01
 
     def live(self) -> None:
-        """Give a sign of life; raises whatever is wrong where the firings are kept."""
+        """Give a sign of life; raises errors of the store."""
         self.firings.tick(self._name, self._clock())
 
     def _look_at(self, entry: Entry, timing: Timing) -> None:
@@ -121,7 +121,7 @@ class Scheduler(celery_beat.Scheduler):
         remember(entry.key, firing.due, self._name, firing.missed)
 
     def _fire(self, entry: Entry, timing: Timing, firing: Firing) -> bool:
-        """Publish it unless it has expired; whether it was published."""
+        """Publish it unless it has expired; returns whether it was published."""
         now, due = self._clock(), firing.due
         following = timing.coming(due)
         not_after = due + entry.expires if entry.expires is not None else following or now + CLAIM_SECONDS
@@ -163,11 +163,11 @@ def _utc(moment: float) -> str:
 
 
 def run(app: Celery, settings: Settings, firings: Firings) -> None:
-    """Fire jobs until SIGTERM or SIGINT; what has begun is brought to its end.
+    """Fire jobs until SIGTERM or SIGINT; a firing in progress is finished.
 
     Raises :class:`~ecommerce_worker.errors.Misconfigured`,
     :class:`~ecommerce_worker.broker.preflight.BrokerUnusable`, :class:`StateUnusable` or
-    :class:`~ecommerce_worker.ledger.setup.LedgerAway` if it cannot begin.
+    :class:`~ecommerce_worker.ledger.setup.LedgerAway` if it cannot start.
     """
     scheduler = Scheduler(app, firings=firings)
     serving.begin('beat', settings, scheduler.standing)

@@ -1,4 +1,4 @@
-"""What is wrong with ``SCHEDULE``, which of its entries are kept, and which are overdue."""
+"""Checks of ``SCHEDULE``: problems, valid entries, and overdue ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ecommerce_worker.settings import Settings
 
-#: The task that runs a management command; beat looks at its arguments before they are due.
+#: The task that runs a management command; beat checks its arguments in advance.
 COMMAND: Final = 'ecommerce_worker.schedule.v1.tasks.run_management_command'
 
 #: Seconds after its last sign of life for which a beat is taken to be alive.
@@ -29,9 +29,9 @@ LATE_SECONDS: Final = 60.0
 
 
 def check(app: Celery, settings: Settings, spoiled: Container[str] = ()) -> None:
-    """Make sure that the schedule can be kept; raises ``Misconfigured`` with all that is wrong with it.
+    """Check the schedule; raises ``Misconfigured`` with all problems.
 
-    Entries that are ``spoiled`` are not looked at: it was said already what is wrong with them.
+    Entries that are ``spoiled`` are skipped: their problems were already reported.
     """
     problems = schedule_problems(settings, app.tasks, spoiled)
     try:
@@ -51,7 +51,7 @@ def timings(app: Celery, settings: Settings) -> list[tuple[Entry, Timing]]:
 def overdue(timing: Timing, last: float | None, now: float) -> float | None:
     """Since when an entry is overdue that was fired ``last``: the first time it was due since; None if it is not.
 
-    One that was never heard of is not: a beat begins with it when it starts.
+    One that is unknown is not: beat starts it when it starts itself.
     """
     due = timing.latest(now - LATE_SECONDS)
     return timing.coming(last) if last is not None and due is not None and last < due else None
@@ -81,12 +81,12 @@ def schedule_problems(settings: Settings, tasks: Mapping[str, Any], spoiled: Con
 
 
 def is_shipped(settings: Settings, name: str) -> bool:
-    """Whether the entry is as it came with the worker: nobody has asked for it, or said anything of it."""
+    """Whether the entry is an unchanged default."""
     return settings.sources.get(f'SCHEDULE[{name}]') == 'default'
 
 
 def is_wanted(settings: Settings, *, began: bool) -> bool:
-    """Whether there should be a beat: the jobs that come with the worker alone ask for none before one ``began``."""
+    """Whether a beat should run: the default entries alone do not require one before one ``began``."""
     wanted = [entry for entry in entries(settings) if not entry.is_the_recorders]
     return bool(wanted) and (began or not all(is_shipped(settings, entry.name) for entry in wanted))
 

@@ -1,4 +1,4 @@
-"""Who fires what is due, where several could: what they share, and how one of them comes to do it."""
+"""Claims: how one of several beats comes to fire what is due."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ class Firings(Protocol):
     """What several beats share: when each entry was fired last, and who is about to fire it; times in epoch seconds."""
 
     def last(self, entry: str) -> float | None:
-        """When the last firing was due; None for an entry that is not known yet."""
+        """When the last firing was due; None for an unknown entry."""
 
     def begin(self, entry: str, due: float) -> None:
-        """Begin with an entry, as if it had been fired when it was due; what it was before is forgotten."""
+        """Start an entry, as if it had been fired when it was due, and forget its past."""
 
     def claim(self, entry: str, due: float, beat: str, now: float) -> bool:
-        """Claim a firing for a while; whether it was to be had: neither fired nor claimed by another one."""
+        """Try to claim a firing for a while; False if it was fired or is claimed by another beat."""
 
     def fired(self, entry: str, due: float, beat: str, missed: int) -> None:
-        """Remember that it was fired, and how many before it were missed; the claim is over."""
+        """Store that it was fired, and how many before it were missed; ends the claim."""
 
     def expired(self, entry: str, due: float, beat: str, missed: int) -> None:
-        """Remember that it was left out, and how many before it were missed; the claim is over."""
+        """Store that it was skipped, and how many before it were missed; ends the claim."""
 
     def release(self, entry: str, beat: str) -> None:
-        """Give up the claim: it was not fired."""
+        """Release the claim: it was not fired."""
 
     def tick(self, beat: str, now: float) -> None:
         """Give a sign of life."""
 
     def ticked(self) -> float | None:
-        """When any beat gave the last sign of life; None: never."""
+        """The time of the last sign of life of any beat; None if there was none."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Firing:
 
 
 def claimed(firings: Firings, entry: Entry, timing: Timing, who: str, now: float) -> Firing | None:
-    """What this process is to fire now, and nobody else; None if there is nothing.  A new entry is begun with."""
+    """The firing that this process has claimed; None if there is nothing to fire.  A new entry is started."""
     due, last = timing.latest(now), firings.last(entry.key)
     if due is None:
         return None

@@ -1,4 +1,4 @@
-"""Commands in processes of their own: what is run, what it sees, how long it may take, what is told of it.
+"""Commands in processes of their own: their environment, time limit and output.
 
 Management commands are a Django project's, which has a Python, a Celery and secrets of its own.  Commands of ours that
 need a database see what the worker sees, which itself touches none.  No shell reads anything.
@@ -22,13 +22,13 @@ from typing import IO, Any, Final
 from ecommerce_worker.errors import Misconfigured, WrongArguments
 from ecommerce_worker.settings import Settings, environment_for_others, mask
 
-#: Seconds between being asked to end and being made to.
+#: Seconds between SIGTERM and SIGKILL.
 GRACE_SECONDS: Final = 5.0
 
 #: Seconds between two looks at a command that says nothing.
 LOOK_SECONDS: Final = 0.5
 
-#: How much of the end of its output is told: bytes that are kept, lines of them that are told.
+#: How much of the end of its output is logged: bytes kept, and lines logged.
 TAIL_BYTES, TAIL_LINES = 4096, 15
 
 #: What `python -m` does, but for a command that ends with its worker, however that ends (Linux: PR_SET_PDEATHSIG is 1):
@@ -60,7 +60,7 @@ class Ended:
 
     @property
     def how(self) -> str:
-        """In words."""
+        """The end of the command in words."""
         if self.status is None:
             return f'it took longer than {self.seconds:.0f} s and was ended'
         return f'killed by signal {-self.status}' if self.status < 0 else f'exit status {self.status}'
@@ -151,7 +151,7 @@ def _run(program: Sequence[str], timeout: float, *, environment: Mapping[str, st
 
 
 def _watch(process: subprocess.Popen[bytes], until: float, meanwhile: Callable[[], None]) -> bytes:
-    """Read along until the process has ended or its time is over; the end of its output."""
+    """Read the output until the process ends or its time is over; returns the end of it."""
     pipe = process.stdout or process.stderr
     assert pipe  # noqa: S101 - one of them is
     output = pipe.fileno()
@@ -182,7 +182,7 @@ def _watch(process: subprocess.Popen[bytes], until: float, meanwhile: Callable[[
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the process, if it still runs, and all that it has started."""
+    """Kill the process, if it still runs, and everything it has started."""
     if process.poll() is not None:
         return
     # While it is not waited for, the group's number cannot be anyone else's.
@@ -199,7 +199,7 @@ def _is_over(pid: int) -> bool:
 
 
 def told(output: str, secrets: Collection[str] = ()) -> str:
-    """The last lines of an output, without mail addresses and whatever looks like a secret."""
+    """The last lines of an output, without mail addresses and anything that looks like a secret."""
     for secret in secrets:
         output = output.replace(secret, '***')
     lines = [_SECRET.sub(r'\1***', _ADDRESS.sub('***', mask('', line))) for line in output.splitlines() if line.strip()]

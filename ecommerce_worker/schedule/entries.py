@@ -21,7 +21,7 @@ from ecommerce_worker.settings import Settings
 if TYPE_CHECKING:
     from celery import Celery
 
-#: What the recorder does by itself, for it has the ledger open; no message tells it to.
+#: Tasks that the recorder runs itself, since it has the ledger open; they are not published.
 RETENTION: Final = 'ecommerce_worker.ledger.maintenance.retention'
 HOUSEKEEPING: Final = 'ecommerce_worker.ledger.maintenance.housekeeping'
 
@@ -43,12 +43,12 @@ class Entry:
 
     @property
     def key(self) -> str:
-        """What its firings are remembered by: with another crontab or interval it begins anew."""
+        """The key of its firings: with another crontab or interval it starts over."""
         return f'{self.name} ({self.crontab or f"{self.interval or 0:g} s"})'
 
     @property
     def is_the_recorders(self) -> bool:
-        """Whether the recorder does it, and beat has nothing to publish."""
+        """Whether the recorder runs it, so that beat does not publish it."""
         return self.task in (RETENTION, HOUSEKEEPING)
 
 
@@ -79,7 +79,7 @@ def timing_of(entry: Entry, zone: tzinfo = UTC) -> Timing:
 
 
 def zone_of(app: Celery) -> tzinfo:
-    """The time zone of crontabs; raises :class:`~ecommerce_worker.errors.Misconfigured` if there is none like it."""
+    """The time zone of crontabs; raises :class:`~ecommerce_worker.errors.Misconfigured` if it does not exist."""
     try:
         zone: tzinfo = app.timezone
     except Exception:  # noqa: BLE001 - ZoneInfo raises anything for a name that is none
@@ -89,7 +89,7 @@ def zone_of(app: Celery) -> tzinfo:
 
 
 def can_expire(task: Any) -> bool:
-    """Whether the task looks at how late it is: it takes ``not_after``, in epoch seconds."""
+    """Whether the task can expire: it takes ``not_after``, in epoch seconds."""
     return 'not_after' in inspect.signature(task.run).parameters
 
 
@@ -104,7 +104,7 @@ def refuse_late(not_after: object) -> None:
 
 
 def publish(app: Celery, entry: Entry, *, id: str, not_after: float, origin: str) -> Call:  # noqa: A002
-    """Have a worker run the job once, until ``not_after`` if its task can expire; ``id`` tells this firing from others.
+    """Have a worker run the job once, until ``not_after`` if its task can expire; ``id`` identifies this firing.
 
     Returns what was published.
 

@@ -1,4 +1,4 @@
-"""What was fired, in a SQLite file of this machine: for beats without a ledger."""
+"""Firings in a SQLite file on this machine, for beats without a ledger."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class StateUnusable(WorkerError):
 
 
 class FileFirings:
-    """The firings in a SQLite file, for beats of one machine; whatever is done raises :class:`StateUnusable`.
+    """The firings in a SQLite file, for beats of one machine; every method may raise :class:`StateUnusable`.
 
-    Making one raises ``Misconfigured`` for a file in a home directory that there is not.
+    Making one raises ``Misconfigured`` for a file in a home directory that does not exist.
     """
 
     def __init__(self, path: str | Path) -> None:

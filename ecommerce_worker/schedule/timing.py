@@ -1,6 +1,6 @@
 """When something is due: the last time until now, and the next; pure functions of the time in epoch seconds.
 
-Whoever asks gets the same answer, so several processes agree without talking.
+The answer is the same in every process, so several agree without communicating.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Crontab:
     Where the clock is changed it is as in cron.  What is due at a certain time of the day comes once: in autumn the
     first time that the clock shows it, in spring an hour later where the clock leaves it out.  What is due every so
     often (``by_the_clock``: its minute or its hour is ``*`` or ``*/n``) goes on at its pace: in autumn in both of the
-    hours, in spring not in the one that there is not.
+    hours, in spring not in the skipped one.
     """
 
     minutes: AbstractSet[int]

@@ -1,4 +1,4 @@
-"""What is wrong with settings together that are right one by one."""
+"""Checks across settings that are each valid on their own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _GOOD_KEY = 32  # bytes, as many as an HS256 signature
 
 
 def credential_problems(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Settings and what is wrong with them: secrets that are missing, or known to everybody."""
+    """Problems by setting: secrets that are missing or publicly known."""
     way = settings.authentication
     remedy = (f' (AUTHENTICATION is {way})' if settings.AUTHENTICATION != 'auto' else
               f'; set {" and ".join(_OAUTH2)} for oauth2, or JWT_SECRET_KEY for jwt')
@@ -34,21 +34,21 @@ def credential_problems(settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 def delay_problems(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Settings and what is wrong with them: delays that contradict each other."""
+    """Problems by setting: delays that contradict each other."""
     least, most = settings.RETRY_DELAY_MIN, settings.RETRY_DELAY_MAX
     if least > most:
         yield 'RETRY_DELAY_MIN', f'({least}) is more than RETRY_DELAY_MAX ({most})'
 
 
 def mail_problems(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Settings and what is wrong with them: mail that nobody would send."""
+    """Problems by setting: mail without a vendor."""
     if not settings.email_vendor and settings.EMAIL_WITHOUT_VENDOR == 'refuse':
         yield 'EMAIL_VENDOR', ('is not set, and neither Braze nor Sailthru is enabled: nobody would send the mail; set '
                                'it (smtp, say), or EMAIL_WITHOUT_VENDOR: park')
 
 
 def tls_problems(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Settings and what is wrong with them: TLS options that the broker does not have."""
+    """Problems by setting: TLS options that the broker does not support."""
     tls = settings.BROKER_USE_SSL
     if isinstance(tls, dict) and 'server_hostname' in tls and broker_scheme(settings) == 'redis':
         yield 'BROKER_USE_SSL', '[server_hostname] is for RabbitMQ; with Redis, name that host in BROKER_URL'
@@ -91,7 +91,7 @@ def queue_remarks(consumed: Iterable[str], extensions: Iterable[str] = ()) -> It
 
 
 def remarks_on(settings: Settings, given: set[str]) -> Iterator[tuple[str, str]]:
-    """Settings and what is no mistake in them but should be known."""
+    """Remarks by setting: not mistakes, but worth knowing."""
     way = settings.authentication
     if 'QUEUES' in given:
         for remark in queue_remarks(settings.QUEUES, settings.EXTENSIONS):

@@ -68,9 +68,9 @@ def installed() -> list[str]:
 
 
 def find(names: Iterable[str], known: Iterable[str]) -> tuple[dict[str, Extension], list[str]]:
-    """The extensions of these names as far as they can be had, and what is wrong with the others.
+    """The extensions of these names that can be loaded, and the problems of the others.
 
-    ``known`` are the settings that no extension may have.
+    ``known`` are the settings of the worker, which no extension may have.
     """
     found: dict[str, Extension] = {}
     problems: list[str] = []
@@ -86,7 +86,7 @@ def find(names: Iterable[str], known: Iterable[str]) -> tuple[dict[str, Extensio
 
 
 def _extension(name: str) -> Extension:
-    """The extension; raises ValueError, which says why it cannot be had, as the rest of a sentence."""
+    """The extension; raises ValueError with the reason as the rest of a sentence."""
     points = {point.value: point for point in entry_points(group=ENTRY_POINTS) if point.name == name}
     if not points:
         raise ValueError(f'which is not installed{hint(name, installed()) or ": no extension is"}')
@@ -110,7 +110,7 @@ def _extension(name: str) -> Extension:
         return Extension(name, package, importlib.import_module(point.module))
     except ValueError:
         raise
-    except Exception as error:  # somebody else's code, which may raise anything
+    except Exception as error:  # third-party code, which may raise anything
         raise ValueError(f'which cannot be imported ({package}): {type(error).__name__}: {error}') from error
 
 
@@ -135,7 +135,7 @@ def _made_for(module: str) -> int | None:
 
 
 def _problems(extension: Extension, taken: dict[str, str]) -> Iterator[str]:
-    """What is wrong with its settings; those of all before it are in ``taken``."""
+    """Problems of its settings; those of earlier extensions are in ``taken``."""
     for group in extension.groups:
         label = f'extension {extension.name}: its setting {group.name}'
         if group.name in taken:

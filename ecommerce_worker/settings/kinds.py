@@ -1,4 +1,4 @@
-"""What a value of a setting may be."""
+"""Kinds of values of settings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ecommerce_worker.settings.pitfalls import pitfalls_in
 
 
 class Secrecy(Enum):
-    """How much of a value nobody may see."""
+    """How much of a value is masked."""
 
     NONE = 'shown'
     PASSWORD = 'shown without the passwords in it'  # noqa: S105 - a word about secrets, none itself
@@ -29,7 +29,7 @@ class Secrecy(Enum):
 
 @dataclass(frozen=True)
 class Kind:
-    """What a value may be: ``read`` makes the value in force of the one given, or raises ValueError."""
+    """A kind of value: ``read`` converts the given value, or raises ValueError."""
 
     wants: str
     read: Callable[[Any], Any]
@@ -48,7 +48,7 @@ class Kind:
 
 
 class Unusable(ValueError):
-    """What is wrong with a value, where it is more than being of another kind."""
+    """The problem with a value, if it is more than being of another kind."""
 
 
 def _quantity(wants: str, cast: type[int | float], low: float, high: float) -> Kind:
@@ -96,7 +96,7 @@ def text(secrecy: Secrecy = Secrecy.NONE, *, takes_none: bool = False) -> Kind:
 
 
 def optional(kind: Kind) -> Kind:
-    """The same, or None."""
+    """The same kind, or None."""
     return replace(kind, wants=f'{kind.wants}, or none', takes_none=True)
 
 
@@ -126,7 +126,7 @@ def words(*choices: str) -> Kind:
 
 
 def literal(given: str) -> Any:
-    """What Python or, failing that, YAML reads from a text: templates write both."""
+    """A literal of Python or, failing that, of YAML: templates write both."""
     try:
         found = ast.literal_eval(given.strip())
     except (ValueError, SyntaxError):
@@ -368,7 +368,7 @@ def read_redis(given: Any) -> str:
 
 
 def as_it_is(given: Any) -> Any:
-    """Whatever was given."""
+    """The value unchanged."""
     return given
 
 

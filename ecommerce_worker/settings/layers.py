@@ -1,4 +1,4 @@
-"""Where settings come from: a module, a YAML file, the environment; each read as one layer."""
+"""The layers of settings: a module, a YAML file, the environment."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def imported(name: str) -> ModuleType:
 
 
 def module_layer(module: ModuleType, kinds: Mapping[str, Kind]) -> Layer:
-    """What a settings module says differently from base, or says again."""
+    """The layer of a settings module: what it sets beyond base."""
     lines = _assignments(module)
     values = {
         setting_of(name): value for name, value in vars(module).items()
@@ -101,7 +101,7 @@ def _assignments(module: ModuleType) -> dict[Names, int]:
 
 
 def yaml_layer(path: str) -> Layer:
-    """What a YAML file says; raises Unreadable."""
+    """The layer of a YAML file; raises Unreadable."""
     try:
         loader = yaml.SafeLoader(Path(path).read_text(encoding='utf-8'))
         node = loader.get_single_node()
@@ -150,7 +150,7 @@ def _plain(given: str) -> Any:
 
 
 def environment_layer(environ: Mapping[str, str], kinds: Mapping[str, Kind]) -> Layer:
-    """What variables ``ECOMMERCE_WORKER_<SETTING>`` say."""
+    """The layer of variables ``ECOMMERCE_WORKER_<SETTING>``."""
     variables: dict[str, str] = {}
     problems: list[tuple[Names, str]] = []
     for variable in environ:

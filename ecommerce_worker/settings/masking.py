@@ -1,4 +1,4 @@
-"""What nobody may see: secrets in what is shown, and in what other programs are given."""
+"""Masking secrets in what is shown, and in what other programs are given."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def mask(name: str, value: object, kind: Kind | None = None) -> str:
 
 
 def masked(name: str, value: object, kind: Kind | None = None) -> object:
-    """The value with ``***`` for what nobody may see."""
+    """The value with ``***`` for secrets."""
     known = SETTINGS.get(name)
     is_secret = known.secrecy is Secrecy.WHOLE if known else (
         _SECRET_NAME.search(name) or (kind and kind.secrecy is Secrecy.WHOLE))

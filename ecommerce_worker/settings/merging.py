@@ -1,4 +1,4 @@
-"""One layer laid over the other, until the settings in force are left; problems are collected."""
+"""Merging the layers into the settings in force; problems are collected."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _REFERENCE = re.compile(r'(\$?)\$\{(\w+)\}')
 
 
 class _Draft:
-    """Settings while they are put together; collects all that is wrong."""
+    """Settings while they are merged; collects all problems."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self.environ = environ
@@ -67,7 +67,7 @@ class _Draft:
 
     @contextlib.contextmanager
     def noting(self) -> Iterator[None]:
-        """Note a layer that cannot be read as a problem, and go on."""
+        """Record a layer that cannot be read as a problem, and continue."""
         try:
             yield
         except Unreadable as unreadable:
@@ -98,7 +98,7 @@ class _Draft:
         return {**DEFAULTS, **{group.name: group.defaults for group in self._groups() if group.name not in SETTINGS}}
 
     def lay(self, layer: Layer) -> None:
-        """Let one layer have its say over those laid before."""
+        """Apply a layer over those applied before."""
         for names, problem in layer.problems:
             self._refuse(names, problem)
         for name, given in layer.values.items():
@@ -203,7 +203,7 @@ class _Draft:
         self.places.add(names)
 
     def narrow(self) -> None:
-        """Take out what older workers could do and this one does not."""
+        """Remove what older workers supported and this one does not."""
         for name in ('CELERY_TASK_SERIALIZER', 'CELERY_RESULT_SERIALIZER', 'CELERY_EVENT_SERIALIZER'):
             if self.values[name] != 'json':
                 self._remark(name, f'{self.values[name]} is not used: the worker writes JSON only')
@@ -219,7 +219,7 @@ class _Draft:
         self.remarks.append(f'{self.sources[name]}: {name}: {remark}')
 
     def check(self) -> None:
-        """Find what is wrong with values together that are right one by one, at each site too."""
+        """Check values that are valid on their own against each other, at each site too."""
         if not self.complete:  # what a layer that could not be read says may well put it right
             return
         self._look_for_missing()
@@ -256,7 +256,7 @@ class _Draft:
             self.remarks += [line(*remark) for remark in remarks_on(settings, given)]
 
     def settings(self) -> Settings:
-        """The result, with one of its kind for each site."""
+        """The resulting settings, with those of each site."""
         values, extra = frozen(self.values, members(self.kinds)), MappingProxyType(self.extra)
         sites: dict[str, Settings] = {}
         more: dict[str, Any] = {'extensions': self.extensions, 'kinds': self.kinds}
@@ -286,7 +286,7 @@ class Examined:
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:
-    """The settings in force, read anew; raises Misconfigured with everything that is wrong with them.
+    """Read the settings in force; raises Misconfigured with all problems.
 
     ``environ`` stands in for the process's environment.
     """
@@ -297,7 +297,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
 
 
 def examine(environ: Mapping[str, str] | None = None) -> Examined:
-    """The settings and what is wrong with them, for who wants to look further; raises nothing."""
+    """Read the settings and their problems, for further checks; raises nothing."""
     environ = os.environ if environ is None else environ
     draft = _Draft(environ)
     module: ModuleType | None = None

@@ -1,4 +1,4 @@
-"""How settings are called: how Celery spells them, and how people read them."""
+"""Names of settings: the spellings of Celery, and labels for people."""
 
 from __future__ import annotations
 

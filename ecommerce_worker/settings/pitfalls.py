@@ -1,4 +1,4 @@
-"""Pitfalls of YAML: what it takes, without a word, for something else than it looks like."""
+"""Pitfalls of YAML: values that it silently reads as something else."""
 
 from __future__ import annotations
 

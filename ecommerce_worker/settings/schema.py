@@ -1,4 +1,4 @@
-"""Which settings there are, and of which kind each is."""
+"""All settings and their kinds."""
 
 from __future__ import annotations
 

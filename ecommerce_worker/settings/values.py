@@ -1,4 +1,4 @@
-"""The settings in force, as the rest of the worker sees them."""
+"""The settings in force."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Settings:
     extra: Mapping[str, Any]
     #: Where each value came from: ``default``, ``/etc/worker.yml:3``, ``environment ECOMMERCE_WORKER_BROKER_URL``.
     sources: Mapping[str, str]
-    #: What is no mistake but should be known.
+    #: Remarks: not mistakes, but worth knowing.
     remarks: tuple[str, ...]
     _values: Mapping[str, Any]
     _sites: dict[str, Settings] = field(default_factory=dict)
@@ -56,7 +56,7 @@ class Settings:
 
     @property
     def authentication(self) -> str:
-        """How the worker proves who it is: ``oauth2`` or ``jwt``."""
+        """How the worker authenticates: ``oauth2`` or ``jwt``."""
         if self.AUTHENTICATION != 'auto':
             return self.AUTHENTICATION
         ours = (self.BACKEND_SERVICE_EDX_OAUTH2_KEY, self.BACKEND_SERVICE_EDX_OAUTH2_SECRET)
@@ -66,7 +66,7 @@ class Settings:
 
     @property
     def email_vendor(self) -> str:
-        """Who sends mail; '' if nobody does and it is parked."""
+        """The vendor that sends mail; '' if there is none and mail is parked."""
         if self.EMAIL_VENDOR:
             return self.EMAIL_VENDOR
         enabled = (vendor for group, vendor in VENDORS.items() if getattr(self, group)[f'{group}_ENABLE'])
@@ -75,7 +75,7 @@ class Settings:
 
     @property
     def email_options(self) -> Mapping[str, Any]:
-        """The options of who sends mail."""
+        """The options of the vendor."""
         groups = (group for group, vendor in VENDORS.items() if vendor == self.email_vendor)
         options: Mapping[str, Any] = getattr(self, next(groups, 'EMAIL_OPTIONS'))
         return options

@@ -1,1 +1,1 @@
-"""What is told of each run, and who hears it."""
+"""Reports of runs, and their listeners."""

@@ -1,4 +1,4 @@
-"""Who hears of runs and of circuit breakers in this process: the log, the ledger, and whatever measures.
+"""Listeners to runs and circuit breakers in this process: the log, the ledger, and metrics.
 
 ::
 
@@ -7,8 +7,8 @@
     parked unread, given back, discarded, sent away ─────┘
     circuit breaker: closed, open, half-open ──► circuit
 
-A listener is added to :attr:`ecommerce_worker.runtime.Runtime.listeners` before the first message.  What nobody listens
-to is not even put together.
+A listener is added to :attr:`ecommerce_worker.runtime.Runtime.listeners` before the first message.  A report without
+listeners is not even built.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ logger = logs.of(__name__)
 
 
 class Listener:
-    """Hears what becomes of messages in this process; a subclass has those of these methods that it needs.
+    """Base class of listeners; a subclass overrides the methods that it needs.
 
     Each is called at once, in the thread that it happens in: a thread that runs orders, the one that reads from
-    RabbitMQ, or the keeper's.  It must not wait for anything.  What it raises is logged, once for each place that
-    raises, and harms nobody.  In a pool of processes a run is heard in the child that has it.
+    RabbitMQ, or the keeper's.  It must not block.  Its errors are logged, once for each place that
+    raises, and have no other effect.  In a pool of processes a run is heard in the child that has it.
     """
 
     def started(self, report: RunReport) -> None:
@@ -64,7 +64,7 @@ Kind = TypeVar('Kind', bound=Listener)
 
 
 class Listeners:
-    """All who hear; each attribute has the methods of those who hear of that, and is empty where nobody does."""
+    """All listeners; each attribute has the methods for one event, and is empty without any."""
 
     def __init__(self, *listeners: Listener) -> None:
         self._all: list[Listener] = []
@@ -78,18 +78,18 @@ class Listeners:
             self.add(listener)
 
     def add(self, listener: Listener) -> None:
-        """Have it hear from now on."""
+        """Add a listener."""
         self._all.append(listener)
         for name in ('started', 'ended', 'reported', 'circuit', 'called'):
             if getattr(type(listener), name) is not getattr(Listener, name):
                 setattr(self, name, (*getattr(self, name), getattr(listener, name)))
 
     def of(self, kind: type[Kind]) -> list[Kind]:
-        """Those of a kind."""
+        """The listeners of a class."""
         return [each for each in self._all if isinstance(each, kind)]
 
     def tell(self, hear: tuple[Callable[..., None], ...], *what: Any) -> None:
-        """Have these hear it; one that raises keeps it from nobody, and costs one line in the log."""
+        """Call these listeners; one that raises does not affect the others, and is logged once."""
         for each in hear:
             try:
                 each(*what)

@@ -1,4 +1,4 @@
-"""What is reported of one run, or of one message, and its form on the wire; ids and reasons, never contents.
+"""The report of a run or message, and its form on the wire; ids and reasons, never contents.
 
 A field is declared in :class:`RunReport`, with what bounds it, and shown where people are to see it; the ledger keeps
 it once :class:`~ecommerce_worker.ledger.models.Attempt` has a column of its name, which takes a migration.  All that
@@ -20,7 +20,7 @@ from ecommerce_worker.bounds import bounded_json
 from ecommerce_worker.errors import Undecodable
 from ecommerce_worker.words import printable
 
-#: The version of the form; who reads another one keeps it aside.
+#: The version of the form; a reader sets other versions aside.
 VERSION: Final = 1
 
 #: The form on the wire.
@@ -73,7 +73,7 @@ def one_line(value: Any, length: int) -> str:
 
 
 def new_id() -> str:
-    """An id for a report."""
+    """A new id for a report."""
     return uuid.uuid4().hex
 
 
@@ -144,7 +144,7 @@ class RunReport:
     def read(cls, body: bytes) -> RunReport:
         """The report that a body holds; raises :class:`~ecommerce_worker.errors.Undecodable`, whatever it is.
 
-        Names that are not known are what a later worker adds; they are left out.
+        Unknown names, as a later worker may add, are ignored.
         """
         try:
             found = json.loads(bounded_json(body))
@@ -159,7 +159,7 @@ class RunReport:
         return cls(**{name: _read(name, read, found) for name, read in _READ.items() if name in found or name in _MUST})
 
     def as_body(self) -> bytes:
-        """The report in JSON, without what is not there."""
+        """The report in JSON, without empty fields."""
         said = {name: value[:LENGTHS[name]] if name in LENGTHS else value for name, value in vars(self).items()
                 if value not in ('', None) and (name, value) != ('number', 0)}
         return json.dumps({'version': VERSION, **said}, separators=(',', ':')).encode()
@@ -240,7 +240,7 @@ class Fact(Protocol):
 
 
 class Safety(Protocol):
-    """Who knows whether what was reported is safe."""
+    """Knows whether reports are safe with the broker."""
 
     def holds(self, id_: str, act: Callable[[], None], most: int) -> bool:
         """Whether the message of that id is to be held, its end being reported and not safe yet.

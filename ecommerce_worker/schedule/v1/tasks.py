@@ -1,4 +1,4 @@
-"""The tasks that run by the clock."""
+"""The task that runs management commands."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ logger = logs.of(__name__)
 
 
 class CommandFailed(WrongArguments):
-    """A command that was asked for once has failed, and nothing will ask for it again: see the log, then resend it."""
+    """A command that was requested once has failed and is not repeated: see the log, then resend it."""
 
 
 @task(policy=lambda site: site.fulfillment_policy, key='name', lane=lambda _: JOBS,
