@@ -11,6 +11,7 @@ SHELL := /bin/sh
 
 VENV := .venv
 BIN := $(VENV)/bin
+TOOLS := .cache/deploy-tools
 PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check --no-input
 TESTS := ecommerce_worker/tests
 # Tests run in several processes, each with services of its own: most of them wait most of the time. A choice by name
@@ -29,7 +30,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help requirements production-requirements upgrade worker console recorder beat intake check status up flower demo rabbitmq rabbitmq-stop \
 	test test-unit test-broker test-rabbitmq test-system test-browser coverage quality reference docs validate benchmark chaos fuzz \
-	clean programs
+	clean programs image deploy-tools
 
 help: ## List the targets
 	@echo 'Usage: make <target> [ARGS="..."] [PYTHON=python3.12]'
@@ -91,7 +92,8 @@ test-unit: $(VENV)/.installed-test ## Run the tests that need no broker
 test-broker: $(VENV)/.installed-test programs ## Run the tests against a real, private RabbitMQ
 	$(BIN)/python -m pytest $(AT_ONCE) $(TESTS)/broker $(ARGS)
 
-test-system: $(VENV)/.installed-test programs ## Run the slow tests: the demonstration, chaos, a browser, the shop's pins
+test-system: $(VENV)/.installed-test programs deploy-tools ## Run the slow tests: the demonstration, chaos, a browser, the shop's pins, deploy/
+	@deploy/install.sh buildah debootstrap || true
 	$(BIN)/python -m pytest $(AT_ONCE) $(TESTS)/system $(TESTS)/browser $(ARGS)
 
 test-browser: $(VENV)/.installed-test programs ## Run the tests with a real Chromium
@@ -139,6 +141,10 @@ validate: ## All of it: test, test-system and quality
 	@$(MAKE) --no-print-directory test-system
 	@$(MAKE) --no-print-directory quality
 
+image: ## Build the image of deploy/container without a registry, as root on Debian
+	@deploy/install.sh buildah debootstrap
+	@exec .ci/image.sh
+
 benchmark: $(VENV)/.installed-test ## Measure orders per second through a real RabbitMQ
 	@deploy/install.sh rabbitmq-server
 	@exec $(BIN)/python -m benchmarks.orders $(ARGS)
@@ -163,15 +169,29 @@ requirements: $(VENV)/.installed-quality ## Install what development needs into 
 production-requirements: $(VENV)/.installed-production ## Install what a fulfilment server needs into .venv
 	@:
 
+# An environment of its own: what these bring is not for the worker's tests to meet.
+deploy-tools: $(TOOLS)/.installed ## Install what the tests of deploy/ check its files with
+	@:
+
+$(TOOLS)/.installed: $(VENV)/.made requirements/deploy.txt
+	@echo 'installing what deploy/ is checked with into $(TOOLS) ...'
+	@$(BIN)/python -m venv $(TOOLS)
+	@$(TOOLS)/bin/python -m pip --quiet --quiet --disable-pip-version-check --no-input install -r requirements/deploy.txt
+	@touch $@
+
 # Under the oldest Python supported: pins made under a newer one may not exist for it. The order matters: each file holds
 # the pins of the one before.
 upgrade: $(VENV)/.installed-pip_tools ## Move all pins in requirements/*.txt to the newest versions
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { \
 		echo 'make upgrade: pins are made under Python 3.11: make clean; make upgrade PYTHON=python3.11' >&2; exit 1; }
-	@for name in base production test quality tox pip_tools; do \
+	@for name in base production test quality tox pip_tools deploy; do \
 		echo "compiling requirements/$$name.txt"; \
 		CUSTOM_COMPILE_COMMAND='make upgrade' $(PIP_COMPILE) -o requirements/$$name.txt requirements/$$name.in || exit 1; \
 	done
+	@CUSTOM_COMPILE_COMMAND='make upgrade' $(PIP_COMPILE) --generate-hashes --allow-unsafe -o deploy/container/build.txt \
+		deploy/container/build.in
+	@CUSTOM_COMPILE_COMMAND='make upgrade' $(PIP_COMPILE) --generate-hashes -o deploy/container/requirements.txt \
+		requirements/production.txt
 
 # The stamp of a .venv that was made elsewhere (the clone was moved) or whose interpreter is gone counts for nothing.
 ifneq ($(shell test -x $(BIN)/python && cat $(VENV)/.made 2>/dev/null),$(CURDIR))

@@ -64,7 +64,8 @@ def environment(unit, root):
         assert Path(source).parent == Path('/etc/ecommerce-worker/credentials')
         (kept / name).write_text(LOADED[Path(source).name])
     said = dict(line.split('=', 1) for line in unit['Environment'])
-    return {**BARE, **said, 'HOME': said['HOME'].replace('%S', '/var/lib'), 'CREDENTIALS_DIRECTORY': str(kept),
+    said = {name: value.replace('%S', '/var/lib').replace('%t', '/run') for name, value in said.items()}
+    return {**BARE, **said, 'CREDENTIALS_DIRECTORY': str(kept),
             'ECOMMERCE_WORKER_CFG': str(root) + said['ECOMMERCE_WORKER_CFG']}
 
 

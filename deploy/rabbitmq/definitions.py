@@ -1,0 +1,98 @@
+#!/usr/bin/env python3
+"""Writes what RabbitMQ has to know of a shop: its virtual host, a user for each role, their permissions, the policies.
+
+    deploy/rabbitmq/definitions.py [--vhost shop] [--host rabbitmq:5672] [--scheme amqps] [--no-policies] DIRECTORY
+
+makes in DIRECTORY, readable for its owner only,
+
+    broker-url            who runs workers and commands
+    intake-broker-url     the intake, which may only publish
+    shop-broker-url       the shop, which declares its queues and publishes
+    definitions.json      for `rabbitmqctl import_definitions` or `load_definitions`
+
+A URL that is there already keeps its password, so it may be run again. To change a password, delete the URL and run it
+again. RabbitMQ takes over what it imports, and deletes nothing. Before 3.12 it knows no policies of this kind, and
+needs none: --no-policies.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import hashlib
+import json
+import secrets
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
+
+#: The queues and exchanges of worker and shop, the waiting room among them.
+OURS = r'ecommerce([._].*)?|fulfillment|email_marketing'
+
+#: What each user may configure, write and read.
+PERMISSIONS = {
+    'worker': (rf'^({OURS}|.*celery\.pidbox)$', rf'^({OURS}|.*celery\.pidbox|amq\.default)$',
+               rf'^({OURS}|.*celery\.pidbox)$'),
+    'intake': ('^$', r'^(amq\.default|ecommerce\.facts)$', '^$'),
+    # Who binds a queue to an exchange writes to the one and reads the other.
+    'shop': (r'^(ecommerce(\.(fulfillment|email_marketing|default))?|fulfillment|email_marketing)$',
+             r'^(ecommerce(\.(fulfillment|email_marketing|default))?|fulfillment|email_marketing|amq\.default)$',
+             r'^(ecommerce(\.(fulfillment|email_marketing|default))?|fulfillment|email_marketing)$'),
+}
+
+#: The file of each user's URL.
+FILES = {'worker': 'broker-url', 'intake': 'intake-broker-url', 'shop': 'shop-broker-url'}
+
+
+def hashed(password: str) -> str:
+    """As RabbitMQ keeps it: a salt of four bytes, and SHA-256 of both."""
+    salt = secrets.token_bytes(4)
+    return base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()
+
+
+def definitions(vhost: str, passwords: dict[str, str], *, with_policies: bool) -> dict[str, Any]:
+    """What RabbitMQ imports."""
+    policies = json.loads(Path(__file__).with_name('definitions.json').read_text(encoding='utf-8'))['policies']
+    return {
+        'vhosts': [{'name': vhost}],
+        'users': [{'name': name, 'password_hash': hashed(password),
+                   'hashing_algorithm': 'rabbit_password_hashing_sha256', 'tags': []}
+                  for name, password in passwords.items()],
+        'permissions': [{'user': name, 'vhost': vhost, **dict(zip(('configure', 'write', 'read'), PERMISSIONS[name],
+                                                                  strict=True))} for name in passwords],
+        'policies': [{**policy, 'vhost': vhost} for policy in policies if with_policies],
+    }
+
+
+def write(directory: Path, name: str, text: str) -> None:
+    """Write a file that nobody else may read, whole or not at all."""
+    begun = directory / f'.{name}.new'
+    begun.unlink(missing_ok=True)
+    begun.touch(mode=0o600, exist_ok=False)
+    begun.write_text(text + '\n', encoding='utf-8')
+    begun.replace(directory / name)
+
+
+def main() -> None:
+    """Do as the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--vhost', default='shop')
+    parser.add_argument('--host', default='rabbitmq:5672', help='host and port, as those who connect reach it')
+    parser.add_argument('--scheme', default='amqp', choices=('amqp', 'amqps'))
+    parser.add_argument('--no-policies', action='store_true', help='for RabbitMQ before 3.12')
+    parser.add_argument('directory', type=Path)
+    said = parser.parse_args()
+    said.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    passwords = {}
+    for user, name in FILES.items():
+        file = said.directory / name
+        kept = urlsplit(file.read_text(encoding='utf-8').strip()).password if file.exists() else None
+        passwords[user] = unquote(kept) if kept else secrets.token_urlsafe(32)
+        write(said.directory, name, f'{said.scheme}://{user}:{quote(passwords[user], safe="")}@{said.host}/'
+                                    f'{quote(said.vhost, safe="")}')
+    write(said.directory, 'definitions.json', json.dumps(
+        definitions(said.vhost, passwords, with_policies=not said.no_policies), indent=2))
+
+
+if __name__ == '__main__':
+    main()
