@@ -283,4 +283,4 @@ def test_an_address_that_cannot_be_listened_on_is_one_line(tmp_path, address, wh
                        ECOMMERCE_WORKER_CONSOLE_ADDRESS=address, ECOMMERCE_WORKER_CONSOLE_URL='https://orders.test')
     assert done.stderr == ''
     assert done.stdout.splitlines()[-1] == (
-        f'the console cannot listen on {address} ({why}); CONSOLE_ADDRESS names another')
+        f'the console cannot listen on {address} ({why}); set CONSOLE_ADDRESS to another address')

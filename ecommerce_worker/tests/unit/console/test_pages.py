@@ -509,7 +509,7 @@ def test_each_role_decides_as_far_as_it_may(console, who, action, status):
 
 
 @pytest.mark.parametrize('status, why', [
-    ('Complete', 'the shop has fulfilled it already (Complete)'),
+    ('Complete', 'the shop has already fulfilled it (Complete)'),
     ('Payment Error', 'its status there is Payment Error'), (None, 'does not know it (404)')])
 def test_what_the_shop_would_not_fulfil_is_not_sent(console, shop, status, why):
     [number] = park(console, 'EDX-1')
@@ -533,7 +533,7 @@ def test_the_shop_is_not_asked_about_what_is_no_order(console, shop):
 
 def test_an_order_is_sent_so_often_in_an_hour_and_no_more(console):
     *_, found = [decide(console, 'support', 'resend', park(console, 'EDX-1')[-1]) for _ in range(3)]
-    assert 'EDX-1: not resent: it was sent 2 times within an hour' in found.words
+    assert 'EDX-1: not resent: already resent 2 times within an hour' in found.words
     assert (len(console('queued', QUEUE)), console('queries.count_parked')) == (2, 1)
     assert '1 message resent' in decide(console, 'support', 'resend', park(console, 'EDX-2')[-1]).words
 
