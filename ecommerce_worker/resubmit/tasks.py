@@ -31,13 +31,13 @@ def resubmit_orders(self: Task, *, not_after: float | None = None) -> None:  # n
     report = found or {}
     if published := report.get('published'):
         # Each of them was lost on its way here: worth a look.
-        logger.warning('orders were resubmitted of which nothing was here', count=published)
+        logger.warning('resubmitted orders that were lost on their way to RabbitMQ', count=published)
     if settled := report.get('settled'):
-        logger.warning('orders were complete whose reports had been lost', count=settled)
+        logger.warning('recorded complete orders whose reports had been lost', count=settled)
     troubles = report.get('troubles') or [ended.tail.rpartition('\n')[2].removeprefix('ecommerce-worker: ')]
     if ended.status == EX_TEMPFAIL:
         raise Skip(troubles[-1])
     if ended.status != 0:
         output = '\n'.join(report.get('troubles') or [ended.tail])
-        logger.error('orders could not all be resubmitted', how=ended.how, output=output)
-        raise Skip(f'resubmit failed: {ended.how}; it comes again by itself')
+        logger.error('not all orders could be resubmitted', how=ended.how, output=output)
+        raise Skip(f'resubmit failed: {ended.how}; it runs again by itself')
