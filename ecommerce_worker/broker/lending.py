@@ -69,7 +69,7 @@ def _consumed(connection: Connection, channel: Any, name: str, taken: set[int]) 
                 return
             if silences > MOST_SILENCES:
                 raise topology.Unavailable(
-                    f'the broker does not hand out the messages of {name}: look at it') from None
+                    f'the broker does not deliver the messages of {name}: check it') from None
             continue
         silences = 0
         while come:

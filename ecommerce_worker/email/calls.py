@@ -215,7 +215,7 @@ def checked(email: Email, hosts: Container[str] = ()) -> tuple[Email, tuple[str,
         raise WrongArguments('the mail has no recipient')
     good = tuple(address for address in email.to if is_address(address))
     if not good:
-        raise WrongArguments('no recipient of the mail is a mail address')
+        raise WrongArguments('no recipient is a valid mail address')
     if not one_line(email.subject) and email.purpose is not Purpose.REFUND:
         raise WrongArguments('the mail has no subject')
     if not (email.body.strip() or email.variables):
@@ -262,7 +262,7 @@ def _named(shape: Shape, args: Sequence[Any], kwargs: Mapping[str, Any],
     unknown = [name for name in kwargs if today[name] not in shape.keywords]
     if unknown:
         names = ', '.join(without_addresses(name[:200])[:40] for name in unknown[:10])
-        remarks.append(f'ignored arguments of unknown names: {names}')
+        remarks.append(f'ignored unknown arguments: {names}')
     given: dict[str, Any] = {}
     for name, value in named:
         if is_blank(value) and name not in head:
@@ -282,7 +282,7 @@ def _tail(shape: Shape, values: Sequence[Any], sites: Container[str]) -> tuple[l
     """
     rows = [row for row in map(str.split, reversed([*shape.signatures.values()])) if len(row) >= len(values)]
     if not rows:
-        raise WrongArguments('the call has more arguments than the task ever took')
+        raise WrongArguments('the call has too many arguments')
     sent = next((row for row in map(str.split, shape.sent.values())
                  if len(row) == len(values) and all(map(_fits, row, values))), None)
     names, remarks = [], []
@@ -301,7 +301,7 @@ def _tail(shape: Shape, values: Sequence[Any], sites: Container[str]) -> tuple[l
         names.append(name)
         if doubtful:
             number = len(shape.head.split()) + position + 1
-            remarks.append(f'argument {number} may mean several things: it was taken as {name}')
+            remarks.append(f'argument {number} is ambiguous: it was taken as {name}')
     return names, remarks
 
 

@@ -61,7 +61,7 @@ def deliver(task: Task, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Ite
     email, bad = checked(replace(found.email, id=task.request.id or ''), site.settings.ATTACHMENT_HOSTS)
     receipt = site.mailer.send(rendered(email, site.settings.EMAIL_TEMPLATES))
     for others in filter(None, (receipt.left, bad)):
-        logger.warning('not all were mailed, the others are tried apart', task=task.name, id=task.request.id,
+        logger.warning('not all were mailed, the others are retried separately', task=task.name, id=task.request.id,
                        others=len(others))
         yield Then(task.name, for_others(email, task.name, others))
     if email.purpose is Purpose.ASSIGNMENT:

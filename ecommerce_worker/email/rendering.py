@@ -47,7 +47,7 @@ def _template(purpose: Purpose, directory: str) -> tuple[str, str]:
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as error:
-            reason = getattr(error, 'strerror', None) or 'not a text in UTF-8'
+            reason = getattr(error, 'strerror', None) or 'not UTF-8 text'
             raise Misconfigured([f'{place}: this template cannot be read: {reason}']) from None
     raise Misconfigured([f'{directory or _SHIPPED}/{name}: the template does not exist, and the shop sent no text'])
 

@@ -59,7 +59,7 @@ def retention(keep_days: int, keep_parked_days: int = 0, *, now: datetime | None
         yield from _delete(rows)
     if keep_parked_days:
         old = ParkedMessage.objects.filter(settled='', parked_at__lt=now - timedelta(days=keep_parked_days))
-        yield from _erase(old, f'erased after {keep_parked_days} days in which nobody decided', now)
+        yield from _erase(old, f'erased after {keep_parked_days} days without a decision', now)
 
 
 def housekeeping() -> Iterator[int]:
@@ -124,7 +124,7 @@ class Chores:
                     yield from self._do(entry, firing)
             except (Error, LedgerUnusable) as error:
                 self._again[entry.key] = self._clock() + AGAIN_SECONDS
-                logger.error('a job of the ledger failed, it is tried again', entry=entry.name, error=said(error))
+                logger.error('a job of the recorder failed and will be retried', entry=entry.name, error=said(error))
 
     def _do(self, entry: Entry, firing: Firing) -> Iterator[None]:
         gone = 0
@@ -135,7 +135,7 @@ class Chores:
             yield
             pulse.own.beat(pulse.OUTSIDE_SECONDS)
         self._firings.fired(entry.key, firing.due, self._name, firing.missed)
-        logger.info('a job of the ledger is done', entry=entry.name, rows=gone)
+        logger.info('a job of the recorder is done', entry=entry.name, rows=gone)
 
 
 def _timing_of(entry: Entry, zone: tzinfo) -> Timing:

@@ -116,7 +116,7 @@ class Recorder:
                     self.looking.forget()
                 if self._troubled != trouble.what:
                     self._troubled = trouble.what
-                    logger.warning('nothing is recorded while this is unreachable', what=trouble.what,
+                    logger.warning('recording is paused while this is unreachable', what=trouble.what,
                                    error=str(trouble))
                     delay = SHORTEST
                 pulse.own.beat()
@@ -148,13 +148,13 @@ class Recorder:
         for name, shape in shapes.items():
             if shape is topology.Shape.ANOTHER and name not in self._said:
                 self._said.add(name)
-                logger.warning('a queue is not of the type that QUEUE_TYPE asks for, and is used as it is; '
+                logger.warning('a queue does not have the type in QUEUE_TYPE and is used as it is; '
                                '`ecommerce-worker queues reset` moves it and its messages', queue=name, wanted=kind)
         missing = {name for name, shape in shapes.items() if shape is topology.Shape.UNAVAILABLE}
         if missing == set(shapes):
             raise _Trouble('the node of RabbitMQ that keeps the queues of the ledger', ', '.join(sorted(missing)))
         if missing - self._missing:
-            logger.warning('queues are unavailable since their RabbitMQ node is down; recording goes on without them',
+            logger.warning('queues are unavailable since their RabbitMQ node is down; recording continues without them',
                            queues=','.join(sorted(missing)))
         if self._missing and not missing:
             logger.warning('queues are available again', queues=','.join(sorted(self._missing)))
@@ -166,10 +166,10 @@ class Recorder:
         told, parked = (_Inbox(connection, topology.LEDGER, FACTS, self._missing),
                         _Inbox(connection, topology.PARKED, PARKED, self._missing))
         if read := recording.read_set_aside():
-            logger.info('facts that were set aside are recorded', count=read)
+            logger.info('reports that were set aside have been recorded', count=read)
         with told.consumer, parked.consumer:
             if self._troubled:
-                logger.warning('recording goes on', what=self._troubled)
+                logger.warning('recording continues', what=self._troubled)
                 self._troubled = None
             self._consuming = True
             while not stopping.is_set() and time.monotonic() < self._look_again:
@@ -225,7 +225,7 @@ class Recorder:
             publishing.publish(self._app, publishing.Publication(raw, topology.PARKED_LARGE))
             message.ack()
             parked.messages.remove(message)
-            logger.error('a parked message is larger than what the database takes (max_allowed_packet), and stays in '
+            logger.error('a parked message is larger than the database accepts (max_allowed_packet) and stays in '
                          'RabbitMQ', queue=topology.PARKED_LARGE, bytes=len(raw.body), most=largest)
 
 
@@ -280,7 +280,7 @@ def _record(told: list[RunReport], parcels: list[Parcel], aside: list[Aside], ta
         try:
             recording.record([fact])
         except (DataError, ValueError, OverflowError) as error:
-            logger.error('a fact cannot be written, it is set aside', id=fact.id, error=type(error).__name__)
+            logger.error('a report cannot be written and is set aside', id=fact.id, error=type(error).__name__)
             recording.record(aside=[Aside.of(fact.as_body(), f'it cannot be written ({type(error).__name__})')])
     for parcel in parcels:
         recording.record(parcels=[parcel])

@@ -40,8 +40,8 @@ def open_ledger(module: str = _MODULE) -> None:
     if django_settings.configured:
         if getattr(django_settings, 'LEDGER_MODULE', None) == module:
             return
-        raise LedgerUnusable('this process has a Django of its own, with other settings: the ledger is kept and read '
-                             'by processes apart from it (ecommerce-worker recorder)')
+        raise LedgerUnusable('Django is already set up in this process with other settings: the ledger is kept and '
+                             'read by separate processes (ecommerce-worker recorder)')
     found = importlib.import_module(module)
     django_settings.configure(
         LEDGER_MODULE=module, **{name: value for name, value in vars(found).items() if name.isupper()})
@@ -90,10 +90,10 @@ def require_schema() -> None:
         raise LedgerUnusable(f'there is no ledger yet ({_place()}): {MAKE}')
     if newer := sorted(name for app, name in applied - known if app == 'ledger'):
         last = max(name for app, name in known if app == 'ledger')
-        raise LedgerUnusable(f'the ledger is of a newer version (migration {newer[-1]}): install that version here, '
-                             f'or have it take the ledger back with `ecommerce-worker migrate {last}`')
+        raise LedgerUnusable(f'the ledger has a newer version (migration {newer[-1]}): install that version here, '
+                             f'or use it to migrate the ledger back with `ecommerce-worker migrate {last}`')
     if older := sorted(f'{app}.{name}' for app, name in known - applied):
-        raise LedgerUnusable(f'the ledger is of an older version (without {older[0]}): stop the recorder and run '
+        raise LedgerUnusable(f'the ledger has an older version (without {older[0]}): stop the recorder and run '
                              f'{MIGRATE}')
 
 
@@ -114,7 +114,7 @@ def _driver() -> str:
     """Which extra holds the driver of the database, if it is one that comes with none."""
     engine = str(django_settings.DATABASES['default']['ENGINE'])
     extra = next((extra for extra in ('postgresql', 'mysql') if extra in engine), '')
-    return f"; `pip install 'edx-ecommerce-worker[{extra}]'` brings its driver" if extra else ''
+    return f"; `pip install 'edx-ecommerce-worker[{extra}]'` installs its driver" if extra else ''
 
 
 def _place() -> str:

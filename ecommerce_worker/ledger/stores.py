@@ -44,4 +44,4 @@ def firings_of(settings: Settings, tell: Callable[[str], object] = lambda reason
 
 def ledger_unused(reason: str) -> None:
     """Say in the log that the ledger is not used, and why."""
-    logger.warning('firings are kept in a file of this machine, not in the ledger', reason=reason)
+    logger.warning('firings are kept in a file on this machine, not in the ledger', reason=reason)

@@ -67,7 +67,7 @@ class Stop:
 
 def leave(when: str) -> None:
     """Exit now."""
-    logger.warning('stopped, though something still ran', when=when)
+    logger.warning('stopped while something was still running', when=when)
     output.outlet.flush()
     status.leave()
 

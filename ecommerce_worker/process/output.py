@@ -96,7 +96,7 @@ class Outlet:
 
 
 def _say_dropped(lines: int) -> None:
-    _logger.warning('nobody took our output, lines were dropped', dropped=lines)
+    _logger.warning('output was not read, lines were dropped', dropped=lines)
 
 
 #: The one of this process.
@@ -123,7 +123,7 @@ class _Standard(io.TextIOBase):
     @override
     def write(self, text: str) -> int:
         if not isinstance(text, str):
-            raise TypeError('only text is written here')
+            raise TypeError('only str can be written')
         begun = getattr(self._begun, 'text', '') + text
         lines, end, self._begun.text = begun.rpartition('\n')
         if end:

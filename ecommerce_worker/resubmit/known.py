@@ -69,13 +69,13 @@ def _standing(order: Entry, *, lately: bool) -> Known | None:
         return Known(order.site, order.key, f'it was {order.reason or "discarded"}, {order.last_seen:%Y-%m-%d %H:%M} '
                                             'UTC', discarded=True)
     if order.state != 'fulfilled' and lately:
-        return Known(order.site, order.key, f'it may be on its way, being {order.state} at {order.last_seen:%H:%M:%S} '
+        return Known(order.site, order.key, f'it may be in transit ({order.state} at {order.last_seen:%H:%M:%S} '
                                             'UTC')
     return None
 
 
 def _lying(parked: InLedger) -> Known:
-    return Known(parked.site, parked.key, f'it is parked here since {parked.parked_at:%Y-%m-%d %H:%M} UTC '
+    return Known(parked.site, parked.key, f'it has been parked here since {parked.parked_at:%Y-%m-%d %H:%M} UTC '
                                           f'({parked.reason}); see `parked resend`')
 
 
@@ -138,4 +138,4 @@ def _looking() -> Iterator[None]:
 
 
 def _so(reason: object) -> str:
-    return f'it cannot be known which orders are parked in the ledger: {reason}'
+    return f'it is unknown which orders are parked in the ledger: {reason}'

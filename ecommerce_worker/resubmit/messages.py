@@ -66,7 +66,7 @@ def _depths(connection: Connection, names: Iterable[str]) -> list[topology.Depth
     try:
         return topology.depths(connection, names, strict=True)
     except topology.Unavailable as error:
-        raise NotNow(f'{error}; it cannot be known which orders are in it: run it again when it is back') from None
+        raise NotNow(f'{error}; it is unknown which orders are in it: try again when it is back') from None
 
 
 def _refuse_queued(connection: Connection, names: Iterable[str]) -> None:
@@ -87,7 +87,7 @@ def refuse_unrecorded(connection: Connection, memory: Memory | None) -> None:
     while found := _depths(connection, [topology.LEDGER]):
         facts, = found
         if not memory and facts.consumers:
-            raise NotNow('a recorder takes parked messages into a ledger that is not kept here, so it cannot be known '
+            raise NotNow('a recorder takes parked messages into a ledger that is not kept here, so it is unknown '
                          'which orders are parked: run resubmit where DATABASES names that ledger')
         if not memory or not facts.messages:
             return
@@ -95,7 +95,7 @@ def refuse_unrecorded(connection: Connection, memory: Memory | None) -> None:
             raise NotNow(f'no recorder takes the reports of workers (facts: {facts.messages}), so it does not know '
                          'how orders stand: start a recorder (ecommerce-worker recorder)')
         if time.monotonic() > deadline:
-            raise NotNow(f'the ledger is behind (facts: {facts.messages}): wait until the recorder is done with them')
+            raise NotNow(f'the ledger is behind (facts: {facts.messages}): wait until the recorder has caught up')
         time.sleep(0.2)
 
 
@@ -104,7 +104,7 @@ def remembered(memory: Memory, wanted: Wanted, orders: Collection[Found]) -> dic
     numbers = sorted({order.number for order in orders})
     known = [each for first in range(0, len(numbers), BATCH) for each in memory(numbers[first:first + BATCH])]
     discarded = {} if wanted.numbers else {
-        (root_of(each.site), each.number): f'{each.where}; `--order {each.number}` publishes it all the same'
+        (root_of(each.site), each.number): f'{each.where}; `--order {each.number}` publishes it anyway'
         for each in known if each.discarded}
     return discarded | {(root_of(each.site), each.number): each.where for each in known if not each.discarded}
 
@@ -127,7 +127,7 @@ def _lying(app: Celery, connection: Connection, names: Iterable[str], tell: Tell
                 for message in messages:
                     looked_at += 1
                     if looked_at % 1000 == 0:
-                        tell(f'{looked_at} messages looked at')
+                        tell(f'{looked_at} messages checked')
                     if key := _order_in(app, Raw.of(message)):
                         here[key] = 'it waits here for its next try' if waits else f'it is queued here ({depth.name})'
         except topology.Unavailable as error:
@@ -159,9 +159,10 @@ def in_hand(app: Celery, connection: Connection, names: Iterable[str], workers: 
                                 connection=connection))
     tellers = [orders for orders in told.values() if _are_orders(orders)]
     if len(tellers) < max(consumers, len(workers)):
-        raise NotNow(f'of {max(consumers, len(workers))} workers only {len(tellers)} told what they have in hand: try '
-                     'again in a minute; workers of an older version, or of the pool solo while they run, do not tell')
-    return {(root_of(code), number): 'a worker has it in hand' for orders in tellers for code, number in orders}
+        raise NotNow(f'of {max(consumers, len(workers))} workers only {len(tellers)} reported the orders they hold: '
+                     'try again in a minute; workers of an older version, or with the solo pool while running a task, '
+                     'do not report')
+    return {(root_of(code), number): 'a worker holds it' for orders in tellers for code, number in orders}
 
 
 def _are_orders(told: Any) -> bool:

@@ -117,7 +117,7 @@ def _publish(app: Celery, settings: Settings, order: Found, delay: float) -> Non
     queue = next((name for name in ORDER_QUEUES if name in settings.QUEUES), settings.QUEUES[0])
     kwargs = {'site_code': order.site or None, 'email_opt_in': False}
     call = Call(FULFILL, str(uuid.uuid4()), (order.number,), kwargs, origin='resubmit')
-    reason = f'resubmitted: the shop had it as {order.status}, and nothing of it was here'
+    reason = f'resubmitted: the shop had it as {order.status}, and RabbitMQ had no message of it'
     notes = Notes(queue=queue, resent=True).having({'at': time.time(), 'reason': reason})
     began = time.time()
     publishing.wait(app, call, notes, delay)
@@ -126,7 +126,7 @@ def _publish(app: Celery, settings: Settings, order: Found, delay: float) -> Non
 
 def _refuse_without_waiting_room(connection: Connection) -> None:
     if not topology.is_rabbitmq(connection):
-        raise preflight.BrokerUnusable('only RabbitMQ can show what is here already: BROKER_URL names another kind of '
+        raise preflight.BrokerUnusable('resubmitting needs RabbitMQ: BROKER_URL names another kind of '
                                        'broker', EX_CONFIG)
 
 
@@ -142,7 +142,7 @@ def _connected(app: Celery, settings: Settings) -> Iterator[Connection]:
                 yield connection
         except (OSError, *connection.connection_errors, *connection.channel_errors) as error:
             raise preflight.BrokerUnusable(
-                f'the broker broke off ({type(error).__name__}): run it again when it is back') from None
+                f'the broker closed the connection ({type(error).__name__}): run it again when it is back') from None
 
 
 @contextmanager
@@ -152,6 +152,6 @@ def _alone(connection: Connection) -> Iterator[Callable[[], None]]:
     try:
         Queue(LOCK, durable=False, exclusive=True).bind(channel).declare()
     except ResourceLocked:
-        raise NotNow('somebody else is resubmitting at this moment: wait until that has ended') from None
+        raise NotNow('another resubmit is running: wait until it has ended') from None
     # A question now and then also keeps the connection from being taken for dead.
     yield lambda: channel.queue_declare(queue=LOCK, passive=True) and None

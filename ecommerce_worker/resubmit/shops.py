@@ -69,16 +69,16 @@ def by_age(wanted: Wanted, sites: Mapping[str, str], report: Report, tell: Tell,
                 looked_at += len(page.orders)
                 orders.update((order.number, order) for order in unfulfilled(page, wanted, now))
                 if number % 10 == 0:
-                    tell(f'{_name(code)}: {looked_at} of {page.count} orders looked at, {len(orders)} unfulfilled')
+                    tell(f'{_name(code)}: {looked_at} of {page.count} orders checked, {len(orders)} unfulfilled')
         except ApiError as error:
             report.blame(_name(code), error)
         else:
             if not looked_at:
-                report.troubles.append(f'{_name(code)}: the shop shows no order at all; so it does to a user who is '
+                report.troubles.append(f'{_name(code)}: the shop lists no orders at all, as it does for a user who is '
                                        'not staff there')
         old = [order for order in orders.values() if not is_young(order, wanted, now)]
         young = len(orders) - len(old)
-        tell(f'{_name(code)}: {looked_at} orders looked at, {len(old)} unfulfilled'
+        tell(f'{_name(code)}: {looked_at} orders checked, {len(old)} unfulfilled'
              + (f'; {young} younger than {durations.text(wanted.grace)}, left to the shop' if young else ''))
         for order in old:
             yield Found(code, root, order.number, order.status, order.placed)
@@ -134,7 +134,7 @@ def pages(shop: Ecommerce, *, since: float, patience: Policy = PATIENCE,
             return
         following = page.following
         if frozenset(following.items()) in asked or len(asked) >= MOST_PAGES:
-            raise PeerFailure('the shop has no end of pages; the rest was not looked at', status=200)
+            raise PeerFailure('the list of orders does not end; the rest was not checked', status=200)
         asked.add(frozenset(following.items()))
 
 

@@ -32,9 +32,9 @@ def resubmit_orders(self: Task, *, not_after: float | None = None) -> None:  # n
     ended, report = _ran('resubmit')
     if published := report.get('published'):
         # Each of them was lost on its way here: worth a look.
-        logger.warning('orders were resubmitted of which nothing was here', count=published)
+        logger.warning('resubmitted orders that were lost on their way to RabbitMQ', count=published)
     if settled := report.get('settled'):
-        logger.warning('orders were complete whose reports had been lost', count=settled)
+        logger.warning('recorded complete orders whose reports had been lost', count=settled)
     _end('resubmit', ended, report)
 
 
@@ -70,4 +70,4 @@ def _end(command: str, ended: commands.Ended, report: dict[str, Any]) -> None:
     if ended.status != 0:
         output = '\n'.join(report.get('troubles') or [ended.tail])
         logger.error(_NOT_ALL[command], how=ended.how, output=output)
-        raise Skip(f'{command} failed: {ended.how}; it comes again by itself')
+        raise Skip(f'{command} failed: {ended.how}; it runs again by itself')

@@ -75,7 +75,7 @@ def error_in(answer: Any, failed: ApiError | None = None) -> ApiError | None:
     kind, meaning = _MEANINGS.get(code or 0) or (Rejected, 'refuses it')
     if kind is Rejected and failed and (isinstance(failed, Transient | NotFound) or failed.status == 401):
         kind, meaning = type(failed), str(failed).removeprefix(f'{_PEER} ')
-    said = without_addresses(str(answer.get('errormsg') or 'it does not say why'))
+    said = without_addresses(str(answer.get('errormsg') or 'no reason given'))
     return kind(f'{_PEER} {meaning}: {said} (error {"?" if code is None else code})',
                 status=failed.status if failed else 200, retry_after=failed.retry_after if failed else None,
                 answer=answer)

@@ -97,18 +97,18 @@ class Enrolment:
     def __post_init__(self) -> None:
         """Refuse what cannot be reported."""
         if not isinstance(self.email, str) or not is_address(self.email):
-            raise WrongArguments('the learner has no valid mail address')
+            raise WrongArguments('the learner has no valid email address')
         if not _is_url(self.course_url):
             raise WrongArguments('the course has no http(s) URL')
         if not isinstance(self.purchase_incomplete, bool):
-            raise WrongArguments('purchase_incomplete is neither true nor false')
+            raise WrongArguments('purchase_incomplete must be true or false')
         for name in ('course_id', 'currency', 'message_id', 'sku'):
             if not isinstance(getattr(self, name), str | None):
                 raise WrongArguments(f'{name} is not a string')
         if not isinstance(self.mode, str) or not self.mode.strip():
             raise WrongArguments('the enrolment has no mode')
         if not self.course:
-            raise WrongArguments('neither the course id nor the URL says which course it is')
+            raise WrongArguments('neither the course id nor the URL identifies the course')
         cents(self.unit_cost)
 
     @override
@@ -245,7 +245,7 @@ class Purchases:
         if enrolment.purchase_incomplete:
             extid = ''
         if extid and repeated and self._is_known(extid):
-            raise Skip('Sailthru has this purchase already')
+            raise Skip('Sailthru already has this purchase')
         course = self._course(enrolment)
         if enrolment.is_new:
             self._take_off_unenrolled(enrolment.email, enrolment.course_url)
@@ -282,7 +282,7 @@ class Purchases:
         try:
             known = course_of_shop(self._ask_shop(enrolment.course))
         except (Rejected, WrongArguments) as refusal:
-            logger.warning('a course is reported without its name', course=enrolment.course, reason=str(refusal))
+            logger.warning('reporting a course without its name', course=enrolment.course, reason=str(refusal))
             return content
         return Course(known.title, content.tags, {**known.vars, **content.vars})
 

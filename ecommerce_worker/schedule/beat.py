@@ -89,7 +89,7 @@ class Scheduler(celery_beat.Scheduler):
                 self._trouble(entry.name, f'{type(error).__name__}: {error}')
             else:
                 if self._troubles.pop(entry.name, None):
-                    logger.warning('a job is fired again', entry=entry.name)
+                    logger.warning('firing a job again', entry=entry.name)
         try:
             self.live()
         except Exception as error:  # noqa: BLE001 - as above
@@ -127,7 +127,7 @@ class Scheduler(celery_beat.Scheduler):
         not_after = due + entry.expires if entry.expires is not None else following or now + CLAIM_SECONDS
         expired = not_after < now and can_expire(self.app.tasks[entry.task])
         if now - due > LATE_SECONDS or expired or firing.missed:
-            logger.warning('late, and left out since it expired' if expired else 'late, and fired once',
+            logger.warning('late, and skipped since it expired' if expired else 'late, and fired once',
                            entry=entry.name, due=_utc(due), last=_utc(firing.last), missed=firing.missed)
         if expired:
             return False
@@ -154,7 +154,7 @@ class Scheduler(celery_beat.Scheduler):
 
     def _trouble(self, name: str, what: str) -> None:
         if self._troubles.get(name) != what:
-            logger.error('a job cannot be fired, beat goes on trying', entry=name, error=what)
+            logger.error('a job cannot be fired, beat will keep trying', entry=name, error=what)
             self._troubles[name] = what
 
 

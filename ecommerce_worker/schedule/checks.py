@@ -70,9 +70,9 @@ def schedule_problems(settings: Settings, tasks: Mapping[str, Any], spoiled: Con
             continue
         place = _place(settings, 'WAKE_UP', name)
         if name not in settings.SCHEDULE:
-            found.append(f'{place} wakes an entry that SCHEDULE does not have{did_you_mean(name, settings.SCHEDULE)}')
+            found.append(f'{place} wakes an entry that is not in SCHEDULE{did_you_mean(name, settings.SCHEDULE)}')
         elif settings.SCHEDULE[name].get('task') in (RETENTION, HOUSEKEEPING):
-            found.append(f'{place} wakes an entry that the recorder does by the clock only')
+            found.append(f'{place} wakes an entry that only the recorder runs')
         if not wake.get('channel'):
             found.append(f'{place} names no channel')
         if not settings.WAKE_UP_URL:
@@ -107,7 +107,7 @@ def _problems(entry: Entry, settings: Settings, tasks: Mapping[str, Any]) -> Ite
             yield f'has a crontab {entry.crontab!r} that cannot be read: {error}'
     if entry.is_the_recorders:
         if entry.args or entry.kwargs:
-            yield 'gives its task arguments, and that takes none'
+            yield 'has arguments, but its task takes none'
         return
     if entry.queue not in settings.QUEUES:
         yield f'is published to {entry.queue}, which is not among QUEUES: no worker would run it'
@@ -118,11 +118,11 @@ def _problems(entry: Entry, settings: Settings, tasks: Mapping[str, Any]) -> Ite
         yield f'names the task {entry.task}, which is not registered{did_you_mean(entry.task, tasks)}'
         return
     if entry.expires is not None and not can_expire(tasks[entry.task]):
-        yield 'expires, but its task takes no not_after: it would run however late'
+        yield 'expires, but its task has no argument not_after: it would run however late'
     try:
         inspect.signature(tasks[entry.task].run).bind(*entry.args, **entry.kwargs)
     except TypeError as error:
-        yield f'gives its task other arguments than that takes: {error}'
+        yield f'has arguments that its task does not take: {error}'
         return
     if entry.task == COMMAND:
         try:

@@ -62,7 +62,7 @@ class Ended:
     def how(self) -> str:
         """The end of the command in words."""
         if self.status is None:
-            return f'it took longer than {self.seconds:.0f} s and was ended'
+            return f'it took longer than {self.seconds:.0f} s and was killed'
         return f'killed by signal {-self.status}' if self.status < 0 else f'exit status {self.status}'
 
 
@@ -81,10 +81,10 @@ def arguments(name: Any, args: Sequence[Any], options: Mapping[str, Any], allowe
             raise WrongArguments('an argument begins with "-": options are given by name')
     for option, value in options.items():
         if not _OPTION.fullmatch(option):
-            raise WrongArguments(f'there can be no option {option[:40]!r}')
+            raise WrongArguments(f'invalid option {option[:40]!r}')
         # Their beginnings too: commands take them for the whole.
         if any(never.startswith(option.lower()) for never in _NEVER):
-            raise WrongArguments(f'the option {option} is never given: it would load other code')
+            raise WrongArguments(f'the option {option} is not allowed: it would load other code')
         if value is True:
             words.append(f'--{option}')
         elif value is not None and value is not False:
@@ -94,7 +94,7 @@ def arguments(name: Any, args: Sequence[Any], options: Mapping[str, Any], allowe
 
 def _word(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float) or '\0' in str(value):
-        raise WrongArguments('arguments of a command are texts and numbers')
+        raise WrongArguments('arguments of a command must be strings or numbers')
     return str(value)
 
 

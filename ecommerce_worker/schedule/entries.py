@@ -66,7 +66,7 @@ def timing_of(entry: Entry, zone: tzinfo = UTC) -> Timing:
     if entry.interval is not None:
         return Every(entry.interval)
     if (fields := len(entry.crontab.split())) != 5:
-        raise ValueError(f'it has {fields} fields and not 5 (minute hour day-of-month month day-of-week)')
+        raise ValueError(f'it has {fields} fields instead of 5 (minute hour day-of-month month day-of-week)')
     try:
         found = crontab.from_string(entry.crontab)
     except ParseException as error:
@@ -98,9 +98,9 @@ def refuse_late(not_after: object) -> None:
     if not_after is None:
         return
     if isinstance(not_after, bool) or not isinstance(not_after, int | float):
-        raise WrongArguments('not_after is not a time in epoch seconds')
+        raise WrongArguments('not_after must be a time in epoch seconds')
     if time.time() > not_after:
-        raise Skip('too late: the next one is due, or has been')
+        raise Skip('too late: the next one is or was due')
 
 
 def publish(app: Celery, entry: Entry, *, id: str, not_after: float, origin: str) -> Call:  # noqa: A002

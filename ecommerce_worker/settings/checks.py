@@ -30,7 +30,7 @@ def credential_problems(settings: Settings) -> Iterator[tuple[str, str]]:
             if settings.AUTHENTICATION != 'auto' or not settings.ALLOW_INSECURE_SECRETS:
                 yield name, f'is not set, but {way} authentication needs it{remedy}'
         elif value in SHIPPED and SETTINGS[name].secrecy is Secrecy.WHOLE and not settings.ALLOW_INSECURE_SECRETS:
-            yield name, f'is the one shipped with the software: anybody knows it, so production refuses it{remedy}'
+            yield name, f'is the publicly known default, which production refuses{remedy}'
 
 
 def delay_problems(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -43,7 +43,7 @@ def delay_problems(settings: Settings) -> Iterator[tuple[str, str]]:
 def mail_problems(settings: Settings) -> Iterator[tuple[str, str]]:
     """Problems by setting: mail without a vendor."""
     if not settings.email_vendor and settings.EMAIL_WITHOUT_VENDOR == 'refuse':
-        yield 'EMAIL_VENDOR', ('is not set, and neither Braze nor Sailthru is enabled: nobody would send the mail; set '
+        yield 'EMAIL_VENDOR', ('is not set, and neither Braze nor Sailthru is enabled: no mail would be sent; set '
                                'it (smtp, say), or EMAIL_WITHOUT_VENDOR: park')
 
 
@@ -58,12 +58,12 @@ def _tls_remarks(settings: Settings) -> Iterator[tuple[str, str]]:
     tls, urls = settings.BROKER_USE_SSL, broker_urls(settings)
     said = tls if isinstance(tls, dict) else {}
     if said.get('cert_reqs') == 'none':
-        yield 'BROKER_USE_SSL', 'trusts whoever answers: cert_reqs is none'
+        yield 'BROKER_USE_SSL', 'trusts any server: cert_reqs is none'
     elif tls and len(urls) > 1 and 'server_hostname' not in said and said.get('check_hostname', True):
         yield 'BROKER_USE_SSL', ('does not compare host names, for BROKER_URL names several brokers; server_hostname '
                                  'would')
     elif not tls and urls[0].startswith('rediss:') and 'ssl_cert_reqs' not in urls[0]:
-        yield 'BROKER_USE_SSL', 'is not set, so the certificate of Redis is not looked at; true would'
+        yield 'BROKER_USE_SSL', 'is not set, so the certificate of Redis is not verified; true would'
     elif not tls and urls[0].startswith('amqps:'):
         yield 'BROKER_USE_SSL', ('is not set, so the certificate of RabbitMQ may be of any host; true would look whose '
                                  'it is')
@@ -86,7 +86,7 @@ def queue_remarks(consumed: Iterable[str], extensions: Iterable[str] = ()) -> It
         yield f'does not consume {", ".join(missing)}, to which extensions publish: another worker must'
     for name in consumed:
         if name not in (*PUBLISHED_TO, *_ONCE_PUBLISHED_TO, *extensions):
-            yield (f'consumes {name}, to which no shop publishes of itself'
+            yield (f'consumes {name}, to which no shop publishes by default'
                    f'{did_you_mean(name, PUBLISHED_TO, 0.75)}')
 
 
@@ -102,7 +102,7 @@ def remarks_on(settings: Settings, given: set[str]) -> Iterator[tuple[str, str]]
         if way == 'jwt' and len(settings.JWT_SECRET_KEY.encode()) < _GOOD_KEY:
             yield 'JWT_SECRET_KEY', f'is shorter than {_GOOD_KEY} bytes, which makes it easier to guess'
         if way == 'oauth2' and not given & set(_OAUTH2):
-            yield 'JWT_SECRET_KEY', 'is not used, for oauth2 is in force; AUTHENTICATION: jwt would use it'
+            yield 'JWT_SECRET_KEY', 'is not used with oauth2; AUTHENTICATION: jwt would use it'
     if not settings.email_vendor and MAIL & given:
         yield 'EMAIL_VENDOR', 'is not set, and neither Braze nor Sailthru is enabled: mail is parked'
     if settings.ALLOW_INSECURE_SECRETS:

@@ -91,10 +91,10 @@ def _extension(name: str) -> Extension:
     if not points:
         raise ValueError(f'which is not installed{hint(name, installed()) or ": no extension is"}')
     if not _NAME.fullmatch(name):
-        raise ValueError('but an extension is called by letters of lower case, digits, - and _')
+        raise ValueError('but the name of an extension may have lower-case letters, digits, - and _ only')
     if len(points) > 1:
         packages = ' and '.join(sorted(map(_package, points.values())))
-        raise ValueError(f'which is in more than one package: {packages}')
+        raise ValueError(f'which more than one package provides: {packages}')
     point = next(iter(points.values()))
     package = _package(point)
     if point.attr:

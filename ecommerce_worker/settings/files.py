@@ -18,7 +18,7 @@ def in_home(path: str | Path, setting: str) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError:
-        problem = (f'{setting} {path} is in the home directory, and there is none here: set HOME, or name a place that '
+        problem = (f'{setting} {path} is in the home directory, which does not exist: set HOME, or choose a path that '
                    'does not begin with ~')
         raise Misconfigured([problem]) from None
 

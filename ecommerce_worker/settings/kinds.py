@@ -92,7 +92,7 @@ def seconds_of(low: float, high: float, *, whole: bool = False) -> Kind:
 
 def text(secrecy: Secrecy = Secrecy.NONE, *, takes_none: bool = False) -> Kind:
     """Any text."""
-    return Kind('a text (in YAML, put it in quotes)', _text, secrecy=secrecy, takes_none=takes_none, takes_blank=True)
+    return Kind('a string (in YAML, put it in quotes)', _text, secrecy=secrecy, takes_none=takes_none, takes_blank=True)
 
 
 def optional(kind: Kind) -> Kind:
@@ -156,7 +156,7 @@ def read_mapping(given: Any) -> dict[str, Any]:
         raise ValueError
     for name in found:
         if not isinstance(name, str):
-            raise Unusable(f'has the key {name!r}, which is not a text: put it in quotes')
+            raise Unusable(f'has the key {name!r}, which is not a string: put it in quotes')
     return {name: copied(value) for name, value in found.items()}
 
 

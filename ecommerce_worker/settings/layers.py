@@ -160,7 +160,7 @@ def environment_layer(environ: Mapping[str, str], kinds: Mapping[str, Kind]) -> 
         if name not in kinds and _KUBERNETES.fullmatch(f'{variable}={environ[variable]}'):
             continue
         if name in variables:
-            twice = f'{name} is there already, as {variables[name]}: only one of the two would count'
+            twice = f'{name} is set already, as {variables[name]}: only one of the two would count'
             problems.append(((name,), f'environment {variable}: {twice}'))
         variables[name] = variable
     values = {name: environ[variable] if name in kinds else _plain(environ[variable])

@@ -144,7 +144,7 @@ class _Draft:
         self.sources[name] = layer.where((name,))
         guess = did_you_mean(name, (known for known in self.kinds if abs(len(known) - len(name)) < 3), 0.85)
         if guess and layer.ours:
-            self.remarks.append(f'{layer.where((name,))}: {name} is handed to Celery as it is{guess}')
+            self.remarks.append(f'{layer.where((name,))}: {name} is passed on to Celery unchanged{guess}')
 
     def _resolved(self, given: Any, kind: Kind) -> Any:
         """The value with its references followed: ``${NAME}`` everywhere, ``file:`` where secrets stand."""

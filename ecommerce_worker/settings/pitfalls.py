@@ -38,7 +38,7 @@ def pitfalls_in(node: yaml.Node | None) -> Iterator[tuple[Names, int, str]]:
             todo += [(value, (*names, _key(key, names))) for key, value in reversed(found.value)]
         elif found.tag.endswith((':int', ':float')) and _OTHER_BASE.fullmatch(str(found.value)):
             yield names, line, (f'{label_of(names) if names else "the number"} {found.value} is a number to another '
-                                'base in YAML: write it in decimal digits, or in quotes if it is a text')
+                                'base in YAML: write it in decimal digits, or in quotes if it is a string')
 
 
 def _key(key: yaml.Node, names: Names) -> str:
@@ -54,9 +54,9 @@ def _pitfalls_of_keys(node: yaml.MappingNode, names: Names) -> Iterator[tuple[Na
         name, line = _key(key, names), key.start_mark.line + 1
         label = label_of((*names, name))
         if not key.tag.endswith(':str'):
-            meant = _YAML_KINDS.get(key.tag.rpartition(':')[2], 'something else than a text')
+            meant = _YAML_KINDS.get(key.tag.rpartition(':')[2], 'something other than a string')
             yield (*names, name), line, f"{label}: YAML reads {key.value} as {meant}: put it in quotes: '{key.value}'"
         elif name in lines:
-            yield (*names, name), line, (f'{label} is there already, in line {lines[name]}: only one of the two would '
+            yield (*names, name), line, (f'{label} is set already in line {lines[name]}: only one of the two would '
                                          'count')
         lines.setdefault(name, line)

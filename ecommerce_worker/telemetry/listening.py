@@ -101,5 +101,5 @@ class Listeners:
         if place not in self._failed:
             self._failed.add(place)
             # Not its text, which may quote what it was given.
-            logger.error('a listener failed, which is not said again', listener=getattr(hear, '__qualname__', None),
-                         error=type(error).__name__, at=where(error))
+            logger.error('a listener failed; further failures are not logged',
+                         listener=getattr(hear, '__qualname__', None), error=type(error).__name__, at=where(error))

@@ -81,7 +81,7 @@ def _id(value: Any) -> str:
     try:
         return uuid.UUID(value).hex
     except (ValueError, TypeError, AttributeError):
-        raise Undecodable('is no id') from None
+        raise Undecodable('is not an id') from None
 
 
 def _text(most: int) -> Any:
@@ -95,7 +95,7 @@ def _number(most: float, *, whole: bool = False, default: float | None = 0) -> A
         if value is None and default is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise Undecodable('is no number')
+            raise Undecodable('is not a number')
         if not 0 <= value <= most:
             raise Undecodable('is out of range')
         return int(value) if whole else value
@@ -149,9 +149,9 @@ class RunReport:
         try:
             found = json.loads(bounded_json(body))
         except (ValueError, RecursionError):
-            raise Undecodable('it is no JSON') from None
+            raise Undecodable('not JSON') from None
         if not isinstance(found, dict):
-            raise Undecodable('it is no mapping')
+            raise Undecodable('not a mapping')
         if found.get('version') != VERSION or isinstance(found['version'], bool):
             raise Undecodable(f'its version is {str(found.get("version"))[:20]}; this worker reads version {VERSION}')
         if found.get('outcome') not in OUTCOMES:

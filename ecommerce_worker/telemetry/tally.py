@@ -66,7 +66,7 @@ class Tally:
         try:
             found = json.loads(bounded_json(body))
         except (ValueError, RecursionError):
-            raise Undecodable('it is no JSON') from None
+            raise Undecodable('not JSON') from None
         if not isinstance(found, dict) or found.get('version') != VERSION or not isinstance(found.get('tally'), dict):
             raise Undecodable('it is no tally')
         given = found['tally']

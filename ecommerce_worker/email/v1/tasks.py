@@ -77,5 +77,6 @@ def report_assignment_email(self: Task, offer_assignment_id: int | str, send_id:
         runtime.site(site_code).ecommerce.report_assignment_email(offer_assignment_id, send_id)
     except ApiError as error:
         if error.status == 500 and self.unsure:
-            raise Skip('the shop refuses it (500), most likely because it has it: an earlier answer was lost') from None
+            raise Skip('the shop refuses it (500), most likely because it already has it: an earlier answer was '
+                       'lost') from None
         raise

@@ -136,7 +136,7 @@ class Vendor:
                 if error.status != 400:
                     raise
                 refused = error
-        raise refused or Rejected('Braze was asked to mail nobody')
+        raise refused or Rejected('Braze got no recipients')
 
     def _with_profiles(self, recipients: Sequence[Recipient]) -> list[Recipient]:
         """Those who can be mailed, now that profiles are made of the new ones."""
@@ -163,9 +163,9 @@ class Vendor:
     def _post(self, endpoint: str, body: Mapping[str, Any]) -> dict[str, Any]:
         answer = self._ask('POST', endpoint, json=body)
         if answer.get('message') not in ('success', 'queued'):
-            raise Rejected(f'Braze does not accept it: {reasons(answer) or "it gives no reason"}')
+            raise Rejected(f'Braze does not accept it: {reasons(answer) or "no reason given"}')
         if answer.get('errors'):
-            logger.warning('Braze accepted a request but for minor errors in it', endpoint=endpoint)
+            logger.warning('Braze accepted a request with minor errors', endpoint=endpoint)
         return answer
 
     def _ask(self, method: str, endpoint: str, *, params: Mapping[str, str] | None = None,

@@ -110,4 +110,4 @@ class Vendor:
                 receipt = receipt or accepted
         if receipt:
             return replace(receipt, left=tuple(left))
-        raise problem or Rejected('Sailthru was given a mail to nobody')
+        raise problem or Rejected('Sailthru got no recipients')

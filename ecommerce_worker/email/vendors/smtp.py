@@ -125,11 +125,11 @@ def _anywhere(_: Address) -> bool:
 
 def _problems(found: Mapping[str, Any]) -> Iterator[str]:
     if bool(found['username']) != bool(found['password']):
-        yield 'EMAIL_OPTIONS[username] and EMAIL_OPTIONS[password] need each other'
+        yield 'EMAIL_OPTIONS[username] and EMAIL_OPTIONS[password] must be set together'
     if not (found['username'] + (found['password'] or '')).isascii():
         yield 'EMAIL_OPTIONS[username] and EMAIL_OPTIONS[password] must be ASCII'
     if found['username'] and found['security'] == 'none':
-        yield 'EMAIL_OPTIONS[security] is none, and the password would be sent for all to read; set starttls or tls'
+        yield 'EMAIL_OPTIONS[security] is none, and the password would be sent unencrypted; set starttls or tls'
 
 
 def _context(found: Mapping[str, Any]) -> ssl.SSLContext | None:
@@ -213,7 +213,7 @@ def error_without_answer(error: BaseException, *, maybe_done: bool = False) -> A
         if isinstance(error, smtplib.SMTPConnectError | smtplib.SMTPHeloError):
             # It refuses the connection, whatever it would say of a mail.
             said = f'({error.smtp_code}): {without_addresses(text.decode("utf-8", "replace"))}'
-            return Unreachable(f'the mail server takes no connection of ours {said}')
+            return Unreachable(f'the mail server refuses our connection {said}')
         if isinstance(error, smtplib.SMTPAuthenticationError) and error.smtp_code >= 500:
             return error_for(Answer(535, text))
         return error_for(Answer(error.smtp_code, text))

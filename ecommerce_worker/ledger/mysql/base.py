@@ -26,5 +26,5 @@ class DatabaseWrapper(base.DatabaseWrapper):
             cursor.execute('SELECT DATABASE(), @@collation_database')
             name, collation = cursor.fetchone()
         if not fnmatch(collation, 'utf8mb4_*bin'):
-            raise NotSupportedError(f'its collation, {collation}, mixes up orders: ALTER DATABASE '
+            raise NotSupportedError(f'its collation, {collation}, ignores case and would mix up orders: ALTER DATABASE '
                                     f'{self.ops.quote_name(name)} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin')

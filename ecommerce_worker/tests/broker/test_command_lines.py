@@ -64,7 +64,7 @@ def test_a_queue_to_which_nobody_publishes_is_named_at_start(broker: Broker, sta
     eventually(lambda: broker.consumers('mine'))
     assert ('consumes ecommerce.fulfillmnt, to which no shop publishes of itself; did you mean '
             'ecommerce.fulfillment?') in log.read_text()
-    assert 'consumes mine, to which no shop publishes of itself' in log.read_text()
+    assert 'consumes mine, to which no shop publishes by default' in log.read_text()
 
 
 @pytest.mark.parametrize('words', [

@@ -186,7 +186,7 @@ def test_a_recorder_waits_for_its_broker(node, queues, ledger, record):
     tell(queues, [fact(2)])
     eventually(lambda: len(ledger('rows', 'Attempt', 'pk')) == 2)
     assert recorder.log.count('unreachable: what="the broker"') == 1
-    assert recorder.log.count('recording goes on: what="the broker"') == 1
+    assert recorder.log.count('recording continues: what="the broker"') == 1
 
 
 def test_a_recorder_waits_for_its_database(queues, server, record, app):
@@ -209,7 +209,7 @@ def test_a_recorder_waits_for_its_database(queues, server, record, app):
     eventually(drained(queues))
     ledger.close()
     assert recorder.log.count('unreachable: what="the ledger"') == 1
-    assert recorder.log.count('recording goes on: what="the ledger"') == 1
+    assert recorder.log.count('recording continues: what="the ledger"') == 1
 
 
 def test_a_database_that_is_killed_again_and_again_loses_and_doubles_nothing(queues, server, record, app):

@@ -104,7 +104,7 @@ def test_orders_outside_of_the_window_and_the_grace_are_left_alone(shop, start_w
     shop.add_order('EDX-2', age=3 * 86_400)
     ended = resubmit()
     assert published(ended) == 0
-    assert ended.stderr == 'the shop: 2 orders looked at, 0 unfulfilled; 1 younger than 15m, left to the shop\n'
+    assert ended.stderr == 'the shop: 2 orders checked, 0 unfulfilled; 1 younger than 15m, left to the shop\n'
     assert published(resubmit('--grace', '1m')) == 1
     assert published(resubmit('--since', '4d')) == 1
 
@@ -177,7 +177,7 @@ def test_a_shop_that_does_not_let_us_look_is_named_with_what_to_do(shop, resubmi
 def test_a_shop_without_any_order_is_not_trusted(shop, resubmit):
     ended = resubmit()
     assert ended.returncode == 1
-    assert 'shows no order at all' in ended.stdout
+    assert 'lists no orders at all' in ended.stdout
 
 
 def test_a_task_may_resubmit_too(shop, broker, start_worker, publish, environment, tmp_path):
@@ -248,7 +248,7 @@ def test_an_order_that_a_worker_has_in_hand_is_left(shop, broker, start_worker, 
     eventually(lambda: shop.orders['EDX-1'].puts == 1)
     ended = resubmit(delay='1s')
     assert published(ended) == 1, ended.stdout
-    assert 'a worker has it in hand' in ended.stdout
+    assert 'a worker holds it' in ended.stdout
     eventually(lambda: worker.settled('EDX-2') == 'done')
 
 
@@ -258,7 +258,7 @@ def test_a_worker_that_does_not_tell_keeps_everything_back(shop, start_worker, r
     worker.process.send_signal(signal.SIGSTOP)
     ended = resubmit()
     assert ended.returncode == 75
-    assert 'of 1 workers only 0 told what they have in hand' in ended.stderr
+    assert 'of 1 workers only 0 reported the orders they hold' in ended.stderr
     worker.process.send_signal(signal.SIGCONT)
 
 
@@ -287,7 +287,7 @@ def test_what_was_published_is_in_the_ledger_before_a_worker_has_it(shop, record
     order, = json.loads(asked().stdout)['orders']
     event, = order['events']
     assert (order['state'], order['tries'], event['what'], event['queue']) == ('trying', 0, 'accepted', QUEUE)
-    assert event['reason'] == 'resubmitted: the shop had it as Open, and nothing of it was here'
+    assert event['reason'] == 'resubmitted: the shop had it as Open, and RabbitMQ had no message of it'
     assert ' UTC, ' in command('orders', 'show', 'EDX-1').stdout.partition('since')[2].partition('ago')[0]
 
 
@@ -303,13 +303,13 @@ def test_orders_that_are_parked_in_the_ledger_or_were_discarded_there_are_left(s
     eventually(lambda: in_ledger('EDX-1') == 1)
     ended = resubmit()
     assert published(ended) == 0, ended.stdout
-    assert 'left: it is parked here since 20' in line_of(ended, 'EDX-1')
+    assert 'left: it has been parked here since 20' in line_of(ended, 'EDX-1')
     assert published(resubmit('--order', 'EDX-1')) == 0
     assert command('parked', 'discard', '--all', '--yes', '--reason', 'paid twice').returncode == 0
     ended = resubmit()
     assert published(ended) == 0, ended.stdout
     assert 'left: it was discarded by ' in line_of(ended, 'EDX-1')
-    assert 'UTC; `--order EDX-1` publishes it all the same' in line_of(ended, 'EDX-1')
+    assert 'UTC; `--order EDX-1` publishes it anyway' in line_of(ended, 'EDX-1')
     assert published(resubmit('--order', 'EDX-1')) == 1
     assert broker.waiting() == 1
 
@@ -365,7 +365,7 @@ def test_while_a_recorder_keeps_the_ledger_elsewhere_nothing_is_published(shop, 
         ended = resubmit()
     assert (ended.returncode, ended.stdout) == (75, '')
     assert ended.stderr == ('ecommerce-worker: a recorder takes parked messages into a ledger that is not kept here, '
-                            'so it cannot be known which orders are parked: run resubmit where DATABASES names that '
+                            'so it is unknown which orders are parked: run resubmit where DATABASES names that '
                             'ledger\n')
 
 
@@ -388,7 +388,7 @@ def test_a_run_by_the_clock_looks_into_the_ledger_too(shop, broker, start_worker
     eventually(lambda: in_ledger('EDX-1') == 1)
     publish(task=CHORE, queue='ecommerce.default')
     eventually(lambda: f'done: task={CHORE}' in worker.log)
-    assert 'orders were resubmitted of which nothing was here: count=1' in worker.log
+    assert 'resubmitted orders that were lost on their way to RabbitMQ: count=1' in worker.log
     assert [read(message).args[0] for message in waiting(broker)] == ['EDX-2']
 
 
@@ -429,7 +429,7 @@ def test_of_two_runs_at_once_one_ends(shop, broker, environment, resubmit):
         eventually(lambda: any(call.path == '/api/v2/orders/EDX-1/' for call in shop.calls))
         second = resubmit()
         assert second.returncode == 75
-        assert 'somebody else is resubmitting' in second.stderr
+        assert 'another resubmit is running' in second.stderr
         assert first.wait(30) == 0
     assert broker.waiting() == 1
     assert published(resubmit()) == 0
@@ -541,7 +541,7 @@ def test_nothing_is_published_while_a_queue_is_not_to_be_had_that_may_hold_the_o
     with broker.unavailable(QUEUE):
         ended = resubmit()
     assert ended.returncode == EX_TEMPFAIL
-    assert f'{QUEUE} is unavailable: RabbitMQ says that it is down; it cannot be known' in ended.stderr
+    assert f'{QUEUE} is unavailable: RabbitMQ says that it is down; it is unknown' in ended.stderr
     assert broker.waiting() == 0
     assert resubmit().returncode == 0
     assert broker.waiting() == 1

@@ -242,7 +242,7 @@ def test_orders_that_never_reached_rabbitmq_are_resubmitted_by_the_clock(broker,
     shop.add_order('EDX-1', age=3600)
     worker = start_worker(**given).ready()
     process, log = start_beat(resubmit={'interval': '2s', 'expires': 60})
-    eventually(lambda: 'orders were resubmitted of which nothing was here: count=1' in worker.log)
+    eventually(lambda: 'resubmitted orders that were lost on their way to RabbitMQ: count=1' in worker.log)
     eventually(lambda: worker.log.count('done: task=ecommerce_worker.resubmit.tasks.resubmit_orders') >= 2)
     assert 'fired: entry=resubmit' in log.read_text()
     process.send_signal(signal.SIGTERM)

@@ -101,7 +101,7 @@ CELERY_TIMEZONE: Mars/Olympus
     assert ended.returncode == 1
     assert 'Traceback' not in ended.stderr
     for words in ('worker.yml:2: WORKER_CONCURRENCY must be', 'worker.yml:3: there is no setting XYZZY',
-                  'worker.yml:5: WORKER_POOL is there already', 'worker.yml:6: SITE_OVERRIDES[no]: YAML reads',
+                  'worker.yml:5: WORKER_POOL is set already', 'worker.yml:6: SITE_OVERRIDES[no]: YAML reads',
                   'worker.yml:10: there is no setting SCHEDULE[two][intervall]', 'has a crontab',
                   'SCHEDULE[three] names the task x', 'WAKE_UP[four] wakes an entry', 'Mars/Olympus',
                   'EMAIL_VENDOR names smpt', 'environment REQUESTS_CA_BUNDLE: /nowhere/ca.pem cannot be read'):
@@ -124,8 +124,8 @@ def test_what_is_built_from_a_setting_that_is_wrong_is_not_wrong_twice(tmp_path)
     (['status', '--timeout', '0.1s'], 69, 'cannot be reached'),
     (['parked', 'list'], 69, 'cannot be reached'),
     (['beat'], 1, 'SCHEDULE_STATE ~/.local/state/ecommerce-worker/schedule.sqlite3 is in the home directory'),
-    (['migrate'], 1, 'DATABASES ~/.local/state/ecommerce-worker/ledger.sqlite3 is in the home directory, and there'),
-    (['recorder'], 1, 'DATABASES ~/.local/state/ecommerce-worker/ledger.sqlite3 is in the home directory, and there'),
+    (['migrate'], 1, 'DATABASES ~/.local/state/ecommerce-worker/ledger.sqlite3 is in the home directory, which'),
+    (['recorder'], 1, 'DATABASES ~/.local/state/ecommerce-worker/ledger.sqlite3 is in the home directory, which'),
     (['orders', 'list'], 1, 'DATABASES ~/.local/state/ecommerce-worker/ledger.sqlite3 is in the home directory'),
     (['console'], 1, 'is in the home directory'),
     (['up'], 1, 'is in the home directory'),

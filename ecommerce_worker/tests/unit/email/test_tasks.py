@@ -138,12 +138,12 @@ def test_one_address_that_is_none_does_not_sink_the_others(outbox, channel):
     (task, kwargs), = following(channel)
     assert (task, kwargs['emails']) == ('send_offer_usage_email', 'nonsense')
     assert isinstance(called(api.send_offer_usage_email, **kwargs), Ignore)
-    assert parked(channel) == 'no recipient of the mail is a mail address'
+    assert parked(channel) == 'no recipient is a valid mail address'
 
 
 @pytest.mark.parametrize('changes, reason', [
     ({'user_email': ''}, 'has no recipient'),
-    ({'user_email': 'nonsense'}, 'is a mail address'),
+    ({'user_email': 'nonsense'}, 'is a valid mail address'),
     ({'email_body': ' '}, 'is empty'),
     ({'subject': '\n'}, 'has no subject'),
     ({'attachments': [{'file_name': 'a', 'url': 'file:///etc/passwd'}]}, 'attachment 1'),

@@ -239,7 +239,7 @@ def test_a_process_ends_in_time_whatever_hangs(hang):
         process.terminate()
         out, _ = process.communicate(timeout=30)
     assert process.returncode == 0
-    assert 'stopped, though something still ran: when="after 0.3 s"' in out
+    assert 'stopped while something was still running: when="after 0.3 s"' in out
 
 
 def test_a_process_that_is_cut_short_ends_with_the_status_that_was_given_up_with():

@@ -55,7 +55,7 @@ def test_a_parked_order_is_known_for_as_long_as_its_message_is_there(ledger):
     ledger('execute', LONG_SILENT)
     [(site, number, where, discarded)] = known(ledger, 'EDX-1', 'EDX-3', 'EDX-4')
     assert (site, number, discarded) == ('edx', 'EDX-1', False)
-    assert where.startswith('it is parked here since 20')
+    assert where.startswith('it has been parked here since 20')
     assert where.endswith(' UTC (the shop failed (500)); see `parked resend`')
     ledger('execute', "UPDATE ledger_parkedmessage SET settled = 'resent'")
     assert known(ledger, 'EDX-1') == []
@@ -82,7 +82,7 @@ def test_an_order_that_was_heard_of_a_moment_ago_may_be_on_its_way_whatever_its_
         ledger('execute', LONG_SILENT)
     found = known(ledger, 'EDX-1')
     assert bool(found) is is_known
-    assert all(where.startswith('it may be on its way, being ') and not discarded for *_, where, discarded in found)
+    assert all(where.startswith('it may be in transit (') and not discarded for *_, where, discarded in found)
 
 
 def test_without_a_ledger_there_is_no_memory(in_force, tmp_path):
@@ -96,5 +96,5 @@ def test_a_ledger_that_cannot_be_looked_into_keeps_everything_back(environment, 
     ended = subprocess.run([sys.executable, '-m', 'ecommerce_worker', 'resubmit'], capture_output=True, text=True,
                            check=False)
     assert (ended.returncode, ended.stdout) == (75, '')
-    assert ended.stderr.startswith('ecommerce-worker: it cannot be known which orders are parked in the ledger: ')
+    assert ended.stderr.startswith('ecommerce-worker: it is unknown which orders are parked in the ledger: ')
     assert ended.stderr.endswith('file is not a database\n')

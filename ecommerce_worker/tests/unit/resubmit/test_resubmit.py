@@ -138,7 +138,7 @@ def test_a_list_without_an_end_is_left(peer, shop):
     server = peer(listing(order('EDX-1'), following='http://x/?page=2'))
     found = pages(shop(server), since=0, patience=IMPATIENT)
     assert [next(found).orders[0].number, next(found).orders[0].number] == ['EDX-1', 'EDX-1']
-    with pytest.raises(PeerFailure, match='no end'):
+    with pytest.raises(PeerFailure, match='does not end'):
         next(found)
 
 
@@ -200,7 +200,7 @@ DISCARDED = Known('', 'EDX-1', 'it was discarded by anna', discarded=True)
 @pytest.mark.parametrize('known, where, where_if_named', [
     ([], None, None),
     ([PARKED], 'it is parked here', 'it is parked here'),
-    ([DISCARDED], 'it was discarded by anna; `--order EDX-1` publishes it all the same', None),
+    ([DISCARDED], 'it was discarded by anna; `--order EDX-1` publishes it anyway', None),
     ([PARKED, DISCARDED], 'it is parked here', 'it is parked here'),
     ([DISCARDED, PARKED], 'it is parked here', 'it is parked here'),
 ])

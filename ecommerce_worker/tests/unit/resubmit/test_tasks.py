@@ -35,7 +35,7 @@ def test_a_run_that_cannot_be_done_now_is_left_out_with_the_reason_that_the_comm
                                                                                           caplog):
     (tmp_path / 'ledger').write_text('no database at all, but a text of some length')
     environment.setenv('ECOMMERCE_WORKER_DATABASES', repr({'default': {'NAME': str(tmp_path / 'ledger')}}))
-    with pytest.raises(Skip, match=r'^it cannot be known which orders are parked .* not a database$'):
+    with pytest.raises(Skip, match=r'^it is unknown which orders are parked .* not a database$'):
         run()
     assert not told(caplog)
 
@@ -43,15 +43,15 @@ def test_a_run_that_cannot_be_done_now_is_left_out_with_the_reason_that_the_comm
 def test_a_run_that_fails_is_told_with_its_output_and_left_out(run, environment, tmp_path, caplog):
     environment.setenv('ECOMMERCE_WORKER_DATABASES', repr({'default': {'NAME': str(tmp_path / 'none')}}))
     environment.setenv('ECOMMERCE_WORKER_BROKER_URL', 'memory://')
-    with pytest.raises(Skip, match='resubmit failed: exit status 78; it comes again by itself'):
+    with pytest.raises(Skip, match='resubmit failed: exit status 78; it runs again by itself'):
         run()
     [line] = told(caplog)
-    assert line.startswith('orders could not all be resubmitted: how="exit status 78" output="')
+    assert line.startswith('not all orders could be resubmitted: how="exit status 78" output="')
     assert 'transport loses messages' in line
 
 
 def test_a_run_that_does_not_end_is_ended(app, in_force, caplog):
     in_force(MANAGEMENT_COMMAND_TIMEOUT=0.1)
-    with pytest.raises(Skip, match='it took longer than 0 s and was ended'):
+    with pytest.raises(Skip, match='it took longer than 0 s and was killed'):
         resubmit_orders.run()
     assert len(told(caplog)) == 1

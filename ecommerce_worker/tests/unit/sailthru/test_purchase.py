@@ -310,7 +310,7 @@ def test_a_course_that_nobody_tells_of_is_reported_by_its_id(purchases, account,
 def test_a_course_without_a_name_leaves_a_line_in_the_log(purchases, account, caplog):
     account.content.clear()
     purchases().report(CART)
-    assert caplog.messages == [f'a course is reported without its name: course={RUN} reason="no"']
+    assert caplog.messages == [f'reporting a course without its name: course={RUN} reason="no"']
 
 
 def test_a_shop_that_is_down_is_waited_for(purchases, account, shop):

@@ -84,7 +84,7 @@ def problems(app, schedule, **given):
     ({**MAIL, 'queue': 'nowhere'}, 'is published to nowhere, which is not among QUEUES'),
     ({'interval': 60}, 'names no task'),
     ({**MAIL, 'task': COMMAND[:-1]}, f'did you mean {COMMAND}'),
-    ({'task': endless.name, 'interval': 60, 'expires': 60}, 'takes no not_after'),
+    ({'task': endless.name, 'interval': 60, 'expires': 60}, 'has no argument not_after'),
     ({'task': endless.name, 'interval': 60, 'kwargs': {'nummer': 1}}, "unexpected keyword argument 'nummer'"),
     ({**MAIL, 'args': ['flush']}, "cannot be run: the command 'flush' is not among MANAGEMENT_COMMANDS"),
     ({**MAIL, 'args': []}, 'is not among MANAGEMENT_COMMANDS'),
@@ -224,7 +224,7 @@ def test_what_has_expired_while_no_beat_ran_is_told_and_left_out(beat, clock, fi
     clock.now += 86_400
     beat(**schedule).tick()
     assert fired() == []
-    assert 'late, and left out since it expired: entry=index' in caplog.text
+    assert 'late, and skipped since it expired: entry=index' in caplog.text
     clock.now += 79_201
     beat(**schedule).tick()
     assert len(fired()) == 1
@@ -294,10 +294,10 @@ def test_a_failing_entry_does_not_stop_the_others(beat, clock, fired, firings, c
     assert len(fired()) == 2
     told = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert [record.getMessage() for record in told] == [
-        'a job cannot be fired, beat goes on trying: entry=bad error="OperationalError: disk I/O error"']
+        'a job cannot be fired, beat will keep trying: entry=bad error="OperationalError: disk I/O error"']
     scheduler.firings = firings
     scheduler.tick()
-    assert 'a job is fired again: entry=bad' in caplog.text
+    assert 'firing a job again: entry=bad' in caplog.text
 
 
 def test_a_file_that_cannot_be_used_any_more_is_named(beat, clock, firings, caplog):
@@ -318,7 +318,7 @@ def test_what_could_not_be_published_is_fired_when_the_broker_is_there(beat, clo
     with Celery('cut off', broker='amqp://127.0.0.1:9//', set_as_current=False) as other:
         cut_off = Scheduler(other, firings=firings, clock=clock)
         assert cut_off.tick() == 5
-    assert 'a job cannot be fired, beat goes on trying: entry=mail' in caplog.text
+    assert 'a job cannot be fired, beat will keep trying: entry=mail' in caplog.text
     scheduler.tick()
     assert len(fired()) == 1
 

@@ -101,7 +101,7 @@ def test_other_programs_get_what_cannot_be_a_secret(given, seen):
 def test_a_command_that_takes_too_long_is_ended_with_all_that_it_started(ran, project):
     outcome = ran('job', seconds=60, timeout=2, **{'with-child': True}, not_after=time.time() + 60)
     assert isinstance(outcome, Skipped)
-    assert 'it took longer than 2 s and was ended' in outcome.reason
+    assert 'it took longer than 2 s and was killed' in outcome.reason
     noted = project.notes()[0]
     assert gone(noted['pid'])
     assert gone(noted['child'])
@@ -137,7 +137,7 @@ def test_a_command_that_fails_is_parked_if_nothing_asks_again(ran, caplog):
 
 def test_a_command_that_fails_is_not_parked_if_it_comes_again(ran, caplog):
     outcome = ran('job', status=3, not_after=time.time() + 60)
-    assert outcome == Skipped('job failed: exit status 3; it comes again by itself')
+    assert outcome == Skipped('job failed: exit status 3; it runs again by itself')
     assert [record.levelno for record in caplog.records if record.getMessage().startswith('a command failed')] == [
         logging.ERROR]
 

@@ -128,7 +128,7 @@ def test_whatever_is_due_comes_after_what_was_due(text, now, zone):
 
 
 @pytest.mark.parametrize('text, reason', [
-    ('0 10 * *', '4 fields and not 5'), ('', '0 fields'), ('@daily', '1 fields'), ('61 * * * *', '61'),
+    ('0 10 * *', '4 fields instead of 5'), ('', '0 fields'), ('@daily', '1 fields'), ('61 * * * *', '61'),
     ('0 25 * * *', '25'), ('x * * * *', "'x'"), ('0 0 31 2 *', 'never'), ('0 0 0 * *', '0'), ('*/0 * * * *', 'zero'),
     ('1,, * * * *', 'empty part'), ('*/ * * * *', 'empty filter'),
 ])

@@ -118,7 +118,7 @@ def test_a_name_that_is_there_twice_is_told(place, loaded):
     install(place, 'acme_licences', SETTINGS)
     install(place, 'acme_of_others', SETTINGS)
     assert problems(loaded, ACME=GIVEN) == (
-        'EXTENSIONS names acme, which is in more than one package: acme_licences 1.0 and acme_of_others 1.0',)
+        'EXTENSIONS names acme, which more than one package provides: acme_licences 1.0 and acme_of_others 1.0',)
 
 
 @pytest.mark.parametrize('name, problem', [

@@ -212,11 +212,11 @@ def test_what_is_wrong_with_tls_is_one_line(with_yaml, given, problem):
 
 @pytest.mark.parametrize('text, words', [
     ('BROKER_URL: amqps://rabbit//', 'may be of any host'),
-    ('BROKER_URL: rediss://redis/0', 'is not looked at'),
+    ('BROKER_URL: rediss://redis/0', 'is not verified'),
     ('BROKER_URL: rediss://redis/0?ssl_cert_reqs=required', ''),
     ('{BROKER_URL: "amqps://rabbit//", BROKER_USE_SSL: true}', ''),
     ('{BROKER_URL: "amqps://one//;amqps://two//", BROKER_USE_SSL: true}', 'does not compare host names'),
-    ('{BROKER_URL: "amqps://rabbit//", BROKER_USE_SSL: {cert_reqs: none}}', 'trusts whoever answers'),
+    ('{BROKER_URL: "amqps://rabbit//", BROKER_USE_SSL: {cert_reqs: none}}', 'trusts any server'),
     ('{BROKER_URL: "amqp://rabbit//"}', ''),
 ])
 def test_a_connection_that_is_less_safe_than_it_looks_is_remarked(with_yaml, text, words):
@@ -409,7 +409,7 @@ def test_celerys_other_spellings_of_our_settings_are_ours(with_yaml, tmp_path, s
 def test_a_setting_for_celery_that_looks_like_a_slip_is_remarked(with_yaml, tmp_path):
     found = with_yaml('BROKER_ULR: amqp://x')
     assert found.remarks == (
-        f'{tmp_path}/worker.yml:1: BROKER_ULR is handed to Celery as it is; did you mean BROKER_URL?',)
+        f'{tmp_path}/worker.yml:1: BROKER_ULR is passed on to Celery unchanged; did you mean BROKER_URL?',)
 
 
 @pytest.mark.parametrize('name, given, kept', [
@@ -427,24 +427,24 @@ def test_what_older_workers_could_read_or_write_is_remarked_and_left_out(with_ya
 # --- The YAML file
 
 
-OTHER_BASE = 'is a number to another base in YAML: write it in decimal digits, or in quotes if it is a text'
+OTHER_BASE = 'is a number to another base in YAML: write it in decimal digits, or in quotes if it is a string'
 
 
 @pytest.mark.parametrize('text, problems_', [
     ('BRAZE: {}\nSITE_OVERRIDES: {a: {}}\n\nSITE_OVERRIDES: {b: {}}',
-     ['4: SITE_OVERRIDES is there already, in line 2: only one of the two would count']),
+     ['4: SITE_OVERRIDES is set already in line 2: only one of the two would count']),
     ('SITE_OVERRIDES:\n  a: {}\n  a: {}',
-     ['3: SITE_OVERRIDES[a] is there already, in line 2: only one of the two would count']),
+     ['3: SITE_OVERRIDES[a] is set already in line 2: only one of the two would count']),
     ('SITE_OVERRIDES:\n  a:\n    JWT_ISSUER: x\n    BRAZE: {}\n    JWT_ISSUER: y',
-     ['5: SITE_OVERRIDES[a].JWT_ISSUER is there already, in line 3: only one of the two would count']),
+     ['5: SITE_OVERRIDES[a].JWT_ISSUER is set already in line 3: only one of the two would count']),
     ('BROKER_URL: amqp://x\nbroker_url: amqp://y',
-     ['2: BROKER_URL is there already, in line 1: only one of the two would count']),
+     ['2: BROKER_URL is set already in line 1: only one of the two would count']),
     ('SITE_OVERRIDES:\n  no: {}', ["2: SITE_OVERRIDES[no]: YAML reads no as true or false: put it in quotes: 'no'"]),
     ('SITE_OVERRIDES:\n  2024: {}', ["2: SITE_OVERRIDES[2024]: YAML reads 2024 as a number: put it in quotes: '2024'"]),
     ('SITE_OVERRIDES:\n  null: {}', ["2: SITE_OVERRIDES[null]: YAML reads null as nothing: put it in quotes: 'null'"]),
     ('on: 1', ["1: on: YAML reads on as true or false: put it in quotes: 'on'"]),
     ('LOGGING: {version: 1, handlers: {a: {class: logging.NullHandler, class: b}}}',
-     ['1: LOGGING[handlers][a][class] is there already, in line 1: only one of the two would count']),
+     ['1: LOGGING[handlers][a][class] is set already in line 1: only one of the two would count']),
     ('MAX_FULFILLMENT_RETRIES: 010', [f'1: MAX_FULFILLMENT_RETRIES 010 {OTHER_BASE}']),
     ('RETRY_DELAY_MAX: 1:30', [f'1: RETRY_DELAY_MAX 1:30 {OTHER_BASE}']),
 ])
@@ -476,8 +476,8 @@ def test_an_anchor_may_be_used_again_and_laid_over(with_yaml):
 @pytest.mark.parametrize('given, problem', [
     ("{'a': {}, 'a': {}}", "SITE_OVERRIDES has the key 'a' twice"),
     ('{"a": {}, "b": {"JWT_ISSUER": null, "JWT_ISSUER": "x"}}',
-     'SITE_OVERRIDES cannot be used: b[JWT_ISSUER] is there already, in line 1: only one of the two would count'),
-    ('{False: {}}', 'SITE_OVERRIDES has the key False, which is not a text: put it in quotes'),
+     'SITE_OVERRIDES cannot be used: b[JWT_ISSUER] is set already in line 1: only one of the two would count'),
+    ('{False: {}}', 'SITE_OVERRIDES has the key False, which is not a string: put it in quotes'),
     ('{no: {}}', "SITE_OVERRIDES cannot be used: no: YAML reads no as true or false: put it in quotes: 'no'"),
 ])
 def test_a_mapping_in_a_text_is_read_as_strictly(given, problem):
@@ -486,7 +486,7 @@ def test_a_mapping_in_a_text_is_read_as_strictly(given, problem):
 
 def test_two_variables_for_one_setting_are_a_problem():
     assert the_problem(load, env(BROKER_URL='amqp://x', broker_url='amqp://y')) == (
-        'environment ECOMMERCE_WORKER_broker_url: BROKER_URL is there already, as ECOMMERCE_WORKER_BROKER_URL: '
+        'environment ECOMMERCE_WORKER_broker_url: BROKER_URL is set already, as ECOMMERCE_WORKER_BROKER_URL: '
         'only one of the two would count')
 
 
@@ -622,11 +622,11 @@ def test_production_runs_with_secrets_of_its_own(in_production, given):
 
 
 @pytest.mark.parametrize('given, secret', [
-    ({}, 'BACKEND_SERVICE_EDX_OAUTH2_SECRET is the one shipped'),
-    ({'JWT_SECRET_KEY': 'insecure-secret-key'}, 'JWT_SECRET_KEY is the one shipped'),
+    ({}, 'BACKEND_SERVICE_EDX_OAUTH2_SECRET is the publicly known'),
+    ({'JWT_SECRET_KEY': 'insecure-secret-key'}, 'JWT_SECRET_KEY is the publicly known'),
     ({'BACKEND_SERVICE_EDX_OAUTH2_SECRET': ''}, 'BACKEND_SERVICE_EDX_OAUTH2_SECRET is not set'),
     ({'AUTHENTICATION': 'jwt'}, 'JWT_SECRET_KEY is not set'),
-    ({'AUTHENTICATION': 'oauth2', 'JWT_SECRET_KEY': GOOD_KEY}, 'BACKEND_SERVICE_EDX_OAUTH2_SECRET is the one shipped'),
+    ({'AUTHENTICATION': 'oauth2', 'JWT_SECRET_KEY': GOOD_KEY}, 'BACKEND_SERVICE_EDX_OAUTH2_SECRET is the public'),
 ])
 def test_production_refuses_secrets_that_anybody_knows(in_production, given, secret):
     assert secret in the_problem(in_production, **given)
@@ -642,7 +642,7 @@ def test_a_refusal_tells_both_ways_out(in_production):
 def test_production_refuses_them_at_a_site_too(in_production):
     sites = "{'edx': {'AUTHENTICATION': 'jwt', 'JWT_SECRET_KEY': 'insecure-secret-key'}, 'mit': {'JWT_ISSUER': 'mit'}}"
     problem = the_problem(in_production, **OURS, SITE_OVERRIDES=sites)
-    assert 'site edx: JWT_SECRET_KEY is the one shipped' in problem
+    assert 'site edx: JWT_SECRET_KEY is the publicly known' in problem
 
 
 def test_development_runs_with_what_is_shipped():

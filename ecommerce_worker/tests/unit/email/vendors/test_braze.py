@@ -491,7 +491,7 @@ def test_a_refusal_carries_the_reason_of_braze_without_addresses(vendor, status,
 @pytest.mark.parametrize('answer, said', [
     (b'{"message": "Invalid Campaign ID"}', 'Invalid Campaign ID'),
     (b'{"message": "success-ish", "errors": "No Recipients"}', 'success-ish; No Recipients'),
-    (b'{}', 'it gives no reason'),
+    (b'{}', 'no reason given'),
 ])
 def test_a_success_of_http_that_says_otherwise_is_a_refusal(vendor, answer, said):
     with pytest.raises(Rejected, match=f'does not accept it: {said}$'):
@@ -509,7 +509,7 @@ def test_minor_errors_beside_a_success_are_one_line_without_contents(vendor, cap
     receipt = vendor(Braze([profile(ANN, '42')], instead={SEND: reply(201, said.encode())})).send(NUDGE)
     assert receipt.id == 'd'
     line, = (it.getMessage() for it in caplog.records if it.name.startswith('ecommerce_worker'))
-    assert line == 'Braze accepted a request but for minor errors in it: endpoint=/messages/send'
+    assert line == 'Braze accepted a request with minor errors: endpoint=/messages/send'
 
 
 @pytest.mark.parametrize('answer', [reply(201, b'<html>Sign in</html>'), reply(201, b'["success"]'),

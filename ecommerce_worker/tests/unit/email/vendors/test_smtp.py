@@ -452,7 +452,7 @@ def test_every_code_is_some_error(code):
     ({'host': 'smtp.example.com:587 ', 'from_email': 'shop', 'port': 0, 'security': 'ssl'}, [
         '[host] must be the name of a mail server, without its port', '[from_email] must be a mail address',
         '[port] must be a whole number', '[security] must be one of starttls, tls, none']),
-    ({'username': 'shop'}, ['[username] and EMAIL_OPTIONS[password] need each other']),
+    ({'username': 'shop'}, ['[username] and EMAIL_OPTIONS[password] must be set together']),
     ({'username': 'shop', 'password': 'x', 'security': 'none'}, ['[security] is none, and the password']),
     ({'username': 'shop', 'password': 'gehämnis'}, ['must be ASCII']),
     ({'ca_file': '/does/not/exist'}, ['[ca_file] holds no certificates: No such file']),
