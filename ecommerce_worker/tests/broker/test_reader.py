@@ -151,7 +151,7 @@ def test_a_command_that_changes_a_worker_is_not_obeyed_and_one_that_asks_is(brok
     shop.tell('add', [{'number': 'EDX-1'}])
     publish('EDX-1')
     eventually(lambda: worker.settled('EDX-1') == 'done')
-    assert 'was not obeyed' in worker.log
+    assert 'was ignored' in worker.log
     assert not broker.parked()
 
 

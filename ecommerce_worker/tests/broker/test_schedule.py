@@ -249,7 +249,7 @@ def test_orders_that_never_reached_rabbitmq_are_resubmitted_by_the_clock(broker,
     assert process.wait(60) == 0
     # Once, however often it is looked for: now it waits here, as the firings did for a moment.
     eventually(lambda: broker.waiting() == 1)
-    assert worker.log.count('orders were resubmitted') == 1
+    assert worker.log.count('resubmitted orders that were lost') == 1
 
 
 def test_two_beats_that_share_a_ledger_and_no_file_fire_each_job_once(broker, start_beat, command, given, state,
