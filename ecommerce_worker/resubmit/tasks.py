@@ -15,8 +15,8 @@ logger = logs.of(__name__)
 
 #: What is logged of a command that cannot be started, and of one that fails.
 _NOT_STARTED: Final = {'resubmit': 'orders cannot be resubmitted', 'reconcile': 'orders cannot be reconciled'}
-_NOT_ALL: Final = {'resubmit': 'orders could not all be resubmitted',
-                   'reconcile': 'orders could not all be reconciled'}
+_NOT_ALL: Final = {'resubmit': 'not all orders could be resubmitted',
+                   'reconcile': 'not all orders could be reconciled'}
 
 
 @task(policy=lambda site: site.fulfillment_policy, lane=lambda _: JOBS,

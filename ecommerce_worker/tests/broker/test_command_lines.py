@@ -62,7 +62,7 @@ def test_a_line_of_an_older_deployment_starts_the_worker(broker: Broker, started
 def test_a_queue_to_which_nobody_publishes_is_named_at_start(broker: Broker, started):
     _, log = started(sys.executable, '-m', 'ecommerce_worker', 'worker', '--queue=ecommerce.fulfillmnt,mine')
     eventually(lambda: broker.consumers('mine'))
-    assert ('consumes ecommerce.fulfillmnt, to which no shop publishes of itself; did you mean '
+    assert ('consumes ecommerce.fulfillmnt, to which no shop publishes by default; did you mean '
             'ecommerce.fulfillment?') in log.read_text()
     assert 'consumes mine, to which no shop publishes by default' in log.read_text()
 
@@ -97,7 +97,7 @@ def test_a_worker_in_the_background_logs_to_its_file(broker: Broker, environment
 def test_our_own_command_does_not_go_into_the_background_and_says_so(command, option):
     ended = command('worker', option)
     assert (ended.returncode, ended.stdout) == (2, '')
-    assert ended.stderr.startswith('ecommerce-worker: -D: leave the background to systemd')
+    assert ended.stderr.startswith('ecommerce-worker: -D is not supported: use systemd')
 
 
 def test_who_would_see_nothing_of_a_log_is_told(broker: Broker, environment, tmp_path):

@@ -184,8 +184,8 @@ def test_a_classic_queue_of_an_earlier_day_is_kept_and_moved_by_a_reset(broker, 
     assert worker.stop() == 0
     assert are_of_type(broker, 'classic')
     done = command('queues', 'reset', '--park', **quorum)
-    assert 'ecommerce.parked is of the type quorum now; 1 message kept' in done.stdout, done
-    assert 'ecommerce.ledger is of the type quorum now; 2 messages kept' in done.stdout
+    assert 'ecommerce.parked now has the type quorum; 1 message kept' in done.stdout, done
+    assert 'ecommerce.ledger now has the type quorum; 2 messages kept' in done.stdout
     assert are_of_type(broker, 'quorum')
     with broker.connection() as connection:
         assert topology.depth(connection, f'{topology.PARKED}.moving') is None

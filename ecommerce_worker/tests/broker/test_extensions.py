@@ -68,7 +68,7 @@ def test_an_order_that_its_service_refuses_is_parked_and_sent_again(switched_on,
 def test_check_names_what_an_extension_brings_and_what_is_wrong_with_it(switched_on, command):
     done = command('check')
     assert done.returncode == 0, done.stdout
-    assert ('extension acme (acme_licences 1.0): settings ACME; kinds of intakes acme; tasks acme_licences.grant; '
+    assert ('extension acme (acme_licences 1.0): settings ACME; intake kinds acme; tasks acme_licences.grant; '
             'queue acme') in done.stdout
     assert 'hunter2' not in done.stdout
     assert json.loads(command('check', '--json').stdout)['extensions'] == [{

@@ -254,7 +254,7 @@ def test_a_parked_message_that_the_database_does_not_take_stays_in_rabbitmq_and_
         recorder = record(ledger)
         eventually(lambda: ledger('queries.count_parked') == 2)
         assert queues.depth(topology.PARKED_LARGE) == 1
-        assert 'larger than what the database takes' in recorder.log
+        assert 'larger than the database accepts' in recorder.log
         # The commands know it all the same.
         with queues.connection() as connection, looked_through(connection) as found:
             assert [(parked.id, len(parked.raw.body)) for parked in found] == [('id-1', 2_000_000)]

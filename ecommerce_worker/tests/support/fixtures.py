@@ -16,13 +16,6 @@ from ecommerce_worker.testing.rabbitmq import PrivateNode
 from ecommerce_worker.testing.shop import Shop
 from ecommerce_worker.tests.support.harness import FULFILL, Broker, Worker, eventually, shop_app, worker_environment
 
-#: Whether each queue of the waiting room has what dead-letters its messages, at work.
-DEAD_LETTERS = """
-    Workers = [Pid || {_, Pid, _, _} <- supervisor:which_children(rabbit_fifo_dlx_sup)],
-    [sys:get_state(Pid) || Pid <- Workers],
-    length(Workers) =:= length([Queue || Queue <- rabbit_amqqueue:list(),
-                                lists:keymember(<<"x-dead-letter-strategy">>, 1, amqqueue:get_arguments(Queue))])."""
-
 
 @pytest.fixture(scope='session')
 def shared_node() -> Iterator[PrivateNode]:
@@ -44,15 +37,15 @@ def own_node() -> Iterator[PrivateNode]:
 
 
 @pytest.fixture
-def node(request: pytest.FixtureRequest, shared_node: PrivateNode) -> Iterator[PrivateNode]:
-    """The RabbitMQ of this session; the mark ``restarts_rabbitmq`` tells that the test does that.
+def node(request: pytest.FixtureRequest) -> PrivateNode:
+    """The RabbitMQ of this session; with the mark ``restarts_rabbitmq`` one that no other test has.
 
     One that comes up again needs a moment to find the leaders of its quorum queues. RabbitMQ 3.10 ends all
     dead-lettering if a queue of the waiting room is deleted in that moment, as the next test would.
     """
-    yield shared_node
-    if request.node.get_closest_marker('restarts_rabbitmq'):
-        eventually(lambda: shared_node.ctl('eval', DEAD_LETTERS).strip() == 'true')
+    own = request.node.get_closest_marker('restarts_rabbitmq')
+    node: PrivateNode = request.getfixturevalue('own_node' if own else 'shared_node')
+    return node
 
 
 @pytest.fixture

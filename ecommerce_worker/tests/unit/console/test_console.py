@@ -202,7 +202,7 @@ MIGRATE = 'import subprocess, sys; subprocess.run([sys.executable, "-m", "ecomme
 
 def test_a_process_with_another_django_is_refused(tmp_path):
     before = 'from django.conf import settings; settings.configure(INSTALLED_APPS=[])'
-    assert 'this process has a Django of its own' in running(before, NAME=str(tmp_path / 'x'))
+    assert 'Django is already set up in this process with other settings' in running(before, NAME=str(tmp_path / 'x'))
 
 
 def test_a_console_without_a_ledger_names_the_command(tmp_path):

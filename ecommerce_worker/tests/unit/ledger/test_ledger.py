@@ -523,7 +523,7 @@ def opening(before='pass', **given):
 
 def test_a_process_with_another_django_is_refused(tmp_path):
     before = 'from django.conf import settings; settings.configure(INSTALLED_APPS=[])'
-    assert 'this process has a Django of its own' in opening(before, NAME=str(tmp_path / 'x'))
+    assert 'Django is already set up in this process with other settings' in opening(before, NAME=str(tmp_path / 'x'))
 
 
 def test_a_ledger_that_is_not_there_is_not_made_by_looking(tmp_path):
@@ -545,7 +545,7 @@ def test_a_mysql_that_mixes_up_orders_is_refused_with_what_mends_it(mysql):
     ledger('execute', 'CREATE DATABASE `a-b` COLLATE utf8mb4_general_ci')
     ledger.close()
     assert opening(**{**mysql.database, 'NAME': 'a-b'}).endswith(
-        'its collation, utf8mb4_general_ci, mixes up orders: '
+        'its collation, utf8mb4_general_ci, ignores case and would mix up orders: '
         'ALTER DATABASE `a-b` CHARACTER SET utf8mb4 COLLATE utf8mb4_bin\n')
 
 

@@ -39,7 +39,7 @@ def command(file, environment, *words):
 def test_a_ledger_of_an_earlier_version_names_the_command_that_brings_it_up_to_date(file, environment):
     refused = command(file, environment, 'orders', 'list')
     assert refused.returncode == 1
-    assert 'the ledger is of an older version (without ledger.0003_' in refused.stderr
+    assert 'the ledger has an older version (without ledger.0003_' in refused.stderr
     assert 'run `ecommerce-worker migrate`' in refused.stderr
 
 
