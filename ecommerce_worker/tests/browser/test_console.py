@@ -66,7 +66,7 @@ def test_a_viewer_may_look_and_is_refused_the_rest(at_work, shop, publish, brows
     person('vic', 'viewer')
     stuck(shop, publish, browser, 'EDX-10002')
     browser.follow('EDX-10002')
-    browser.says('The order is stuck', 'Your role may view messages, but not resend them.')
+    browser.says('The order has been parked since', 'Your role may view messages, but not resend them.')
     assert not browser.has('Resend')
     browser.open('/auth/user/')
     browser.says('Your role does not permit this')

@@ -143,7 +143,7 @@ def test_the_console_is_open_on_what_happened_if_it_is_told_to_go_on(play):
     demo = play('--keep')
     demo.shows('parked list` and the like', 100)
     shown = demo.shown
-    invitation = re.search(r'choose the password of "operator" within a day: (\S+)', shown)
+    invitation = re.search(r'choose one for "operator" within a day: (\S+)', shown)
     assert invitation, shown
     with urlopen(invitation[1], timeout=60) as page:
         assert page.status == 200

@@ -21,12 +21,12 @@ ROOT = Path(__file__).parents[3]
 #: What brings the commands that need more than a wheel.
 EXTRAS = {'console': 'console', 'console-user ada': 'console', 'migrate': 'ledger', 'recorder': 'ledger', 'up': 'up',
           'flower': 'flower', 'intake': 'intake', 'intake list': 'intake',
-          'orders list': 'ledger', 'orders show EDX-1': 'ledger'}
+          'orders list': 'ledger', 'orders show EDX-1': 'ledger', 'reconcile': 'intake'}
 
 #: The others, and how they end where there is no broker, nor a configuration but that of development.
 ENDS = {'check': 0, 'worker': 69, 'status': 69, 'parked list': 69, 'parked show 1': 69, 'parked resend 1': 69,
         'parked discard 1': 69, 'queues purge': 69, 'queues reset': 69, 'resubmit': 69, 'erase ann@example.com': 69,
-        '--help': 0, '--version': 0}
+        'smoke': 69, 'doctor': 2, '--help': 0, '--version': 0}
 
 
 @pytest.fixture(scope='module')
