@@ -272,10 +272,14 @@ def declare(connection: Connection, queues: Iterable[Queue], queue_type: str = '
                 Queue(PARKED).bind(channel).bind_to(UNDELIVERABLE)
             for queue in queues:
                 if queue.name not in unavailable:
-                    # Exactly as many words as there are bits: '#.fulfillment' would catch 'ecommerce.fulfillment' too.
-                    key = '.'.join(('*',) * BITS + (queue.name,))
-                    queue.bind(channel).bind_to(DELIVERY, routing_key=key)
+                    queue.bind(channel).bind_to(DELIVERY, routing_key=delivery_key(queue.name))
     return Declared(unavailable, tuple(kept))
+
+
+def delivery_key(name: str) -> str:
+    """The key by which ``DELIVERY`` routes what comes out of the waiting room to the queue of that name."""
+    # Exactly as many words as there are bits: '#.fulfillment' would catch 'ecommerce.fulfillment' too.
+    return '.'.join(('*',) * BITS + (name,))
 
 
 def declare_task_queue(connection: Connection, queue: Queue) -> Shape:

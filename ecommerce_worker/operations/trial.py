@@ -7,7 +7,7 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Final
 
-from kombu import Exchange, Queue
+from kombu import Queue
 
 from ecommerce_worker.broker import publishing, topology
 from ecommerce_worker.broker.notes import Notes
@@ -42,7 +42,7 @@ def through_the_room(app: Celery, connection: Connection) -> float:
     with connection.channel() as channel:
         queue = Queue(name, exclusive=True, auto_delete=True, durable=False).bind(channel)
         queue.declare()
-        queue.bind_to(Exchange(topology.DELIVERY, 'topic'), routing_key='.'.join(('*',) * topology.BITS + (name,)))
+        queue.bind_to(topology.DELIVERY, routing_key=topology.delivery_key(name))
         began = time.monotonic()
         publishing.publish(app, publishing.waiting_call(Call(TASK, str(uuid.uuid4())), Notes(queue=name), DELAY))
         while time.monotonic() - began < PATIENCE:
