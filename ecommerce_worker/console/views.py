@@ -35,7 +35,7 @@ from ecommerce_worker.ledger.words import kind_of, outcome_of, state_of
 from ecommerce_worker.schedule.claims import CLAIM_SECONDS
 from ecommerce_worker.telemetry import tally
 from ecommerce_worker.telemetry.run import RunReport
-from ecommerce_worker.words import short_name
+from ecommerce_worker.words import counted, short_name
 
 Context = dict[str, Any]
 
@@ -229,7 +229,7 @@ def _decide(request: Any, action: str, draft: drafts.Draft, back: str) -> None:
     else:
         drafts.drop(request)
     if done.count:
-        messages.success(request, f'{done.count} message{"" if done.count == 1 else "s"} {verb}.')
+        messages.success(request, f'{counted(done.count, "message")} {verb}.')
     for trouble in done.troubles[:10]:
         messages.error(request, trouble)
     if len(done.troubles) > 10:

@@ -22,7 +22,7 @@ from ecommerce_worker.enrolment.lines import LONGEST, Line, addresses_in, read
 from ecommerce_worker.errors import Misconfigured, Rejected, Skip, Transient, WrongArguments
 from ecommerce_worker.execution.outcomes import Then
 from ecommerce_worker.execution.task import Task, task
-from ecommerce_worker.words import item_of, printable
+from ecommerce_worker.words import counted, item_of, printable
 
 if TYPE_CHECKING:
     from ecommerce_worker.site import Site
@@ -150,7 +150,7 @@ def _parted(follow: Task, order_number: str, lines: list[Line], site_code: str |
 def _of_line(follow: Task, item: str, order_number: str, line: Line, site: Site, site_code: str | None, *,
              lacking: bool) -> list[Then]:
     """A task for each learner and course, and one for what is for people to see to."""
-    count, seats = len(line.learners), _seats(line.quantity)
+    count, seats = len(line.learners), counted(line.quantity, 'seat')
     found: list[dict[str, Any]] = []
     if count > line.quantity:
         found.append({'learner': '', 'problem': f'{_learners(count)} for {seats}: whose is it?'})
@@ -237,8 +237,4 @@ def _not_yet(course_id: str) -> Transient:
 
 
 def _learners(count: int) -> str:
-    return f'{count} learner{"" if count == 1 else "s"}' if count else 'no learner'
-
-
-def _seats(count: int) -> str:
-    return f'{count} seat{"" if count == 1 else "s"}'
+    return counted(count, 'learner') if count else 'no learner'

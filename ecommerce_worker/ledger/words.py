@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from ecommerce_worker import words
+
 #: The kinds of entries in the ledger: an order that a shop fulfils, one that is enrolled from here or a line of it, a
 #: mail, a scheduled job, or any other task.
 ORDER, ENROLMENT, MAIL, JOB, TASK = 'order', 'enrolment', 'mail', 'job', 'task'
@@ -44,5 +46,5 @@ def counted(tasks: Iterable[str]) -> str:
     """So many orders, enrolments, mails, jobs and tasks: ``2 orders, 1 mail``."""
     kinds = [kind_of(task) for task in tasks]
     numbers = {kind: kinds.count(kind) for kind in KINDS}
-    return ', '.join(f'{number} {kind}{"" if number == 1 else "s"}' for kind, number in numbers.items()
+    return ', '.join(words.counted(number, kind) for kind, number in numbers.items()
                      if number or kind == ORDER)

@@ -21,19 +21,16 @@ REPORT = RunReport('done', task='a.b', id='id-1', key='EDX-1', site='edx', attem
 
 
 @pytest.fixture
-def facts(broker):
+def facts(facts):
     """Takes the facts from the ledger's queue, in which there are none yet: ``facts(2)`` waits for two."""
     def taken(number=0):
-        eventually(lambda: broker.depth(topology.LEDGER) >= number)
-        with broker.connection() as connection:
+        eventually(lambda: facts.depth(topology.LEDGER) >= number)
+        with facts.connection() as connection:
             queue = Queue(topology.LEDGER).bind(connection.channel())
             return [(message.delivery_info['routing_key'], RunReport.read(
                          message.body.encode() if isinstance(message.body, str) else bytes(message.body)))
                     for message in iter(lambda: queue.get(no_ack=True), None)]
 
-    with broker.connection() as connection:
-        topology.declare_facts(connection)
-        connection.default_channel.queue_purge(topology.LEDGER)
     return taken
 
 
