@@ -82,6 +82,7 @@ def running(command: Callable[..., Any]) -> Callable[..., Any]:
         output.open_standard()
         role.be(click.get_current_context().info_name or '')
         ending.at_once()
+        ending.with_parent()
         try:
             return guarded(*args, **kwargs)
         except SystemExit as error:

@@ -5,7 +5,8 @@ The first ends last.
     started ──ends by itself──► waits 1, 2, 4 … 60 s ──► started again …
         └─────SIGTERM──────► what runs is finished ──► gone          (the recorder's turn only then)
 
-Each child is an ordinary command in a session of its own, so that Ctrl-C reaches it only through us.
+Each child is an ordinary command in a session of its own, so that Ctrl-C reaches it only through us.  If `up` is
+killed, its children are stopped by the kernel.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ class Child(Watcher):
         super().__init__(
             name, shlex.quote(sys.executable), args=['-m', 'ecommerce_worker', name, *options],
             graceful_timeout=settings.SHUTDOWN_SECONDS + GRACE,
-            copy_env=True, env={'PYTHONUNBUFFERED': '1'},
+            copy_env=True, env={'PYTHONUNBUFFERED': '1', ending.PARENT: str(os.getpid())},
             stdout_stream={'stream': lines}, stderr_stream={'stream': lines},
             hooks={'after_spawn': (self._began, False), 'before_reap': (self._let_go, False),
                    'after_reap': (self._ended, False)})

@@ -31,6 +31,9 @@ logger = logs.of(__name__)
 #: The task that tells the shop of an assignment mail that was accepted.
 REPORT: Final = 'ecommerce_worker.email.v1.tasks.report_assignment_email'
 
+#: What is logged of a mail that reached some of its recipients.
+NOT_ALL: Final = 'not all were mailed, the others are retried separately'
+
 
 def patience(site: Site) -> Patience:
     """The patience of a mail task."""
@@ -61,7 +64,7 @@ def deliver(task: Task, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Ite
     email, bad = checked(replace(found.email, id=task.request.id or ''), site.settings.ATTACHMENT_HOSTS)
     receipt = site.mailer.send(rendered(email, site.settings.EMAIL_TEMPLATES))
     for others in filter(None, (receipt.left, bad)):
-        logger.warning('not all were mailed, the others are retried separately', task=task.name, id=task.request.id,
+        logger.warning(NOT_ALL, task=task.name, id=task.request.id,
                        others=len(others))
         yield Then(task.name, for_others(email, task.name, others))
     if email.purpose is Purpose.ASSIGNMENT:

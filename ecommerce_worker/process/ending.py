@@ -12,6 +12,7 @@ Python calls a handler when its main thread comes back from wherever it is; the 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import select
 import signal
@@ -25,6 +26,12 @@ from ecommerce_worker import logs
 from ecommerce_worker.process import output, pulse, status
 
 logger = logs.of(__name__)
+
+#: The variable by which `up` tells a child the number of its process.
+PARENT: Final = 'ECOMMERCE_UP_PID'
+
+#: Linux: a process gets this signal when its parent ends, see prctl(2).
+_PR_SET_PDEATHSIG: Final = 1
 
 #: The signals that stop a process.
 ENDS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
@@ -148,6 +155,19 @@ def hear() -> socket.socket:
 def at_once() -> None:
     """Until somebody knows better, SIGTERM ends the process where it is; the first of a container ignores it else."""
     signal.signal(signal.SIGTERM, _exit)
+
+
+def with_parent() -> None:
+    """Have a child of `up` stopped by SIGTERM when `up` ends, even if it is killed.
+
+    Otherwise the next `up` would start a second beat and find the ports of the first in use.  On Linux only.
+    """
+    parent = os.environ.pop(PARENT, None)
+    if parent is None or (prctl := getattr(ctypes.CDLL(None), 'prctl', None)) is None:
+        return
+    prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != int(parent):  # it ended before
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _exit(*_: Any) -> None:

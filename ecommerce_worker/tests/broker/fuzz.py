@@ -37,6 +37,7 @@ from amqp.serialization import dumps
 
 from ecommerce_worker.broker import topology
 from ecommerce_worker.broker.notes import NOTES
+from ecommerce_worker.email.delivery import NOT_ALL
 from ecommerce_worker.testing.rabbitmq import PrivateNode
 from ecommerce_worker.testing.shop import ShopProcess
 from ecommerce_worker.tests.support.harness import (
@@ -444,7 +445,7 @@ def fuzz(node: PrivateNode, directory: Path, messages: int, seed: int, *, second
         called = {found.order: found.time for found in reversed(shop.calls) if found.method == 'PUT'}
         report.seconds = [called[number] - at for number, at in good.published.items() if number in called]
         report.parked, report.ended = recorded(ledger)
-        report.followed = (directory / 'worker.log').read_text(errors='replace').count(APART)
+        report.followed = (directory / 'worker.log').read_text(errors='replace').count(NOT_ALL)
     return report
 
 
@@ -489,9 +490,6 @@ def depths(broker: Broker) -> dict[str, int]:
     return {**{name: broker.depth(name) for name in (QUEUE, topology.PARKED, topology.LEDGER)},
             'the waiting room': broker.waiting()}
 
-
-#: What a worker logs when a mail that reached some of its recipients is followed by one to the others.
-APART: Final = 'the others are tried apart'
 
 #: Parked messages, and runs that fulfilled an order or found it fulfilled; told by a worker, and not of a task that
 #: follows from another.

@@ -1,6 +1,5 @@
 """``ecommerce-worker up`` as an operator runs it: all of a site under one parent, on a real RabbitMQ."""
 
-import contextlib
 import json
 import os
 import signal
@@ -10,13 +9,14 @@ import sys
 import time
 from importlib.util import find_spec
 
+import psutil
 import pytest
 
 from ecommerce_worker.cli.up import LONGEST, Lines, next_pause
 from ecommerce_worker.testing.intake import SECRET
 from ecommerce_worker.testing.rabbitmq import free_port
 from ecommerce_worker.testing.shop import Answer
-from ecommerce_worker.tests.support.harness import eventually
+from ecommerce_worker.tests.support.harness import Program, eventually
 from ecommerce_worker.tests.support.intake import posted, signed
 
 
@@ -28,12 +28,11 @@ def rows_of_ps():
 
 
 def is_there(pid):
-    """Whether there is such a process."""
+    """Whether such a process runs; one that has ended may wait for an init that never asks."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-    return True
 
 
 def answers(port):
@@ -42,22 +41,13 @@ def answers(port):
         return asking.connect_ex(('127.0.0.1', port)) == 0
 
 
-class Up:
+class Up(Program):
     """The parent: a process, a log, and its children by name."""
 
     def __init__(self, environment, port, log):
+        super().__init__(log, environment, '-m', 'ecommerce_worker', 'up')
         self.port = port
         self._environment = environment
-        self._log = log
-        with log.open('wb') as output:
-            self.process = subprocess.Popen(
-                [sys.executable, '-m', 'ecommerce_worker', 'up'], stdout=output, stderr=output, env=environment,
-                cwd=log.parent, start_new_session=True)
-
-    @property
-    def log(self):
-        """All it has said so far."""
-        return self._log.read_text()
 
     @property
     def children(self):
@@ -85,15 +75,6 @@ class Up:
             return sum(all(word in line for word in words) for line in self.log.splitlines()) >= times
 
         eventually(said)
-
-    def kill(self):
-        """End all of it at once."""
-        children = self.children.values()
-        self.process.kill()
-        self.process.wait()
-        for pid in children:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGKILL)
 
 
 @pytest.fixture
@@ -181,6 +162,14 @@ def test_the_worker_finishes_what_runs_however_often_it_is_told_to_end(start, pu
 
 
 @pytest.mark.skipif(find_spec('flower') is not None, reason='Flower is installed')
+def test_its_children_end_even_if_it_is_killed(start):
+    up = start()
+    children = [up.child(name) for name in ('recorder', 'worker', 'console', 'beat')]
+    up.process.kill()
+    up.process.wait()
+    eventually(lambda: not any(map(is_there, children)))
+
+
 def test_without_flower_it_is_said_how_to_install_it(environment):
     done = subprocess.run([sys.executable, '-m', 'ecommerce_worker', 'flower'], env=environment, capture_output=True,
                           text=True, check=False)

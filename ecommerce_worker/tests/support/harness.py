@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil
 from celery import Celery
 from kombu import Connection, Exchange, Producer, Queue
 
@@ -186,8 +187,9 @@ class Program:
 
     @property
     def log(self) -> str:
-        """All it has logged so far."""
-        return self._log.read_text()
+        """All whole lines that it has logged so far."""
+        lines, end, _ = self._log.read_text().rpartition('\n')
+        return lines + end
 
     def stop(self) -> int:
         """Stop it as a deployment does; its exit status."""
@@ -195,9 +197,13 @@ class Program:
         return self.process.wait(30)
 
     def kill(self) -> None:
-        """End it and its children at once."""
+        """End it and all its descendants at once, also those with sessions of their own."""
         if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
+            descendants = psutil.Process(self.process.pid).children(recursive=True)
+            self.process.kill()
+            for each in descendants:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    each.kill()
         self.process.wait()
 
 
