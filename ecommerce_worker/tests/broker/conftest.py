@@ -5,6 +5,7 @@ from ecommerce_worker.tests.support.fixtures import (  # noqa: F401 - for the te
     command,
     environment,
     facts,
+    link,
     node,
     own_node,
     publish,

@@ -12,8 +12,8 @@ from ecommerce_worker.broker.notes import Notes
 from ecommerce_worker.broker.wire import Call
 from ecommerce_worker.operations.parked import looked_through
 from ecommerce_worker.testing.shop import Answer
-from ecommerce_worker.tests.chaos.proxy import Proxy
 from ecommerce_worker.tests.support.harness import FULFILL, QUEUE, QUEUES, eventually, shop_app
+from ecommerce_worker.tests.support.proxy import Proxy
 
 DEPLOY = Path(__file__).parents[3] / 'deploy' / 'rabbitmq'
 

@@ -35,9 +35,9 @@ def facts(facts):
 
 
 @pytest.fixture
-def reporter(broker):
+def reporter(link):
     """A reporter to that broker."""
-    with shop_app(broker.url) as app:
+    with shop_app(link.url) as app:
         reporter = Reporter(app, bound=50, repeatable=['a.b'])
         yield reporter
         reporter.end(0)
@@ -86,46 +86,34 @@ def test_a_worker_without_facts_is_one_all_the_same(broker, shop, start_worker, 
     assert facts() == []
 
 
-@pytest.mark.restarts_rabbitmq
-def test_what_is_told_while_the_broker_is_away_is_published_when_it_is_back(node, reporter, facts, caplog):
+def test_what_is_told_while_the_broker_is_away_is_published_when_it_is_back(link, reporter, facts, caplog):
     reporter.reported(REPORT)
     facts(1)
-    node.stop()
-    try:
+    with link.interrupted():
         for number in range(40):
             reporter.reported(replace(REPORT, id=f'id-{number}'))
         eventually(lambda: 'reports cannot be published' in caplog.text)
-    finally:
-        node.start()
     assert {fact.id for _, fact in facts(40)} == {f'id-{number}' for number in range(40)}
     eventually(lambda: 'reports are published again: dropped=0' in caplog.text)
     assert caplog.text.count('reports cannot be published') == 1
 
 
-@pytest.mark.restarts_rabbitmq
-def test_of_too_many_the_oldest_are_dropped_and_counted(node, reporter, facts, caplog):
-    node.stop()
-    try:
+def test_of_too_many_the_oldest_are_dropped_and_counted(link, reporter, facts, caplog):
+    with link.interrupted():
         reporter.reported(REPORT)
         eventually(lambda: 'reports cannot be published' in caplog.text)
         for number in range(80):
             reporter.reported(replace(REPORT, id=f'id-{number}'))
-    finally:
-        node.start()
     # The one in hand, and the newest that are kept.
     assert {fact.id for _, fact in facts(51)} >= {f'id-{number}' for number in range(30, 80)}
     eventually(lambda: 'reports are published again: dropped=30' in caplog.text)
 
 
-@pytest.mark.restarts_rabbitmq
-def test_an_end_does_not_wait_for_a_broker_that_is_away(node, reporter, facts, caplog):
-    node.stop()
-    try:
+def test_an_end_does_not_wait_for_a_broker_that_is_away(link, reporter, facts, caplog):
+    with link.interrupted():
         reporter.reported(REPORT)
         reporter.end(0.01)
         assert 'some reports were not published before the process ended: dropped=1' in caplog.text
-    finally:
-        node.start()
 
 
 def test_the_ledgers_queue_keeps_the_newest_and_not_for_ever(broker, facts):
@@ -245,16 +233,12 @@ def fulfilled(shop):
     return len({call.path for call in shop.calls if call.is_put and call.status == 200})
 
 
-@pytest.mark.restarts_rabbitmq
-def test_an_order_is_not_acknowledged_before_its_fact_is_safe(node, broker, reporter, facts):
+def test_an_order_is_not_acknowledged_before_its_fact_is_safe(link, reporter, facts):
     acknowledged = threading.Event()
-    node.stop()
-    try:
+    with link.interrupted():
         reporter.reported(REPORT)
         assert reporter.holds('id-1', acknowledged.set, 9)
         assert not acknowledged.wait(0.5)
-    finally:
-        node.start()
     facts(1)
     assert acknowledged.wait(30)
     assert not reporter.holds('id-1', acknowledged.set, 9)
@@ -266,11 +250,9 @@ def test_only_the_end_of_what_may_be_repeated_is_held(reporter):
         assert not reporter.holds('id-1', print, 9)
 
 
-@pytest.mark.restarts_rabbitmq
-def test_of_what_is_held_the_oldest_is_let_go_if_it_is_too_much_or_for_too_long(node, reporter, monkeypatch):
+def test_of_what_is_held_the_oldest_is_let_go_if_it_is_too_much_or_for_too_long(link, reporter, monkeypatch):
     let_go: list[int] = []
-    node.stop()
-    try:
+    with link.interrupted():
         for number in range(3):
             reporter.reported(replace(REPORT, id=f'id-{number}'))
             assert reporter.holds(f'id-{number}', partial(let_go.append, number), 2)
@@ -279,18 +261,12 @@ def test_of_what_is_held_the_oldest_is_let_go_if_it_is_too_much_or_for_too_long(
         reporter.reported(replace(REPORT, id='id-3'))
         reporter.holds('id-3', partial(let_go.append, 3), 9)
         assert let_go == [0, 1, 2, 3]
-    finally:
-        node.start()
 
 
-@pytest.mark.restarts_rabbitmq
-def test_each_process_numbers_its_facts_and_drops_leave_a_gap(node, reporter, facts):
-    node.stop()
-    try:
+def test_each_process_numbers_its_facts_and_drops_leave_a_gap(link, reporter, facts):
+    with link.interrupted():
         for number in range(60):
             reporter.reported(replace(REPORT, id=f'id-{number}'))
-    finally:
-        node.start()
     found = [fact for _, fact in facts(50)]
     assert {fact.teller for fact in found} == {reporter.name}
     numbers = sorted({fact.number for fact in found})

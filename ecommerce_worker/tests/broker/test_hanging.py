@@ -15,8 +15,8 @@ import pytest
 
 from ecommerce_worker.broker import topology
 from ecommerce_worker.testing.rabbitmq import free_port
-from ecommerce_worker.tests.chaos.proxy import Proxy
 from ecommerce_worker.tests.support.harness import QUEUE, eventually
+from ecommerce_worker.tests.support.proxy import Proxy
 
 #: Seconds beyond SHUTDOWN_SECONDS within which a process has to be gone, and some for a busy machine.
 GRACE = 5 + 15

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ecommerce_worker.testing.intake import SECRET
-from ecommerce_worker.testing.rabbitmq import PrivateNode, free_port
+from ecommerce_worker.testing.rabbitmq import free_port
 from ecommerce_worker.tests.support.harness import Program, eventually
 from ecommerce_worker.tests.support.health import Listening, is_so, page, probe
 
@@ -59,13 +59,6 @@ def run(environment, tmp_path):
         program.kill()
 
 
-@pytest.fixture
-def own_node():
-    """A RabbitMQ that may be stopped."""
-    with PrivateNode() as node:
-        yield node
-
-
 def written(directory, role):
     """What the only process of a role has written."""
     path, = directory.glob(f'{role}-*.json')
@@ -105,9 +98,9 @@ def test_a_worker_whose_loop_hangs_says_so_by_a_thread_that_lives(start, directo
     assert worker.process.poll() is None
 
 
-def test_while_rabbitmq_is_away_a_worker_is_alive_and_not_ready(start, directory, own_node):
-    worker = start(BROKER_URL=own_node.url)
-    own_node.stop()
+def test_while_rabbitmq_is_away_a_worker_is_alive_and_not_ready(start, directory, link):
+    worker = start(BROKER_URL=link.url)
+    link.proxy.refuse()
     eventually(lambda: not is_so(directory, 'ready'))
     # The third try comes six seconds after the first, which is longer than its loop may stand still else.
     while worker.log.count('Trying again in') < 3:
@@ -115,7 +108,7 @@ def test_while_rabbitmq_is_away_a_worker_is_alive_and_not_ready(start, directory
         assert is_so(directory, 'started')
     assert page(worker.port, '/livez')[0] == 200
     assert 'consumes nothing' in page(worker.port, '/readyz')[1]
-    own_node.start()
+    link.proxy.accept()
     eventually(lambda: is_so(directory, 'ready'))
     assert page(worker.port, '/readyz')[0] == 200
     # The loop of the new connection has a pulse too.
@@ -208,8 +201,8 @@ def test_every_role_has_a_pulse_and_is_ready_once_it_works(run, directory, broke
 
 
 @pytest.mark.parametrize('role', ['recorder', 'beat', 'intake'])
-def test_an_outage_of_rabbitmq_ends_no_life_of_any_role(run, directory, own_node, role):
-    settings = {'HEALTH_DIR': directory, 'HEALTH_SECONDS': 4, 'BROKER_URL': own_node.url,
+def test_an_outage_of_rabbitmq_ends_no_life_of_any_role(run, directory, link, role):
+    settings = {'HEALTH_DIR': directory, 'HEALTH_SECONDS': 4, 'BROKER_URL': link.url,
                 'SCHEDULE': json.dumps({'often': {'task': 'ecommerce_worker.resubmit.tasks.resubmit_orders',
                                                   'interval': '1s'}}),
                 'INTAKES': json.dumps({'shop': {'kind': 'submit', 'secrets': [SECRET]}}),
@@ -217,10 +210,9 @@ def test_an_outage_of_rabbitmq_ends_no_life_of_any_role(run, directory, own_node
     assert run('migrate').process.wait(60) == 0
     run(role, **settings)
     eventually(lambda: is_so(directory, 'ready', '--role', role))
-    own_node.stop()
-    eventually(lambda: not is_so(directory, 'ready'))
-    assert is_so(directory, 'live')
-    own_node.start()
+    with link.interrupted():
+        eventually(lambda: not is_so(directory, 'ready'))
+        assert is_so(directory, 'live')
     eventually(lambda: is_so(directory, 'ready'))
 
 

@@ -7,7 +7,6 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import pytest
 from kombu import Queue
@@ -254,48 +253,31 @@ def test_an_intake_without_a_queue_is_not_ready_until_a_worker_has_declared_it(s
         topology.task_queue(QUEUE).bind(connection.channel()).declare()
 
 
-def test_a_broker_that_is_away_is_503_in_time_and_taken_up_again(start_intake, own_node):
-    with own_node_queue(own_node):
-        intake, body = start_intake({'BROKER_URL': own_node.url}).ready(), order()
-        own_node.kill()
+def test_a_broker_that_is_away_is_503_in_time_and_taken_up_again(start_intake, link):
+    intake, body = start_intake({'BROKER_URL': link.url}).ready(), order()
+    with link.interrupted():
         started = time.monotonic()
         assert intake.post('shop', body, signed('shopify', body)).status == 503
         assert time.monotonic() - started < 5
         eventually(lambda: not intake.is_ready())
-        own_node.start()
-        eventually(intake.is_ready)
-        assert intake.post('shop', body, signed('shopify', body)).state == 'accepted'
+    eventually(intake.is_ready)
+    assert intake.post('shop', body, signed('shopify', body)).state == 'accepted'
 
 
-@contextmanager
-def own_node_queue(node):
-    """A task queue there."""
-    from kombu import Connection
-
-    with Connection(node.url) as connection:
-        topology.task_queue(QUEUE).bind(connection.channel()).declare()
-    yield
-
-
-def test_an_alarm_is_503_and_what_was_confirmed_too_late_is_one_order(start_intake, own_node):
-    from kombu import Connection
-
-    with own_node_queue(own_node):
-        intake, body = start_intake({'BROKER_URL': own_node.url}).ready(), order()
-        headers = signed('shopify', body)
-        own_node.ctl('set_vm_memory_high_watermark', '0.0000001')
-        eventually(lambda: 'memory' in own_node.ctl('status'))
-        answers = [intake.post('shop', body, headers).status for _ in range(2)]
-        assert answers == [503, 503]
-        own_node.ctl('set_vm_memory_high_watermark', '0.9')
-        eventually(intake.is_ready)
-        # Until its queue has confirmed what was late, the answer is 503 still, and the sender comes again.
-        eventually(lambda: intake.post('shop', body, headers).status == 200)
-        with Connection(own_node.url) as connection:
-            queue = Queue(QUEUE).bind(connection.channel())
-            found = eventually(lambda: list(iter(lambda: queue.get(no_ack=True), None)))
-        # Those that were late and the one that was not: however many there are, they are one order.
-        assert len({message.headers['id'] for message in found}) == 1
+@pytest.mark.restarts_rabbitmq
+def test_an_alarm_is_503_and_what_was_confirmed_too_late_is_one_order(start_intake, broker):
+    intake, body = start_intake().ready(), order()
+    headers = signed('shopify', body)
+    broker.node.ctl('set_vm_memory_high_watermark', '0.0000001')
+    eventually(lambda: 'memory' in broker.node.ctl('status'))
+    answers = [intake.post('shop', body, headers).status for _ in range(2)]
+    assert answers == [503, 503]
+    broker.node.ctl('set_vm_memory_high_watermark', '0.9')
+    eventually(intake.is_ready)
+    # Until its queue has confirmed what was late, the answer is 503 still, and the sender comes again.
+    eventually(lambda: intake.post('shop', body, headers).status == 200)
+    # Those that were late and the one that was not: however many there are, they are one order.
+    assert len({message.headers['id'] for message in eventually(lambda: taken(broker))}) == 1
 
 
 def test_a_secret_that_is_changed_in_its_file_is_taken_up_without_a_restart(start_intake, tmp_path):
@@ -344,14 +326,11 @@ def test_a_ping_of_woocommerce_is_200_and_nothing_is_done(start_intake, broker):
     assert taken(broker) == []
 
 
-def test_what_a_shop_sends_only_once_is_kept_on_disk_while_the_broker_is_away(start_intake, own_node, tmp_path):
-    from kombu import Connection
-
+def test_what_a_shop_sends_only_once_is_kept_on_disk_while_the_broker_is_away(start_intake, broker, link, tmp_path):
     body = json.dumps({'id': 727, 'number': '727', 'status': 'processing', 'date_paid_gmt': '2026-01-01T00:00:00',
                        'billing': {'email': 'learner@example.com'}}).encode()
-    with own_node_queue(own_node):
-        intake = start_intake({'BROKER_URL': own_node.url}, blog={**WOO, 'spool': True}).ready()
-        own_node.kill()
+    intake = start_intake({'BROKER_URL': link.url}, blog={**WOO, 'spool': True}).ready()
+    with link.interrupted():
         answer = intake.post('blog', body, signed('woocommerce', body, 'order.updated'))
         assert (answer.status, answer.state) == (200, 'accepted')
         kept, = (tmp_path / 'spool').glob('*.json')
@@ -359,14 +338,11 @@ def test_what_a_shop_sends_only_once_is_kept_on_disk_while_the_broker_is_away(st
         assert kept.stat().st_mode & 0o077 == 0
         # Another process finds it.
         intake.kill()
-        own_node.start()
-        start_intake({'BROKER_URL': own_node.url}, blog={**WOO, 'spool': True}).ready()
-        with Connection(own_node.url) as connection:
-            queue = Queue(QUEUE).bind(connection.channel())
-            message = eventually(lambda: queue.get(no_ack=True))
-        assert json.loads(message.body)[1] == {'order_number': '727'}
-        assert message.headers['id'] == answer.content['id']
-        eventually(lambda: not list((tmp_path / 'spool').glob('*.json')))
+    start_intake({'BROKER_URL': link.url}, blog={**WOO, 'spool': True}).ready()
+    message, = eventually(lambda: taken(broker))
+    assert json.loads(message.body)[1] == {'order_number': '727'}
+    assert message.headers['id'] == answer.content['id']
+    eventually(lambda: not list((tmp_path / 'spool').glob('*.json')))
 
 
 def test_a_program_submits_an_order_under_a_key_of_its_own(start_intake, broker):

@@ -82,12 +82,12 @@ class Recorder(Program):
 
 
 @pytest.fixture
-def record(queues: Broker, tmp_path: Path) -> Iterator[Callable[[Ledger], Recorder]]:
+def record(queues: Broker, tmp_path: Path) -> Iterator[Callable[..., Recorder]]:
     """Start a recorder of a ledger."""
     started: list[Recorder] = []
 
-    def start(ledger: Ledger) -> Recorder:
-        started.append(Recorder(queues.url, ledger.database, tmp_path / f'recorder-{len(started)}.log'))
+    def start(ledger: Ledger, url: str = queues.url) -> Recorder:
+        started.append(Recorder(url, ledger.database, tmp_path / f'recorder-{len(started)}.log'))
         return started[-1]
 
     yield start
@@ -173,16 +173,12 @@ def test_two_recorders_share_a_ledger(queues, ledger, record):
 
 
 @pytest.mark.parametrize('ledger', ['sqlite'], indirect=True)
-@pytest.mark.restarts_rabbitmq
-def test_a_recorder_waits_for_its_broker(node, queues, ledger, record):
-    recorder = record(ledger)
+def test_a_recorder_waits_for_its_broker(link, queues, ledger, record):
+    recorder = record(ledger, link.url)
     tell(queues, [fact(1)])
     eventually(lambda: ledger('rows', 'Attempt', 'pk'))
-    node.stop()
-    try:
+    with link.interrupted():
         eventually(lambda: 'unreachable: what="the broker"' in recorder.log)
-    finally:
-        node.start()
     tell(queues, [fact(2)])
     eventually(lambda: len(ledger('rows', 'Attempt', 'pk')) == 2)
     assert recorder.log.count('unreachable: what="the broker"') == 1
@@ -336,19 +332,14 @@ def test_a_resent_message_goes_to_its_queue_as_it_came(queues, ledger, record, a
 
 
 @pytest.mark.parametrize('ledger', ['postgresql'], indirect=True)
-@pytest.mark.restarts_rabbitmq
-def test_a_message_that_cannot_be_resent_stays_parked(node, queues, ledger, record, app):
+def test_a_message_that_cannot_be_resent_stays_parked(link, queues, ledger, record, app):
     park(app, 1)
     recorder = record(ledger)
     eventually(lambda: ledger('queries.count_parked') == 1)
     [number] = ledger('rows', 'ParkedMessage', 'pk')
     recorder.stop()
-    node.stop()
-    try:
-        with pytest.raises(Refused, match='NotPublished'):
-            ledger('resend', queues.url, number, who='ada')
-    finally:
-        node.start()
+    with link.interrupted(), pytest.raises(Refused, match='NotPublished'):
+        ledger('resend', link.url, number, who='ada')
     assert ledger('queries.count_parked') == 1
     assert ledger('rows', 'Audit', 'pk') == []
     assert ledger('queries.body_of', number)

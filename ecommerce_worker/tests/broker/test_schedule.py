@@ -229,11 +229,12 @@ def test_a_beat_goes_on_when_the_other_one_is_killed(broker, start_worker, start
     assert other.poll() is None
 
 
-@pytest.mark.restarts_rabbitmq
-def test_a_beat_goes_on_when_rabbitmq_comes_back(node, start_beat, given):
+def test_a_beat_goes_on_when_rabbitmq_comes_back(link, start_beat, given):
+    given['BROKER_URL'] = link.url
     _, log = start_beat(mail={'task': COMMAND, 'args': ['send_queued_mail'], 'interval': '1s'})
     eventually(lambda: 'fired: ' in log.read_text())
-    node.restart()
+    with link.interrupted():
+        eventually(lambda: 'cannot be fired' in log.read_text())
     count = log.read_text().count('fired: ')
     eventually(lambda: log.read_text().count('fired: ') > count + 1, seconds=60)
 

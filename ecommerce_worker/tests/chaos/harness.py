@@ -24,7 +24,6 @@ from ecommerce_worker.broker.notes import NOTES
 from ecommerce_worker.broker.wire import Raw, read
 from ecommerce_worker.errors import Undecodable
 from ecommerce_worker.testing.shop import Answer, Call, Order, ShopProcess
-from ecommerce_worker.tests.chaos.proxy import Proxy
 from ecommerce_worker.tests.support.harness import (
     FULFILL,
     QUEUES,
@@ -34,6 +33,7 @@ from ecommerce_worker.tests.support.harness import (
     shop_app,
     worker_environment,
 )
+from ecommerce_worker.tests.support.proxy import Proxy
 
 if TYPE_CHECKING:
     from ecommerce_worker.tests.chaos.neighbours import Mail, Neighbour

@@ -16,7 +16,7 @@ import struct
 import sys
 from pathlib import Path
 
-from ecommerce_worker.tests.chaos.proxy import Proxy
+from ecommerce_worker.tests.support.proxy import Proxy
 
 #: From Linux's headers.
 _CLONE_NEWNET, _PR_SET_PDEATHSIG = 0x40000000, 1

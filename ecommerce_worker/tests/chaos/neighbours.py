@@ -12,8 +12,8 @@ from kombu.exceptions import KombuError
 from ecommerce_worker.testing.mail import API_KEY, MailService
 from ecommerce_worker.testing.shop import Answer, ShopProcess
 from ecommerce_worker.tests.chaos.harness import Scene, send
-from ecommerce_worker.tests.chaos.proxy import Proxy
 from ecommerce_worker.tests.support.harness import shop_app
+from ecommerce_worker.tests.support.proxy import Proxy
 
 #: The site whose shop makes trouble.
 SITE: Final = 'neighbour'

@@ -11,8 +11,8 @@ from celery import Celery
 
 from ecommerce_worker.testing.shop import Order
 from ecommerce_worker.tests.chaos.harness import CONFIRMED, Scene, at_once, resident_megabytes, send
-from ecommerce_worker.tests.chaos.proxy import Proxy
 from ecommerce_worker.tests.support.harness import QUEUES, Broker
+from ecommerce_worker.tests.support.proxy import Proxy
 
 #: Seconds after the first failures that the worker is given to find out that the shop is down.
 FOUND_OUT = 5.0

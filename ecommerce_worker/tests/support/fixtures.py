@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from ecommerce_worker.broker import topology
 from ecommerce_worker.testing.rabbitmq import PrivateNode
 from ecommerce_worker.testing.shop import Shop
 from ecommerce_worker.tests.support.harness import FULFILL, Broker, Worker, eventually, shop_app, worker_environment
+from ecommerce_worker.tests.support.proxy import Proxy
 
 
 @pytest.fixture(scope='session')
@@ -46,6 +49,29 @@ def node(request: pytest.FixtureRequest) -> PrivateNode:
     own = request.node.get_closest_marker('restarts_rabbitmq')
     node: PrivateNode = request.getfixturevalue('own_node' if own else 'shared_node')
     return node
+
+
+@dataclass
+class Link:
+    """The only way to RabbitMQ for whoever connects to :attr:`url`."""
+
+    proxy: Proxy
+
+    @property
+    def url(self) -> str:
+        """Where it begins."""
+        return f'amqp://guest:guest@127.0.0.1:{self.proxy.port}//'
+
+    def interrupted(self) -> contextlib.AbstractContextManager[None]:
+        """Within this context RabbitMQ is away for whoever comes this way: as if it was stopped, but at once."""
+        return self.proxy.interrupted()
+
+
+@pytest.fixture
+def link(broker: Broker) -> Iterator[Link]:
+    """A way to the RabbitMQ of this test that can be interrupted, which is far cheaper than to stop and start one."""
+    with Proxy(broker.node.port) as proxy:
+        yield Link(proxy)
 
 
 @pytest.fixture

@@ -85,9 +85,9 @@ ONLY_HERE = {
 #: have its name.
 KNOW_VENDORS = 'configuration settings email.vendors email.calls sailthru braze site runtime testing demo'
 
-#: Who may read the environment; demo and the stand-ins start programs, which inherit one, and what systemd and probes
-#: say there is no setting.
-ENVIRONMENT = 'settings configuration demo testing process.pulse health.__main__ telemetry.metrics'
+#: Who may read the environment; demo and the stand-ins start programs, which inherit one, and what systemd, probes and
+#: `up` say there is no setting.
+ENVIRONMENT = 'settings configuration demo testing process.pulse process.ending health.__main__ telemetry.metrics'
 
 
 def within(module: str, names: str) -> bool:

@@ -7,6 +7,7 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
@@ -86,6 +87,15 @@ class Proxy:
     def accept(self) -> None:
         """Take connections again."""
         self._refuses = False
+
+    @contextlib.contextmanager
+    def interrupted(self) -> Iterator[None]:
+        """Let nobody through, as if what is behind it had been stopped."""
+        self.refuse()
+        try:
+            yield
+        finally:
+            self.accept()
 
     def close(self) -> None:
         """End for good."""
