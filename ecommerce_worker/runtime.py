@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from ecommerce_worker.clients.circuit import Hold
+from ecommerce_worker.clients.circuit import CircuitBreaker
 from ecommerce_worker.errors import Misconfigured, WrongArguments
 from ecommerce_worker.locks.machine import Turns
 from ecommerce_worker.settings import VENDORS, Settings, certificate_problems, load
@@ -99,7 +99,7 @@ class Runtime:
         self.turn: Callable[..., AbstractContextManager[None]] = Turns(settings.BROKER_URL).turn
         self._sites: dict[int, Site] = {}
         self._shops: dict[str, str] = {}
-        self._holds: dict[str, Hold] = {}
+        self._circuits: dict[str, CircuitBreaker] = {}
         self._lock = threading.Lock()
 
     def site(self, code: str | None = None) -> Site:
@@ -117,7 +117,7 @@ class Runtime:
                 # Its clients take a fifth of the time in which a command starts, and most commands call nobody.
                 from ecommerce_worker.site import Site
 
-                found = self._sites[id(settings)] = Site(settings, self.hold)
+                found = self._sites[id(settings)] = Site(settings, self.circuit)
             return found
 
     def shop(self, site: Site) -> str:
@@ -157,15 +157,15 @@ class Runtime:
         """Report an outcome to all listeners."""
         self.listeners.tell(self.listeners.reported, report)
 
-    def hold(self, url: str) -> Hold:
-        """The hold on the host of this URL: one for all sites that have a service there."""
+    def circuit(self, url: str) -> CircuitBreaker:
+        """The circuit breaker of the host of this URL: one for all sites that have a service there."""
         host = host_of(url)
-        return self._holds.setdefault(host, Hold(host, self.settings.WORKER_CONCURRENCY, changed=self._circuit_changed,
-                                                  called=self._called))
+        return self._circuits.setdefault(host, CircuitBreaker(
+            host, self.settings.WORKER_CONCURRENCY, changed=self._circuit_changed, called=self._called))
 
     def left_alone(self) -> list[tuple[str, float]]:
         """The hosts that are down and left alone, and for how many seconds from now."""
-        return [(host, seconds) for host, hold in list(self._holds.items()) if (seconds := hold.rest) > 0]
+        return [(host, seconds) for host, circuit in list(self._circuits.items()) if (seconds := circuit.rest) > 0]
 
     def _circuit_changed(self, host: str, state: str, reason: str) -> None:
         self.listeners.tell(self.listeners.circuit, host, state, reason)

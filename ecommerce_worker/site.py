@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from typing_extensions import override
 
 from ecommerce_worker.clients.auth import Bearer, ClientCredentials, SelfSigned
-from ecommerce_worker.clients.circuit import Hold
+from ecommerce_worker.clients.circuit import CircuitBreaker
 from ecommerce_worker.clients.ecommerce import Ecommerce
 from ecommerce_worker.clients.http import Api, Signer
 from ecommerce_worker.clients.lms import Lms
@@ -38,16 +38,16 @@ class once(cached_property[_T]):  # noqa: N801 - reads as the decorator that it 
 class Site:
     """One shop and what belongs to it, each built once and when it is first needed."""
 
-    def __init__(self, settings: Settings, hold: Callable[[str], Hold]) -> None:
+    def __init__(self, settings: Settings, circuit: Callable[[str], CircuitBreaker]) -> None:
         self.settings = settings
-        self._hold = hold
+        self._circuit = circuit
         self.lock = threading.RLock()
         self._services: dict[str, Api] = {}
 
     def connect(self, root: str, *, peer: str, signer: Signer | None = None, correlated: bool = False) -> Api:
         """A service, with the time-outs of this site and as many connections as there are threads."""
         settings = self.settings
-        return Api(root, peer=peer, signer=signer, hold=self._hold(root), connections=settings.WORKER_CONCURRENCY,
+        return Api(root, peer=peer, signer=signer, circuit=self._circuit(root), connections=settings.WORKER_CONCURRENCY,
                    connect_timeout=settings.HTTP_CONNECT_TIMEOUT, read_timeout=settings.HTTP_READ_TIMEOUT,
                    correlated=correlated)
 
@@ -97,7 +97,7 @@ class Site:
         settings = self.settings
         provider = settings.BACKEND_SERVICE_EDX_OAUTH2_PROVIDER_URL
         return ClientCredentials(provider, settings.BACKEND_SERVICE_EDX_OAUTH2_KEY,
-                                 settings.BACKEND_SERVICE_EDX_OAUTH2_SECRET or '', hold=self._hold(provider),
+                                 settings.BACKEND_SERVICE_EDX_OAUTH2_SECRET or '', circuit=self._circuit(provider),
                                  connect_timeout=settings.HTTP_CONNECT_TIMEOUT,
                                  read_timeout=settings.HTTP_READ_TIMEOUT)
 

@@ -16,7 +16,7 @@ from ecommerce_worker.cli.options import DURATION, JSON
 from ecommerce_worker.cli.output import plainly, print_json, say
 from ecommerce_worker.cli.resources import application
 from ecommerce_worker.cli.root import main
-from ecommerce_worker.cli.status import looked_by, told
+from ecommerce_worker.cli.status import described, looked_by
 from ecommerce_worker.errors import Misconfigured, WorkerError
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def doctor(timeout: float, bundle: Path | None, as_json: bool) -> None:
     found = {'version': __version__, 'at': now(), 'status': status, 'lines': [
         {'subject': it.subject, 'state': it.state, 'sentence': it.sentence, 'remedy': it.remedy} for it in lines]}
     if bundle:
-        bundles.write(bundle, found, _settings(), told(standing[0]) if standing else None, _parked())
+        bundles.write(bundle, found, _settings(), described(standing[0]) if standing else None, _parked())
         say(f'written to {bundle}; look at it before you give it away', err=True)
     if as_json:
         print_json(found)

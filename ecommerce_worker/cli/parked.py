@@ -57,31 +57,31 @@ REASON = click.option('--reason', default='', help='Why; recorded in the ledger,
 @plainly
 def list_(order: str | None, task: str | None, limit: int, as_json: bool) -> None:
     """List them, oldest first."""
-    rows, told, count = list[tuple[Any, ...]](), list[dict[str, Any]](), 0
+    rows, listed, count = list[tuple[Any, ...]](), list[dict[str, Any]](), 0
     with _parked(order, task) as (messages, _):
         for it in messages:
             count += 1
             if count <= limit:
                 rows.append(_row(it))
-                told.append(_told(it))
+                listed.append(_as_json(it))
     if as_json:
-        print_json({'parked': told, 'count': count})
+        print_json({'parked': listed, 'count': count})
         return
     if rows:
         _parked_table(rows)
     say(counted(count, 'parked message') + (f', showing the first {limit}' if count > limit else ''))
 
 
-def _told(it: Parked) -> dict[str, Any]:
+def _as_json(it: Parked) -> dict[str, Any]:
     """A parked message, for JSON."""
     return {'id': it.id, 'order': it.key, 'task': it.task, 'queue': it.queue, 'parked_at': it.parked_at,
             'tries': it.tries, 'reason': it.reason}
 
 
-def _told_at_length(it: Parked, *, body: bool) -> dict[str, Any]:
+def _in_full(it: Parked, *, body: bool) -> dict[str, Any]:
     """The same with its history and, on request, its body in base64."""
     history = [{'at': _moment(entry), 'reason': entry['reason']} for entry in it.history]
-    return {**_told(it), 'content_type': it.content_type, 'size': it.size, 'history': history,
+    return {**_as_json(it), 'content_type': it.content_type, 'size': it.size, 'history': history,
             **({'body': base64.b64encode(_body(it)).decode()} if body else {})}
 
 
@@ -126,7 +126,7 @@ def show(ids: tuple[str, ...], order: str | None, task: str | None, body: bool, 
     count = 0
     with _parked(order, task, ids) as (messages, _):
         if as_json:
-            found = [_told_at_length(it, body=body) for it in messages]
+            found = [_in_full(it, body=body) for it in messages]
             print_json({'parked': found})
             sys.exit(0 if found else 1)
         for it in messages:

@@ -45,7 +45,7 @@ def status(timeout: float, fail_on_parked: bool, as_json: bool) -> None:
                 for it in found.findings]
     troubles = [it for it in findings if it.severity is Severity.TROUBLE]
     if as_json:
-        print_json({**told(found), 'troubles': [it.text for it in troubles],
+        print_json({**described(found), 'troubles': [it.text for it in troubles],
                     'findings': [{'subject': it.subject, 'severity': it.severity, 'sentence': it.sentence,
                                   'remedy': it.remedy} for it in findings]})
     else:
@@ -72,7 +72,7 @@ def looked_by(app: Celery, connection: Connection, timeout: float) -> Standing:
                     schedule.look(app, conf, lambda: stores.firings_of(conf), time.time()), spool.look(conf))
 
 
-def told(found: Standing) -> dict[str, Any]:
+def described(found: Standing) -> dict[str, Any]:
     """The JSON; see the reference of commands."""
     broker, ledger, beat = found.broker, found.ledger, found.schedule
     return {

@@ -16,7 +16,7 @@ import requests
 from requests.auth import AuthBase
 from typing_extensions import override
 
-from ecommerce_worker.clients.circuit import Hold
+from ecommerce_worker.clients.circuit import CircuitBreaker
 from ecommerce_worker.clients.http import Api, error_for
 from ecommerce_worker.errors import ApiError, PeerFailure, Throttled, Unauthorized, Unreachable
 
@@ -59,11 +59,11 @@ class ClientCredentials:
     If many threads need one at once, one fetches it and all share the result, a failure too.
     """
 
-    def __init__(self, provider_url: str, client_id: str, client_secret: str, *, hold: Hold | None = None,
+    def __init__(self, provider_url: str, client_id: str, client_secret: str, *, circuit: CircuitBreaker | None = None,
                  connect_timeout: float = 3.05, read_timeout: float = 5.0,
                  clock: Callable[[], float] = time.monotonic) -> None:
         root = provider_url.rstrip('/')
-        self._api = Api(root if root.endswith('/access_token') else root + '/access_token', peer=_PEER, hold=hold,
+        self._api = Api(root if root.endswith('/access_token') else root + '/access_token', peer=_PEER, circuit=circuit,
                         connect_timeout=connect_timeout, read_timeout=read_timeout, refusal=token_error,
                         correlated=True)
         self._client_id = client_id

@@ -9,9 +9,9 @@
      │ threads                              └─────────────────────────────────┘          ▼
      └─────────────────────────────────────────────────────────────────── half-open: 2, 3, 4 … at once
 
-Closed lets calls pass, open is tripped, half-open lets a few calls probe the host.  A
-message whose call is held back is not tried: it goes to the waiting room.  One hold serves all that call the same host
-in one process; pure but for its clock.
+Closed lets calls pass, open is tripped, half-open lets a few calls probe the host.  A message whose call is held back
+is not tried: it goes to the waiting room.  One serves all that call the same host in one process; pure but for its
+clock.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def counts(error: BaseException) -> bool:
     return isinstance(error, Unreachable) or (isinstance(error, Transient) and error.status in {502, 503, 504})
 
 
-class Hold:
-    """The hold on one host, for as many threads as like.
+class CircuitBreaker:
+    """The circuit breaker of one host, for any number of threads.
 
     ``changed`` is called with the host, the new state and what the host failed with last, while no lock is held;
     ``called`` with the host and what :meth:`answered` is told.
@@ -142,14 +142,14 @@ class Hold:
                 if self._room is None and self._failures >= PATIENCE:
                     logger.warning('circuit breaker open: the service is down', host=self._host,
                                    reason=str(failure))
-                    self._hold(SHORTEST)
+                    self._trip(SHORTEST)
                 elif self._room is not None and self._until <= self._clock():
-                    self._hold(min(LONGEST, self._length * 2))
+                    self._trip(min(LONGEST, self._length * 2))
             else:
                 self._failures = 0
                 self._reopen()
 
-    def _hold(self, length: float) -> None:
+    def _trip(self, length: float) -> None:
         self._length = length
         self._until = self._clock() + length * (0.75 + self._jitter() / 2)
         self._room = 1

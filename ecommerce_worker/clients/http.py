@@ -15,7 +15,7 @@ from requests.auth import AuthBase
 from urllib3.exceptions import HTTPError, NewConnectionError, ReadTimeoutError
 
 from ecommerce_worker import __version__
-from ecommerce_worker.clients.circuit import Hold
+from ecommerce_worker.clients.circuit import CircuitBreaker
 from ecommerce_worker.clients.exchange import TooMuch, exchange, whole
 from ecommerce_worker.clients.kept import KEPT, lack_of_files
 from ecommerce_worker.clients.transport import NameNotResolved, Transport
@@ -232,13 +232,13 @@ class Api:
     header ``X-Request-ID``.
     """
 
-    def __init__(self, root: str, *, peer: str, signer: Signer | None = None, hold: Hold | None = None,
+    def __init__(self, root: str, *, peer: str, signer: Signer | None = None, circuit: CircuitBreaker | None = None,
                  connections: int = 1, connect_timeout: float = 3.05, read_timeout: float = 10.0,
                  refusal: Refusal = error_for, correlated: bool = False) -> None:
         self.root = root.rstrip('/') + '/'
         self.peer = peer
         self._signer = signer
-        self._hold = hold or Hold(peer, connections)
+        self._circuit = circuit or CircuitBreaker(peer, connections)
         self._connect_timeout = connect_timeout
         self._read_timeout = read_timeout
         self._refusal = refusal
@@ -291,7 +291,7 @@ class Api:
 
     def _send(self, request: requests.Request, read_timeout: float) -> requests.Response:
         """The 2xx answer; any other raises its error."""
-        with self._hold.call(), KEPT.using(self):
+        with self._circuit.call(), KEPT.using(self):
             response = self._answer(request, read_timeout)
             if not 200 <= response.status_code < 300:
                 raise self._refusal(response, self.peer)
@@ -320,7 +320,7 @@ class Api:
             # A file of certificates that is missing, say; what it raises about the peer was caught above.
             raise LocalFailure(f'{self.peer} was not called: {lack_behind(error) or _NO_CERTIFICATES}') from None
         finally:
-            self._hold.answered(str(request.method), status, time.monotonic() - began)
+            self._circuit.answered(str(request.method), status, time.monotonic() - began)
         return response
 
 

@@ -227,7 +227,7 @@ def count_of(line: Mapping[str, Any], *names: str) -> int:
     return found
 
 
-def told(content: Any, path: str) -> Any:
+def optional(content: Any, path: str) -> Any:
     """The value at a path; None if there is none."""
     try:
         return value_at(content, path)

@@ -163,40 +163,40 @@ class Recorder:
 
     def _consume(self, connection: Any, stopping: Stop) -> None:
         self._declare()
-        told, parked = (_Inbox(connection, topology.LEDGER, FACTS, self._missing),
+        facts, parked = (_Inbox(connection, topology.LEDGER, FACTS, self._missing),
                         _Inbox(connection, topology.PARKED, PARKED, self._missing))
         if read := recording.read_set_aside():
             logger.info('reports that were set aside have been recorded', count=read)
-        with told.consumer, parked.consumer:
+        with facts.consumer, parked.consumer:
             if self._troubled:
                 logger.warning('recording continues', what=self._troubled)
                 self._troubled = None
             self._consuming = True
             while not stopping.is_set() and time.monotonic() < self._look_again:
                 pulse.own.beat()
-                self._gather(connection, told, parked, stopping)
+                self._gather(connection, facts, parked, stopping)
                 # A database hangs up on those who were silent for long; the next question opens another connection.
                 close_old_connections()
-                self._write(told, parked)
+                self._write(facts, parked)
                 self._chores.step()
                 if self.looking:
                     pulse.own.beat(pulse.OUTSIDE_SECONDS)
                     self.looking.step(connection, time.monotonic())
 
-    def _gather(self, connection: Any, told: _Inbox, parked: _Inbox, stopping: Stop) -> None:
+    def _gather(self, connection: Any, facts: _Inbox, parked: _Inbox, stopping: Stop) -> None:
         """Return when a batch is complete, or after a while without messages."""
         until = time.monotonic() + GATHER_SECONDS
-        while not (stopping.is_set() or told.full or parked.full) and (rest := until - time.monotonic()) > 0:
+        while not (stopping.is_set() or facts.full or parked.full) and (rest := until - time.monotonic()) > 0:
             with contextlib.suppress(TimeoutError):
                 connection.drain_events(timeout=rest)
         connection.heartbeat_check()
 
-    def _write(self, told: _Inbox, parked: _Inbox) -> None:
+    def _write(self, facts: _Inbox, parked: _Inbox) -> None:
         """Write the batch, then acknowledge it."""
-        if not (told.messages or parked.messages):
+        if not (facts.messages or parked.messages):
             return
         pulse.own.beat(pulse.OUTSIDE_SECONDS)
-        read = [_fact(message) for message in told.messages]
+        read = [_fact(message) for message in facts.messages]
         self._keep_apart(parked)
         parcels = [Parcel.of(Raw.of(message)) for message in parked.messages]
         _record([each for each in read if isinstance(each, RunReport)], [each for each in parcels if each],
@@ -206,9 +206,9 @@ class Recorder:
                 # Without an id it cannot be told from an equal one: it gets an id first, and is redelivered.
                 parking.park_one(self._app, message, '', parking.stray(message))
             message.ack()
-        if told.messages:
-            told.messages[-1].ack(multiple=True)
-        told.messages.clear()
+        if facts.messages:
+            facts.messages[-1].ack(multiple=True)
+        facts.messages.clear()
         parked.messages.clear()
 
 
@@ -265,18 +265,18 @@ def _fact(message: Any) -> RunReport | Tally | Aside:
         return Aside.of(body, str(error))
 
 
-def _record(told: list[RunReport], parcels: list[Parcel], aside: list[Aside], tallies: list[Tally]) -> None:
+def _record(facts: list[RunReport], parcels: list[Parcel], aside: list[Aside], tallies: list[Tally]) -> None:
     """Write all; if one of them cannot be written, the others still are."""
     for _ in range(AT_ONCE):
         try:
-            recording.record(told, parcels, aside, tallies)
+            recording.record(facts, parcels, aside, tallies)
             return
         except IntegrityError:
             # Another recorder wrote some of them at the same moment: now they are there, and known.
             continue
         except (DataError, ValueError, OverflowError):
             break
-    for fact in told:
+    for fact in facts:
         try:
             recording.record([fact])
         except (DataError, ValueError, OverflowError) as error:

@@ -56,7 +56,7 @@ def time_of(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-def record(told: Sequence[RunReport] = (), parcels: Sequence[Parcel] = (), aside: Sequence[Aside] = (),
+def record(facts: Sequence[RunReport] = (), parcels: Sequence[Parcel] = (), aside: Sequence[Aside] = (),
            tallies: Sequence[Tally] = ()) -> None:
     """Write all of them or, if anything fails, nothing; what was written before is not repeated.
 
@@ -69,21 +69,21 @@ def record(told: Sequence[RunReport] = (), parcels: Sequence[Parcel] = (), aside
     900 of each: a database limits the values of a statement.
     """
     now = time.time()
-    numbered = [(fact.teller, fact.number, fact.worker) for fact in told if fact.teller and fact.number]
+    numbered = [(fact.teller, fact.number, fact.worker) for fact in facts if fact.teller and fact.number]
     with transaction.atomic():
-        told = [fact.in_time(now) for fact in
-                _unknown([*told, *(parcel.note.report for parcel in parcels if parcel.note.report)])]
+        facts = [fact.in_time(now) for fact in
+                _unknown([*facts, *(parcel.note.report for parcel in parcels if parcel.note.report)])]
         parcels = [parcel.in_time(now) for parcel in _unknown_parcels(parcels)]
-        about: list[RunReport | ParkingNote] = [*told, *(parcel.note for parcel in parcels)]
+        about: list[RunReport | ParkingNote] = [*facts, *(parcel.note for parcel in parcels)]
         orders = _orders(about)
         known = _standings(orders, about)
-        for fact in told:
+        for fact in facts:
             _apply(orders[Promise.of(fact).identity], fact, now, known)
         for parcel in parcels:
             _apply_parked(orders[Promise.of(parcel.note).identity], parcel.note, now, known)
         _save(orders)
         _count(numbered)
-        Attempt.objects.bulk_create([reports.written(report, orders[Promise.of(report).identity]) for report in told])
+        Attempt.objects.bulk_create([reports.written(report, orders[Promise.of(report).identity]) for report in facts])
         # Each by itself: they may have megabytes, and MySQL limits a statement.
         ParkedMessage.objects.bulk_create(
             [_parked(parcel, orders[Promise.of(parcel.note).identity]) for parcel in parcels], batch_size=1)
@@ -107,8 +107,8 @@ def _standings(orders: Mapping[uuid.UUID, Order], found: Sequence[RunReport | Pa
     identities, ids = {order.pk: order.identity for order in orders.values() if order.pk}, {each.id for each in found}
     if not identities:
         return known
-    told = Attempt.objects.filter(message_id__in=ids).values_list('order', 'message_id', 'outcome', 'attempt')
-    for order, id_, outcome, attempt in told:
+    tried = Attempt.objects.filter(message_id__in=ids).values_list('order', 'message_id', 'outcome', 'attempt')
+    for order, id_, outcome, attempt in tried:
         if order in identities:
             message = identities[order], id_
             known[message] = max(known.get(message, _NOTHING), standing(outcome, attempt))
@@ -141,10 +141,10 @@ def _count(numbered: Sequence[tuple[str, int, str]]) -> None:
         teller.save()
 
 
-def _unknown(told: Sequence[RunReport]) -> list[RunReport]:
-    known = set(Attempt.objects.filter(fact__in=[uuid.UUID(fact.fact) for fact in told])
-                .values_list('fact', flat=True)) if told else set()
-    return list({fact.fact: fact for fact in told if uuid.UUID(fact.fact) not in known}.values())
+def _unknown(facts: Sequence[RunReport]) -> list[RunReport]:
+    known = set(Attempt.objects.filter(fact__in=[uuid.UUID(fact.fact) for fact in facts])
+                .values_list('fact', flat=True)) if facts else set()
+    return list({fact.fact: fact for fact in facts if uuid.UUID(fact.fact) not in known}.values())
 
 
 def _unknown_parcels(parcels: Sequence[Parcel]) -> list[Parcel]:

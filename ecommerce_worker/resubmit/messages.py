@@ -152,20 +152,20 @@ def in_hand(app: Celery, connection: Connection, names: Iterable[str], workers: 
                        and any(str(task).partition(' ')[0] == FULFILL for task in tasks))
         if not consumers:
             break
-    told: dict[str, Any] = {}
+    replies: dict[str, Any] = {}
     for _ in range(ANSWER_TRIES):
-        if silent := sorted(workers - set(told)):
-            told.update(answers(app, IN_HAND, destination=silent, timeout=ANSWER_SECONDS, limit=len(silent),
+        if silent := sorted(workers - set(replies)):
+            replies.update(answers(app, IN_HAND, destination=silent, timeout=ANSWER_SECONDS, limit=len(silent),
                                 connection=connection))
-    tellers = [orders for orders in told.values() if _are_orders(orders)]
-    if len(tellers) < max(consumers, len(workers)):
-        raise NotNow(f'of {max(consumers, len(workers))} workers only {len(tellers)} reported the orders they hold: '
+    found = [orders for orders in replies.values() if _are_orders(orders)]
+    if len(found) < max(consumers, len(workers)):
+        raise NotNow(f'of {max(consumers, len(workers))} workers only {len(found)} reported the orders they hold: '
                      'try again in a minute; workers of an older version, or with the solo pool while running a task, '
                      'do not report')
-    return {(root_of(code), number): 'a worker holds it' for orders in tellers for code, number in orders}
+    return {(root_of(code), number): 'a worker holds it' for orders in found for code, number in orders}
 
 
-def _are_orders(told: Any) -> bool:
+def _are_orders(reply: Any) -> bool:
     """Whether it is what :func:`orders_in_hand` tells; anybody may answer."""
-    return isinstance(told, list) and all(
-        isinstance(order, list) and len(order) == 2 and all(isinstance(part, str) for part in order) for order in told)
+    return isinstance(reply, list) and all(
+        isinstance(order, list) and len(order) == 2 and all(isinstance(part, str) for part in order) for order in reply)

@@ -147,7 +147,7 @@ def _run(program: Sequence[str], timeout: float, *, environment: Mapping[str, st
             status = process.returncode
         finally:
             _end(process)
-    return Ended(status, time.monotonic() - started, told(tail.decode(errors='replace'), secrets))
+    return Ended(status, time.monotonic() - started, masked_tail(tail.decode(errors='replace'), secrets))
 
 
 def _watch(process: subprocess.Popen[bytes], until: float, meanwhile: Callable[[], None]) -> bytes:
@@ -198,7 +198,7 @@ def _is_over(pid: int) -> bool:
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
-def told(output: str, secrets: Collection[str] = ()) -> str:
+def masked_tail(output: str, secrets: Collection[str] = ()) -> str:
     """The last lines of an output, without mail addresses and anything that looks like a secret."""
     for secret in secrets:
         output = output.replace(secret, '***')

@@ -23,7 +23,7 @@ def of(consumer: Consumer, counted: Metrics) -> None:
     def oldest() -> dict[tuple[str, ...], float]:
         return {(): max((seconds for *_, seconds in lanes.running()), default=0.0)}
 
-    def told(name: str) -> dict[tuple[str, ...], float]:
+    def figure(name: str) -> dict[tuple[str, ...], float]:
         reporters = runtime.current().listeners.of(Reporter)
         return {(): float(sum(getattr(reporter, name) for reporter in reporters))} if reporters else {}
 
@@ -38,6 +38,6 @@ def of(consumer: Consumer, counted: Metrics) -> None:
     counted.look('consuming', '1 while the queues are consumed.', lambda: {(): float(not consumer.standing()[0])})
     counted.look('connections', 'How often the queues began to be consumed, on a new connection each.',
                  lambda: {(): float(consumer.connections)})
-    counted.look('facts_pending', 'Facts for the ledger that RabbitMQ has not confirmed.', lambda: told('pending'))
+    counted.look('facts_pending', 'Facts for the ledger that RabbitMQ has not confirmed.', lambda: figure('pending'))
     counted.look('facts_dropped', 'Facts that there was no room for, since RabbitMQ took none.',
-                 lambda: told('dropped'))
+                 lambda: figure('dropped'))

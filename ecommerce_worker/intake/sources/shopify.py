@@ -27,8 +27,8 @@ from ecommerce_worker.intake.source import (
     fields_of,
     first_text,
     lines_at,
+    optional,
     secret_of,
-    told,
 )
 from ecommerce_worker.settings.kinds import SECRET, TEXT
 
@@ -83,7 +83,7 @@ class Source(source.Source):
     def sold(self, event: Event) -> list[Sold]:
         """Its line items: what is left of them, or what was taken out of them by refunds."""
         order = event.content
-        buyer = first_text(order.get('email'), order.get('contact_email'), told(order, 'customer.email'))
+        buyer = first_text(order.get('email'), order.get('contact_email'), optional(order, 'customer.email'))
         meta, refunded = fields_of(order.get('note_attributes')), event.topic == REFUNDED
         wholly = order.get('financial_status') == 'refunded'
         found = []
@@ -109,7 +109,7 @@ class Source(source.Source):
         if not token:
             answer = connect(root, peer='Shopify').request('POST', 'admin/oauth/access_token', form={
                 'grant_type': 'client_credentials', 'client_id': key, 'client_secret': secret})
-            token = first_text(told(answer, 'access_token'))
+            token = first_text(optional(answer, 'access_token'))
             if not token:
                 raise PeerFailure('Shopify did not answer with a token', status=200)
         return Shopify(connect(root, peer='Shopify', signer=Fixed({'X-Shopify-Access-Token': token})))

@@ -15,7 +15,7 @@ from ecommerce_worker.enrolment.lines import Sold
 from ecommerce_worker.errors import Undecodable
 from ecommerce_worker.intake import source
 from ecommerce_worker.intake.signatures import code, require, require_now
-from ecommerce_worker.intake.source import Asked, Connect, Delivery, Event, first_text, secret_of, text_at, told
+from ecommerce_worker.intake.source import Asked, Connect, Delivery, Event, first_text, optional, secret_of, text_at
 from ecommerce_worker.settings.kinds import SECRET, URL
 
 _SESSION = 'checkout.session.'
@@ -69,13 +69,14 @@ class Source(source.Source):
         content = event.content['data']['object']
         if event.topic == 'charge.refunded' and content.get('refunded') is not True:
             raise Undecodable('it was refunded in part, and does not tell of what')
-        skus = first_text(told(content, 'metadata.sku')).replace(',', ' ').split()
+        skus = first_text(optional(content, 'metadata.sku')).replace(',', ' ').split()
         if not skus:
             raise Undecodable('its metadata have no sku')
         custom = content.get('custom_fields')
-        fields = {it['key']: told(it, f'{it.get("type")}.value') for it in (custom if isinstance(custom, list) else ())
+        fields = {it['key']: optional(it, f'{it.get("type")}.value')
+                  for it in (custom if isinstance(custom, list) else ())
                   if isinstance(it, Mapping) and isinstance(it.get('key'), str)}
-        meta, buyer = content.get('metadata'), first_text(*(told(content, it) for it in _BUYER))
+        meta, buyer = content.get('metadata'), first_text(*(optional(content, it) for it in _BUYER))
         return [Sold(str(number), sku, 1, fields, meta if isinstance(meta, Mapping) else {}, buyer)
                 for number, sku in enumerate(skus, 1)]
 

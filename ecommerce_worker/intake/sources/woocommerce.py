@@ -28,8 +28,8 @@ from ecommerce_worker.intake.source import (
     fields_of,
     first_text,
     lines_at,
+    optional,
     secret_of,
-    told,
 )
 from ecommerce_worker.settings.kinds import SECRET, TEXT
 
@@ -94,7 +94,7 @@ class Source(source.Source):
         order = event.content
         if event.topic != REFUNDED and order.get('refunds'):
             raise Undecodable('it was refunded in part, and does not tell which lines')
-        meta, buyer = fields_of(order.get('meta_data'), 'key'), told(order, 'billing.email')
+        meta, buyer = fields_of(order.get('meta_data'), 'key'), optional(order, 'billing.email')
         return [Sold(first_text(it.get('id'), number),
                      first_text(it.get('sku'), it.get('variation_id'), it.get('product_id')), count_of(it, 'quantity'),
                      fields_of(it.get('meta_data'), 'key'), meta, buyer)

@@ -9,7 +9,7 @@ import sys
 import time
 from importlib.util import find_spec
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 from ecommerce_worker.cli.up import LONGEST, Lines, next_pause

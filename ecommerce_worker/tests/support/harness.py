@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 from celery import Celery
 from kombu import Connection, Exchange, Producer, Queue
 

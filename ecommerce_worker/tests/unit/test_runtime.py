@@ -39,7 +39,7 @@ def test_a_site_that_differs_in_nothing_of_it_has_no_problem_of_its_own(in_force
     assert len(found) == 1
 
 
-def test_sites_on_one_host_share_its_hold(in_force):
+def test_sites_on_one_host_share_its_circuit_breaker(in_force):
     current = in_force(ECOMMERCE_API_ROOT='http://127.0.0.1:1/api/', SITE_OVERRIDES=json.dumps({
         'edx': {'ECOMMERCE_API_ROOT': 'http://127.0.0.1:1/other/'},
         'mit': {'ECOMMERCE_API_ROOT': 'http://127.0.0.1:2/api/'}}))

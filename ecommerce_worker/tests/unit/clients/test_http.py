@@ -154,11 +154,11 @@ def test_an_error_without_an_answer_tells_whether_the_request_may_have_had_its_e
 LACKING = """
 import resource, sys
 from ecommerce_worker.errors import ApiError
-from ecommerce_worker.clients.circuit import Hold
+from ecommerce_worker.clients.circuit import CircuitBreaker
 from ecommerce_worker.clients.http import Api
 
-hold = Hold('shop')
-client = Api(sys.argv[1], peer='the shop', hold=hold)
+circuit = CircuitBreaker('shop')
+client = Api(sys.argv[1], peer='the shop', circuit=circuit)
 _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (40, hard))
 kept = []

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ecommerce_worker.clients import http
-from ecommerce_worker.clients.circuit import PATIENCE, Hold
+from ecommerce_worker.clients.circuit import PATIENCE, CircuitBreaker
 from ecommerce_worker.clients.http import Api
 from ecommerce_worker.clients.kept import Kept
 from ecommerce_worker.errors import LocalFailure, lack_behind
@@ -131,8 +131,8 @@ def test_a_call_to_each_of_many_hosts_leaves_a_bounded_number_of_connections(por
 
 
 def test_that_we_have_no_files_is_said_as_such_and_held_against_no_host(port):
-    hold = Hold('the shop')
-    api = Api(f'http://127.0.0.1:{port}/', peer='the shop', hold=hold)
+    circuit = CircuitBreaker('the shop')
+    api = Api(f'http://127.0.0.1:{port}/', peer='the shop', circuit=circuit)
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     # None but the standard streams, whatever others in this process close; poll() takes no more than so many either.
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))

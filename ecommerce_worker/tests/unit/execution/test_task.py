@@ -608,9 +608,9 @@ def test_what_does_not_run_begins_and_ends_nothing(current):
 def test_the_circuit_breaker_of_a_host_is_heard(current):
     heard: list[tuple[str, ...]] = []
     current.listeners = Listeners(Heard(circuit=lambda *said: heard.append(said)))
-    hold = current.hold('https://user:secret@shop.test:8443/api/')
+    circuit = current.circuit('https://user:secret@shop.test:8443/api/')
     for _ in range(7):
-        with contextlib.suppress(ApiError), hold.call():
+        with contextlib.suppress(ApiError), circuit.call():
             raise Unreachable('no answer')
     assert heard == [('shop.test:8443', 'open', 'no answer')]
 

@@ -190,11 +190,11 @@ def test_a_project_that_cannot_be_used_is_named(project, name, value):
     ('a\n\n  b\n', 'a\n  b'),
 ])
 def test_the_output_is_told_without_addresses_and_secrets(output, told):
-    assert commands.told(output, ['s3cr3t-of-ours']) == told
+    assert commands.masked_tail(output, ['s3cr3t-of-ours']) == told
 
 
 def test_the_end_of_a_long_output_is_told():
-    assert commands.told('\n'.join(map(str, range(100)))).splitlines() == [str(line) for line in range(85, 100)]
+    assert commands.masked_tail('\n'.join(map(str, range(100)))).splitlines() == [str(line) for line in range(85, 100)]
 
 
 # --- One at a time
