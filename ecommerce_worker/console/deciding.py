@@ -35,7 +35,7 @@ def resend(app: Celery, numbers: Iterable[int], *, who: str, reason: str) -> Don
     for number in numbers:
         parked = queries.one_parked(number)
         if parked is None:
-            troubles.append(f'message {number} is no longer parked')
+            troubles.append(decisions.no_longer_parked(number))
             continue
         try:
             desk.resend(parked)

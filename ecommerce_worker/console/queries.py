@@ -11,6 +11,7 @@ from django.db.models import Count, Min, Q, QuerySet, Value
 from django.db.models.fields import IntegerField
 
 from ecommerce_worker.console.charts import Chart, chart
+from ecommerce_worker.fulfillment.names import SHORT_NAME
 from ecommerce_worker.intake.counts import NOBODY
 from ecommerce_worker.ledger import words
 from ecommerce_worker.ledger.intakes import Summary, summaries
@@ -48,7 +49,7 @@ class Figures:
 
 def figures(now: datetime) -> Figures:
     """All of it."""
-    waiting = Order.objects.filter(state__in=UNFULFILLED, task__endswith='.fulfill_order')
+    waiting = Order.objects.filter(state__in=UNFULFILLED, task__endswith=f'.{SHORT_NAME}')
     first = waiting.aggregate(first=Min('first_seen'))['first']
     oldest = waiting.filter(first_seen=first).order_by('pk').first() if first else None
     parked = ParkedMessage.objects.filter(settled='')

@@ -8,9 +8,9 @@ from enum import StrEnum
 from itertools import groupby, pairwise
 from typing import Any, ClassVar, Final
 
+from ecommerce_worker.fulfillment.names import FULFILL
 from ecommerce_worker.testing.shop import Answer, Call, Order
 
-FULFILL: Final = 'ecommerce_worker.fulfillment.v1.tasks.fulfill_order'
 ASSIGN: Final = 'ecommerce_worker.email.v1.tasks.send_offer_assignment_email'
 
 #: The site with a shop and a token endpoint of its own, and the one that signs its own tokens.

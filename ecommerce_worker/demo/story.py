@@ -25,7 +25,6 @@ from ecommerce_worker.demo import webhooks
 from ecommerce_worker.demo.orders import (
     CAMPUS,
     DELIVERED,
-    FULFILL,
     HOPELESS,
     IN_MID_FLIGHT,
     LETTERS,
@@ -45,6 +44,7 @@ from ecommerce_worker.demo.stage import HURRIED, Interrupted, Interruptions, Sta
 from ecommerce_worker.demo.webhooks import INTAKES, Webhook
 from ecommerce_worker.email.delivery import REPORT
 from ecommerce_worker.errors import WorkerError
+from ecommerce_worker.fulfillment.names import FULFILL
 from ecommerce_worker.testing.shop import Call
 
 #: Seconds after which nothing is waited for any more.

@@ -86,11 +86,16 @@ def raw_of_number(number: int) -> Raw:
     return raw_of(parked) if parked and parked.headers else Raw(b'', None, None)
 
 
+def no_longer_parked(number: int, settled: ParkedMessage | None = None) -> str:
+    """The sentence for a message that somebody has settled meanwhile, or of which nothing is known any more."""
+    how = f': it was {settled.settled} {settled.settled_at:%Y-%m-%d %H:%M} UTC' if settled else ''
+    return f'message {number} is no longer parked{how}'
+
+
 def _locked(number: int) -> ParkedMessage:
     parked: ParkedMessage | None = ParkedMessage.objects.select_for_update().filter(pk=number).first()
     if parked is None or parked.settled:
-        raise AlreadySettled(f'message {number} is no longer parked'
-                             + (f': it was {parked.settled} {parked.settled_at:%Y-%m-%d %H:%M} UTC' if parked else ''))
+        raise AlreadySettled(no_longer_parked(number, parked))
     return parked
 
 

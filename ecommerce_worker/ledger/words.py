@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from ecommerce_worker import words
+from ecommerce_worker.fulfillment.names import SHORT_NAME
 
 #: The kinds of entries in the ledger: an order that a shop fulfils, one that is enrolled from here or a line of it, a
 #: mail, a scheduled job, or any other task.
@@ -23,7 +24,7 @@ _OUTCOMES: Final = {'accepted': 'accepted', 'done': 'done', 'skipped': 'skipped'
 
 def kind_of(task: str) -> str:
     """The kind of an entry, by the name of its task."""
-    if task.rpartition('.')[2] == 'fulfill_order':
+    if task.rpartition('.')[2] == SHORT_NAME:
         return ORDER
     if task.startswith('ecommerce_worker.enrolment.'):
         return ENROLMENT

@@ -12,8 +12,9 @@ from django.db import Error, close_old_connections, connection
 
 from ecommerce_worker.clients.ecommerce import COMPLETE
 from ecommerce_worker.errors import ApiError, Transient
+from ecommerce_worker.fulfillment.names import FULFILL
 from ecommerce_worker.ledger import database, setup
-from ecommerce_worker.resubmit.names import FULFILL, Known, Memory, NotNow
+from ecommerce_worker.resubmit.names import Known, Memory, NotNow
 from ecommerce_worker.resubmit.report import Report
 from ecommerce_worker.resubmit.shops import patiently, shop_of
 from ecommerce_worker.telemetry.run import RunReport

@@ -12,8 +12,9 @@ from ecommerce_worker.broker.lending import lent
 from ecommerce_worker.broker.mailbox import answers
 from ecommerce_worker.broker.wire import Raw
 from ecommerce_worker.execution.parking import call_of, key_of, site_of
+from ecommerce_worker.fulfillment.names import FULFILL
 from ecommerce_worker.operations.parked import looked_through
-from ecommerce_worker.resubmit.names import FULFILL, IN_HAND, Found, Key, Memory, NotNow, Tell, Wanted
+from ecommerce_worker.resubmit.names import IN_HAND, Found, Key, Memory, NotNow, Tell, Wanted
 from ecommerce_worker.resubmit.report import Report, Row
 from ecommerce_worker.resubmit.shops import root_of
 

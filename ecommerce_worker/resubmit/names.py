@@ -10,9 +10,6 @@ from typing import Final
 
 from ecommerce_worker.errors import WorkerError
 
-#: The task of an order; by name, since a worker that tells of its orders need not have it.
-FULFILL: Final = 'ecommerce_worker.fulfillment.v1.tasks.fulfill_order'
-
 #: The remote control command by which workers tell which orders they have in hand.
 IN_HAND: Final = 'ecommerce_orders_in_hand'
 

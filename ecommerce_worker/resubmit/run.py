@@ -33,8 +33,9 @@ from ecommerce_worker.broker.wire import Call
 from ecommerce_worker.clients.ecommerce import FULFILLABLE
 from ecommerce_worker.errors import ApiError, NotPublished
 from ecommerce_worker.execution.task import accepted
+from ecommerce_worker.fulfillment.names import FULFILL
 from ecommerce_worker.resubmit.messages import refuse_unrecorded, without_known
-from ecommerce_worker.resubmit.names import FULFILL, Found, Memory, NotNow, Tell, Wanted
+from ecommerce_worker.resubmit.names import Found, Memory, NotNow, Tell, Wanted
 from ecommerce_worker.resubmit.report import Report, Row
 from ecommerce_worker.resubmit.shops import by_age, by_number, patiently, shop_of, sites_of
 

@@ -27,7 +27,7 @@ from ecommerce_worker.broker import publishing, topology
 from ecommerce_worker.broker.notes import Notes
 from ecommerce_worker.broker.wire import Call
 from ecommerce_worker.demo.stage import Worker
-from ecommerce_worker.resubmit.names import FULFILL
+from ecommerce_worker.fulfillment.names import FULFILL
 from ecommerce_worker.settings import environment_with
 from ecommerce_worker.smoke.steps import NotPassed, Steps, Tell
 from ecommerce_worker.testing.rabbitmq import free_port

@@ -28,10 +28,11 @@ from ecommerce_worker.errors import Taken, Undecodable, UnknownTask, WrongArgume
 from ecommerce_worker.execution.delivery import DELIVERY, Delivery
 from ecommerce_worker.execution.outcomes import Handover
 from ecommerce_worker.execution.parking import noted
+from ecommerce_worker.fulfillment.names import FULFILL
 from ecommerce_worker.locks.cluster import ClusterTurns, Leases, Neighbours, machine
 from ecommerce_worker.locks.machine import Turns
 from ecommerce_worker.process import pulse
-from ecommerce_worker.resubmit import names, run
+from ecommerce_worker.resubmit import run
 from ecommerce_worker.telemetry.run import RunReport
 from ecommerce_worker.worker import (
     inspect,  # noqa: F401 - tells what is in hand
@@ -231,7 +232,7 @@ class Consumer(consumer.Consumer):
 
     def _orders(self) -> list[Request]:
         """The orders that are running."""
-        return [request for _, request, _ in self.lanes.running() if request.name == names.FULFILL]
+        return [request for _, request, _ in self.lanes.running() if request.name == FULFILL]
 
     def start(self) -> None:
         """Consume until stopped; a missing permission ends with one line and its exit status."""

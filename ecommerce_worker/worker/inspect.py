@@ -9,8 +9,9 @@ from celery.worker.control import inspect_command
 
 from ecommerce_worker.execution.delivery import DELIVERY, Delivery
 from ecommerce_worker.execution.parking import key_of, site_of
+from ecommerce_worker.fulfillment.names import FULFILL
 from ecommerce_worker.operations.workers import QUEUES, STANDING
-from ecommerce_worker.resubmit.names import FULFILL, IN_HAND
+from ecommerce_worker.resubmit.names import IN_HAND
 
 
 @inspect_command(name=STANDING)

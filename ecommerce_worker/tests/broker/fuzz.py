@@ -38,10 +38,10 @@ from amqp.serialization import dumps
 from ecommerce_worker.broker import topology
 from ecommerce_worker.broker.notes import NOTES
 from ecommerce_worker.email.delivery import NOT_ALL
+from ecommerce_worker.fulfillment.names import FULFILL
 from ecommerce_worker.testing.rabbitmq import PrivateNode
 from ecommerce_worker.testing.shop import ShopProcess
 from ecommerce_worker.tests.support.harness import (
-    FULFILL,
     QUEUE,
     Broker,
     Worker,

@@ -14,10 +14,11 @@ from kombu import Producer, Queue
 from ecommerce_worker.broker import publishing, topology
 from ecommerce_worker.broker.notes import Notes, ParkingNote
 from ecommerce_worker.broker.wire import Raw
+from ecommerce_worker.fulfillment.names import FULFILL
 from ecommerce_worker.operations import queues
 from ecommerce_worker.testing.rabbitmq import free_port
 from ecommerce_worker.testing.shop import Answer
-from ecommerce_worker.tests.support.harness import FULFILL, QUEUE, QUEUES, eventually, shop_app
+from ecommerce_worker.tests.support.harness import QUEUE, QUEUES, eventually, shop_app
 
 
 @pytest.fixture

@@ -10,9 +10,10 @@ from ecommerce_worker.broker import publishing, topology
 from ecommerce_worker.broker.lending import lent
 from ecommerce_worker.broker.notes import Notes
 from ecommerce_worker.broker.wire import Call
+from ecommerce_worker.fulfillment.names import FULFILL
 from ecommerce_worker.operations.parked import looked_through
 from ecommerce_worker.testing.shop import Answer
-from ecommerce_worker.tests.support.harness import FULFILL, QUEUE, QUEUES, eventually, shop_app
+from ecommerce_worker.tests.support.harness import QUEUE, QUEUES, eventually, shop_app
 from ecommerce_worker.tests.support.proxy import Proxy
 
 DEPLOY = Path(__file__).parents[3] / 'deploy' / 'rabbitmq'

@@ -13,10 +13,11 @@ from amqp.exceptions import AccessRefused
 from kombu import Connection
 
 from ecommerce_worker import settings
+from ecommerce_worker.fulfillment.names import FULFILL
 from ecommerce_worker.testing.shop import Answer
 from ecommerce_worker.tests.broker.test_commands import NEEDED, NEEDED_TO_WRITE
 from ecommerce_worker.tests.broker.test_connections import limits_deliveries
-from ecommerce_worker.tests.support.harness import FULFILL, Broker, eventually, shop_app
+from ecommerce_worker.tests.support.harness import Broker, eventually, shop_app
 
 PROGRAM = Path(settings.__file__).parents[2] / 'deploy' / 'rabbitmq' / 'definitions.py'
 QUEUE = 'ecommerce.fulfillment'

@@ -14,14 +14,9 @@ from celery import Celery
 import ecommerce_worker
 from ecommerce_worker.broker import topology
 from ecommerce_worker.broker.wire import Raw
+from ecommerce_worker.fulfillment.names import FULFILL
 from ecommerce_worker.testing.shop import Answer
-from ecommerce_worker.tests.support.harness import (
-    FULFILL,
-    QUEUE,
-    Worker,
-    eventually,
-    worker_environment,
-)
+from ecommerce_worker.tests.support.harness import QUEUE, Worker, eventually, worker_environment
 from ecommerce_worker.tests.support.messages import MESSAGES
 
 #: The module of the tasks that these tests are about.

@@ -13,9 +13,10 @@ from ecommerce_worker.broker import publishing, topology
 from ecommerce_worker.broker.facts import Reporter
 from ecommerce_worker.broker.notes import NOTES, Notes, ParkingNote
 from ecommerce_worker.broker.wire import Raw
+from ecommerce_worker.fulfillment.names import FULFILL
 from ecommerce_worker.telemetry.run import RunReport
 from ecommerce_worker.testing.shop import Answer
-from ecommerce_worker.tests.support.harness import FULFILL, QUEUE, eventually, shop_app
+from ecommerce_worker.tests.support.harness import QUEUE, eventually, shop_app
 
 REPORT = RunReport('done', task='a.b', id='id-1', key='EDX-1', site='edx', attempt=1, seconds=0.1, queue=QUEUE)
 

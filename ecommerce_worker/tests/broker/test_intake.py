@@ -13,10 +13,11 @@ from kombu import Queue
 
 from ecommerce_worker.broker import topology
 from ecommerce_worker.broker.notes import NOTES
+from ecommerce_worker.fulfillment.names import FULFILL
 from ecommerce_worker.telemetry.tally import Tally
 from ecommerce_worker.testing.intake import OTHER_SECRET, SECRET
 from ecommerce_worker.testing.rabbitmq import free_port
-from ecommerce_worker.tests.support.harness import FULFILL, QUEUE, Program, eventually
+from ecommerce_worker.tests.support.harness import QUEUE, Program, eventually
 from ecommerce_worker.tests.support.intake import Intake, order, signed
 
 SHOP = {'kind': 'shopify', 'secrets': [SECRET], 'events': {'orders/paid': 'fulfill_order'}}

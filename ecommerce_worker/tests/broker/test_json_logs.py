@@ -9,12 +9,13 @@ import pytest
 
 from ecommerce_worker import correlation
 from ecommerce_worker.clients.http import Api
+from ecommerce_worker.fulfillment.names import FULFILL
 from ecommerce_worker.testing.intake import SECRET
 from ecommerce_worker.testing.peer import Peer, reply
 from ecommerce_worker.testing.rabbitmq import free_port
 from ecommerce_worker.testing.shop import Answer
 from ecommerce_worker.tests.broker.test_command_lines import APP, CELERY
-from ecommerce_worker.tests.support.harness import FULFILL, QUEUE, Program, eventually, shop_app
+from ecommerce_worker.tests.support.harness import QUEUE, Program, eventually, shop_app
 from ecommerce_worker.tests.support.intake import Intake, order, signed
 
 REQUEST = 'req-7f3a:1'

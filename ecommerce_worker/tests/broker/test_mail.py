@@ -14,10 +14,11 @@ import pytest
 from kombu import Queue
 
 from ecommerce_worker.broker import topology
+from ecommerce_worker.fulfillment.names import FULFILL
 from ecommerce_worker.testing.rabbitmq import free_port
 from ecommerce_worker.testing.shop import Answer
 from ecommerce_worker.testing.shop.server import Reply, Server
-from ecommerce_worker.tests.support.harness import FULFILL, Broker, Worker, eventually
+from ecommerce_worker.tests.support.harness import Broker, Worker, eventually
 from ecommerce_worker.tests.support.messages import MESSAGES
 from ecommerce_worker.tests.support.smtp import MailServer, mail_server
 

@@ -8,10 +8,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from ecommerce_worker.broker import topology
+from ecommerce_worker.fulfillment.names import FULFILL
 from ecommerce_worker.testing.intake import SECRET
 from ecommerce_worker.testing.rabbitmq import free_port
 from ecommerce_worker.testing.shop import Answer
-from ecommerce_worker.tests.support.harness import FULFILL, QUEUE, Program, eventually
+from ecommerce_worker.tests.support.harness import QUEUE, Program, eventually
 from ecommerce_worker.tests.support.health import page
 from ecommerce_worker.tests.support.intake import posted
 

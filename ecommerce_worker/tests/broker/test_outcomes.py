@@ -12,16 +12,10 @@ from typing import Any
 
 import pytest
 
+from ecommerce_worker.fulfillment.names import FULFILL
 from ecommerce_worker.testing.rabbitmq import free_port
 from ecommerce_worker.testing.shop import JWT_ISSUER, JWT_SECRET, Answer, ShopProcess
-from ecommerce_worker.tests.support.harness import (
-    FULFILL,
-    Broker,
-    Worker,
-    eventually,
-    shop_app,
-    worker_environment,
-)
+from ecommerce_worker.tests.support.harness import Broker, Worker, eventually, shop_app, worker_environment
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from kombu.asynchronous import Hub
 from ecommerce_worker.broker import topology
 from ecommerce_worker.broker.notes import NOTES
 from ecommerce_worker.broker.transport import BrokerConnection
+from ecommerce_worker.fulfillment.names import FULFILL
 from ecommerce_worker.tests.broker import fuzz
 from ecommerce_worker.tests.broker.fuzz import (
     JSON,
@@ -31,7 +32,7 @@ from ecommerce_worker.tests.broker.fuzz import (
     properties,
     short,
 )
-from ecommerce_worker.tests.support.harness import FULFILL, QUEUE, eventually
+from ecommerce_worker.tests.support.harness import QUEUE, eventually
 
 ORDER = json.dumps([['EDX-1'], {}, {}]).encode()
 TASK = headers_of_call()

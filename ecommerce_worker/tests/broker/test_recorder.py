@@ -14,9 +14,10 @@ from kombu import Producer
 from ecommerce_worker.broker import publishing, topology
 from ecommerce_worker.broker.notes import NOTES, Notes, ParkingNote
 from ecommerce_worker.broker.wire import Raw
+from ecommerce_worker.fulfillment.names import FULFILL
 from ecommerce_worker.operations.parked import looked_through
 from ecommerce_worker.telemetry.run import RunReport
-from ecommerce_worker.tests.support.harness import FULFILL, QUEUE, Broker, Program, eventually, shop_app
+from ecommerce_worker.tests.support.harness import QUEUE, Broker, Program, eventually, shop_app
 from ecommerce_worker.tests.support.ledger import (
     Ledger,
     PrivateMariadb,

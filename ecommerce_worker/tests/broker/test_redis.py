@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from ecommerce_worker.broker.notes import NOTES
+from ecommerce_worker.fulfillment.names import FULFILL
 from ecommerce_worker.testing.rabbitmq import free_port
 from ecommerce_worker.testing.shop import Answer, ShopProcess
 from ecommerce_worker.tests.support.harness import (
-    FULFILL,
     QUEUE,
     Broker,
     Worker,

@@ -23,9 +23,10 @@ from ecommerce_worker.broker import publishing, topology
 from ecommerce_worker.broker.lending import lent
 from ecommerce_worker.broker.notes import NOTES, Notes
 from ecommerce_worker.broker.wire import Call, Raw, read
+from ecommerce_worker.fulfillment.names import FULFILL
 from ecommerce_worker.resubmit.run import LOCK
 from ecommerce_worker.testing.shop import Answer, ShopProcess
-from ecommerce_worker.tests.support.harness import FULFILL, QUEUE, eventually
+from ecommerce_worker.tests.support.harness import QUEUE, eventually
 from ecommerce_worker.tests.support.messages import MESSAGES
 
 #: Old enough to be looked for.

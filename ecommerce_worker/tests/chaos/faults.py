@@ -13,10 +13,11 @@ from os import EX_TEMPFAIL
 from typing import Any, TypeVar
 
 from ecommerce_worker.broker.topology import PARKED
+from ecommerce_worker.fulfillment.names import FULFILL
 from ecommerce_worker.testing.shop import Answer
 from ecommerce_worker.tests.chaos import machine, neighbours, poison
 from ecommerce_worker.tests.chaos.harness import Fault, Scene, each, send
-from ecommerce_worker.tests.support.harness import FULFILL, Worker, eventually, shop_app
+from ecommerce_worker.tests.support.harness import Worker, eventually, shop_app
 from ecommerce_worker.tests.support.proxy import Proxy
 
 #: Seconds of an outage: more than it takes a worker to see that something is wrong.

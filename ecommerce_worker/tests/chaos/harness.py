@@ -23,9 +23,9 @@ from ecommerce_worker.broker import topology
 from ecommerce_worker.broker.notes import NOTES
 from ecommerce_worker.broker.wire import Raw, read
 from ecommerce_worker.errors import Undecodable
+from ecommerce_worker.fulfillment.names import FULFILL
 from ecommerce_worker.testing.shop import Answer, Call, Order, ShopProcess
 from ecommerce_worker.tests.support.harness import (
-    FULFILL,
     QUEUES,
     Broker,
     Program,

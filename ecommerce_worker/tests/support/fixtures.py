@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from ecommerce_worker.broker import topology
+from ecommerce_worker.fulfillment.names import FULFILL
 from ecommerce_worker.testing.rabbitmq import PrivateNode
 from ecommerce_worker.testing.shop import Shop
-from ecommerce_worker.tests.support.harness import FULFILL, Broker, Worker, eventually, shop_app, worker_environment
+from ecommerce_worker.tests.support.harness import Broker, Worker, eventually, shop_app, worker_environment
 from ecommerce_worker.tests.support.proxy import Proxy
 
 

@@ -21,12 +21,12 @@ from kombu import Connection, Exchange, Producer, Queue
 
 from ecommerce_worker.broker import topology
 from ecommerce_worker.broker.notes import NOTES
+from ecommerce_worker.fulfillment.names import FULFILL
 from ecommerce_worker.testing.rabbitmq import PrivateNode
 from ecommerce_worker.testing.shop import CLIENT_ID, CLIENT_SECRET, Shop, ShopProcess
 
 T = TypeVar('T')
 
-FULFILL = 'ecommerce_worker.fulfillment.v1.tasks.fulfill_order'
 QUEUE = 'ecommerce.fulfillment'
 QUEUES = (QUEUE, 'ecommerce.email_marketing', 'ecommerce.default', 'fulfillment', 'email_marketing')
 

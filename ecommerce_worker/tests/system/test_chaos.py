@@ -4,10 +4,11 @@ import pytest
 from celery import Celery
 from kombu import Exchange, Queue
 
+from ecommerce_worker.fulfillment.names import FULFILL
 from ecommerce_worker.testing.shop import Answer
 from ecommerce_worker.tests.chaos.faults import FAULTS
 from ecommerce_worker.tests.chaos.harness import STOCK, run
-from ecommerce_worker.tests.support.harness import FULFILL, QUEUE, eventually
+from ecommerce_worker.tests.support.harness import QUEUE, eventually
 
 
 @pytest.mark.parametrize('fault, pool', [

@@ -9,9 +9,9 @@ import pytest
 
 from ecommerce_worker.broker.notes import NOTES
 from ecommerce_worker.broker.wire import Raw
+from ecommerce_worker.fulfillment.names import FULFILL
 from ecommerce_worker.ledger.incoming import Parcel
 from ecommerce_worker.resubmit.known import RECENTLY, memory_of
-from ecommerce_worker.resubmit.names import FULFILL
 from ecommerce_worker.telemetry.run import RunReport
 from ecommerce_worker.tests.support.ledger import Ledger, environment_of
 
