@@ -186,7 +186,7 @@ ROWS: Mapping[str, Sequence[Panel]] = {
     'Ledger and schedule': [
         lines('Facts that wait for a recorder', 'See RecorderBehind.', (
             'max(ecommerce_worker_queue_messages{queue="ecommerce.ledger"})', 'facts'), limit=10_000),
-        lines('Facts that are missing', 'lost: they never came, in seven days; set aside: not readable by this version.',
+        lines('Facts that are missing', 'lost: they never came, in seven days; set aside: this version cannot read.',
               ('max(ecommerce_worker_lost_facts)', 'lost'), ('max(ecommerce_worker_set_aside_facts)', 'set aside'),
               limit=1),
         lines('Since the last sign of life of beat', 'See BeatSilent.', (

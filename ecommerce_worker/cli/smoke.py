@@ -50,6 +50,8 @@ def smoke(order: str, site: str, name: str, file: Path | None, wait: float, as_j
         if not as_json:
             say(f'{seconds:6.2f} s  {what}')
 
+    if file and not name:
+        fail('--file belongs to --intake', 2)
     conf, problem = runtime.current().settings, ''
     with connected() as (app, connection):
         if not topology.is_rabbitmq(connection):
