@@ -161,7 +161,8 @@ class Runtime:
         """The circuit breaker of the host of this URL: one for all sites that have a service there."""
         host = host_of(url)
         return self._circuits.setdefault(host, CircuitBreaker(
-            host, self.settings.WORKER_CONCURRENCY, changed=self._circuit_changed, called=self._called, fetched=self._fetched))
+            host, self.settings.WORKER_CONCURRENCY, changed=self._circuit_changed, called=self._called,
+            fetched=self._fetched))
 
     def published(self, kind: str, seconds: float | None) -> None:
         """Have listeners hear of a message that RabbitMQ confirmed, or did not; see

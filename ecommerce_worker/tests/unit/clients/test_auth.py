@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from ecommerce_worker.clients.auth import ClientCredentials, SelfSigned
-from ecommerce_worker.clients.circuit import Hold
+from ecommerce_worker.clients.circuit import CircuitBreaker
 from ecommerce_worker.clients.http import Api
 from ecommerce_worker.errors import ApiError, PeerFailure, Rejected, Throttled, Unauthorized, Unreachable
 from ecommerce_worker.testing.peer import Reply, reply
@@ -74,8 +74,8 @@ def test_the_request_for_a_token_is_the_one_that_the_lms_expects(peer, path):
     (reply(body=b'{}'), 'peer_failure')], ids=str)
 def test_each_fetch_is_told_with_the_cause_why_there_is_no_token(peer, answer, cause):
     heard = []
-    hold = Hold('lms.test', fetched=lambda *what: heard.append(what))
-    client = ClientCredentials(peer(answer).url, 'worker', 's3cret', hold=hold)
+    circuit = CircuitBreaker('lms.test', fetched=lambda *what: heard.append(what))
+    client = ClientCredentials(peer(answer).url, 'worker', 's3cret', circuit=circuit)
     for _ in range(2):
         with contextlib.suppress(ApiError):
             client.credentials()
