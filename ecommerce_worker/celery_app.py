@@ -117,7 +117,8 @@ def tell_the_ledger(instance: Any, **_: Any) -> None:
     """Publish a fact of each run, on brokers that let the ledger's queue grow no further than it should."""
     current = runtime.current()
     if current.settings.PUBLISH_FACTS and topology.is_rabbitmq(instance.app.connection_for_write()):
-        reporter = Reporter(instance.app, queue_type=current.settings.QUEUE_TYPE, repeatable=[FULFILL])
+        reporter = Reporter(instance.app, queue_type=current.settings.QUEUE_TYPE, repeatable=[FULFILL],
+                            published=current.published)
         current.listeners.add(reporter)
         current.safety = reporter
 

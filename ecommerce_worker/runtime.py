@@ -161,7 +161,15 @@ class Runtime:
         """The circuit breaker of the host of this URL: one for all sites that have a service there."""
         host = host_of(url)
         return self._circuits.setdefault(host, CircuitBreaker(
-            host, self.settings.WORKER_CONCURRENCY, changed=self._circuit_changed, called=self._called))
+            host, self.settings.WORKER_CONCURRENCY, changed=self._circuit_changed, called=self._called,
+            fetched=self._fetched))
+
+    def published(self, kind: str, seconds: float | None) -> None:
+        """Have listeners hear of a message that RabbitMQ confirmed, or did not; see
+        :meth:`~ecommerce_worker.telemetry.listening.Listener.published`.
+        """
+        if self.listeners.published:
+            self.listeners.tell(self.listeners.published, kind, seconds)
 
     def left_alone(self) -> list[tuple[str, float]]:
         """The hosts that are down and left alone, and for how many seconds from now."""
@@ -173,6 +181,9 @@ class Runtime:
     def _called(self, *what: Any) -> None:
         if self.listeners.called:
             self.listeners.tell(self.listeners.called, *what)
+
+    def _fetched(self, host: str, cause: str) -> None:
+        self.listeners.tell(self.listeners.fetched, host, cause)
 
 
 def host_of(url: str) -> str:

@@ -32,6 +32,11 @@ def printable(text: str, instead: str = '?') -> str:
     return text if text.isprintable() else ''.join(letter if letter.isprintable() else instead for letter in text)
 
 
+def full_stop(text: str) -> str:
+    """The text with a full stop, unless it ends in a mark of its own."""
+    return text if text.endswith(('.', '?', '!')) else f'{text}.'
+
+
 def item_of(number: str, line: str) -> str:
     """What people know a line of an order by."""
     return f'{number} {line}'

@@ -76,11 +76,14 @@ class Confirming:
     """Publishes for many threads by one connection, which ``connect`` makes, and a thread of its own.
 
     A fact that goes with a message is published once that is confirmed; nobody waits for it.  ``queues`` are those that
-    it is for: it is known which of them do not exist.
+    it is for: it is known which of them do not exist.  ``published`` hears of each message, in the thread; see
+    :meth:`~ecommerce_worker.telemetry.listening.Listener.published`.
     """
 
-    def __init__(self, connect: Callable[[], Connection], queues: Iterable[str] = ()) -> None:
+    def __init__(self, connect: Callable[[], Connection], queues: Iterable[str] = (),
+                 published: Callable[[str, float | None], None] = lambda kind, seconds: None) -> None:  # noqa: ARG005
         self._connect = connect
+        self._on_published = published
         self._queues = frozenset(queues)
         #: Those of the queues that do not exist, and when to look for them again.
         self.absent: frozenset[str] = frozenset()
@@ -294,6 +297,7 @@ class Confirming:
             elif sent.fact:
                 facts.append(sent.fact)
             sent.done.set()
+            self._on_published(sent.publication.kind, None if sent.trouble else time.monotonic() - sent.at)
         if self._late:
             self._late = self._not_in_time(time.monotonic())
         # Not before all are done: it may be now that the connection is lost.
@@ -331,6 +335,8 @@ class Confirming:
         if self._away_since is None or isinstance(error, NotPublished):
             # Not its text: some quote what they were given.
             logger.warning('the connection to the broker is lost', error=type(error.__cause__ or error).__name__)
+        for sent in self._sent.values():
+            self._on_published(sent.publication.kind, None)
         with self._lock:
             self._waiting.extendleft(sent for _, sent in sorted(self._sent.items(), reverse=True) if not sent.gone)
             self._sent.clear()

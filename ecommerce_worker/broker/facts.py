@@ -64,6 +64,9 @@ FLUSH_SECONDS: Final = 5.0
 #: takes it back.
 HOLD_SECONDS: Final = 600.0
 
+#: What facts are to who hears of publishing.
+KIND: Final = 'fact'
+
 
 def tell(app: Celery, settings: Settings, *reports: RunReport) -> None:
     """Tell the ledger what no run tells: what was published, or done by hand; what hinders that is logged, no more."""
@@ -78,6 +81,10 @@ def tell(app: Celery, settings: Settings, *reports: RunReport) -> None:
         logger.warning('the ledger was not informed of this', id=reports[0].id, error=type(error).__name__)
 
 
+def _nobody(kind: str, seconds: float | None) -> None:
+    """The default, which does nothing."""
+
+
 class NotConfirmed(Exception):
     """The broker did not confirm a batch of facts."""
 
@@ -85,9 +92,11 @@ class NotConfirmed(Exception):
 class Publisher:
     """A connection of its own for facts, opened when it is needed; for one thread."""
 
-    def __init__(self, app: Celery, queue_type: str = 'classic') -> None:
+    def __init__(self, app: Celery, queue_type: str = 'classic',
+                 published: Callable[[str, float | None], None] = _nobody) -> None:
         self._app = app
         self._queue_type = queue_type
+        self._on_published = published
         self._connection: Any = None
         self._channel: Any = None
         self._tag = 0
@@ -98,6 +107,7 @@ class Publisher:
 
         Raises whatever is wrong; what was told twice for that reason has the same id.
         """
+        began = time.monotonic()
         try:
             channel = self._channel or self._open()
             for fact in facts:
@@ -109,8 +119,10 @@ class Publisher:
             while self._unconfirmed:
                 self._connection.drain_events(timeout=max(0.01, until - time.monotonic()))
         except BaseException:
+            self._on_published(KIND, None)
             self.close()
             raise
+        self._on_published(KIND, time.monotonic() - began)
 
     def close(self) -> None:
         """Give up the connection; the next publish opens another."""
@@ -156,11 +168,14 @@ class Reporter(Listener):
     ``repeatable`` are the tasks that may be run again without harm: a message of theirs is not to be acknowledged
     before its end is safe, for a worker that is killed in between would leave an order of which nobody knows.  Those
     of other tasks are not held: a mail that is sent twice is worse than one that the ledger does not know to be sent.
+    ``published`` hears of each batch; see :meth:`~ecommerce_worker.telemetry.listening.Listener.published`.
     """
 
     def __init__(self, app: Celery, *, bound: int = BOUND, queue_type: str = 'classic',
-                 repeatable: Collection[str] = ()) -> None:
+                 repeatable: Collection[str] = (),
+                 published: Callable[[str, float | None], None] = _nobody) -> None:
         self._app = app
+        self._on_published = published
         self._queue_type = queue_type
         self._bound = bound
         self._repeatable = frozenset(repeatable)
@@ -302,7 +317,7 @@ class Reporter(Listener):
                 self._thread.start()
 
     def _run(self) -> None:
-        publisher, delay = Publisher(self._app, self._queue_type), SHORTEST
+        publisher, delay = Publisher(self._app, self._queue_type, self._on_published), SHORTEST
         while True:
             self._wake.wait()
             self._wake.clear()

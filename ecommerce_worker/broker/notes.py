@@ -27,7 +27,8 @@ class Notes:
     the deliveries that no run ended; ``since`` and ``at`` are epoch seconds, by the clock of whichever worker it was,
     and are shown only; ``unsure`` tells that an earlier run may have had its effect though no answer came; ``resent``
     that a person sent it again; ``due``, in epoch seconds, when it is to run, if that is later than the broker can wait
-    at once.
+    at once; ``published``, in epoch seconds, when it was first published, by the clock of its publisher or of RabbitMQ,
+    where one of them says so.
 
     ``waited`` is for how many seconds it was to wait for its next tries in all, ``deferred`` for how many it has been
     put off since without being tried; ``ask`` tells to ask how things stand before anything is done; ``run`` names a
@@ -47,6 +48,7 @@ class Notes:
     deferred: float = 0.0
     ask: bool = False
     run: str = ''
+    published: float | None = None
     history: tuple[Mapping[str, Any], ...] = ()
 
     #: The most entries of history that a message carries: its headers must fit in one frame of 128 KiB.
@@ -72,7 +74,8 @@ class Notes:
             queue=queue if isinstance(queue, str) and len(queue.encode(errors='replace')) <= 255 else '',
             attempt=number('attempt'), refusals=number('refusals'), outages=number('outages'),
             redelivered=number('redelivered'),
-            since=time('since'), due=time('due'), waited=time('waited') or 0.0, deferred=time('deferred') or 0.0,
+            since=time('since'), due=time('due'), published=time('published'),
+            waited=time('waited') or 0.0, deferred=time('deferred') or 0.0,
             resent=found.get('resent') is True,
             unsure=found.get('unsure') is True,
             ask=found.get('ask') is True,
@@ -96,7 +99,7 @@ class Notes:
         return {'queue': self.queue, 'attempt': self.attempt, 'refusals': self.refusals, 'outages': self.outages,
                 'redelivered': self.redelivered, 'since': self.since, 'resent': self.resent, 'unsure': self.unsure,
                 'due': self.due, 'waited': self.waited, 'deferred': self.deferred, 'ask': self.ask, 'run': self.run,
-                'history': _fitting(self.history)}
+                'published': self.published, 'history': _fitting(self.history)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -88,6 +88,11 @@ class Publication:
     queue: str
     delay: int = 0
 
+    @property
+    def kind(self) -> str:
+        """``parked``, ``waiting`` (for its next try, or to follow) or ``queued``, at once."""
+        return 'parked' if self.queue == PARKED else 'waiting' if self.delay else 'queued'
+
     def address(self, connection: Connection) -> tuple[str, str]:
         """The exchange and the routing key by which it goes there."""
         if self.delay and is_rabbitmq(connection):

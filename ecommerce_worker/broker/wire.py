@@ -13,6 +13,7 @@ from ecommerce_worker.bounds import LARGEST_BODY
 from ecommerce_worker.broker.bodies import decompressed, load_json
 from ecommerce_worker.broker.pickles import load_pickle
 from ecommerce_worker.errors import Undecodable
+from ecommerce_worker.telemetry.run import FIRST_SECOND, LAST_SECOND
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,18 @@ class Call:
     def correlation(self) -> str:
         """The id by which it is known to shop and LMS; see :mod:`ecommerce_worker.correlation`."""
         return self.request_id or correlation.read(self.root_id) or correlation.read(self.id)
+
+
+def published_at(headers: Mapping[str, Any], properties: Mapping[str, Any]) -> float | None:
+    """When a message was published, in epoch seconds, as it says itself; None if it does not.
+
+    RabbitMQ writes both where ``message_interceptors.incoming.set_header_timestamp`` is configured
+    (https://www.rabbitmq.com/docs/message-interceptors): the header in milliseconds, the property in whole seconds.
+    """
+    for value, unit in ((headers.get('timestamp_in_ms'), 1000), (properties.get('timestamp'), 1)):
+        if isinstance(value, int) and not isinstance(value, bool) and FIRST_SECOND <= value / unit <= LAST_SECOND:
+            return value / unit
+    return None
 
 
 def within_bytes(value: str, most: int) -> str:

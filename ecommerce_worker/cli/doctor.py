@@ -18,6 +18,7 @@ from ecommerce_worker.cli.resources import application
 from ecommerce_worker.cli.root import main
 from ecommerce_worker.cli.status import described, looked_by
 from ecommerce_worker.errors import Misconfigured, WorkerError
+from ecommerce_worker.words import full_stop
 
 if TYPE_CHECKING:
     from kombu import Connection
@@ -79,7 +80,7 @@ def _examined(timeout: float, standing: list[Standing]) -> Iterator[Line]:
         app = application()
     except Misconfigured as error:
         for problem in error.problems:
-            yield bad('configuration', f'{problem}.', 'A worker does not start with it.')
+            yield bad('configuration', full_stop(problem), 'A worker does not start with it.')
         return
 
     def look(connection: Connection) -> Standing:

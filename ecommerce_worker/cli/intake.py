@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import secrets
 import time
-import urllib.error
-import urllib.request
 from base64 import b64encode
 from collections.abc import Mapping
 from pathlib import Path
@@ -60,6 +58,20 @@ def _found() -> Mapping[str, Any]:
     return intakes.read(runtime.current().settings, application().tasks)
 
 
+def intake_named(name: str) -> Intake:
+    """The intake of that name; ends the command if there is none."""
+    found = _found()
+    if name not in found:
+        fail(f'there is no intake {name}{hint(name, found)}', 2)
+    intake: Intake = found[name]
+    return intake
+
+
+def url_of(it: Intake) -> str:
+    """Where it answers on this machine."""
+    return f'http://{runtime.current().settings.INTAKE_ADDRESS}{it.path}'
+
+
 @intake.command('list')
 @JSON
 @needs('intake', 'waitress')
@@ -100,50 +112,17 @@ def try_intake(name: str, file: Path, topic: str, url: str, wait: float) -> None
     FILE is the body, and NAME the intake whose shop it is from.  Each step is shown.  Status 1 if it is not accepted,
     or not done in the end.
     """
-    found = _found()
-    if name not in found:
-        fail(f'there is no intake {name}{hint(name, found)}', 2)
-    it = found[name]
-    topic = topic or next(iter(it.events), '')
-    headers = it.source.signed(file.read_bytes(), it.secrets.keys[0], topic, time.time())
-    url = url or f'http://{runtime.current().settings.INTAKE_ADDRESS}{it.path}'
+    from ecommerce_worker.intake import posting
+
+    it = intake_named(name)
+    topic = topic or posting.first_topic(it)
+    url = url or url_of(it)
     say(f'signed{f" as {topic}" if topic else ""}, posting it to {url}')
-    status, answer = _posted(url, file.read_bytes(), headers)
-    reason = f': {answer["reason"]}' if answer.get('reason') else ''
-    say(f'{status} {answer.get("state") or answer.get("detail") or "refused"}{reason}')
-    if answer.get('state') not in ('accepted', 'repeated'):
-        fail(_advice(it, status, answer))
-    _follow(answer['id'], wait)
-
-
-def _posted(url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, dict[str, Any]]:
-    import json
-
-    request = urllib.request.Request(url, body, dict(headers))  # noqa: S310 - what a person names
-    try:
-        # No proxy: it is this machine, or one that was named.
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as answered:
-            return answered.status, json.loads(answered.read() or b'{}')
-    except urllib.error.HTTPError as error:
-        with error:
-            said = error.read()
-        return error.code, json.loads(said) if said.startswith(b'{') else {}
-    except (OSError, ValueError) as error:
-        fail(f'nobody answers at {url} ({getattr(error, "reason", None) or type(error).__name__}): does '
-             '`ecommerce-worker intake` run?')
-
-
-def _advice(it: Intake, status: int, answer: Mapping[str, Any]) -> str:
-    """What to do about an answer that is none of success."""
-    if answer.get('state') == 'ignored':
-        return (f'the intake ignores it; it acts on {", ".join(sorted(it.events))}' if answer.get('reason') == 'topic'
-                else 'the intake ignores such a delivery')
-    if answer.get('state') == 'parked':
-        return f'it is parked; `ecommerce-worker parked show {str(answer["id"])[:8]}` tells why'
-    return {401: 'the intake that answers has other secrets: was INTAKES changed since it was started?',
-            404: 'the intake that answers has none of this name, or it is closed',
-            503: 'the broker did not take it, or has no queue for it: does a worker run?'}.get(
-                status, 'it was not accepted')
+    answer = posting.post(it, file.read_bytes(), url, topic)
+    say(answer.text)
+    if not answer.id:
+        fail(answer.advice(it))
+    _follow(answer.id, wait)
 
 
 def _follow(id_: str, seconds: float) -> None:

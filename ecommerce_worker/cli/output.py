@@ -15,6 +15,7 @@ import click
 from ecommerce_worker import extras, runtime
 from ecommerce_worker.errors import Misconfigured, WorkerError
 from ecommerce_worker.process import output
+from ecommerce_worker.settings import log_format
 from ecommerce_worker.words import counted, printable
 
 
@@ -81,6 +82,8 @@ def running(command: Callable[..., Any]) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
         output.open_standard()
         role.be(click.get_current_context().info_name or '')
+        if log_format() == 'json':
+            output.say_in_json()
         ending.at_once()
         ending.with_parent()
         try:

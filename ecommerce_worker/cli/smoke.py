@@ -2,33 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ecommerce_worker import runtime
 from ecommerce_worker.broker import topology
+from ecommerce_worker.cli.intake import intake_named, url_of
 from ecommerce_worker.cli.options import DURATION, JSON
 from ecommerce_worker.cli.output import fail, plainly, print_json, say
 from ecommerce_worker.cli.resources import connected
 from ecommerce_worker.cli.root import main
 
+if TYPE_CHECKING:
+    from ecommerce_worker.smoke.through import Send
+
 
 @main.command()
 @click.option('--order', default='', help='Follow this order of the shop, through the workers that run.')
 @click.option('--site', default='', help='The site code of its shop.')
+@click.option('--intake', 'name', default='', metavar='NAME', help='Have it go in by this intake, which runs.')
+@click.option('--file', type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help='The body that the shop of that intake would post; needed unless its kind is submit.')
 @click.option('--wait', default='60s', show_default=True, type=DURATION, help='Wait so long for all steps together.')
 @JSON
 @plainly
-def smoke(order: str, site: str, wait: float, as_json: bool) -> None:
+def smoke(order: str, site: str, name: str, file: Path | None, wait: float, as_json: bool) -> None:
     """Send an order of its own and tell each step, with its time.
 
     Without --order: by an intake, a queue and a worker of its own to a stand-in shop, through the real RabbitMQ and its
     waiting room; orders, workers and the ledger are not touched.  With it: through all that runs, to the shop itself;
-    an order that is complete there is not fulfilled again.
+    an order that is complete there is not fulfilled again.  With --intake it is signed and posted to that intake, as
+    its shop would.
 
     Exit status: 1 if a step does not come.
     """
+    from ecommerce_worker.intake.posting import NotAnswered
     from ecommerce_worker.smoke import apart, through
     from ecommerce_worker.smoke.steps import NotPassed
 
@@ -39,16 +50,20 @@ def smoke(order: str, site: str, wait: float, as_json: bool) -> None:
         if not as_json:
             say(f'{seconds:6.2f} s  {what}')
 
+    if file and not name:
+        fail('--file belongs to --intake', 2)
     conf, problem = runtime.current().settings, ''
     with connected() as (app, connection):
         if not topology.is_rabbitmq(connection):
             fail('this needs RabbitMQ')
         try:
-            if order:
-                through.run(app, connection, conf, order, site, tell, wait)
+            if name:
+                through.run(connection, conf, _posting(name, order, site, file), tell, wait)
+            elif order:
+                through.run(connection, conf, through.by_queue(app, conf, order, site), tell, wait)
             else:
                 apart.run(app, connection, conf, tell, wait)
-        except NotPassed as error:
+        except (NotPassed, NotAnswered) as error:
             problem = str(error)
     if as_json:
         print_json({'passed': not problem, 'problem': problem or None, 'steps': steps})
@@ -56,3 +71,19 @@ def smoke(order: str, site: str, wait: float, as_json: bool) -> None:
         fail(problem)
     if not as_json:
         say('passed')
+
+
+def _posting(name: str, order: str, site: str, file: Path | None) -> Send:
+    """How an order goes in by the intake of that name."""
+    from ecommerce_worker.smoke import through
+
+    it = intake_named(name)
+    if file:
+        body = file.read_bytes()
+    elif it.kind != 'submit':
+        fail(f'the intake {name} is of the kind {it.kind}: --file has to name a body as its shop posts it', 2)
+    elif not order:
+        fail('--order has to name an order of the shop, or --file a body with one', 2)
+    else:
+        body = json.dumps({'order_number': order, **({'site_code': site} if site else {})}).encode()
+    return through.by_intake(it, url_of(it), body)

@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from ecommerce_worker.clients.circuit import CircuitBreaker
 from ecommerce_worker.clients.http import Api, error_for
-from ecommerce_worker.errors import ApiError, PeerFailure, Throttled, Unauthorized, Unreachable
+from ecommerce_worker.errors import ApiError, PeerFailure, Throttled, Unauthorized, Unreachable, WorkerError
 
 #: A self-signed token is valid for this many seconds, as it always was.
 SELF_SIGNED_SECONDS = 30
@@ -63,9 +63,10 @@ class ClientCredentials:
                  connect_timeout: float = 3.05, read_timeout: float = 5.0,
                  clock: Callable[[], float] = time.monotonic) -> None:
         root = provider_url.rstrip('/')
-        self._api = Api(root if root.endswith('/access_token') else root + '/access_token', peer=_PEER, circuit=circuit,
-                        connect_timeout=connect_timeout, read_timeout=read_timeout, refusal=token_error,
-                        correlated=True)
+        self._circuit = circuit or CircuitBreaker(_PEER)
+        self._api = Api(root if root.endswith('/access_token') else root + '/access_token', peer=_PEER,
+                        circuit=self._circuit, connect_timeout=connect_timeout, read_timeout=read_timeout,
+                        refusal=token_error, correlated=True)
         self._client_id = client_id
         self._client_secret = client_secret
         self._clock = clock
@@ -79,10 +80,13 @@ class ClientCredentials:
             if token is None or (token.done() and self._is_stale(token)):
                 token = mine = self._token = Future()
         if mine:
+            cause = ''
             try:
                 mine.set_result(self._fetch())
             except BaseException as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
+                cause = error.cause if isinstance(error, WorkerError) else WorkerError.cause
                 mine.set_exception(error)
+            self._circuit.fetched(cause)
         return token.result().auth
 
     def refused(self, credentials: AuthBase) -> bool:

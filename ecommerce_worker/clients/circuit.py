@@ -51,6 +51,10 @@ def _uncalled(host: str, method: str, status: int | None, seconds: float) -> Non
     """The same."""
 
 
+def _unfetched(host: str, cause: str) -> None:
+    """The same."""
+
+
 def counts(error: BaseException) -> bool:
     """Whether the error means that the host is down."""
     return isinstance(error, Unreachable) or (isinstance(error, Transient) and error.status in {502, 503, 504})
@@ -60,13 +64,14 @@ class CircuitBreaker:
     """The circuit breaker of one host, for any number of threads.
 
     ``changed`` is called with the host, the new state and what the host failed with last, while no lock is held;
-    ``called`` with the host and what :meth:`answered` is told.
+    ``called`` with the host and what :meth:`answered` is told, ``fetched`` with what :meth:`fetched` is.
     """
 
     def __init__(self, host: str, threads: int = 1, *, clock: Callable[[], float] = time.monotonic,
                  jitter: Callable[[], float] = random.random,
                  changed: Callable[[str, str, str], None] = _unheard,
-                 called: Callable[[str, str, int | None, float], None] = _uncalled) -> None:
+                 called: Callable[[str, str, int | None, float], None] = _uncalled,
+                 fetched: Callable[[str, str], None] = _unfetched) -> None:
         self._host = host
         self._threads = threads
         self._clock = clock
@@ -76,6 +81,7 @@ class CircuitBreaker:
         self._calls = 0
         self._changed = changed
         self._called = called
+        self._fetched = fetched
         self._state = CLOSED
         #: Changes that are to be said.
         self._changes: deque[tuple[str, str]] = deque()
@@ -114,6 +120,10 @@ class CircuitBreaker:
     def answered(self, method: str, status: int | None, seconds: float) -> None:
         """Take note of a request, of the status that it was answered with (None: of none), and how long it took."""
         self._called(self._host, method, status, seconds)
+
+    def fetched(self, cause: str) -> None:
+        """Take note of a token that the host gave out, or of the cause why it did not."""
+        self._fetched(self._host, cause)
 
     def _enter(self) -> None:
         with self._lock:

@@ -8,6 +8,7 @@ import ssl
 import time
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -45,9 +46,7 @@ def look(url: str, seconds: float) -> Seen:
         connection = http.client.HTTPSConnection(host, port, timeout=seconds, context=_context(url))
     try:
         connection.connect()
-        expires = None
-        if isinstance(connection.sock, ssl.SSLSocket):
-            expires = float(ssl.cert_time_to_seconds(str((connection.sock.getpeercert() or {}).get('notAfter'))))
+        expires = expiry_of(connection.sock)
         connection.request('HEAD', parts.path or '/', headers={'User-Agent': 'ecommerce-worker doctor'})
         asked = time.time()
         date = connection.getresponse().getheader('Date', '')
@@ -58,6 +57,14 @@ def look(url: str, seconds: float) -> Seen:
         return Seen(f'{host}:{port} cannot be connected to ({type(error).__name__})')
     finally:
         connection.close()
+
+
+def expiry_of(connected: Any) -> float | None:
+    """When the certificate of the peer of a socket expires, in epoch seconds; None without TLS, and for one that was
+    not verified, which is not kept.
+    """
+    found = connected.getpeercert() if isinstance(connected, ssl.SSLSocket) else None
+    return float(ssl.cert_time_to_seconds(str(found['notAfter']))) if found else None
 
 
 def _context(url: str) -> ssl.SSLContext:

@@ -14,12 +14,14 @@ from amqp.exceptions import PreconditionFailed
 
 from ecommerce_worker.broker import preflight, topology
 from ecommerce_worker.broker.preflight import BrokerUnusable
+from ecommerce_worker.clients import looking
 from ecommerce_worker.doctor import queues, services
 from ecommerce_worker.doctor.lines import Line, bad, of, unknown, warning, well
 from ecommerce_worker.durations import span
 from ecommerce_worker.errors import WorkerError, where
 from ecommerce_worker.health import machine
 from ecommerce_worker.operations import trial
+from ecommerce_worker.words import full_stop
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -51,7 +53,7 @@ def examined(settings: Settings, app: Celery, connect: Callable[[], Connection],
     try:
         connection = connect()
     except BrokerUnusable as error:
-        yield bad('broker', f'{error}.')
+        yield bad('broker', full_stop(str(error)))
         return
     with connection:
         standing: list[Standing] = []
@@ -66,7 +68,7 @@ def _tried(subject: str, look: Callable[[], Iterator[Line]]) -> Iterator[Line]:
     try:
         yield from look()
     except WorkerError as error:
-        yield bad(subject, f'{error}.')
+        yield bad(subject, full_stop(str(error)))
     except Exception as error:  # noqa: BLE001 - what cannot be looked at must not hide the rest
         # Not its text, which may quote what it was given.
         yield unknown(subject, f'It could not be looked at: {type(error).__name__} at {where(error)}.',
@@ -75,7 +77,7 @@ def _tried(subject: str, look: Callable[[], Iterator[Line]]) -> Iterator[Line]:
 
 def _configuration(settings: Settings) -> Iterator[Line]:
     for remark in settings.remarks:
-        yield warning('configuration', f'{remark}.')
+        yield warning('configuration', full_stop(remark))
     if not settings.remarks:
         yield well('configuration', 'A worker would start with it.')
 
@@ -119,7 +121,7 @@ def _standing(connection: Connection, standing_of: Callable[[Connection], Standi
 
 def _broker(settings: Settings, app: Celery, connection: Connection, standing: Standing | None) -> Iterator[Line]:
     for limit in preflight.limits(connection):
-        yield warning('broker', f'{limit}.')
+        yield warning('broker', full_stop(limit))
     if not topology.is_rabbitmq(connection):
         return
     version = topology.version(connection)
@@ -128,6 +130,9 @@ def _broker(settings: Settings, app: Celery, connection: Connection, standing: S
         yield bad('broker', f'RabbitMQ {shown} is too old.', 'The waiting room needs 3.10.')
     else:
         yield well('broker', f'RabbitMQ {shown}, and it lets our user in.')
+    expires = looking.expiry_of(connection.connection.sock)
+    if expires is not None:
+        yield services.certificate('broker', f'{connection.hostname} answers', expires, 'no worker connects')
     if standing is None or not standing.broker.takes_messages:
         return
     if not standing.broker.is_declared:
@@ -139,10 +144,10 @@ def _broker(settings: Settings, app: Celery, connection: Connection, standing: S
             declared = topology.declare(asking, app.amqp.queues.consume_from.values(), settings.QUEUE_TYPE)
             remarks = list(preflight.remarks(asking, declared, settings))
     except PreconditionFailed as error:
-        yield bad('queues', f'One exists in another shape: {error.message}.', 'See QUEUE_TYPE.')
+        yield bad('queues', full_stop(f'One exists in another shape: {error.message}'), 'See QUEUE_TYPE.')
         return
     for remark in remarks:
-        yield warning('queues', f'{remark}.')
+        yield warning('queues', full_stop(remark))
     if not remarks:
         yield well('queues', 'They are as a worker declares them.')
     seconds = trial.through_the_room(app, connection)

@@ -21,6 +21,7 @@ from ecommerce_worker.broker.preflight import POLICIES
 from ecommerce_worker.doctor.lines import Line, bad, unknown, warning, well
 from ecommerce_worker.errors import WorkerError
 from ecommerce_worker.settings import environment_for_others
+from ecommerce_worker.words import full_stop
 
 if TYPE_CHECKING:
     from kombu import Connection
@@ -57,8 +58,8 @@ def look(connection: Connection, settings: Settings) -> Iterator[Line]:
     try:
         found = seen(connection, settings)
     except Unseen as error:
-        yield unknown('policies', f'They cannot be looked at: {error}.', 'Set MANAGEMENT_URL, or run this on a node of '
-                      'RabbitMQ as its user.')
+        yield unknown('policies', full_stop(f'They cannot be looked at: {error}'),
+                      'Set MANAGEMENT_URL, or run this on a node of RabbitMQ as its user.')
         return
     ours = {*settings.QUEUES, topology.PARKED, topology.LEDGER, *topology.waiting_room(connection)}
     if not any(queue.name in ours for queue in found):

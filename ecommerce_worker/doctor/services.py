@@ -14,6 +14,7 @@ from ecommerce_worker.clients.http import CLOCKS_AGREE
 from ecommerce_worker.doctor.lines import Line, bad, unknown, warning, well
 from ecommerce_worker.errors import ApiError, NotFound, Throttled, Unauthorized
 from ecommerce_worker.resubmit.shops import sites_of
+from ecommerce_worker.words import full_stop
 
 if TYPE_CHECKING:
     from ecommerce_worker.settings import Settings
@@ -50,15 +51,21 @@ def way(who: str, url: str, seconds: float) -> Iterator[Line]:
         yield unknown(who, f'{host} is behind a proxy: its certificate and its clock cannot be seen from here.')
         return
     if found.problem:
-        yield bad(who, f'{found.problem}.', 'Look at the URL in the configuration, at DNS, firewall and TLS.')
+        yield bad(who, full_stop(found.problem), 'Look at the URL in the configuration, at DNS, firewall and TLS.')
         return
-    expires = '' if found.expires is None else (
-        f', its certificate is good until {datetime.fromtimestamp(found.expires, UTC):%Y-%m-%d}')
-    if found.expires is not None and found.expires - time.time() < EXPIRES_SOON * 86_400:
-        yield warning(who, f'{host} answers{expires}.', 'Renew it; nothing is fulfilled once it is over.')
-    else:
-        yield well(who, f'{host} answers{expires}.')
+    yield (well(who, f'{host} answers.') if found.expires is None else
+           certificate(who, f'{host} answers', found.expires, 'nothing is fulfilled'))
     yield from _clock(who, found.ahead)
+
+
+def certificate(who: str, said: str, expires: float, otherwise: str) -> Line:
+    """Until when the certificate of a peer is good, after what was ``said`` of it; ``otherwise`` is what follows if it
+    is not renewed.
+    """
+    said += f', its certificate is good until {datetime.fromtimestamp(expires, UTC):%Y-%m-%d}.'
+    if expires - time.time() < EXPIRES_SOON * 86_400:
+        return warning(who, said, f'Renew it; {otherwise} once it is over.')
+    return well(who, said)
 
 
 def _clock(who: str, ahead: float | None) -> Iterator[Line]:
@@ -79,7 +86,7 @@ def permission(subject: str, site: Site) -> Iterator[Line]:
     try:
         site.signer.credentials()
     except ApiError as error:
-        yield bad('token', f'There is none for the {subject}: {error}.', _about(error))
+        yield bad('token', full_stop(f'There is none for the {subject}: {error}'), _about(error))
         return
     how = 'from the LMS' if site.settings.authentication == 'oauth2' else 'signed by ourselves'
     yield well('token', f'There is one for the {subject}, {how}.')
@@ -90,7 +97,7 @@ def permission(subject: str, site: Site) -> Iterator[Line]:
         except NotFound:
             continue
         except ApiError as error:
-            yield bad(subject, f'Our user may not {what} orders, or cannot be asked: {error}.', _about(error))
+            yield bad(subject, full_stop(f'Our user may not {what} orders, or cannot be asked: {error}'), _about(error))
             return
         yield warning(subject, f'It knows the order {number}, which there is not.', 'Does ECOMMERCE_API_ROOT lead to '
                       'the shop itself?')

@@ -206,7 +206,7 @@ class Task(celery.Task):
             listeners.tell(listeners.started, self._report(delivery, STARTED, fact=fact, started=began))
         outcome = self.perform(delivery)
         report = self._report_of(delivery, outcome, fact=fact, started=began,
-                                 seconds=round(time.monotonic() - clock, 6))
+                                 seconds=round(time.monotonic() - clock, 6), queued=_queued(delivery, outcome, began))
         if listeners.ended:
             listeners.tell(listeners.ended, report)
         return outcome, report
@@ -299,7 +299,7 @@ class Task(celery.Task):
         id_ = str(uuid.uuid5(uuid.NAMESPACE_OID, f'{call.id} {number} {then.task}'))
         following = Call(then.task, id_, kwargs=then.kwargs, origin=call.origin, root_id=call.root_id or call.id,
                          parent_id=call.id, request_id=call.request_id)
-        return publishing.waiting_call(following, Notes(queue=delivery.queue), 0)
+        return publishing.waiting_call(following, Notes(queue=delivery.queue, published=time.time()), 0)
 
     def lane_of(self, call: Call) -> str:
         """The lane of a run of this call; never fails, whatever the call holds."""
@@ -447,6 +447,18 @@ def task(*, policy: Callable[[Site], Patience] = lambda site: site.fulfillment_p
 def site_code(call: Call) -> str:
     """The ``site_code`` of a call of an unknown task; '' if it has none.  See ``Task.site_of``."""
     return _word(call.kwargs.get('site_code'))
+
+
+def _queued(delivery: Delivery, outcome: Outcome, began: float) -> float | None:
+    """For how many seconds the message had been published when its first run began; see :class:`RunReport`.
+
+    A message whose time had not come has not been run; one that names its own time was to wait.
+    """
+    published = delivery.notes.published
+    if (published is None or delivery.earlier or delivery.redelivered or delivery.call.eta
+            or isinstance(outcome, Deferred) or getattr(outcome, 'cause', '') == 'early'):
+        return None
+    return round(max(0.0, began - published), 3)
 
 
 def _argument(call: Call, name: str, position: int | None) -> Any:

@@ -186,7 +186,8 @@ class Application:
                 call = replace(intake.call(event), request_id=correlation.current())
             finally:
                 self._counts.mapped(intake.name, time.monotonic() - began)
-            publication = publishing.new_call(call, Notes(queue=intake.queue, ask=True))
+            publication = publishing.new_call(call, Notes(
+                queue=intake.queue, ask=True, published=time.time()))
         except Objection as objection:
             return self._objected(intake, objection.status, str(objection))
         except (Undecodable, WrongArguments) as error:

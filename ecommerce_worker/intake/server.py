@@ -36,7 +36,8 @@ def run(app: Celery, settings: Settings, say: Callable[[str], None], *, threads:
     if not found:
         raise Misconfigured(['INTAKES is empty: there is nobody to take deliveries from'])
     listener = web.listener_at(settings.INTAKE_ADDRESS, 'the intake', 'INTAKE_ADDRESS', shared=True)
-    broker = Confirming(partial(_connection, app, settings), {it.queue for it in found.values()})
+    broker = Confirming(partial(_connection, app, settings), {it.queue for it in found.values()},
+                        lambda *what: metrics.published(*what) if metrics else None)
     # That no queue exists yet is for a worker to mend, which may be started after this: no supervisor waits for it.
     metrics = serving.begin('intake', settings, lambda: ('' if broker.ready else broker.hindrance,
                                                          broker.hindrance or counted(len(found), 'intake')))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from django.db.models import DateTimeField, ExpressionWrapper, Max, Q, QuerySet, Sum, Value
+from django.db.models import Count, DateTimeField, ExpressionWrapper, Max, Q, QuerySet, Sum, Value
 from django.db.models.functions import Now, Upper
 
 from ecommerce_worker.broker.notes import Notes, ParkingNote
@@ -170,8 +170,19 @@ class Unknown:
 
 def unknown() -> Unknown:
     """The numbers; a lost report may belong to any order that its worker had at the time."""
-    lost = Teller.objects.filter(missing__gt=0, missed__gt=_ago(LOST_DAYS * 86_400)).aggregate(lost=Sum('missing'))
-    return Unknown(Order.objects.filter(are_overdue()).count(), int(lost['lost'] or 0))
+    return Unknown(sum(overdue_by_state().values()), lost_reports())
+
+
+def lost_reports() -> int:
+    """The reports that never came, of the last :data:`LOST_DAYS` days."""
+    lately = Teller.objects.filter(missing__gt=0, missed__gt=_ago(LOST_DAYS * 86_400))
+    return int(lately.aggregate(lost=Sum('missing'))['lost'] or 0)
+
+
+def overdue_by_state() -> dict[str, int]:
+    """How many orders are overdue, by their states."""
+    found = Order.objects.filter(are_overdue()).order_by().values_list('state').annotate(count=Count('pk'))
+    return dict(found)
 
 
 def are_overdue() -> Q:

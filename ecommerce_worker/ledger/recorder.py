@@ -70,7 +70,7 @@ def keep(app: Celery, settings: Settings) -> None:
     """Record until SIGTERM or SIGINT; raises :class:`LedgerUnusable` for a ledger that waiting does not mend."""
     recorder = Recorder(app, settings)
     if counted := serving.begin('recorder', settings, recorder.standing, tasks=app.tasks):
-        recorder.looking = Looking(settings, app.tasks, counted)
+        recorder.looking = Looking(app, settings, counted)
     pulse.own.beat(pulse.OUTSIDE_SECONDS)
     with contextlib.suppress(LedgerAway):
         require_schema()

@@ -127,7 +127,7 @@ def _publish_missing(app: Celery, it: Intake, calls: Mapping[str, Call], came: C
             continue
         began = time.time()
         try:
-            publishing.publish(app, publishing.new_call(call, Notes(queue=it.queue, ask=True)))
+            publishing.publish(app, publishing.new_call(call, Notes(queue=it.queue, ask=True, published=began)))
         except (NotPublished, WrongArguments) as error:
             report.troubles.append(f'{number}: {error}')
             continue

@@ -112,5 +112,5 @@ def publish(app: Celery, entry: Entry, *, id: str, not_after: float, origin: str
     """
     limit = {'not_after': not_after} if can_expire(app.tasks[entry.task]) else {}
     call = Call(entry.task, id, args=entry.args, kwargs={**entry.kwargs, **limit}, origin=origin, root_id=id)
-    publishing.wait(app, call, Notes(queue=entry.queue), 0)
+    publishing.wait(app, call, Notes(queue=entry.queue, published=time.time()), 0)
     return call

@@ -12,7 +12,7 @@ What each setting means is told in ``configuration.base``; ``settings.schema`` t
 from ecommerce_worker.settings.checks import queue_remarks
 from ecommerce_worker.settings.extensions import API, Extension, Group
 from ecommerce_worker.settings.files import certificate_problems, in_home
-from ecommerce_worker.settings.layers import environment_with, yaml_path
+from ecommerce_worker.settings.layers import environment_with, log_format, yaml_path
 from ecommerce_worker.settings.masking import environment_for_others, mask
 from ecommerce_worker.settings.merging import Examined, examine, load
 from ecommerce_worker.settings.schema import DEFAULTS, SETTINGS, VENDORS
@@ -20,4 +20,4 @@ from ecommerce_worker.settings.values import Settings, broker_scheme, broker_url
 
 __all__ = ['API', 'DEFAULTS', 'SETTINGS', 'VENDORS', 'Examined', 'Extension', 'Group', 'Settings', 'broker_scheme',
            'broker_urls', 'certificate_problems', 'environment_for_others', 'environment_with', 'examine', 'in_home',
-           'load', 'mask', 'queue_remarks', 'scheme_of', 'yaml_path']
+           'load', 'log_format', 'mask', 'queue_remarks', 'scheme_of', 'yaml_path']

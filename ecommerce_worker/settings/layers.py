@@ -173,6 +173,14 @@ def yaml_path() -> Path | None:
     return Path(path) if (path := os.environ.get(YAML_FILE, '')) else None
 
 
+def log_format() -> str:
+    """``LOG_FORMAT`` as the environment gives it, which overrides what any other layer says; '' if it does not.
+
+    For who has to say that there is no configuration.
+    """
+    return os.environ.get(f'{PREFIX}LOG_FORMAT', '')
+
+
 def environment_with(given: Mapping[str, object]) -> dict[str, str]:
     """The environment with other values of these settings, for another process of ours."""
     return {**os.environ, **{f'{PREFIX}{name}': str(value) for name, value in given.items()}}

@@ -1,4 +1,4 @@
-"""With an order that somebody names: through all that runs, to the shop itself.
+"""With an order that somebody names: through all that runs, an intake too if one is named, to the shop itself.
 
 Workers tell facts of each run; whoever listens beside the recorder hears how the order goes on.
 """
@@ -6,8 +6,9 @@ Workers tell facts of each run; whoever listens beside the recorder hears how th
 from __future__ import annotations
 
 import secrets
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +19,7 @@ from ecommerce_worker.broker.notes import Notes
 from ecommerce_worker.broker.wire import Call
 from ecommerce_worker.errors import Undecodable
 from ecommerce_worker.fulfillment.names import FULFILL
+from ecommerce_worker.intake import posting
 from ecommerce_worker.smoke.steps import NotPassed, Steps, Tell
 from ecommerce_worker.telemetry.run import RunReport
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from celery import Celery
     from kombu import Connection
 
+    from ecommerce_worker.intake.intakes import Intake
     from ecommerce_worker.settings import Settings
 
 #: Where shops publish orders.
@@ -34,26 +37,54 @@ QUEUE: Final = 'ecommerce.fulfillment'
 MOST: Final = 10_000
 
 
-def run(app: Celery, connection: Connection, settings: Settings, number: str, site: str, tell: Tell,
-        seconds: float) -> None:
-    """Publish the order and follow it; raises :class:`~ecommerce_worker.smoke.steps.NotPassed`.
+#: Sends an order on its way; returns the id and the queue of its message, and says what it did.
+Send = Callable[[], tuple[str, str, str]]
+
+
+def by_queue(app: Celery, settings: Settings, number: str, site: str) -> Send:
+    """Publish the order as a shop does."""
+    def send() -> tuple[str, str, str]:
+        id_ = str(uuid.uuid4())
+        queue = QUEUE if QUEUE in settings.QUEUES else settings.QUEUES[0]
+        call = Call(FULFILL, id_, (number,), {'site_code': site} if site else {}, origin='smoke', root_id=id_)
+        # It may have been fulfilled long ago: the worker asks before it does anything.
+        publishing.publish(app, publishing.new_call(call, Notes(queue=queue, ask=True, published=time.time())))
+        return id_, queue, f'{number} is published to {queue} and confirmed, as message {id_}'
+
+    return send
+
+
+def by_intake(intake: Intake, url: str, body: bytes) -> Send:
+    """Post a signed delivery to an intake that runs; what it publishes is asked about before anything is done, too."""
+    def send() -> tuple[str, str, str]:
+        answer = posting.post(intake, body, url)
+        if not answer.id:
+            raise NotPassed(f'the intake {intake.name} answered {answer.text}; {answer.advice(intake)}')
+        if answer.is_repeated:
+            raise NotPassed(f'the intake {intake.name} answered {answer.text}: it has had this delivery before, and '
+                            'nothing follows from it again; give it another id')
+        return answer.id, intake.queue, f'the intake {intake.name} answered {answer.text}, as message {answer.id}'
+
+    return send
+
+
+def run(connection: Connection, settings: Settings, send: Send, tell: Tell, seconds: float) -> None:
+    """Send an order and follow it; raises :class:`~ecommerce_worker.smoke.steps.NotPassed`.
 
     A shop that has it as complete is not asked to fulfil it.
     """
     if not settings.PUBLISH_FACTS:
         raise NotPassed('PUBLISH_FACTS is off here: nothing tells how the order goes on')
-    steps, id_ = Steps(tell, seconds), str(uuid.uuid4())
-    queue = QUEUE if QUEUE in settings.QUEUES else settings.QUEUES[0]
-    kwargs = {'site_code': site} if site else {}
+    steps = Steps(tell, seconds)
     topology.require_facts(connection, settings.QUEUE_TYPE)
     with _facts(connection) as facts:
-        call = Call(FULFILL, id_, (number,), kwargs, origin='smoke', root_id=id_)
-        # It may have been fulfilled long ago: the worker asks before it does anything.
-        publishing.publish(app, publishing.new_call(call, Notes(queue=queue, ask=True)))
-        steps.done(f'{number} is published to {queue} and confirmed, as message {id_}')
+        id_, queue, said = send()
+        steps.done(said)
         while True:
             report = steps.until(lambda: _next(facts, id_), lambda: 'no worker told of it: does one consume '
                                  f'{queue}, with PUBLISH_FACTS?  See `ecommerce-worker status`')
+            if report.outcome == 'accepted':
+                continue  # the intake says so itself
             steps.done(f'{report.outcome} by {report.worker or "?"} in try {report.attempt}, which took '
                        f'{report.seconds:.2f} s{f": {report.reason}" if report.reason else ""}')
             match report.outcome:

@@ -1,4 +1,4 @@
-"""Listeners to runs and circuit breakers in this process: the log, the ledger, and metrics.
+"""Listeners to runs, calls and publishing in this process: the log, the ledger, and metrics.
 
 ::
 
@@ -6,6 +6,7 @@
                                                          ├──► reported: log line, fact for the ledger
     parked unread, given back, discarded, sent away ─────┘
     circuit breaker: closed, open, half-open ──► circuit
+    another service is called ──► called; a token is fetched ──► fetched; RabbitMQ confirms ──► published
 
 A listener is added to :attr:`ecommerce_worker.runtime.Runtime.listeners` before the first message.  A report without
 listeners is not even built.
@@ -59,6 +60,18 @@ class Listener:
     def called(self, host: str, method: str, status: int | None, seconds: float) -> None:
         """Another service was called by HTTP, and answered with this status after so many seconds; None: it did not."""
 
+    def fetched(self, host: str, cause: str) -> None:
+        """A token was fetched from a host; ``cause`` is one of :data:`~ecommerce_worker.errors.CAUSES`, why it was not,
+        or ''.
+        """
+
+    def published(self, kind: str, seconds: float | None) -> None:
+        """RabbitMQ has confirmed a message after so many seconds; None: it refused it, or the connection was lost.
+
+        The kinds are those of :attr:`ecommerce_worker.broker.publishing.Publication.kind`, and ``fact`` for all reports
+        that were published together.
+        """
+
 
 Kind = TypeVar('Kind', bound=Listener)
 
@@ -74,13 +87,15 @@ class Listeners:
         self.reported: tuple[Callable[[RunReport], None], ...] = ()
         self.circuit: tuple[Callable[[str, str, str], None], ...] = ()
         self.called: tuple[Callable[[str, str, int | None, float], None], ...] = ()
+        self.fetched: tuple[Callable[[str, str], None], ...] = ()
+        self.published: tuple[Callable[[str, float | None], None], ...] = ()
         for listener in listeners:
             self.add(listener)
 
     def add(self, listener: Listener) -> None:
         """Add a listener."""
         self._all.append(listener)
-        for name in ('started', 'ended', 'reported', 'circuit', 'called'):
+        for name in ('started', 'ended', 'reported', 'circuit', 'called', 'fetched', 'published'):
             if getattr(type(listener), name) is not getattr(Listener, name):
                 setattr(self, name, (*getattr(self, name), getattr(listener, name)))
 

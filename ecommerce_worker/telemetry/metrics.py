@@ -2,7 +2,7 @@
 
 ::
 
-    runs, calls, circuit breakers ──► Metrics, a listener ──► counters ──┐
+    runs, calls, tokens, confirms ──► Metrics, a listener ──► counters ──┐
     in a child of a prefork pool  ──► a datagram to its parent ──► ──────┤
     what is to be looked at when it is asked for ──► looked at ──────────┴──► /metrics at METRICS_ADDRESS
 
@@ -49,6 +49,8 @@ STATES: Final = ('closed', 'half_open', 'open')
 RUN_SECONDS: Final = (.05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120)
 HTTP_SECONDS: Final = (.005, .01, .025, .05, .075, .1, .25, .5, .75, 1, 2.5, 5, 7.5, 10, 30, 60)
 WAIT_SECONDS: Final = (1, 2, 4, 8, 15, 30, 60, 120, 300, 900, 3600, 86_400)
+QUEUE_SECONDS: Final = (.1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 86_400)
+CONFIRM_SECONDS: Final = (.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 15, 60)
 TRIES: Final = (1, 2, 3, 5, 8, 12, 20)
 
 METHODS: Final = ('GET', 'POST', 'PUT', 'PATCH', 'DELETE', 'HEAD')
@@ -70,7 +72,7 @@ class Metrics(Listener):
         self._tasks, self._queues, self._sites = tasks, set(settings.known_queues), set(settings.site_codes)
         self._hosts: set[str] = set()
         self.registry = client.CollectorRegistry(auto_describe=False)
-        self._looks: dict[str, tuple[str, tuple[str, ...], Look]] = {}
+        self._looks: dict[str, tuple[Any, str, tuple[str, ...], Look]] = {}
         self._parent: socket.socket | None = None
 
         def counter(name: str, what: str, *labels: str) -> Any:
@@ -84,10 +86,17 @@ class Metrics(Listener):
             'unrun': counter('messages_without_run', 'Messages that were parked or given back without a run.',
                              'task', 'queue', 'outcome', 'cause'),
             'circuits': counter('circuit_changes', 'Changes of circuit breakers.', 'host', 'state'),
+            'tokens': counter('token_fetches', 'Tokens that were fetched, and why not.', 'host', 'cause'),
+            'unconfirmed': counter('publish_failures', 'Messages that RabbitMQ refused, or had not confirmed when the '
+                                   'connection was lost.', 'kind'),
             'deliveries': counter('intake_deliveries', 'Deliveries to intakes, and how they ended.', 'intake', 'state'),
         }
         self._histograms = {
             'seconds': histogram('run_duration_seconds', 'How long runs took.', RUN_SECONDS, 'task', 'outcome'),
+            'queued': histogram('first_run_delay_seconds', 'How long messages had been published when they were first '
+                                'run, of those that say when they were.', QUEUE_SECONDS, 'queue'),
+            'confirms': histogram('publish_confirm_seconds', 'How long RabbitMQ took to confirm what was published.',
+                                  CONFIRM_SECONDS, 'kind'),
             'tries': histogram('attempts', 'At which try messages were done or parked.', TRIES, 'task', 'outcome'),
             'waits': histogram('next_try_delay_seconds', 'For how long messages wait for their next try.',
                                WAIT_SECONDS, 'cause'),
@@ -97,16 +106,18 @@ class Metrics(Listener):
         self._circuit = client.Gauge(f'{PREFIX}circuit_state', '1 for the state that a circuit breaker is in.',
                                      ('host', 'state'), registry=self.registry)
         client.ProcessCollector(registry=self.registry)
-        self.registry.register(_Looked(self._looks, client))
+        self.registry.register(_Looked(self._looks))
         self.look('build_info', 'What runs here.', lambda: {_build(): 1.0}, 'version', 'python', 'celery', 'kombu')
         self.look('ready', '1 if the process does its work just now.',
                   lambda: {(pulse.own.role,): float(not pulse.own.trouble('ready'))}, 'role')
         self.look('pulse_timestamp_seconds', 'When the loop of the process turned last.',
                   lambda: {(pulse.own.role,): pulse.own.turned}, 'role')
 
-    def look(self, name: str, what: str, look: Look, *labels: str) -> None:
-        """Have a gauge whose value is looked at when it is asked for."""
-        self._looks[PREFIX + name] = what, labels, look
+    def look(self, name: str, what: str, look: Look, *labels: str, counts: bool = False) -> None:
+        """Have a gauge, or what ``counts``, whose value is looked at when it is asked for."""
+        core = self._client.metrics_core
+        family = core.CounterMetricFamily if counts else core.GaugeMetricFamily
+        self._looks[PREFIX + name] = family, what, labels, look
 
     def page(self) -> tuple[int, str, bytes]:
         """All of it, as Prometheus reads it."""
@@ -137,6 +148,8 @@ class Metrics(Listener):
         task, cause = self._task(report), _cause(report)
         self._count('runs', (task, self._queue(report), self._site(report), report.outcome, cause))
         self._count('seconds', (task, report.outcome), report.seconds)
+        if report.queued is not None:
+            self._count('queued', (self._queue(report),), report.queued)
         if report.next_try is not None:
             self._count('waits', (cause,), max(0.0, report.next_try - report.ended))
         else:
@@ -158,6 +171,19 @@ class Metrics(Listener):
         """Count a call of another service."""
         self._count('calls', (self._host(host), method if method in METHODS else OTHER,
                               f'{status // 100}xx' if status else 'none'), seconds)
+
+    @override
+    def fetched(self, host: str, cause: str) -> None:
+        """Count a token, or why there is none."""
+        self._count('tokens', (self._host(host), bounded_cause(cause)))
+
+    @override
+    def published(self, kind: str, seconds: float | None) -> None:
+        """Count a message that was published, or was not."""
+        if seconds is None:
+            self._count('unconfirmed', (kind,))
+        else:
+            self._count('confirms', (kind,), seconds)
 
     def delivered(self, intake: str, state: str) -> None:
         """Count a delivery to an intake."""
@@ -204,11 +230,10 @@ def bounded_cause(cause: str) -> str:
 
 
 class _Looked:
-    """Gauges that are looked at; a look that fails is left out, so that its series is missing and an alert says so."""
+    """What is looked at; a look that fails is left out, so that its series is missing and an alert says so."""
 
-    def __init__(self, looks: Mapping[str, tuple[str, tuple[str, ...], Look]], client: Any) -> None:
+    def __init__(self, looks: Mapping[str, tuple[Any, str, tuple[str, ...], Look]]) -> None:
         self._looks = looks
-        self._client = client
 
     def describe(self) -> list[Any]:
         """Nothing: what is looked at may come later."""
@@ -216,15 +241,15 @@ class _Looked:
 
     def collect(self) -> Iterator[Any]:
         """Look."""
-        for name, (what, labels, look) in list(self._looks.items()):
-            gauge = self._client.metrics_core.GaugeMetricFamily(name, what, labels=labels)
+        for name, (family, what, labels, look) in list(self._looks.items()):
+            found = family(name, what, labels=labels)
             try:
                 for values, value in look().items():
-                    gauge.add_metric(values, value)
+                    found.add_metric(values, value)
             except Exception as error:  # noqa: BLE001 - whoever measures harms nobody
                 logger.debug('it could not be measured', name=name, error=type(error).__name__)
                 continue
-            yield gauge
+            yield found
 
 
 def _build() -> tuple[str, ...]:
@@ -238,7 +263,10 @@ def _client() -> Any:
     """
     import prometheus_client
 
-    return prometheus_client
+    client: Any = prometheus_client
+    # When a counter was begun is when its process was.
+    client.disable_created_metrics()
+    return client
 
 
 def begun(settings: Settings, tasks: Collection[str] = ()) -> Metrics | None:

@@ -116,8 +116,9 @@ class RunReport:
     ``cause`` is why it was not done, one of :data:`~ecommerce_worker.errors.CAUSES`, '' if it was, or if nobody says.
     ``started`` and ``next_try`` are epoch seconds, ``status`` is the HTTP status that decided it, ``fact`` tells this
     report from any other however often it arrives, ``root_id`` is the id of the request that everything began with.
-    ``teller`` is the process that published it and ``number`` how many it had published by then, so that a gap shows;
-    '' and 0 where nobody counts.
+    ``queued`` is for how many seconds the message had been published when its first run began; None where nobody says
+    when it was, and of later runs.  ``teller`` is the process that published the report and ``number`` how many it had
+    published by then, so that a gap shows; '' and 0 where nobody counts.
     """
 
     outcome: str = field(metadata={'read': lambda value: value})
@@ -134,6 +135,7 @@ class RunReport:
     cause: str = _text(32)
     status: int | None = _number(999, whole=True, default=None)
     next_try: float | None = _time(default=None)
+    queued: float | None = _number(LAST_SECOND, default=None)
     worker: str = _text(255)
     root_id: str = _text(255)
     teller: str = _text(32)

@@ -21,9 +21,9 @@ from kombu.exceptions import MessageStateError
 
 from ecommerce_worker import logs, runtime
 from ecommerce_worker.broker import preflight, publishing, topology
-from ecommerce_worker.broker.notes import Notes
+from ecommerce_worker.broker.notes import NOTES, Notes
 from ecommerce_worker.broker.publishing import Publication
-from ecommerce_worker.broker.wire import CONTENT_TYPES, Call, Raw, read
+from ecommerce_worker.broker.wire import CONTENT_TYPES, Call, Raw, published_at, read
 from ecommerce_worker.errors import Taken, Undecodable, UnknownTask, WrongArguments
 from ecommerce_worker.execution.delivery import DELIVERY, Delivery
 from ecommerce_worker.execution.outcomes import Handover
@@ -187,7 +187,8 @@ class Consumer(consumer.Consumer):
                    'without_heartbeat': not kwargs.get('task_events')}
         pool, concurrency = kwargs['pool'], kwargs.get('initial_prefetch_count') or 1
         self._run = on_task_request
-        self.keeper = Keeper(kwargs['app'], kept=self._widen, given_back=runtime.current().report)
+        self.keeper = Keeper(kwargs['app'], kept=self._widen, given_back=runtime.current().report,
+                             published=runtime.current().published)
         #: As many threads as one lane may have and as many again; children are dear, of them a few are kept free.
         self.room = getattr(pool, 'room', concurrency)
         self.lanes: Lanes[Request] = Lanes(self.room, self._start, self._send_away,
@@ -368,7 +369,9 @@ class Consumer(consumer.Consumer):
         noted = notes.queue if notes.queue in (self.app.amqp.queues.keys() | self._known) else ''
         queue = (self._consumed(info.get('consumer_tag')) or noted
                  or topology.queue_of(info.get('exchange', ''), info.get('routing_key', '')))
-        return replace(notes, queue=queue, since=notes.since or time.time())
+        # What was moved by one of us says itself when it was first published.
+        published = notes.published if NOTES in raw.headers else published_at(raw.headers, message.properties)
+        return replace(notes, queue=queue, since=notes.since or time.time(), published=published)
 
     def _consumed(self, tag: str | None) -> str | None:
         """The queue of this consumer tag; None if the broker does not say.

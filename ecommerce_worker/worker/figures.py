@@ -37,7 +37,7 @@ def of(consumer: Consumer, counted: Metrics) -> None:
                  lambda: {(): float(sum(keeper.late().values()))})
     counted.look('consuming', '1 while the queues are consumed.', lambda: {(): float(not consumer.standing()[0])})
     counted.look('connections', 'How often the queues began to be consumed, on a new connection each.',
-                 lambda: {(): float(consumer.connections)})
+                 lambda: {(): float(consumer.connections)}, counts=True)
     counted.look('facts_pending', 'Facts for the ledger that RabbitMQ has not confirmed.', lambda: figure('pending'))
     counted.look('facts_dropped', 'Facts that there was no room for, since RabbitMQ took none.',
-                 lambda: figure('dropped'))
+                 lambda: figure('dropped'), counts=True)

@@ -136,7 +136,7 @@ class _Way:
         self.trouble = ''
 
 
-def _nobody(_: Any) -> None:
+def _nobody(*_: Any) -> None:
     """The default for callbacks."""
 
 
@@ -144,15 +144,18 @@ class Keeper:
     """Publishes from a thread and a connection of its own, which the first message starts.
 
     ``kept`` is called from that thread with the number of messages that cannot be published, when that changes;
-    ``given_back`` with what is reported of a message that is given back.
+    ``given_back`` with what is reported of a message that is given back; ``published`` with the kind of each message
+    that RabbitMQ has confirmed, and after how many seconds, or None if it did not.
     """
 
     def __init__(self, app: Celery, *, kept: Callable[[int], None] = _nobody,
-                 given_back: Callable[[RunReport], None] = _nobody, keep_seconds: float = KEEP_SECONDS,
+                 given_back: Callable[[RunReport], None] = _nobody,
+                 published: Callable[[str, float | None], None] = _nobody, keep_seconds: float = KEEP_SECONDS,
                  last_seconds: float = LAST_SECONDS) -> None:
         self._app = app
         self._on_kept = kept
         self._on_given_back = given_back
+        self._on_published = published
         self._keep_seconds = keep_seconds
         self._last_seconds = last_seconds
         self._incoming: deque[Kept] = deque()
@@ -295,6 +298,7 @@ class Keeper:
             publishing.publish(self._app, sent.publication)
         except NotPublished as error:
             way.waiting.appendleft((sent.kept, sent.publication))
+            self._on_published(sent.publication.kind, None)
             self._refused(way, str(error))
         else:
             self._confirmed(way, sent)
@@ -349,6 +353,7 @@ class Keeper:
                 self._confirmed(way, sent)
             else:
                 way.waiting.append((sent.kept, sent.publication))
+                self._on_published(sent.publication.kind, None)
                 self._refused(way, MISSING if sent.returned else 'the queue accepts no messages')
 
     def _on_return(self, way: _Way, error: Exception, exchange: str, routing_key: str, message: Any) -> None:  # noqa: ARG002
@@ -367,6 +372,7 @@ class Keeper:
         way.width = AT_ONCE if way.width == 1 else way.width
         way.pause, way.trouble, way.not_before = SHORTEST, '', 0.0
         self._pause = SHORTEST
+        self._on_published(sent.publication.kind, time.monotonic() - sent.at)
         kept = sent.kept
         kept.rest -= 1
         if kept.rest or kept.gone:
@@ -383,11 +389,10 @@ class Keeper:
 
     def _refused(self, way: _Way, why: str) -> None:
         """Pause a way for a while; its publications are retried, one at first."""
-        way.waiting.extendleft(reversed([(sent.kept, sent.publication) for sent in way.sent.values()]))
         if way.sent:
             # Their confirms would be taken for those of the next ones.
             self._close(way)
-        way.sent.clear()
+        self._take_back(way)
         if not way.trouble:
             logger.warning('messages cannot be published and are kept', to=way.name, reason=why)
         if why == MISSING:
@@ -397,6 +402,13 @@ class Keeper:
         if way.not_before <= now:
             way.not_before, way.pause = now + way.pause, min(LONGEST, way.pause * 2)
         way.width, way.trouble = 1, why
+
+    def _take_back(self, way: _Way) -> None:
+        """Have what is on its way and not confirmed wait again."""
+        for sent in reversed(way.sent.values()):
+            self._on_published(sent.publication.kind, None)
+            way.waiting.appendleft((sent.kept, sent.publication))
+        way.sent.clear()
 
     def _close(self, way: _Way) -> None:
         channel, way.channel = way.channel, None
@@ -412,8 +424,7 @@ class Keeper:
         connection, self._connection = self._connection, None
         for way in self._ways.values():
             way.channel = None
-            way.waiting.extendleft(reversed([(sent.kept, sent.publication) for sent in way.sent.values()]))
-            way.sent.clear()
+            self._take_back(way)
             # The broker may have what was in flight: do not send all of it again each time.
             way.width = 1
         self._blocked = False

@@ -22,9 +22,9 @@ def confirming(broker):
     """One that is ready; ``confirming(urls)`` connects to these."""
     started = []
 
-    def start(*urls):
+    def start(*urls, published=lambda *_: None):
         made = Confirming(lambda: BrokerConnection(list(urls) or [broker.url], transport_options={
-            'confirm_publish': False, 'connect_timeout': PATIENCE, 'read_timeout': PATIENCE}))
+            'confirm_publish': False, 'connect_timeout': PATIENCE, 'read_timeout': PATIENCE}), published=published)
         made.start()
         started.append(made)
         return made
@@ -47,6 +47,18 @@ def queues(broker):
 
 def message(queue, id_='1', **changed):
     return Publication(Raw(b'{}', 'application/json', 'utf-8', {}, {'correlation_id': id_, **changed}), queue)
+
+
+def test_who_listens_hears_what_was_confirmed_and_after_how_long_and_what_was_not(confirming, queues):
+    heard = []
+    publisher = confirming(published=lambda *what: heard.append(what))
+    eventually(lambda: publisher.ready)
+    publisher.publish(message('one'))
+    (kind, seconds), = eventually(lambda: heard)
+    assert (kind, 0 < seconds < PATIENCE) == ('queued', True)
+    with pytest.raises(NotPublished):
+        publisher.publish(message('nowhere'))
+    eventually(lambda: heard[1:] == [('queued', None)])
 
 
 def test_a_node_that_says_nothing_keeps_nobody_from_the_next_one(confirming, broker):

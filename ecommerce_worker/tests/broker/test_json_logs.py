@@ -109,6 +109,16 @@ def test_a_process_that_cannot_begin_says_so_in_json(program):
     assert (last['log.level'], 'cannot be reached' in last['message']) == ('error', True)
 
 
+@pytest.mark.parametrize('role', ['worker', 'recorder', 'beat', 'console', 'intake', 'up'])
+def test_a_configuration_that_cannot_be_read_is_told_in_json_too_where_the_environment_asks_for_it(program, role):
+    process = program('-m', 'ecommerce_worker', role, RETRY_DELAY_MAX='soon')
+    assert process.process.wait(60) == 1
+    first, *_, last = said(process.log)
+    assert 'RETRY_DELAY_MAX' in first['message']
+    assert (first['log.level'], first['service.role']) == ('error', role)
+    assert '`ecommerce-worker check`' in last['message']
+
+
 def test_under_up_each_line_says_whose_it_is(program, shop, publish, tmp_path):
     up = program('-m', 'ecommerce_worker', 'up', CONSOLE_ADDRESS=f'127.0.0.1:{free_port()}',
                  SCHEDULE_STATE=str(tmp_path / 'beat'))

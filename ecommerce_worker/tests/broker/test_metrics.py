@@ -1,7 +1,9 @@
 """Metrics of real processes, as Prometheus reads them."""
 
+import contextlib
 import json
 import signal
+import sqlite3
 import time
 
 import pytest
@@ -97,6 +99,40 @@ def test_runs_are_counted_by_what_became_of_them_and_why(start, shop, publish, b
     calls = len([call for call in shop.calls if call.is_put])
     assert worker.metrics('http_request_duration_seconds_count', host=host, method='PUT') == calls
     assert worker.metrics('http_request_duration_seconds_count', host=host, method='PUT', status_class='5xx') == 1
+    assert worker.metrics('token_fetches_total', host=host, cause='none') == sum(
+        call.path.startswith('/oauth2/') for call in shop.calls)
+    eventually(lambda: worker.metrics('publish_confirm_seconds_count', kind='parked') == 1)
+    assert worker.metrics('publish_confirm_seconds_count', kind='waiting') == 3
+    eventually(lambda: worker.metrics('publish_confirm_seconds_count', kind='fact'))
+    # Celery says nothing of when it publishes.
+    assert worker.metrics('first_run_delay_seconds_count') is None
+
+
+@pytest.mark.parametrize('stamp', ['header', 'property'])
+def test_how_long_a_message_lay_before_its_first_run_is_counted_where_it_says_when_it_was_published(
+        start, shop, broker, stamp):
+    worker = start(RETRY_DELAY_MIN=0)
+    shop.add_order('EDX-1', Answer(503))
+    at = int(time.time()) - 100
+    header, stamped = ({'timestamp_in_ms': at * 1000}, {}) if stamp == 'header' else ({}, {'timestamp': at})
+    broker.publish_raw(b'[["EDX-1"], {}, {}]', content_type='application/json', content_encoding='utf-8',
+                       headers={'task': FULFILL, 'id': 'id-1', **header}, **stamped)
+    eventually(lambda: worker.metrics('runs_total', outcome='done') == 1)
+    assert worker.metrics('first_run_delay_seconds_count', queue=QUEUE) == 1
+    assert 100 <= worker.metrics('first_run_delay_seconds_sum') < 160
+
+
+def test_what_rabbitmq_refuses_is_counted_and_confirmed_in_the_end(start, shop, publish, broker):
+    worker = start(MAX_FULFILLMENT_RETRIES=0)
+    shop.add_order('EDX-1', Answer(403))
+    broker.node.ctl('set_policy', 'full', f'^{topology.PARKED}$', '{"max-length":0,"overflow":"reject-publish"}')
+    try:
+        publish('EDX-1')
+        eventually(lambda: worker.metrics('publish_failures_total', kind='parked'))
+        assert worker.metrics('publish_confirm_seconds_count', kind='parked') is None
+    finally:
+        broker.node.ctl('clear_policy', 'full')
+    eventually(lambda: worker.metrics('publish_confirm_seconds_count', kind='parked') == 1)
 
 
 def test_a_worker_tells_what_is_in_hand_and_whether_it_consumes(start, shop, publish):
@@ -106,7 +142,7 @@ def test_a_worker_tells_what_is_in_hand_and_whether_it_consumes(start, shop, pub
     publish('EDX-1')
     eventually(lambda: worker.metrics('busy_threads') == 1)
     eventually(lambda: worker.metrics('oldest_run_seconds') > 0)
-    assert (worker.metrics('threads'), worker.metrics('consuming'), worker.metrics('connections')) == (8, 1, 1)
+    assert (worker.metrics('threads'), worker.metrics('consuming'), worker.metrics('connections_total')) == (8, 1, 1)
     assert worker.metrics('ready', role='worker') == 1
     assert abs(worker.metrics('pulse_timestamp_seconds') - time.time()) < 60
     assert worker.metrics('build_info') == 1
@@ -176,7 +212,26 @@ def test_the_recorder_tells_where_orders_are_and_since_when(run, start, shop, pu
     assert (recorder.metrics('overdue_orders'), recorder.metrics('lost_facts')) == (0, 0)
     assert recorder.metrics('queue_consumers', queue=QUEUE) == 1
     assert recorder.metrics('queue_messages', queue='waiting room') == 1
+    # It begins its own jobs once it has written.
+    assert eventually(lambda: recorder.metrics('job_fired_timestamp_seconds', entry='retention')) < time.time()
+    assert recorder.metrics('overdue_job_timestamp_seconds') is None
     assert worker.stop() == 0
+
+
+def test_a_job_that_nobody_fires_is_told_since_when(run, broker, tmp_path):
+    schedule = json.dumps({'often': {'task': 'ecommerce_worker.resubmit.tasks.resubmit_orders', 'interval': '1h'}})
+    assert run('migrate').process.wait(60) == 0
+    beat = run('beat', SCHEDULE=schedule)
+    with contextlib.closing(sqlite3.connect(tmp_path / 'ledger.sqlite3', timeout=60)) as ledger, ledger:
+        eventually(lambda: ledger.execute('SELECT count(*) FROM ledger_firing WHERE entry LIKE "often%"').fetchone()[0])
+        assert beat.stop() == 0
+        ledger.execute('UPDATE ledger_firing SET fired = fired - 7200 WHERE entry LIKE "often%"')
+    recorder = run('recorder', SCHEDULE=schedule)
+    eventually(lambda: recorder.metrics('overdue_job_timestamp_seconds', entry='often'))
+    since = recorder.metrics('overdue_job_timestamp_seconds', entry='often')
+    assert since == recorder.metrics('job_fired_timestamp_seconds', entry='often') + 3600
+    assert recorder.metrics('overdue_job_timestamp_seconds') == since
+    assert recorder.metrics('overdue_orders', state='waiting') == 0
 
 
 def test_an_intake_counts_deliveries(run, broker):

@@ -5,9 +5,11 @@ import json
 import pytest
 
 from ecommerce_worker.broker import topology
+from ecommerce_worker.testing.intake import OTHER_SECRET, SECRET
 from ecommerce_worker.testing.rabbitmq import free_port
 from ecommerce_worker.testing.shop import Answer
 from ecommerce_worker.tests.support.harness import QUEUE, eventually
+from ecommerce_worker.tests.support.intake import Intake
 
 
 @pytest.fixture
@@ -67,6 +69,59 @@ def test_an_order_that_is_named_is_followed_through_the_workers_that_run(smoke, 
     again = smoke('--order', 'TEST-1')
     assert [it['step'].split()[0] for it in again['steps']] == ['TEST-1', 'skipped']
     assert (again['passed'], shop.orders['TEST-1'].fulfilments, shop.orders['TEST-1'].puts) == (True, 1, 2)
+
+
+@pytest.fixture
+def intakes(environment, tmp_path):
+    """One that runs, with an intake of our own kind and one of Stripe's; the settings of who knows them."""
+    port = free_port()
+    settings = {'INTAKE_ADDRESS': f'127.0.0.1:{port}', 'INTAKES': json.dumps({
+        'older': {'kind': 'submit', 'secrets': [SECRET]},
+        'myshop': {'kind': 'stripe', 'secrets': [SECRET], 'events': {'checkout.session.completed': 'fulfill_order'}}})}
+    intake = Intake(port, tmp_path / 'intake.log', {
+        **environment, **{f'ECOMMERCE_WORKER_{name}': value for name, value in settings.items()}})
+    try:
+        intake.ready()
+        yield settings
+    finally:
+        intake.kill()
+
+
+def test_an_order_goes_in_by_an_intake_that_runs_as_its_shop_would_send_it(smoke, start_worker, shop, broker, tmp_path,
+                                                                           intakes):
+    start_worker().ready()
+    shop.add_order('TEST-1', Answer(status=503))
+    found = smoke('--intake', 'older', '--order', 'TEST-1', **intakes)
+    assert found['steps'][0]['step'].startswith('the intake older answered 202 accepted, as message ')
+    assert [it['step'].split()[0] for it in found['steps'][1:]] == ['retrying', 'done']
+    again = smoke('--intake', 'older', '--order', 'TEST-1', **intakes)
+    assert [it['step'].split()[0] for it in again['steps'][1:]] == ['skipped']
+    shop.add_order('EDX-7')
+    (tmp_path / 'order.json').write_text(json.dumps({
+        'id': 'evt_7', 'object': 'event', 'type': 'checkout.session.completed', 'livemode': True,
+        'data': {'object': {'id': 'cs_7', 'client_reference_id': 'EDX-7', 'payment_status': 'paid'}}}))
+    assert smoke('--intake', 'myshop', '--file', str(tmp_path / 'order.json'), **intakes)['passed']
+    assert shop.orders['EDX-7'].fulfilments == 1
+    twice = smoke('--intake', 'myshop', '--file', str(tmp_path / 'order.json'), **intakes)
+    assert 'it has had this delivery before' in twice['problem']
+    other = intakes['INTAKES'].replace(SECRET, OTHER_SECRET)
+    refused = smoke('--intake', 'older', '--order', 'TEST-1', **{**intakes, 'INTAKES': other})
+    assert 'the intake older answered 401 refused; the intake that answers has other secrets' in refused['problem']
+    away = smoke('--intake', 'older', '--order', 'TEST-1', **{**intakes, 'INTAKE_ADDRESS': f'127.0.0.1:{free_port()}'})
+    assert 'nobody answers at http://127.0.0.1' in away['problem']
+
+
+@pytest.mark.parametrize('options, said', [
+    (('--intake', 'oldre', '--order', 'X'), 'there is no intake oldre; did you mean older?'),
+    (('--intake', 'myshop', '--order', 'X'), 'the intake myshop is of the kind shopify: --file has to name'),
+    (('--intake', 'older'), '--order has to name an order'),
+    (('--file', __file__), '--file belongs to --intake')], ids=str)
+def test_what_an_intake_needs_and_has_not_is_said_before_anything_is_sent(command, broker, options, said):
+    done = command('smoke', *options, INTAKES=json.dumps({
+        'older': {'kind': 'submit', 'secrets': [SECRET]},
+        'myshop': {'kind': 'shopify', 'secrets': [SECRET], 'events': {'orders/paid': 'fulfill_order'}}}))
+    assert (done.returncode, broker.depth(QUEUE)) == (2, 0)
+    assert said in done.stderr
 
 
 def test_an_order_that_the_shop_does_not_know_does_not_pass(command, start_worker, broker):

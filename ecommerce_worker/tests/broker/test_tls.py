@@ -8,6 +8,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,8 @@ class Certificates:
         authority = trustme.CA()
         authority.cert_pem.write_to_path(at / 'ca.pem')
         trustme.CA().cert_pem.write_to_path(at / 'stranger.pem')
-        for name, issued in (('server', authority.issue_cert('127.0.0.1', 'rabbitmq.test')),
+        soon = datetime.now(UTC) + timedelta(days=7)
+        for name, issued in (('server', authority.issue_cert('127.0.0.1', 'rabbitmq.test', not_after=soon)),
                              ('client', authority.issue_cert('worker@example.com'))):
             issued.private_key_pem.write_to_path(at / f'{name}.key')
             (at / f'{name}.pem').write_bytes(b''.join(pem.bytes() for pem in issued.cert_chain_pems))
@@ -126,6 +128,15 @@ def test_a_rabbitmq_is_trusted_or_refused_in_one_line(node, certificates, comman
         assert 'BROKER_USE_SSL' in said
     else:
         assert ended.returncode == 0, ended.stderr
+
+
+def test_the_doctor_warns_of_a_certificate_of_rabbitmq_that_ends_soon(node, certificates, command):
+    tls = {'ca_certs': certificates.path('ca.pem')}
+    said = command('doctor', BROKER_URL=node.secure_url, BROKER_USE_SSL=tls).stdout.splitlines()
+    line, = [each for each in said if 'its certificate is good until' in each]
+    assert line.startswith('warning  broker: 127.0.0.1 answers, its certificate is good until ')
+    assert f'{datetime.now(UTC) + timedelta(days=7):%Y-%m-%d}' in line
+    assert 'no worker connects once it is over' in said[said.index(line) + 1]
 
 
 def test_two_brokers_to_fall_back_on_may_have_a_private_authority(node, certificates, command):

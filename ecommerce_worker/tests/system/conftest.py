@@ -4,6 +4,7 @@ from ecommerce_worker.tests.support.fixtures import (  # noqa: F401 - for the te
     broker,
     command,
     environment,
+    facts,
     node,
     own_node,
     publish,

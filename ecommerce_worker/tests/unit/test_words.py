@@ -6,7 +6,7 @@ from ecommerce_worker.cli.output import table
 from ecommerce_worker.clients.ecommerce import Ecommerce
 from ecommerce_worker.email.message import one_line as for_a_header
 from ecommerce_worker.telemetry.run import one_line
-from ecommerce_worker.words import printable
+from ecommerce_worker.words import full_stop, printable
 
 #: What a terminal obeys, what forges a line, what turns the direction of writing, what no database takes.
 EVIL = 'a\x1b[2J\r\nb\u2028c\u202ed\ud800\x00'
@@ -29,3 +29,9 @@ def test_wherever_it_is_shown_nothing_but_letters_is_left(shown):
 def test_a_table_is_shown_so_too(capsys):
     table(('NAME',), [(EVIL,)])
     assert capsys.readouterr().out == 'NAME\na?[2J??b?c?d??\n'
+
+
+@pytest.mark.parametrize('text, said', [
+    ('it failed', 'it failed.'), ('is a proxy in between?', 'is a proxy in between?'), ('it failed.', 'it failed.')])
+def test_a_sentence_ends_in_one_mark(text, said):
+    assert full_stop(text) == said

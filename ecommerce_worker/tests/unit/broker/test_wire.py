@@ -22,7 +22,7 @@ from kombu import Message
 
 from ecommerce_worker.bounds import LARGEST_BODY
 from ecommerce_worker.broker.notes import NOTES, Notes
-from ecommerce_worker.broker.wire import Call, Raw, decode, read
+from ecommerce_worker.broker.wire import Call, Raw, decode, published_at, read
 from ecommerce_worker.errors import Undecodable
 from ecommerce_worker.tests.support.messages import MESSAGES
 
@@ -437,6 +437,15 @@ def test_a_history_that_others_wrote_is_kept_within_bounds_when_an_entry_is_adde
     found = Notes.of({NOTES: {'history': history}}).having({'reason': 'last'})
     assert len(found.history) <= Notes.LONGEST_HISTORY
     assert found.history[-1] == {'reason': 'last'}
+
+
+@pytest.mark.parametrize('headers, properties, at', [
+    ({'timestamp_in_ms': 1_700_000_000_123}, {'timestamp': 1_700_000_000}, 1_700_000_000.123),
+    ({}, {'timestamp': 1_700_000_000}, 1_700_000_000),
+    ({}, {}, None), ({'timestamp_in_ms': 'x'}, {'timestamp': True}, None), ({'timestamp_in_ms': -1}, {}, None),
+    ({'timestamp_in_ms': 2 ** 62}, {'timestamp': 0}, None), ({'timestamp_in_ms': None}, {'timestamp': 2 ** 63}, None)])
+def test_when_a_message_was_published_is_what_it_says_if_that_can_be(headers, properties, at):
+    assert published_at(headers, properties) == at
 
 
 def test_a_call_cannot_be_changed():

@@ -1,5 +1,6 @@
 """How the worker proves who it is: a token of the LMS, fetched as seldom as possible, and one that it signs itself."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import requests
 
 from ecommerce_worker.clients.auth import ClientCredentials, SelfSigned
+from ecommerce_worker.clients.circuit import CircuitBreaker
 from ecommerce_worker.clients.http import Api
 from ecommerce_worker.errors import ApiError, PeerFailure, Rejected, Throttled, Unauthorized, Unreachable
 from ecommerce_worker.testing.peer import Reply, reply
@@ -65,6 +67,20 @@ def test_the_request_for_a_token_is_the_one_that_the_lms_expects(peer, path):
     assert request.headers['content-type'] == 'application/x-www-form-urlencoded'
     assert parse_qs(request.body.decode()) == {'grant_type': ['client_credentials'], 'client_id': ['worker'],
                                                'client_secret': ['s3cret & more'], 'token_type': ['jwt']}
+
+
+@pytest.mark.parametrize('answer, cause', [
+    (token(1), ''), (reply(401, b'{}'), 'unauthorized'), (reply(500, b'{}'), 'unreachable'),
+    (reply(body=b'{}'), 'peer_failure')], ids=str)
+def test_each_fetch_is_told_with_the_cause_why_there_is_no_token(peer, answer, cause):
+    heard = []
+    circuit = CircuitBreaker('lms.test', fetched=lambda *what: heard.append(what))
+    client = ClientCredentials(peer(answer).url, 'worker', 's3cret', circuit=circuit)
+    for _ in range(2):
+        with contextlib.suppress(ApiError):
+            client.credentials()
+    # A token is kept, a failure is not.
+    assert heard == [('lms.test', cause)] * (2 if cause else 1)
 
 
 def test_requests_are_signed_with_the_token(peer):

@@ -826,3 +826,21 @@ def test_a_call_whose_lane_cannot_be_told_has_one_all_the_same(in_force):
         """A task whose lane is a defect."""
 
     assert strange.lane_of(Call(strange.name, 'id-1')) == strange.name
+
+
+@pytest.mark.parametrize('act, published, notes, changed, expected', [
+    (None, 100, {}, {}, 100), (errors.Rejected('no', status=400), 100, {}, {}, 100), (None, -5, {}, {}, 0),
+    (None, None, {}, {}, None), (None, 100, {'attempt': 1}, {}, None),
+    (None, 100, {'resent': True, 'attempt': 2}, {}, None),
+    (None, 100, {}, {'redelivered': True}, None), (None, 100, {'due': time.time() + 1000}, {}, None),
+    (None, 100, {}, {'eta': datetime.now(UTC) - timedelta(seconds=1)}, None),
+    (errors.Held('down', retry_after=1), 100, {}, {}, None), (errors.Taken('another'), 100, {}, {}, None),
+], ids=str)
+def test_how_long_a_message_had_been_published_is_told_of_its_first_run(current, act, published, notes, changed,
+                                                                       expected):
+    heard: list[RunReport] = []
+    current.listeners.add(Heard(ended=heard.append))
+    at = None if published is None else time.time() - published
+    settled(body, delivery(act=act, notes=Notes(queue=QUEUE, published=at, **notes), **changed))
+    told = heard[0].queued
+    assert told is None if expected is None else told == pytest.approx(expected, abs=30)

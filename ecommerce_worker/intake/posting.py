@@ -1,0 +1,89 @@
+"""A delivery of our own, signed as a shop signs it, to an intake that runs: for who tries whether it does."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from ecommerce_worker.errors import WorkerError
+
+if TYPE_CHECKING:
+    from ecommerce_worker.intake.intakes import Intake
+
+#: Seconds for the intake to answer.
+SECONDS: Final = 60.0
+
+_ADVICE: Final[Mapping[int, str]] = {
+    401: 'the intake that answers has other secrets: was INTAKES changed since it was started?',
+    404: 'the intake that answers has none of this name, or it is closed',
+    503: 'the broker did not take it, or has no queue for it: does a worker run?'}
+
+
+class NotAnswered(WorkerError):
+    """Nobody answers there."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What an intake answered: the HTTP status, and the JSON object, {} without one."""
+
+    status: int
+    content: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """The id of the message that was made of it; '' if none was."""
+        return str(self.content['id']) if self.content.get('state') in ('accepted', 'repeated') else ''
+
+    @property
+    def is_repeated(self) -> bool:
+        """Whether the message was made before, of an equal delivery."""
+        return self.content.get('state') == 'repeated'
+
+    @property
+    def text(self) -> str:
+        """The status, and what became of it, with the reason."""
+        reason = f': {self.content["reason"]}' if self.content.get('reason') else ''
+        return f'{self.status} {self.content.get("state") or self.content.get("detail") or "refused"}{reason}'
+
+    def advice(self, it: Intake) -> str:
+        """What to do about an answer that is not one of success."""
+        match self.content.get('state'):
+            case 'ignored' if self.content.get('reason') == 'topic':
+                return f'the intake ignores it; it acts on {", ".join(sorted(it.events))}'
+            case 'ignored':
+                return 'the intake ignores such a delivery'
+            case 'parked':
+                return f'it is parked; `ecommerce-worker parked show {str(self.content["id"])[:8]}` tells why'
+            case _:
+                return _ADVICE.get(self.status, 'it was not accepted')
+
+
+def first_topic(it: Intake) -> str:
+    """The first of the topics that an intake acts on; '' if it names none."""
+    return next(iter(it.events), '')
+
+
+def post(it: Intake, body: bytes, url: str, topic: str = '') -> Answered:
+    """Sign a delivery with the intake's first secret and post it; raises :class:`NotAnswered`.
+
+    Its topic is the first of those that the intake acts on, if none is given.
+    """
+    headers = it.source.signed(body, it.secrets.keys[0], topic or first_topic(it), time.time())
+    request = urllib.request.Request(url, body, headers)  # noqa: S310 - what a person names
+    try:
+        # No proxy: it is this machine, or one that was named.
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=SECONDS) as answered:
+            return Answered(answered.status, json.loads(answered.read() or b'{}'))
+    except urllib.error.HTTPError as error:
+        with error:
+            said = error.read()
+        return Answered(error.code, json.loads(said) if said.startswith(b'{') else {})
+    except (OSError, ValueError) as error:
+        raise NotAnswered(f'nobody answers at {url} ({getattr(error, "reason", None) or type(error).__name__}): does '
+                          '`ecommerce-worker intake` run?') from None
