@@ -89,14 +89,18 @@ class Handover(Reject):
     #: The name of the run; '' if nothing ran.
     run: str
 
+    #: What is reported once they are confirmed: the tasks that follow, each as accepted.
+    accepted: tuple[RunReport, ...]
+
     def __init__(self, publications: tuple[Publication, ...], message: Message, report: RunReport | None,
-                 run: str = '') -> None:
+                 run: str = '', accepted: tuple[RunReport, ...] = ()) -> None:
         super().__init__('what follows from it is not published yet', requeue=True)
         self.publications = publications
         self.message = message
         self.report = report
         self.run = run
+        self.accepted = accepted
 
     @override
     def __reduce__(self) -> tuple[type[Handover], tuple[Any, ...]]:
-        return Handover, (self.publications, self.message, self.report, self.run)
+        return Handover, (self.publications, self.message, self.report, self.run, self.accepted)

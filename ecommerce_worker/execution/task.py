@@ -44,7 +44,7 @@ from ecommerce_worker.execution.outcomes import Deferred, Done, Handover, Outcom
 from ecommerce_worker.retry import Patience, moment
 from ecommerce_worker.settings import Settings
 from ecommerce_worker.telemetry.run import DEFERRED, STARTED, RunReport, new_id
-from ecommerce_worker.words import printable
+from ecommerce_worker.words import printable, short_name
 
 if TYPE_CHECKING:
     from ecommerce_worker.site import Site
@@ -269,7 +269,8 @@ class Task(celery.Task):
         Raises Celery's ``Ignore`` (acknowledge), or :class:`Handover` with what must be published before that.
         """
         if not run.secured and (publications := tuple(self._publications(delivery, run))):
-            raise Handover(publications, delivery.message, run.report, run.name)
+            following = tuple(self._accepted_from(delivery, run))
+            raise Handover(publications, delivery.message, run.report, run.name, following)
         if not isinstance(run.outcome, Done):
             raise Ignore(run.outcome.reason)
 
@@ -277,8 +278,8 @@ class Task(celery.Task):
         """The publications that follow from the outcome."""
         match outcome := run.outcome:
             case Done():
-                for number, then in enumerate(outcome.then):
-                    yield self._following(delivery, number, then)
+                for call in self._following(delivery, outcome):
+                    yield publishing.waiting_call(call, Notes(queue=delivery.queue, published=time.time()), 0)
             case Retrying() | Deferred():
                 try:
                     yield publishing.waiting_call(delivery.call, outcome.notes, outcome.delay)
@@ -293,13 +294,20 @@ class Task(celery.Task):
             id=call.id, task=self.name, key=self.key_of(call), site=self.site_of(call), reason=reason,
             notes=run.outcome.notes, report=run.report))
 
-    def _following(self, delivery: Delivery, number: int, then: Then) -> Publication:
-        """A task that follows from this one; its id stays the same when this run is repeated."""
+    def _following(self, delivery: Delivery, outcome: Done) -> Iterator[Call]:
+        """The tasks that follow from this one; their ids stay the same when this run is repeated."""
         call = delivery.call
-        id_ = str(uuid.uuid5(uuid.NAMESPACE_OID, f'{call.id} {number} {then.task}'))
-        following = Call(then.task, id_, kwargs=then.kwargs, origin=call.origin, root_id=call.root_id or call.id,
-                         parent_id=call.id, request_id=call.request_id)
-        return publishing.waiting_call(following, Notes(queue=delivery.queue, published=time.time()), 0)
+        for number, then in enumerate(outcome.then):
+            id_ = str(uuid.uuid5(uuid.NAMESPACE_OID, f'{call.id} {number} {then.task}'))
+            yield Call(then.task, id_, kwargs=then.kwargs, origin=call.origin, root_id=call.root_id or call.id,
+                       parent_id=call.id, request_id=call.request_id)
+
+    def _accepted_from(self, delivery: Delivery, run: runtime.Run) -> Iterator[RunReport]:
+        """The reports that the tasks that follow from the outcome were accepted."""
+        if isinstance(run.outcome, Done):
+            reason = f'after {short_name(self.name)} {self.key_of(delivery.call)}'.rstrip()
+            for call in self._following(delivery, run.outcome):
+                yield accepted(self.app.tasks.get(call.task), call, delivery.queue, reason, began=time.time())
 
     def lane_of(self, call: Call) -> str:
         """The lane of a run of this call; never fails, whatever the call holds."""

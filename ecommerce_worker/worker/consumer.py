@@ -419,7 +419,10 @@ class Consumer(consumer.Consumer):
         """Keep the message of a finished run until what follows from it is published."""
         def settle(done: bool) -> None:
             if done:
-                runtime.current().runs.secured(handover.run)
+                current = runtime.current()
+                current.runs.secured(handover.run)
+                for report in handover.accepted:
+                    current.report(report)
             request.settle(done)
 
         # RabbitMQ counts from the delivery on; a run that took very long leaves a moment for publishing all the same.

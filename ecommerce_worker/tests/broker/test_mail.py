@@ -73,7 +73,7 @@ def options(port: int) -> str:
 
 def outcomes(worker: Worker, task: str) -> list[str]:
     """How the runs of a task ended, by its name without the package."""
-    return re.findall(rf' - (\w+): task=[\w.]+\.{task} ', worker.log)
+    return re.findall(rf' - (?!accepted)(\w+): task=[\w.]+\.{task} ', worker.log)
 
 
 def quiet(broker: Broker) -> bool:
@@ -144,6 +144,9 @@ def test_the_shop_is_told_of_an_assignment_mail(shop, mailbox, mailing, assign):
     id_ = assign()
     eventually(lambda: outcomes(worker, 'report_assignment_email') == ['done'])
     assert shop.reports == {id_: '7'}
+    # It was known before a worker touched it.
+    follows = r'accepted: task=\S+report_assignment_email key=7 .*"after send_offer_assignment_email 7"'
+    eventually(lambda: re.search(follows, worker.log))
     call, = (call for call in shop.calls if call.assignment)
     assert (call.assignment, call.status) == ('7', 200)
 

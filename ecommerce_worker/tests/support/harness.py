@@ -222,9 +222,10 @@ class Worker(Program):
         return found.stdout.split()
 
     def outcomes(self, number: str) -> list[str]:
-        """All outcomes that it logged for an order, the last one last."""
-        return [line.rpartition(' - ')[2].partition(':')[0]
-                for line in self.log.splitlines() if f' key={number} ' in line]
+        """How its runs of an order ended, by its log, the last one last."""
+        found = (line.rpartition(' - ')[2].partition(':')[0]
+                 for line in self.log.splitlines() if f' key={number} ' in line)
+        return [outcome for outcome in found if outcome != 'accepted']
 
     def settled(self, number: str) -> str | None:
         """The last of them, if any."""
