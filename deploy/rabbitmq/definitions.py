@@ -40,13 +40,13 @@ TASKS = r'ecommerce(\.(fulfillment|email_marketing|default))?|fulfillment|email_
 WAITING = r'ecommerce_celery_delayed_.*|ecommerce\.(delivery|undeliverable)'
 
 #: What each user may configure, write and read.  Who binds a queue to an exchange writes to the queue and reads the
-#: exchange.  Who looks whether a queue is there, and how full, needs one of the three since 4.3: to write gives away the
-#: least, for whoever may write to `amq.default` reaches each queue anyway.
+#: exchange.  Who looks whether a queue is there, and how full, needs one of the three since 4.3: to write gives away
+#: the least, for whoever may write to `amq.default` reaches each queue anyway.
 PERMISSIONS = {
     'worker': (rf'^({OURS}|.*celery\.pidbox)$', rf'^({OURS}|.*celery\.pidbox|amq\.default)$',
                rf'^({OURS}|.*celery\.pidbox)$'),
-    'recorder': (r'^ecommerce\.(parked(\.large)?|facts|ledger)$', rf'^({TASKS}|{WAITING}|ecommerce\.ledger|amq\.default)$',
-                 r'^ecommerce\.(parked|facts|ledger)$'),
+    'recorder': (r'^ecommerce\.(parked(\.large)?|facts|ledger)$',
+                 rf'^({TASKS}|{WAITING}|ecommerce\.ledger|amq\.default)$', r'^ecommerce\.(parked|facts|ledger)$'),
     'beat': (rf'^({TASKS}|{WAITING}|ecommerce\.(parked|facts|ledger))$',
              rf'^({TASKS}|{WAITING}|ecommerce\.(parked|facts|ledger)|amq\.default)$',
              rf'^({TASKS}|{WAITING}|ecommerce\.facts)$'),
