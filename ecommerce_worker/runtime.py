@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from ecommerce_worker.clients.circuit import CircuitBreaker
 from ecommerce_worker.errors import Misconfigured, WrongArguments
 from ecommerce_worker.locks.machine import Turns
+from ecommerce_worker.process import role
 from ecommerce_worker.settings import VENDORS, Settings, certificate_problems, load
 from ecommerce_worker.telemetry.listening import Listeners
 from ecommerce_worker.telemetry.log import Lines
@@ -205,7 +206,7 @@ def current() -> Runtime:
                 raise Misconfigured(['an extension reads settings while being imported; read them in a task instead'])
             _loading = True
             try:
-                _current = Runtime(load())
+                _current = Runtime(load(command=role.name()))
             finally:
                 _loading = False
         return _current

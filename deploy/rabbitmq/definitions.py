@@ -1,18 +1,22 @@
 #!/usr/bin/env python3
 """Writes what RabbitMQ has to know of a shop: its virtual host, a user for each role, their permissions, the policies.
 
-    deploy/rabbitmq/definitions.py [--vhost shop] [--host rabbitmq:5672] [--scheme amqps] [--no-policies] DIRECTORY
+    deploy/rabbitmq/definitions.py [--vhost shop] [--host rabbitmq:5672] [--scheme amqps]
+        [--management http://rabbitmq:15672] DIRECTORY
 
 makes in DIRECTORY, readable for its owner only,
 
-    broker-url            who runs workers and commands
+    broker-url            workers, and who gives commands
+    recorder-broker-url   the recorder, which takes what the ledger is told, and parked messages
+    beat-broker-url       beat, which declares the queues and publishes
+    console-broker-url    the console, which publishes, and looks at how full queues are
     intake-broker-url     the intake, which may only publish
     shop-broker-url       the shop, which declares its queues and publishes
-    definitions.json      for `rabbitmqctl import_definitions` or `load_definitions`
+    management-url        who only looks, by the plugin rabbitmq_management: `doctor` (MANAGEMENT_URL), KEDA
+    definitions.json      for `rabbitmqctl import_definitions` or `load_definitions`, of RabbitMQ 3.10 and newer
 
 A URL that is there already keeps its password, so it may be run again. To change a password, delete the URL and run it
-again. RabbitMQ takes over what it imports, and deletes nothing. Before 3.12 it knows no policies of this kind, and
-needs none: --no-policies.
+again. RabbitMQ takes over what it imports, and deletes nothing.
 """
 
 from __future__ import annotations
@@ -29,19 +33,32 @@ from urllib.parse import quote, unquote, urlsplit
 #: The queues and exchanges of worker and shop, the waiting room among them.
 OURS = r'ecommerce([._].*)?|fulfillment|email_marketing'
 
-#: What each user may configure, write and read.
+#: The task queues, each with an exchange of its name, and the exchange of what has no route.
+TASKS = r'ecommerce(\.(fulfillment|email_marketing|default))?|fulfillment|email_marketing'
+
+#: The waiting room, and the ways out of it.
+WAITING = r'ecommerce_celery_delayed_.*|ecommerce\.(delivery|undeliverable)'
+
+#: What each user may configure, write and read.  Who binds a queue to an exchange writes to the queue and reads the
+#: exchange.  Who looks whether a queue is there, and how full, needs one of the three since 4.3: to write gives away
+#: the least, for whoever may write to `amq.default` reaches each queue anyway.
 PERMISSIONS = {
     'worker': (rf'^({OURS}|.*celery\.pidbox)$', rf'^({OURS}|.*celery\.pidbox|amq\.default)$',
                rf'^({OURS}|.*celery\.pidbox)$'),
-    'intake': ('^$', r'^(amq\.default|ecommerce\.facts)$', '^$'),
-    # Who binds a queue to an exchange writes to the one and reads the other.
-    'shop': (r'^(ecommerce(\.(fulfillment|email_marketing|default))?|fulfillment|email_marketing)$',
-             r'^(ecommerce(\.(fulfillment|email_marketing|default))?|fulfillment|email_marketing|amq\.default)$',
-             r'^(ecommerce(\.(fulfillment|email_marketing|default))?|fulfillment|email_marketing)$'),
+    'recorder': (r'^ecommerce\.(parked(\.large)?|facts|ledger)$',
+                 rf'^({TASKS}|{WAITING}|ecommerce\.ledger|amq\.default)$', r'^ecommerce\.(parked|facts|ledger)$'),
+    'beat': (rf'^({TASKS}|{WAITING}|ecommerce\.(parked|facts|ledger))$',
+             rf'^({TASKS}|{WAITING}|ecommerce\.(parked|facts|ledger)|amq\.default)$',
+             rf'^({TASKS}|{WAITING}|ecommerce\.facts)$'),
+    'console': (r'^ecommerce\.(facts|ledger)$',
+                rf'^({TASKS}|{WAITING}|ecommerce\.(parked|facts|ledger)|amq\.default)$', r'^ecommerce\.facts$'),
+    'intake': ('^$', rf'^({TASKS}|ecommerce\.facts|amq\.default)$', '^$'),
+    'shop': (rf'^({TASKS})$', rf'^({TASKS}|amq\.default)$', rf'^({TASKS})$'),
+    'monitoring': ('^$', '^$', '^$'),
 }
 
 #: The file of each user's URL.
-FILES = {'worker': 'broker-url', 'intake': 'intake-broker-url', 'shop': 'shop-broker-url'}
+FILES = {**{user: f'{user}-broker-url' for user in PERMISSIONS}, 'worker': 'broker-url', 'monitoring': 'management-url'}
 
 
 def hashed(password: str) -> str:
@@ -50,17 +67,18 @@ def hashed(password: str) -> str:
     return base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()
 
 
-def definitions(vhost: str, passwords: dict[str, str], *, with_policies: bool) -> dict[str, Any]:
+def definitions(vhost: str, passwords: dict[str, str]) -> dict[str, Any]:
     """What RabbitMQ imports."""
     policies = json.loads(Path(__file__).with_name('definitions.json').read_text(encoding='utf-8'))['policies']
     return {
         'vhosts': [{'name': vhost}],
         'users': [{'name': name, 'password_hash': hashed(password),
-                   'hashing_algorithm': 'rabbit_password_hashing_sha256', 'tags': []}
+                   'hashing_algorithm': 'rabbit_password_hashing_sha256',
+                   'tags': ['monitoring'] if name == 'monitoring' else []}
                   for name, password in passwords.items()],
         'permissions': [{'user': name, 'vhost': vhost, **dict(zip(('configure', 'write', 'read'), PERMISSIONS[name],
                                                                   strict=True))} for name in passwords],
-        'policies': [{**policy, 'vhost': vhost} for policy in policies if with_policies],
+        'policies': [{**policy, 'vhost': vhost} for policy in policies],
     }
 
 
@@ -79,7 +97,7 @@ def main() -> None:
     parser.add_argument('--vhost', default='shop')
     parser.add_argument('--host', default='rabbitmq:5672', help='host and port, as those who connect reach it')
     parser.add_argument('--scheme', default='amqp', choices=('amqp', 'amqps'))
-    parser.add_argument('--no-policies', action='store_true', help='for RabbitMQ before 3.12')
+    parser.add_argument('--management', default='http://rabbitmq:15672', help='where the management plugin is')
     parser.add_argument('directory', type=Path)
     said = parser.parse_args()
     said.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -88,10 +106,10 @@ def main() -> None:
         file = said.directory / name
         kept = urlsplit(file.read_text(encoding='utf-8').strip()).password if file.exists() else None
         passwords[user] = unquote(kept) if kept else secrets.token_urlsafe(32)
-        write(said.directory, name, f'{said.scheme}://{user}:{quote(passwords[user], safe="")}@{said.host}/'
-                                    f'{quote(said.vhost, safe="")}')
-    write(said.directory, 'definitions.json', json.dumps(
-        definitions(said.vhost, passwords, with_policies=not said.no_policies), indent=2))
+        login = f'{user}:{quote(passwords[user], safe="")}'
+        write(said.directory, name, f'{said.management.replace("://", f"://{login}@")}' if user == 'monitoring' else
+              f'{said.scheme}://{login}@{said.host}/{quote(said.vhost, safe="")}')
+    write(said.directory, 'definitions.json', json.dumps(definitions(said.vhost, passwords), indent=2))
 
 
 if __name__ == '__main__':

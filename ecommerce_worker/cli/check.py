@@ -6,23 +6,29 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import click
+
 from ecommerce_worker import runtime, settings
 from ecommerce_worker.cli.options import JSON
-from ecommerce_worker.cli.output import print_json, say, table
+from ecommerce_worker.cli.output import fail, print_json, say, table
 from ecommerce_worker.cli.resources import application
 from ecommerce_worker.cli.root import main
 from ecommerce_worker.errors import Misconfigured
-from ecommerce_worker.words import counted
+from ecommerce_worker.words import counted, hint
 
 
 @main.command()
+@click.option('--for', 'command', metavar='COMMAND', default='',
+              help='Check what this command uses, such as recorder, rather than everything.')
 @JSON
-def check(as_json: bool) -> None:
+def check(command: str, as_json: bool) -> None:
     """Print the configuration, or everything wrong with it.
 
     Secrets are masked.
     """
-    found = settings.examine()
+    if command and command not in main.commands:
+        fail(f'there is no command {command}{hint(command, main.commands)}', 2)
+    found = settings.examine(command=command)
     conf, problems = found.settings, [*found.problems, *(_further_problems(found) if found.complete else ())]
     problems = list(dict.fromkeys(problems))
     notes = [] if problems else [*conf.remarks, *_remarks_on_intakes(conf)]
@@ -35,7 +41,8 @@ def check(as_json: bool) -> None:
     if problems:
         for problem in problems:
             say(f'problem: {problem}')
-        say(counted(len(problems), 'problem') + ' found; a worker would refuse to start')
+        who = f'`{command}`' if command else 'a worker'
+        say(f'{counted(len(problems), "problem")} found; {who} would refuse to start')
         sys.exit(1)
     table(('SETTING', 'FROM', 'VALUE'), [(name, source, value) for name, value, source in conf.rows()])
     for it in _brought(conf):

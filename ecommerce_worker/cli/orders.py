@@ -19,17 +19,23 @@ from ecommerce_worker.words import short_name
 
 @main.command()
 @click.argument('target', default='')
+@click.option('--check', is_flag=True, help='Change nothing; status 1 if the ledger is not up to date.')
 @needs('ledger', 'django')
 @plainly
-def migrate(target: str) -> None:
+def migrate(target: str, check: bool) -> None:
     """Create the ledger or bring it up to date.
 
     TARGET is the migration to go back to for an older version.
     """
     from ecommerce_worker.ledger import setup
 
+    if check and target:
+        fail('--check takes no TARGET', 2)
     runtime.current()
-    setup.migrate(target=target)
+    if check:
+        setup.open_current_ledger()
+    else:
+        setup.migrate(target=target)
     say('the ledger is up to date' if not target else f'the ledger is at {target}')
 
 

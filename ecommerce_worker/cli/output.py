@@ -68,7 +68,7 @@ def needs(extra: str, *modules: str) -> Callable[[Callable[..., Any]], Callable[
 
 def running(command: Callable[..., Any]) -> Callable[..., Any]:
     """A command that runs until stopped: it never blocks on output, and exits in time."""
-    from ecommerce_worker.process import ending, role, status
+    from ecommerce_worker.process import ending, status
 
     @plainly
     def guarded(*args: Any, **kwargs: Any) -> Any:
@@ -81,7 +81,6 @@ def running(command: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
         output.open_standard()
-        role.be(click.get_current_context().info_name or '')
         if log_format() == 'json':
             output.say_in_json()
         ending.at_once()

@@ -1,4 +1,4 @@
-"""What this process is: ``worker``, ``recorder``, ``beat``, ``console``, ``intake``, or ``up``, which runs them all."""
+"""What this process is: the command that it was started with, such as ``worker`` or ``recorder``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ def name() -> str:
 
 
 def be(name: str) -> None:
-    """Take a role; to be called before anything is logged."""
+    """Take a role; to be called before the configuration is read and anything is logged."""
     global _name  # noqa: PLW0603 - a process has one
     _name = name

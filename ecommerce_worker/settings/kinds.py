@@ -51,6 +51,10 @@ class Unusable(ValueError):
     """The problem with a value, if it is more than being of another kind."""
 
 
+class Unavailable(Unusable):
+    """What a value refers to, a file or a variable, is not there."""
+
+
 def _quantity(wants: str, cast: type[int | float], low: float, high: float) -> Kind:
     def read(given: Any) -> int | float:
         found = cast(given) if isinstance(given, str) else given

@@ -27,7 +27,7 @@ from ecommerce_worker.settings.checks import (
     tls_problems,
 )
 from ecommerce_worker.settings.files import unreadable_certificates
-from ecommerce_worker.settings.kinds import Kind, Secrecy, Unusable, copied, cut, each, members
+from ecommerce_worker.settings.kinds import Kind, Secrecy, Unavailable, Unusable, copied, cut, each, members
 from ecommerce_worker.settings.layers import (
     DEFAULT_MODULE,
     Layer,
@@ -41,6 +41,7 @@ from ecommerce_worker.settings.layers import (
 from ecommerce_worker.settings.masking import masked
 from ecommerce_worker.settings.names import CELERY_STYLE, PREFIX, Names, label_of, setting_of
 from ecommerce_worker.settings.schema import DEFAULTS, SETTINGS, SITE_SETTINGS, VENDORS
+from ecommerce_worker.settings.uses import unused
 from ecommerce_worker.settings.values import Settings, frozen, laid_over
 from ecommerce_worker.words import did_you_mean
 
@@ -50,8 +51,10 @@ _REFERENCE = re.compile(r'(\$?)\$\{(\w+)\}')
 class _Draft:
     """Settings while they are merged; collects all problems."""
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    def __init__(self, environ: Mapping[str, str], command: str = '') -> None:
         self.environ = environ
+        #: Settings whose secrets need not be there.
+        self.unused = unused(command)
         #: What there may be: settings of extensions come on top.
         self.kinds: dict[str, Kind] = {**SETTINGS}
         self.extensions: dict[str, extensions.Extension] = {}
@@ -118,6 +121,9 @@ class _Draft:
             if (given is None and not kind.takes_none) or (given == '' and not kind.takes_blank):
                 return
             value: Any = None if given is None else kind.read(given)
+        except Unavailable as error:
+            if _setting(names) not in self.unused:
+                self._refuse(names, f'{where(names)}: {label} {error}')
         except Unusable as error:
             self._refuse(names, f'{where(names)}: {label} {error}')
         except (ValueError, TypeError, AttributeError):
@@ -164,7 +170,7 @@ class _Draft:
             return Path(path).read_text(encoding='utf-8').strip()
         except (OSError, ValueError) as error:
             reason = getattr(error, 'strerror', None) or 'not a text file'
-            raise Unusable(f'cannot be read from {path}: {reason}') from error
+            raise Unavailable(f'cannot be read from {path}: {reason}') from error
 
     def _variable(self, reference: re.Match[str]) -> str:
         if reference[1]:
@@ -172,7 +178,7 @@ class _Draft:
         try:
             return self.environ[reference[2]]
         except KeyError:
-            raise Unusable(f'refers to the environment variable {reference[2]}, which is not set') from None
+            raise Unavailable(f'refers to the environment variable {reference[2]}, which is not set') from None
 
     def _unknown(self, names: Names, known: Collection[str], where: str) -> None:
         name = names[-1]
@@ -250,7 +256,7 @@ class _Draft:
 
         for names, complaints in ((CREDENTIALS, credential_problems), (DELAYS, delay_problems),
                                   (MAIL, mail_problems), (BROKER_TLS, tls_problems)):
-            if names & given and not names & self.spoiled:
+            if names & given and not names & self.spoiled and not names <= self.unused:
                 self.problems += [line(*complaint) for complaint in complaints(settings)]
         if not self.spoiled:
             self.remarks += [line(*remark) for remark in remarks_on(settings, given)]
@@ -273,6 +279,11 @@ class _Draft:
         return settings
 
 
+def _setting(names: Names) -> str:
+    """The setting that stands there, which may be one of a site."""
+    return names[2] if names[0] == 'SITE_OVERRIDES' and len(names) > 2 else names[0]
+
+
 @dataclass(frozen=True)
 class Examined:
     """A configuration with all that is wrong with it; its settings are good to look at, not to work with."""
@@ -285,21 +296,22 @@ class Examined:
     complete: bool
 
 
-def load(environ: Mapping[str, str] | None = None) -> Settings:
+def load(environ: Mapping[str, str] | None = None, command: str = '') -> Settings:
     """Read the settings in force; raises Misconfigured with all problems.
 
-    ``environ`` stands in for the process's environment.
+    ``environ`` stands in for the process's environment.  Secrets that the ``command`` does not use may be missing; if
+    none is named, all are used.
     """
-    found = examine(environ)
+    found = examine(environ, command)
     if found.problems:
         raise Misconfigured(found.problems)
     return found.settings
 
 
-def examine(environ: Mapping[str, str] | None = None) -> Examined:
-    """Read the settings and their problems, for further checks; raises nothing."""
+def examine(environ: Mapping[str, str] | None = None, command: str = '') -> Examined:
+    """Read the settings and their problems, for further checks; raises nothing.  See :func:`load`."""
     environ = os.environ if environ is None else environ
-    draft = _Draft(environ)
+    draft = _Draft(environ, command)
     module: ModuleType | None = None
     file: Layer | None = None
     with draft.noting():

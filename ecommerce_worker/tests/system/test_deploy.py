@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -30,3 +32,34 @@ def test_compose_is_as_its_specification_has_it():
     status, words = said('check-jsonschema', '--builtin-schema', 'vendor.compose-spec',
                          ROOT / 'deploy/container/compose.yaml')
     assert status == 0, words
+
+
+#: What holds objects against the definitions that KEDA and prometheus-operator have of them.
+MODELS = """
+import sys, yaml
+from cloudcoil.models.keda import v1alpha1 as keda
+from cloudcoil.models.prometheus_operator import v1 as prometheus
+
+for it in filter(None, yaml.safe_load_all(sys.stdin)):
+    group = it['apiVersion'].partition('/')[0]
+    if models := {'keda.sh': keda, 'monitoring.coreos.com': prometheus}.get(group):
+        getattr(models, it['kind']).model_validate(it, extra='forbid')
+        print(it['kind'])
+"""
+
+
+@pytest.mark.skipif(not shutil.which('kubectl'), reason='there is no kubectl to render with')
+def test_objects_of_kubernetes_are_as_its_api_and_operators_have_them(tmp_path):
+    seen = []
+    for name in ('overlays/keda', 'overlays/prometheus-operator', 'overlays/sqlite'):
+        done = subprocess.run(['kubectl', 'kustomize', ROOT / 'deploy/kubernetes' / name], check=True,
+                              capture_output=True, text=True)
+        (tmp_path / 'objects.yaml').write_text('---\n'.join(
+            text for text in done.stdout.split('---\n') if not re.search(r'(?m)^apiVersion: (keda|monitoring)', text)))
+        status, words = said('kubernetes-validate', '--strict', '-k', '1.34', tmp_path / 'objects.yaml')
+        assert status == 0, words
+        judged = subprocess.run([TOOLS / 'python', '-c', MODELS], input=done.stdout, check=False, capture_output=True,
+                                text=True)
+        assert judged.returncode == 0, judged.stderr
+        seen += judged.stdout.split()
+    assert sorted(seen) == ['PodMonitor', 'PrometheusRule', 'ScaledObject', 'TriggerAuthentication']

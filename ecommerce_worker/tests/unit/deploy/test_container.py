@@ -15,6 +15,7 @@ from ecommerce_worker.cli import main
 from ecommerce_worker.cli.up import CHILDREN, GRACE, LAST
 from ecommerce_worker.configuration import base
 from ecommerce_worker.console.address import url_of
+from ecommerce_worker.errors import Misconfigured
 from ecommerce_worker.fulfillment.v1.tasks import fulfill_order
 from ecommerce_worker.health.__main__ import answer
 from ecommerce_worker.intake import intakes
@@ -81,35 +82,62 @@ def test_a_service_is_killed_only_after_its_process_has_ended_by_itself():
         assert int(service['stop_grace_period'].removesuffix('s')) > base.SHUTDOWN_SECONDS + GRACE + 2 * LAST
 
 
-def loaded(service, tmp_path):
-    """The configuration in force in this service, its secrets in a directory of the test's."""
+def secrets_of(service):
+    """The files that a service finds, and what each is of."""
+    return {it if isinstance(it, str) else it['target']: it if isinstance(it, str) else it['source']
+            for it in service['secrets']}
+
+
+def environment_of(name, tmp_path):
+    """The environment of a service, its secrets in a directory of the test's."""
+    service = OURS[name]
     kept = tmp_path / 'secrets'
-    kept.mkdir()
-    for secret in service['secrets']:
-        source, target = (secret, secret) if isinstance(secret, str) else (secret['source'], secret['target'])
-        assert source in COMPOSE['secrets']
-        (kept / target).write_text('amqp://worker:pw@rabbitmq:5672/shop' if source.endswith('url') else source * 3)
+    kept.mkdir(exist_ok=True)
+    for target, source in secrets_of(service).items():
+        (kept / target).write_text(f'amqp://{source}:pw@rabbitmq:5672/shop' if target.endswith('url') else source * 3)
     environment = {**BARE, **image_environment(), **service.get('environment', {}), 'CREDENTIALS_DIRECTORY': str(kept)}
     mounted = dict(line.split(':')[1::-1] for line in service['volumes'])
     environment['ECOMMERCE_WORKER_CFG'] = str(PLACE / mounted[environment['ECOMMERCE_WORKER_CFG']])
-    return settings.load(environment)
+    return environment
+
+
+def loaded(name, tmp_path):
+    """The configuration in force in this service, and its intakes."""
+    found = settings.load(environment_of(name, tmp_path), name)
+    return found, intakes.read(found, {fulfill_order.name: fulfill_order})
 
 
 @pytest.mark.parametrize('name', OURS)
 def test_the_configuration_of_a_service_has_no_problem(name, tmp_path):
-    found = loaded(OURS[name], tmp_path)
-    hosts = {found.DATABASES['default']['HOST']} if name != 'intake' else set()
+    found, taken = loaded(name, tmp_path)
+    hosts = {found.DATABASES['default'].get('HOST')} - {None}
     assert hosts <= set(COMPOSE['services'])
-    if name == 'intake':
-        assert list(intakes.read(found, {fulfill_order.name: fulfill_order})) == ['shop']
-        assert base.BACKEND_SERVICE_EDX_OAUTH2_SECRET == found.BACKEND_SERVICE_EDX_OAUTH2_SECRET
-    else:
+    assert list(taken) == (['shop'] if name == 'intake' else [])
+    if name != 'intake':
         assert url_of(found).startswith('https://')
+        assert 'ledger' in OURS[name]['networks']
+
+
+@pytest.mark.parametrize('name', OURS)
+def test_a_service_is_given_the_secrets_that_it_uses_and_no_others(name, tmp_path):
+    environment = environment_of(name, tmp_path)
+    place = Path(environment['CREDENTIALS_DIRECTORY'])
+    for target, source in secrets_of(OURS[name]).items():
+        assert source in COMPOSE['secrets']
+        (place / target).rename(tmp_path / 'away')
+        with pytest.raises(Misconfigured, match=f'{target}: No such file'):
+            intakes.read(settings.load(environment, name), {fulfill_order.name: fulfill_order})
+        (tmp_path / 'away').rename(place / target)
+
+
+def test_each_service_has_a_user_of_its_own_in_rabbitmq():
+    urls = {name: secrets_of(service).get('broker-url') for name, service in OURS.items()}
+    assert urls == {name: {'worker': 'broker-url', 'migrate': None}.get(name, f'{name}-broker-url') for name in OURS}
 
 
 @pytest.mark.parametrize('name, setting', [('console', 'CONSOLE_ADDRESS'), ('intake', 'INTAKE_ADDRESS')])
 def test_the_port_of_a_service_is_the_one_that_it_listens_on_and_open_to_this_machine_only(name, setting, tmp_path):
-    address = getattr(loaded(OURS[name], tmp_path), setting)
+    address = getattr(loaded(name, tmp_path)[0], setting)
     port = address.rpartition(':')[2]
     assert address == f'0.0.0.0:{port}'
     assert OURS[name]['ports'] == [f'127.0.0.1:{port}:{port}']

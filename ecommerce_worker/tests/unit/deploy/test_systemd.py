@@ -13,6 +13,7 @@ from ecommerce_worker import settings
 from ecommerce_worker.cli import main
 from ecommerce_worker.cli.up import CHILDREN, GRACE, LAST
 from ecommerce_worker.configuration import base
+from ecommerce_worker.errors import Misconfigured
 from ecommerce_worker.fulfillment.v1.tasks import fulfill_order
 from ecommerce_worker.intake import intakes
 from ecommerce_worker.tests.support.isolation import BARE
@@ -22,9 +23,10 @@ INSTALLED = '/opt/ecommerce-worker/'
 PROGRAM = f'{INSTALLED}.venv/bin/ecommerce-worker'
 
 #: What the units load is one of these, as its source under /etc/ecommerce-worker/credentials.
-LOADED = {'broker-url': 'amqp://worker:password@rabbitmq.example.com:5672/shop', 'oauth2-secret': 'a-secret-of-the-lms',
-          'intake-broker-url': 'amqp://intake:password@rabbitmq.example.com:5672/shop',
-          'shop-secret': 'a-secret-of-the-shop-of-32-bytes-and-more'}
+LOADED = {**{f'{role}-broker-url': f'amqp://{role}:password@rabbitmq.example.com:5672/shop'
+             for role in ('recorder', 'beat', 'console', 'intake')},
+          'broker-url': 'amqp://worker:password@rabbitmq.example.com:5672/shop',
+          'oauth2-secret': 'a-secret-of-the-lms', 'shop-secret': 'a-secret-of-the-shop-of-32-bytes-and-more'}
 
 #: How exposed a unit may be by systemd's own reckoning, which goes from 0 to 10.
 EXPOSURE = 2.0
@@ -56,13 +58,19 @@ def read(*files):
     return values
 
 
+def loaded(unit):
+    """The names of what a unit loads, and of their sources."""
+    lines = dict(line.split(':') for line in unit.get('LoadCredential', ()))
+    assert {Path(source).parent for source in lines.values()} <= {Path('/etc/ecommerce-worker/credentials')}
+    return {name: Path(source).name for name, source in lines.items()}
+
+
 def environment(unit, root):
     """What systemd would put into the environment of this unit, its paths below the root."""
     kept = root / 'run-credentials'
     kept.mkdir()
-    for name, source in (line.split(':') for line in unit['LoadCredential']):
-        assert Path(source).parent == Path('/etc/ecommerce-worker/credentials')
-        (kept / name).write_text(LOADED[Path(source).name])
+    for name, source in loaded(unit).items():
+        (kept / name).write_text(LOADED[source])
     said = dict(line.split('=', 1) for line in unit['Environment'])
     said = {name: value.replace('%S', '/var/lib').replace('%t', '/run') for name, value in said.items()}
     return {**BARE, **said, 'CREDENTIALS_DIRECTORY': str(kept),
@@ -86,18 +94,27 @@ def test_the_unit_of_each_role_leads_to_a_page_there_is(units):
 
 
 @pytest.mark.parametrize('role', [*CHILDREN, 'up', 'migrate'])
-def test_the_configuration_of_a_unit_has_no_problem_and_its_secrets_come_from_what_it_loads(root, units, role):
+def test_the_configuration_of_a_unit_has_no_problem_and_it_loads_the_secrets_that_it_uses(root, units, role):
     unit = units[f'ecommerce-worker-{role}']
-    found = settings.load(environment(unit, root))
-    source, = (line.split(':')[1] for line in unit['LoadCredential'] if line.startswith('broker-url:'))
-    url, secret = LOADED[Path(source).name], LOADED['oauth2-secret']
-    assert url == found.BROKER_URL
+    environ = environment(unit, root)
+    found = settings.load(environ, role)
     if role == 'intake':
-        assert found.BACKEND_SERVICE_EDX_OAUTH2_SECRET == base.BACKEND_SERVICE_EDX_OAUTH2_SECRET
         assert list(intakes.read(found, {fulfill_order.name: fulfill_order})) == ['shop']
     else:
-        assert secret == found.BACKEND_SERVICE_EDX_OAUTH2_SECRET
         assert found.DATABASES['default']['NAME'].startswith('/var/lib/ecommerce-worker/')
+    for name, source in loaded(unit).items():
+        if name == 'broker-url':
+            assert LOADED[source] == found.BROKER_URL
+        Path(environ['CREDENTIALS_DIRECTORY'], name).rename(root / 'away')
+        with pytest.raises(Misconfigured, match=f'{name}: No such file'):
+            intakes.read(settings.load(environ, role), {fulfill_order.name: fulfill_order})
+        (root / 'away').rename(Path(environ['CREDENTIALS_DIRECTORY'], name))
+
+
+def test_each_unit_has_a_user_of_its_own_in_rabbitmq(units):
+    sources = {name.removeprefix('ecommerce-worker-'): loaded(unit).get('broker-url') for name, unit in units.items()}
+    assert sources == {role: {'worker': 'broker-url', 'up': 'broker-url', 'migrate': None}.get(
+        role, f'{role}-broker-url') for role in sources}
 
 
 def test_a_unit_is_killed_only_after_its_process_has_ended_by_itself(units):

@@ -835,8 +835,8 @@ def test_a_call_whose_lane_cannot_be_told_has_one_all_the_same(in_force):
     (None, 100, {}, {'redelivered': True}, None), (None, 100, {'due': time.time() + 1000}, {}, None),
     (None, 100, {}, {'eta': datetime.now(UTC) - timedelta(seconds=1)}, None),
     (errors.Held('down', retry_after=1), 100, {}, {}, None), (errors.Taken('another'), 100, {}, {}, None),
-], ids=['done', 'refused', 'a clock ahead', 'not said', 'a second try', 'resent', 'redelivered', 'due', 'an eta', 'held',
-        'taken'])
+], ids=['done', 'refused', 'a clock ahead', 'not said', 'a second try', 'resent', 'redelivered', 'due', 'an eta',
+        'held', 'taken'])
 def test_how_long_a_message_had_been_published_is_told_of_its_first_run(current, act, published, notes, changed,
                                                                        expected):
     heard: list[RunReport] = []

@@ -1,0 +1,42 @@
+"""Which secrets a command uses: it starts without those of the others, and need not be given them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from ecommerce_worker.settings.checks import CREDENTIALS, MAIL
+
+BROKER: Final = frozenset({'BROKER_URL', 'BROKER_TRANSPORT_OPTIONS', 'BROKER_USE_SSL'})
+LEDGER: Final = frozenset({'DATABASES'})
+#: What opens the APIs of the shop and of the LMS.
+APIS: Final = frozenset(CREDENTIALS)
+MAILING: Final = frozenset({*MAIL, 'EMAIL_OPTIONS'})
+JOBS: Final = frozenset({'DJANGO_PROJECT_ENVIRONMENT'})
+#: Who reads the schedule looks whether it is whole.
+SCHEDULE: Final = frozenset({'WAKE_UP_URL'})
+PAGES: Final = frozenset({'CONSOLE_SECRET_KEY'})
+INTAKE: Final = frozenset({'INTAKE_BROKER_URL'})
+DOCTOR: Final = frozenset({'MANAGEMENT_URL'})
+
+#: All in which a secret may stand.  Those of INTAKES are read by who uses them.
+ALL: Final = BROKER | LEDGER | APIS | MAILING | JOBS | SCHEDULE | PAGES | INTAKE | DOCTOR
+
+#: What those use that do not use everything.
+_USED: Final[Mapping[str, frozenset[str]]] = {
+    'worker': BROKER | LEDGER | APIS | MAILING | JOBS | SCHEDULE,  # the ledger is for its jobs, such as `resubmit`
+    'recorder': BROKER | LEDGER,
+    'beat': BROKER | LEDGER | SCHEDULE,
+    'console': BROKER | LEDGER | APIS | SCHEDULE | PAGES,  # the shop is asked before an order is sent again
+    'console-user': LEDGER | PAGES,
+    'intake': BROKER | INTAKE,
+    'migrate': LEDGER,
+    'orders': LEDGER,
+    'status': BROKER | LEDGER | SCHEDULE,
+    'flower': BROKER,
+}
+
+
+def unused(command: str) -> frozenset[str]:
+    """The settings whose secrets this command does not use; empty for one of which nothing is known."""
+    return ALL - _USED.get(command, ALL)
