@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 from collections.abc import Iterator
@@ -10,6 +11,17 @@ from pathlib import Path
 import pytest
 
 from ecommerce_worker.tests.support.warm import warm_processes
+
+
+def pytest_collection() -> None:
+    """Collect no garbage while tests are collected: thousands of them come, and none goes."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """From here on as ever; what has been collected stays to the end, and need not be looked through again."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope='session', autouse=True)

@@ -495,15 +495,17 @@ def nested(depth):
 
 HUGE = 10 ** 5000
 
+DEEP = nested(100_000)
+
 STRANGE = {
     'a set among unknown arguments': {'kwargs': {'discounts': {1, 2}}},
-    'a deep list among unknown arguments': {'kwargs': {'discounts': nested(100_000)}},
+    'a deep list among unknown arguments': {'kwargs': {'discounts': DEEP}},
     'a mapping without names among unknown arguments': {'kwargs': {'discounts': {(1, 2): 3}}},
     'a huge number among unknown arguments': {'kwargs': {'discounts': HUGE}},
     'a huge number for an order': {'args': (HUGE,)},
-    'a deep list for an order': {'args': (nested(100_000),)},
+    'a deep list for an order': {'args': (DEEP,)},
     'a huge number for a site': {'kwargs': {'site_code': HUGE}},
-    'a deep list for a site': {'kwargs': {'site_code': nested(100_000)}},
+    'a deep list for a site': {'kwargs': {'site_code': DEEP}},
     'half a character for an order': {'args': ('EDX-\ud800',)},
     'half a character for a site': {'kwargs': {'site_code': '\ud800'}},
     'half a character among unknown arguments': {'kwargs': {'\ud800': '\ud800'}},
