@@ -14,7 +14,7 @@ from ecommerce_worker.fulfillment.names import FULFILL
 from ecommerce_worker.testing.intake import SECRET
 from ecommerce_worker.testing.rabbitmq import PrivateNode, free_port
 from ecommerce_worker.testing.shop import Answer
-from ecommerce_worker.tests.support.harness import QUEUE, Program, eventually, shop_app
+from ecommerce_worker.tests.support.harness import QUEUE, Program, eventually, shop_app, standstill
 from ecommerce_worker.tests.support.health import page
 from ecommerce_worker.tests.support.intake import posted
 
@@ -271,3 +271,39 @@ def test_an_intake_counts_deliveries(run, broker):
     assert 'nobody' not in intake.metrics.text
     intake.process.send_signal(signal.SIGTERM)
     assert intake.process.wait(30) == 0
+
+
+def test_a_queue_that_does_not_answer_keeps_no_recorder_from_recording(run, start, shop, publish, facts, node,
+                                                                       tmp_path):
+    with facts.connection() as connection:
+        topology.declare(connection, [topology.task_queue(name) for name in (QUEUE, 'ecommerce.default')])
+    assert run('migrate').process.wait(60) == 0
+    node.ctl('eval', standstill('ecommerce.default', 'suspend'))
+    try:
+        recorder = run('recorder')
+        start('--queues', QUEUE)
+        shop.add_order('EDX-1')
+        publish('EDX-1')
+        with contextlib.closing(sqlite3.connect(tmp_path / 'ledger.sqlite3', timeout=60)) as ledger:
+            eventually(lambda: ledger.execute('SELECT state FROM ledger_order').fetchall() == [('fulfilled',)])
+        # Of what answers there are figures all the same.
+        eventually(lambda: recorder.metrics('queue_consumers', queue=QUEUE) == 1)
+        assert recorder.metrics('queue_messages', queue='ecommerce.default') is None
+    finally:
+        node.ctl('eval', standstill('ecommerce.default', 'resume'))
+
+
+def test_figures_that_cannot_be_had_are_missing_and_cost_a_line(run, start, shop, publish, facts, tmp_path):
+    assert run('migrate').process.wait(60) == 0
+    with contextlib.closing(sqlite3.connect(tmp_path / 'ledger.sqlite3', timeout=60)) as ledger, ledger:
+        ledger.execute('DROP TABLE ledger_beattick')
+    recorder = run('recorder')
+    start()
+    shop.add_order('EDX-1')
+    publish('EDX-1')
+    with contextlib.closing(sqlite3.connect(tmp_path / 'ledger.sqlite3', timeout=60)) as ledger:
+        eventually(lambda: ledger.execute('SELECT state FROM ledger_order').fetchall() == [('fulfilled',)])
+    eventually(lambda: recorder.metrics('queue_consumers', queue=QUEUE) == 1)
+    assert recorder.metrics('overdue_orders') is None
+    assert recorder.log.count('there are no figures while this cannot be looked at: what="the ledger"') == 1
+    assert 'recording is paused' not in recorder.log
