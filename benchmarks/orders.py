@@ -1,10 +1,12 @@
 """What one order costs: N orders through a real RabbitMQ and a shop of fixed latency, for this worker as shipped.
 
     make benchmark ARGS="--orders 3000 --latency 0.1"
+    make benchmark ARGS="--repeat 7 --against METRICS_ADDRESS=127.0.0.1:9464"
 
 Prints orders per second, CPU milliseconds of the worker per order (its start not counted), its resident memory, and
 how many processes it is.
 Timings differ from machine to machine and from minute to minute: compare pairs of one run (--repeat), on one machine.
+With --against each run has a twin with that setting, and what it costs is told pair by pair.
 Reads /proc, so it runs on Linux.
 """
 
@@ -13,10 +15,12 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from celery import Celery
@@ -49,8 +53,9 @@ def resident_megabytes(pid: int) -> float:
     return sum(int(line.split()[1]) for line in lines if line.startswith('VmRSS')) / 1024
 
 
-def measure(node: PrivateNode, options: argparse.Namespace) -> tuple[float, float, float, int]:
-    """Orders per second, CPU milliseconds per order, resident megabytes, processes."""
+def measure(node: PrivateNode, options: argparse.Namespace,
+            changed: Mapping[str, str] = {}) -> tuple[float, float, float, int]:
+    """Orders per second, CPU milliseconds per order, resident megabytes, processes; with these settings changed."""
     with tempfile.TemporaryDirectory() as directory, ShopProcess(Path(directory), latency=options.latency) as shop:
         shop_app = Celery('shop', broker=node.url)
         numbers = [f'EDX-{number}' for number in range(options.orders)]
@@ -63,6 +68,7 @@ def measure(node: PrivateNode, options: argparse.Namespace) -> tuple[float, floa
             'ECOMMERCE_WORKER_BACKEND_SERVICE_EDX_OAUTH2_PROVIDER_URL': shop.oauth2_root,
             'ECOMMERCE_WORKER_BACKEND_SERVICE_EDX_OAUTH2_KEY': CLIENT_ID,
             'ECOMMERCE_WORKER_BACKEND_SERVICE_EDX_OAUTH2_SECRET': CLIENT_SECRET,
+            **{f'ECOMMERCE_WORKER_{name}': value for name, value in changed.items()},
         }
         command = [sys.executable, '-m', 'ecommerce_worker', 'worker', *options.worker]
         with (Path(directory) / 'worker.log').open('wb') as log:
@@ -112,15 +118,39 @@ def main() -> None:
     parser.add_argument('--concurrency', type=int, default=32, help='of the worker')
     parser.add_argument('--pool', default='threads')
     parser.add_argument('--repeat', type=int, default=3)
+    parser.add_argument('--against', default='', metavar='NAME=VALUE',
+                        help='measure pairs, one of each with this setting')
     options = parser.parse_args()
     options.worker = ['--pool', options.pool, '--concurrency', str(options.concurrency)]
     print(f'{options.orders} orders, shop latency {options.latency * 1000:.0f} ms, '
           f'{options.pool} pool of {options.concurrency}')
     print('orders/s  CPU ms/order  resident MB  processes')
     with PrivateNode() as node:
+        if options.against:
+            compare(node, options)
+            return
         for _ in range(options.repeat):
-            rate, cpu, memory, count = measure(node, options)
-            print(f'{rate:8.1f}  {cpu:12.2f}  {memory:11.0f}  {count:9d}', flush=True)
+            show(measure(node, options))
+
+
+def show(measured: tuple[float, float, float, int], what: str = '') -> None:
+    """Print a row of the table."""
+    rate, cpu, memory, count = measured
+    print(f'{rate:8.1f}  {cpu:12.2f}  {memory:11.0f}  {count:9d}  {what}'.rstrip(), flush=True)
+
+
+def compare(node: PrivateNode, options: argparse.Namespace) -> None:
+    """Measure pairs, of which every other one begins with the setting, and print by how much its CPU time is more."""
+    name, _, value = options.against.partition('=')
+    more = []
+    for number in range(options.repeat):
+        found = {}
+        for changed in ({}, {name: value})[::-1 if number % 2 else 1]:
+            found[bool(changed)] = measure(node, options, changed)
+            show(found[bool(changed)], options.against if changed else '')
+        more.append((found[True][1] / found[False][1] - 1) * 100)
+    print(f'CPU per order with {options.against}: ' + ', '.join(f'{each:+.1f} %' for each in more)
+          + f'; median {statistics.median(more):+.1f} %')
 
 
 if __name__ == '__main__':

@@ -154,13 +154,16 @@ def is_quorum(connection: Connection, name: str) -> bool:
     return False
 
 
-def asking(app: Celery) -> Connection:
-    """A connection to declare by, which waits for :data:`ANSWER_SECONDS` only for what a node that is down keeps."""
-    connection = app.connection_for_write()
+def asking(app: Celery, **options: Any) -> Connection:
+    """A connection to declare by, which waits for :data:`ANSWER_SECONDS` only for what a node that is down keeps.
+
+    ``options`` are those of :meth:`celery.Celery.connection_for_write`.
+    """
+    connection = app.connection_for_write(**options)
     if not is_rabbitmq(connection):
         return connection
     connection.release()
-    return app.connection_for_write(transport_options={'read_timeout': ANSWER_SECONDS})
+    return app.connection_for_write(**options, transport_options={'read_timeout': ANSWER_SECONDS})
 
 
 def declare_queue(connection: Connection, queue: Queue) -> Shape:

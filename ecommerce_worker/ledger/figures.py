@@ -1,16 +1,27 @@
 """Figures of what nobody else knows: where orders are, what is overdue, what lies in RabbitMQ.
 
-The recorder looks every now and then and keeps what it saw; who asks for metrics is answered by that.
+::
+
+    a thread of the recorder, every 15 s ──► the ledger, RabbitMQ ──► what was seen last ──► /metrics
+                                                 │ away, slow, or a defect of ours
+                                                 └──► nothing is known of that; recording goes on
+
+Who asks for metrics waits for neither, nor does the recorder: a queue may not answer, and a query may take long.
 """
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from django.db import Error, close_old_connections
+from django.db import connection as database
 from django.db.models import Count, Min
 
+from ecommerce_worker import logs
 from ecommerce_worker.broker import topology
 from ecommerce_worker.errors import Misconfigured
 from ecommerce_worker.ledger import queries
@@ -26,8 +37,13 @@ if TYPE_CHECKING:
 
     from ecommerce_worker.settings import Settings
 
-#: Seconds between two looks.
-LOOK_SECONDS: Final = 15.0
+logger = logs.of(__name__)
+
+#: Seconds between two looks: at first, for a recorder that begins has much to write, and at most.
+SHORTEST, LONGEST = 1.0, 15.0
+
+#: Seconds for which it is known what was seen.
+KNOWN_SECONDS: Final = 90.0
 
 #: Where orders are that are not over.
 OPEN: Final = (State.TRYING, State.WAITING, State.PARKED)
@@ -51,28 +67,60 @@ Figures = Mapping[str, Mapping[tuple[str, ...], float]]
 
 
 class Looking:
-    """What the recorder saw when it looked last."""
+    """What was seen last; :meth:`start` begins to look."""
 
     def __init__(self, app: Celery, settings: Settings, counted: Metrics) -> None:
         self._queues = tuple(settings.QUEUES)
         self._sites, self._tasks = set(settings.site_codes), app.tasks
         self._timings = _timings(app, settings)
-        self._look_at = 0.0
-        self._seen: Figures = {}
+        self._app = app
+        self._connection: Any = None
+        #: What was seen of each, and when (monotonic seconds).
+        self._seen: dict[str, tuple[float, Figures]] = {}
+        self._failed: set[str] = set()
         for name, (what, labels) in FIGURES.items():
-            counted.look(name, what, lambda name=name: self._seen.get(name, {}), *labels)  # type: ignore[misc]
+            counted.look(name, what, lambda name=name: self._figure(name), *labels)  # type: ignore[misc]
 
-    def step(self, connection: Any, now: float) -> None:
-        """Look if it is time; raises what the ledger and the broker raise."""
-        if now >= self._look_at:
-            self._look_at = now + LOOK_SECONDS
-            self._seen = {**self._of_ledger(), **self._of_broker(connection)}
+    def start(self) -> None:
+        """Look from now on."""
+        threading.Thread(target=self._run, name='figures', daemon=True).start()
 
-    def forget(self) -> None:
-        """Nothing is known at present."""
-        self._seen, self._look_at = {}, 0.0
+    def _figure(self, name: str) -> Mapping[tuple[str, ...], float]:
+        """What is known of it; nothing of what has not been seen for long."""
+        since = time.monotonic() - KNOWN_SECONDS
+        return next((seen[name] for at, seen in list(self._seen.values()) if at > since and name in seen), {})
+
+    def _run(self) -> None:
+        pause = SHORTEST
+        while True:
+            self._look('the ledger', self._of_ledger, self._leave_ledger)
+            self._look('RabbitMQ', self._of_broker, self._leave_broker)
+            time.sleep(pause)
+            pause = min(LONGEST, pause * 2)
+
+    def _look(self, what: str, look: Callable[[], Figures], leave: Callable[[], None]) -> None:
+        try:
+            self._seen[what] = time.monotonic(), look()
+            self._failed.discard(what)
+        except Exception as error:  # noqa: BLE001 - whoever measures harms nobody
+            self._seen.pop(what, None)
+            leave()
+            if what not in self._failed:
+                self._failed.add(what)
+                logger.warning('there are no figures while this cannot be looked at', what=what,
+                               error=type(error.__cause__ or error).__name__)
+
+    def _leave_ledger(self) -> None:
+        with contextlib.suppress(Error):
+            database.close()
+
+    def _leave_broker(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection:
+            connection.collect()
 
     def _of_ledger(self) -> Figures:
+        close_old_connections()
         found: dict[str, dict[tuple[str, ...], float]] = {'orders': {}, 'oldest_open_timestamp_seconds': {}}
         are_open = Order.objects.filter(state__in=[state.value for state in OPEN]).order_by()
         for state, task, site, cause, count in are_open.values_list('state', 'task', 'site', 'cause').annotate(
@@ -96,7 +144,10 @@ class Looking:
         return {'job_fired_timestamp_seconds': {(name,): due for name, due in fired.items()},
                 'overdue_job_timestamp_seconds': {(name,): due for name, due in overdue.items() if due is not None}}
 
-    def _of_broker(self, connection: Any) -> Figures:
+    def _of_broker(self) -> Figures:
+        # Without heartbeats, which nobody would send between two looks.
+        connection = self._connection = self._connection or topology.asking(self._app, heartbeat=0)
+        connection.ensure_connection(max_retries=1, interval_start=0)
         room = topology.waiting_room(connection)
         found = topology.depths(connection, (*self._queues, topology.PARKED, topology.LEDGER, *room))
         messages: dict[tuple[str, ...], float] = {

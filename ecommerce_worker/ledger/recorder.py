@@ -70,7 +70,7 @@ def keep(app: Celery, settings: Settings) -> None:
     """Record until SIGTERM or SIGINT; raises :class:`LedgerUnusable` for a ledger that waiting does not mend."""
     recorder = Recorder(app, settings)
     if counted := serving.begin('recorder', settings, recorder.standing, tasks=app.tasks):
-        recorder.looking = Looking(app, settings, counted)
+        Looking(app, settings, counted).start()
     pulse.own.beat(pulse.OUTSIDE_SECONDS)
     with contextlib.suppress(LedgerAway):
         require_schema()
@@ -87,8 +87,6 @@ class Recorder:
         self._settings = settings
         self._troubled: str | None = None
         self._consuming = False
-        #: Who looks for figures; None where nobody asks for them.
-        self.looking: Looking | None = None
         #: Queues that were found to be of another shape, and those whose node is down; when to look for these again.
         self._said: set[str] = set()
         self._missing: set[str] = set()
@@ -112,8 +110,6 @@ class Recorder:
                     self._consume(connection, stopping)
             except _Trouble as trouble:
                 self._consuming = False
-                if self.looking:
-                    self.looking.forget()
                 if self._troubled != trouble.what:
                     self._troubled = trouble.what
                     logger.warning('recording is paused while this is unreachable', what=trouble.what,
@@ -179,9 +175,6 @@ class Recorder:
                 close_old_connections()
                 self._write(facts, parked)
                 self._chores.step()
-                if self.looking:
-                    pulse.own.beat(pulse.OUTSIDE_SECONDS)
-                    self.looking.step(connection, time.monotonic())
 
     def _gather(self, connection: Any, facts: _Inbox, parked: _Inbox, stopping: Stop) -> None:
         """Return when a batch is complete, or after a while without messages."""

@@ -16,7 +16,6 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 
 from ecommerce_worker import __version__, logs
@@ -78,7 +77,6 @@ class Pulse:
         os.register_at_fork(after_in_child=self._forget)
         if directory:
             try:
-                Path(directory).mkdir(mode=0o755, parents=True, exist_ok=True)
                 self._file = Vitals(directory, role)
             except OSError as error:
                 self._cannot(error)

@@ -28,27 +28,46 @@ _END = '.json'
 class Vitals:
     """The file of this process, which is kept locked for as long as the process lives: who finds it unlocked knows.
 
-    ``directory`` exists, and may be shared by processes of any role, also of several containers.
+    ``directory`` is made if it does not exist, and may be shared by processes of any role, also of several containers.
     """
 
     def __init__(self, directory: str, role: str) -> None:
-        self._path = os.path.join(directory, f'{role}-{os.getpid()}{_END}')
+        os.makedirs(directory, mode=0o755, exist_ok=True)
+        self._directory, self._path = directory, os.path.join(directory, f'{role}-{os.getpid()}{_END}')
         self._open: int | None = None
         for name in os.listdir(directory):
             if name.startswith(f'{role}-') and name.endswith(_END):
                 _forget(os.path.join(directory, name))
 
     def write(self, vitals: Mapping[str, Any]) -> None:
-        """Put this in place of what was there; who reads sees one or the other.  Raises OSError."""
+        """Put this in place of what was there; who reads sees one or the other.  Raises OSError.
+
+        Where there is no room for a new file, this is written over what was there, which takes none: a full disk is no
+        reason to start a process again.
+        """
+        text = json.dumps(vitals).encode()
+        try:
+            self._replace(text)
+        except FileNotFoundError:
+            # Somebody has cleared up.
+            os.makedirs(self._directory, mode=0o755, exist_ok=True)
+            self._replace(text)
+        except OSError:
+            if self._open is None or not os.fstat(self._open).st_nlink:
+                raise
+            os.pwrite(self._open, text.ljust(os.fstat(self._open).st_size), 0)
+
+    def _replace(self, text: bytes) -> None:
         new = f'{self._path}.new'
         file = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         try:
             # A lock of the process, not of the open file: children that are forked do not have it.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.write(file, json.dumps(vitals).encode())
+            os.write(file, text)
             os.replace(new, self._path)
         except BaseException:
             os.close(file)
+            os.unlink(new)
             raise
         if self._open is not None:
             os.close(self._open)

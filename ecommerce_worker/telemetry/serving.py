@@ -32,6 +32,9 @@ logger = logs.of(__name__)
 SECONDS: Final = 5.0
 AT_ONCE: Final = 20
 
+#: Seconds until a connection is tried again that could not be taken, for want of a file: the client waits meanwhile.
+PAUSE: Final = 0.5
+
 #: The longest head of a request, in bytes.
 LARGEST: Final = 16 * 1024
 
@@ -104,8 +107,25 @@ class _Server(socketserver.ThreadingTCPServer):
         super().__init__((host, port), _Handler)
 
     @override
+    def get_request(self) -> Any:
+        try:
+            return super().get_request()
+        except OSError:
+            # It is asked for again at once, and would be for as long as there is no file.
+            time.sleep(PAUSE)
+            raise
+
+    @override
     def verify_request(self, *_: Any) -> bool:
         return self._room.acquire(blocking=False)
+
+    @override
+    def process_request(self, *args: Any) -> None:
+        try:
+            super().process_request(*args)
+        except BaseException:  # no thread can be started
+            self._room.release()
+            raise
 
     @override
     def process_request_thread(self, *args: Any) -> None:

@@ -14,7 +14,7 @@ from ecommerce_worker.broker.transport import BrokerConnection
 from ecommerce_worker.broker.wire import Raw
 from ecommerce_worker.errors import NotPublished
 from ecommerce_worker.telemetry.run import RunReport
-from ecommerce_worker.tests.support.harness import eventually
+from ecommerce_worker.tests.support.harness import eventually, standstill
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_a_queue_that_confirms_nothing_keeps_nobody_from_another(confirming, bro
     stuck, sound = queues
     publisher = confirming()
     eventually(lambda: publisher.ready)
-    node.ctl('eval', _process(stuck, 'suspend'))
+    node.ctl('eval', standstill(stuck, 'suspend'))
     try:
         with pytest.raises(NotPublished, match='did not confirm a message in time'):
             publisher.publish(message(stuck), seconds=PATIENCE + 2)
@@ -81,14 +81,8 @@ def test_a_queue_that_confirms_nothing_keeps_nobody_from_another(confirming, bro
         publisher.publish(message(sound))
         assert publisher.ready
     finally:
-        node.ctl('eval', _process(stuck, 'resume'))
+        node.ctl('eval', standstill(stuck, 'resume'))
     eventually(lambda: _takes(publisher, stuck))
-
-
-def _process(queue, what):
-    """What has the process of a queue stand still, or go on."""
-    return (f'{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, <<"{queue}">>)), '
-            f'sys:{what}(amqqueue:get_pid(Q)).')
 
 
 def _takes(publisher, queue):

@@ -12,9 +12,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from ecommerce_worker.broker import topology
 from ecommerce_worker.fulfillment.names import FULFILL
 from ecommerce_worker.testing.intake import SECRET
-from ecommerce_worker.testing.rabbitmq import free_port
+from ecommerce_worker.testing.rabbitmq import PrivateNode, free_port
 from ecommerce_worker.testing.shop import Answer
-from ecommerce_worker.tests.support.harness import QUEUE, Program, eventually
+from ecommerce_worker.tests.support.harness import QUEUE, Program, eventually, shop_app, standstill
 from ecommerce_worker.tests.support.health import page
 from ecommerce_worker.tests.support.intake import posted
 
@@ -122,6 +122,35 @@ def test_how_long_a_message_lay_before_its_first_run_is_counted_where_it_says_wh
     assert 100 <= worker.metrics('first_run_delay_seconds_sum') < 160
 
 
+class StampingNode(PrivateNode):
+    """A node that writes onto each message when it came, as deploy/container/compose.yaml has it."""
+
+    def _prepared(self):
+        environment = super()._prepared()
+        with (self.directory / 'rabbitmq.conf').open('a') as file:
+            file.write('\nmessage_interceptors.incoming.set_header_timestamp.overwrite = false\n')
+        return environment
+
+
+def test_rabbitmq_itself_can_say_when_a_shop_published(start_worker, shop, broker, environment):
+    with broker.connection() as connection:
+        if topology.version(connection.ensure_connection()) < (3, 12):
+            pytest.skip('RabbitMQ does so from 3.12 on')
+    with StampingNode() as node, shop_app(node.url) as app:
+        port = free_port()
+        # It lies there until a worker comes.
+        with app.connection_for_write() as connection:
+            topology.declare(connection, [topology.task_queue(QUEUE)])
+        shop.add_order('EDX-1', Answer(503))
+        app.send_task(FULFILL, ('EDX-1',), queue=QUEUE, ignore_result=True)
+        published = time.time()
+        start_worker(BROKER_URL=node.url, METRICS_ADDRESS=f'127.0.0.1:{port}', RETRY_DELAY_MIN=0)
+        metrics = Scraped(port)
+        eventually(lambda: metrics('runs_total', outcome='done') == 1)
+        assert metrics('first_run_delay_seconds_count', queue=QUEUE) == 1
+        assert 0 < metrics('first_run_delay_seconds_sum') < time.time() - published + 1
+
+
 def test_what_rabbitmq_refuses_is_counted_and_confirmed_in_the_end(start, shop, publish, broker):
     worker = start(MAX_FULFILLMENT_RETRIES=0)
     shop.add_order('EDX-1', Answer(403))
@@ -212,9 +241,6 @@ def test_the_recorder_tells_where_orders_are_and_since_when(run, start, shop, pu
     assert (recorder.metrics('overdue_orders'), recorder.metrics('lost_facts')) == (0, 0)
     assert recorder.metrics('queue_consumers', queue=QUEUE) == 1
     assert recorder.metrics('queue_messages', queue='waiting room') == 1
-    # It begins its own jobs once it has written.
-    assert eventually(lambda: recorder.metrics('job_fired_timestamp_seconds', entry='retention')) < time.time()
-    assert recorder.metrics('overdue_job_timestamp_seconds') is None
     assert worker.stop() == 0
 
 
@@ -245,3 +271,39 @@ def test_an_intake_counts_deliveries(run, broker):
     assert 'nobody' not in intake.metrics.text
     intake.process.send_signal(signal.SIGTERM)
     assert intake.process.wait(30) == 0
+
+
+def test_a_queue_that_does_not_answer_keeps_no_recorder_from_recording(run, start, shop, publish, facts, node,
+                                                                       tmp_path):
+    with facts.connection() as connection:
+        topology.declare(connection, [topology.task_queue(name) for name in (QUEUE, 'ecommerce.default')])
+    assert run('migrate').process.wait(60) == 0
+    node.ctl('eval', standstill('ecommerce.default', 'suspend'))
+    try:
+        recorder = run('recorder')
+        start('--queues', QUEUE)
+        shop.add_order('EDX-1')
+        publish('EDX-1')
+        with contextlib.closing(sqlite3.connect(tmp_path / 'ledger.sqlite3', timeout=60)) as ledger:
+            eventually(lambda: ledger.execute('SELECT state FROM ledger_order').fetchall() == [('fulfilled',)])
+        # Of what answers there are figures all the same.
+        eventually(lambda: recorder.metrics('queue_consumers', queue=QUEUE) == 1)
+        assert recorder.metrics('queue_messages', queue='ecommerce.default') is None
+    finally:
+        node.ctl('eval', standstill('ecommerce.default', 'resume'))
+
+
+def test_figures_that_cannot_be_had_are_missing_and_cost_a_line(run, start, shop, publish, facts, tmp_path):
+    assert run('migrate').process.wait(60) == 0
+    with contextlib.closing(sqlite3.connect(tmp_path / 'ledger.sqlite3', timeout=60)) as ledger, ledger:
+        ledger.execute('DROP TABLE ledger_beattick')
+    recorder = run('recorder')
+    start()
+    shop.add_order('EDX-1')
+    publish('EDX-1')
+    with contextlib.closing(sqlite3.connect(tmp_path / 'ledger.sqlite3', timeout=60)) as ledger:
+        eventually(lambda: ledger.execute('SELECT state FROM ledger_order').fetchall() == [('fulfilled',)])
+    eventually(lambda: recorder.metrics('queue_consumers', queue=QUEUE) == 1)
+    assert recorder.metrics('overdue_orders') is None
+    assert recorder.log.count('there are no figures while this cannot be looked at: what="the ledger"') == 1
+    assert 'recording is paused' not in recorder.log

@@ -56,6 +56,12 @@ def worker_environment(broker_url: str, shop: Shop | ShopProcess, **settings: ob
             **{f'ECOMMERCE_WORKER_{name}': str(value) for name, value in given.items()}}
 
 
+def standstill(queue: str, what: str) -> str:
+    """What has the process of a queue in RabbitMQ stand still (``suspend``), or go on (``resume``); for ``eval``."""
+    return (f'{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, <<"{queue}">>)), '
+            f'sys:{what}(amqqueue:get_pid(Q)).')
+
+
 def shop_app(url: str) -> Celery:
     """A producer as the shop is one: it knows names and routes, and no task."""
     app = Celery('ecommerce', broker=url, set_as_current=False)

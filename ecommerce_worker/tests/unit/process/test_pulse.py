@@ -1,7 +1,10 @@
 """The pulse of a process: when it is shown, what follows from it, and what goes wrong beside it."""
 
+import contextlib
 import json
 import os
+import shutil
+import socket
 import subprocess
 import sys
 
@@ -98,27 +101,27 @@ def test_told_to_end_it_lives_for_as_long_as_it_has_and_is_not_ready(pulse, cloc
     assert pulse.trouble('live')
 
 
-def test_a_directory_that_goes_away_is_one_line_and_comes_back(pulse, clock, tmp_path, caplog):
+def test_a_directory_that_cannot_be_made_again_is_one_line_and_comes_back(pulse, clock, tmp_path, caplog):
     directory = tmp_path / 'health'
-    (directory / f'worker-{os.getpid()}.json').unlink()
-    directory.rmdir()
+    shutil.rmtree(directory)
+    directory.write_text('of somebody else')
     for _ in range(3):
         clock.now += 2
         pulse.beat()
     assert [record.levelname for record in caplog.records] == ['WARNING']
-    directory.mkdir()
+    directory.unlink()
     clock.now += 2
     pulse.beat()
     assert written(tmp_path)['pulse'] == clock.now
 
 
-def test_a_link_in_place_of_its_file_is_not_followed(pulse, clock, tmp_path, caplog):
+def test_a_link_in_place_of_its_file_is_not_followed(pulse, clock, tmp_path):
     (tmp_path / 'precious').write_text('precious')
     (tmp_path / 'health' / f'worker-{os.getpid()}.json.new').symlink_to(tmp_path / 'precious')
     clock.now += 2
     pulse.beat()
     assert (tmp_path / 'precious').read_text() == 'precious'
-    assert 'HEALTH_DIR cannot be written' in caplog.text
+    assert written(tmp_path)['pulse'] == clock.now
 
 
 def test_systemd_hears_it_and_children_do_not_hear_of_systemd(systemd, clock):
@@ -162,6 +165,25 @@ def test_a_file_of_who_lives_is_read_by_others_and_one_of_who_is_dead_is_not(pul
     assert not (directory / 'worker-1.json').exists()
 
 
+def test_a_directory_that_somebody_has_cleared_is_made_again(pulse, clock, tmp_path):
+    shutil.rmtree(tmp_path / 'health')
+    clock.now += 10
+    pulse.beat()
+    assert written(tmp_path)['pulse'] == clock.now
+
+
+def test_where_there_is_no_room_for_a_new_file_the_pulse_is_seen_in_the_old_one(pulse, clock, tmp_path, caplog):
+    pulse.look = lambda: ('', 'many words')
+    pulse.beat(OUTSIDE_SECONDS)
+    (tmp_path / 'health' / f'worker-{os.getpid()}.json.new').mkdir()
+    for detail in ('fewer', 'more words than there were before'):
+        pulse.look = lambda detail=detail: ('', detail)
+        clock.now += 10
+        pulse.beat()
+        assert (written(tmp_path)['pulse'], written(tmp_path)['detail']) == (clock.now, detail)
+    assert not caplog.records
+
+
 @pytest.mark.parametrize('asked, ready, started, due, no', [
     ('live', False, False, 11, ''), ('live', True, True, 9, 'stood still'),
     ('ready', True, True, 11, ''), ('ready', False, True, 11, 'not ready: why'),
@@ -191,6 +213,59 @@ def test_a_page_is_answered_in_time_and_nothing_else_is(pulse):
     assert page(port, '/fine', 'HEAD') == (200, '')
     assert [page(port, path)[0] for path in ('/', '/FINE', '/fine/')] == [404, 404, 404]
     assert page(port, '/fine', 'POST')[0] == 405
+
+
+@pytest.mark.parametrize('said', [
+    b'', b'\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03', b'GET\r\n\r\n', b'\xff' * 20_000, b'GET /fine HTTP/1.1\r\n',
+    b'POST /fine HTTP/1.1\r\nContent-Length: 999\r\n\r\nx', b'GET http://[ HTTP/1.1\r\n\r\n'], ids=str)
+def test_whatever_is_said_to_a_port_of_pages_it_answers_the_next_one(pulse, said, caplog):
+    port = free_port()
+    serving.serve(f'127.0.0.1:{port}', {'/fine': lambda: (200, 'text/plain', b'fine\n')})
+    with socket.create_connection(('127.0.0.1', port), timeout=30) as stranger:
+        stranger.sendall(said)
+        stranger.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(ConnectionResetError):
+            assert stranger.recv(100).partition(b'\r\n')[0].split()[1:2] in ([], [b'400'], [b'404'], [b'405'])
+    assert page(port, '/fine') == (200, 'fine\n')
+    assert not caplog.records[1:]
+
+
+#: Serves pages, has no file left for a connection, and says how much CPU the next second takes.
+EXHAUSTED = """
+import os, resource, sys, time
+from ecommerce_worker.telemetry import serving
+serving.serve(f'127.0.0.1:{sys.argv[1]}', {'/fine': lambda: (200, 'text/plain', b'fine')})
+resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
+held = []
+try:
+    while True:
+        held.append(os.open(os.devnull, os.O_RDONLY))
+except OSError:
+    print('no file is left', flush=True)
+sys.stdin.readline()
+began = time.process_time()
+time.sleep(1)
+print(time.process_time() - began, flush=True)
+for each in held:
+    os.close(each)
+sys.stdin.readline()
+"""
+
+
+def test_a_process_that_has_no_file_left_is_not_kept_busy_by_who_asks_for_a_page_and_answers_in_the_end():
+    port = free_port()
+    with subprocess.Popen([sys.executable, '-c', EXHAUSTED, str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          text=True) as process:
+        assert process.stdin
+        assert process.stdout
+        assert process.stdout.readline() == 'no file is left\n'
+        with socket.create_connection(('127.0.0.1', port), timeout=30) as asking:
+            asking.sendall(b'GET /fine HTTP/1.1\r\n\r\n')
+            process.stdin.write('\n')
+            process.stdin.flush()
+            assert float(process.stdout.readline()) < 0.3
+            assert asking.recv(100).startswith(b'HTTP/1.1 200')
+        process.kill()
 
 
 @pytest.mark.parametrize('address, host, ports', [
