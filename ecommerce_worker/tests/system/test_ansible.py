@@ -1,4 +1,4 @@
-"""The role for existing edX installations, run by Ansible on this machine, in a root of its own, under a real supervisor."""
+"""The role for edX installations, run by Ansible on this machine, in directories of its own, under a real supervisor."""
 
 from __future__ import annotations
 

@@ -70,3 +70,6 @@ def test_supervisor_tells_each_role_where_its_configuration_is():
         said = dict(shlex.split(word)[0].split('=', 1) for word in re.findall(r'\w+="[^"]*"', it['environment']))
         assert Path(said['ECOMMERCE_WORKER_CFG']).name == ('intake.yml' if name.endswith('intake') else 'worker.yml')
         assert said.keys() >= {'CREDENTIALS_DIRECTORY', 'HOME', 'WORKER_CONFIGURATION_MODULE'}
+        role = name.rpartition('-')[2]
+        assert said.get('ECOMMERCE_WORKER_BROKER_URL', '') == (
+            '' if role in ('worker', 'up') else f'file:{said["CREDENTIALS_DIRECTORY"]}/{role}-broker-url')
