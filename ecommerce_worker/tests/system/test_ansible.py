@@ -1,4 +1,4 @@
-"""The role for edX installations, run by Ansible on this machine, in directories of its own, under a real supervisor."""
+"""The role for edX installations, run by Ansible on this machine, in directories of its own, under supervisor."""
 
 from __future__ import annotations
 
