@@ -1,0 +1,1 @@
+"""A plugin for Tutor that runs ecommerce-worker."""
