@@ -23,7 +23,18 @@ def names(shipped: ModuleType) -> list[str]:
 
 
 def find(name: str, shipped: ModuleType, cls: str, setting: str, others: Iterable[str] = ()) -> Any:
-    """The class of that name: of a module of ``shipped``, or of a module of somebody's own by its full path.
+    """The class of that name, ``cls``, of the module that :func:`module_of` finds.
+
+    Raises :class:`~ecommerce_worker.errors.Misconfigured`, which names the ``setting``.
+    """
+    try:
+        return getattr(module_of(name, shipped, setting, others), cls)
+    except AttributeError:
+        raise Misconfigured([f'{setting} names {name}, which has no class {cls}']) from None
+
+
+def module_of(name: str, shipped: ModuleType, setting: str, others: Iterable[str] = ()) -> ModuleType:
+    """The module of that name: one of ``shipped``, or one of somebody's own by its full path.
 
     ``others`` are names that there are too.
 
@@ -31,15 +42,14 @@ def find(name: str, shipped: ModuleType, cls: str, setting: str, others: Iterabl
     """
     module = f'{shipped.__name__}.{name}' if name in names(shipped) else name
     try:
-        found = getattr(importlib.import_module(module), cls)
+        return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name and (module == error.name or module.startswith(error.name + '.')):
             there = hint(name, {*names(shipped), *others})
             raise Misconfigured([f'{setting} names {name}, which does not exist{there}']) from None
         raise Misconfigured([f'{setting} {name} needs the module {error.name}, which is not installed']) from None
-    except (AttributeError, TypeError, ValueError):  # the latter for names that are none, such as '' and '.x'
-        raise Misconfigured([f'{setting} names {name}, which has no class {cls}']) from None
-    return found
+    except (AttributeError, TypeError, ValueError):  # for names that are none, such as '' and '.x'
+        raise Misconfigured([f'{setting} names {name}, which is no module']) from None
 
 
 def read_options(given: Mapping[str, Any], kinds: Mapping[str, Kind], defaults: Mapping[str, Any],

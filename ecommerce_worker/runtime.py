@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 #: The settings that these are made from.
 MADE_FROM: Final = {'mailer': ('EMAIL_VENDOR', 'EMAIL_OPTIONS', *VENDORS), 'purchases': ('SAILTHRU',),
-                    'covers': ('COVERED_BY',)}
+                    'covers': ('COVERED_BY', 'LEARNER_KEY')}
 
 
 @dataclass

@@ -16,6 +16,7 @@ from ecommerce_worker.clients.http import Api, Signer
 from ecommerce_worker.clients.lms import Lms
 from ecommerce_worker.email.mailer import Mailer, find
 from ecommerce_worker.enrolment import cover
+from ecommerce_worker.enrolment.cover import LOOKUP_SECONDS
 from ecommerce_worker.errors import Misconfigured
 from ecommerce_worker.retry import LONGEST_WAIT, Patience, Policy, Regular
 from ecommerce_worker.sailthru.client import Sailthru
@@ -43,6 +44,7 @@ class Site:
         self._circuit = circuit
         self.lock = threading.RLock()
         self._services: dict[str, Api] = {}
+        self._kept: dict[str, Any] = {}
 
     def connect(self, root: str, *, peer: str, signer: Signer | None = None, correlated: bool = False) -> Api:
         """A service, with the time-outs of this site and as many connections as there are threads."""
@@ -60,6 +62,14 @@ class Site:
                 self._services[group.name] = self.connect(given['url'], peer=group.name.capitalize(),
                                                           signer=Bearer(token) if token else None)
             return self._services[group.name]
+
+    def kept(self, name: str, make: Callable[[], _T]) -> _T:
+        """What ``make`` makes, which touches no network: made once under this name."""
+        with self.lock:
+            if name not in self._kept:
+                self._kept[name] = make()
+            made: _T = self._kept[name]
+            return made
 
     def close(self) -> None:
         """Close the connections that are kept to services of extensions."""
@@ -117,9 +127,10 @@ class Site:
     def longest_enrolment(self) -> float:
         """The seconds within which the last call of a run has ended that enrols a learner, or takes that back.
 
-        It asks for a token, and then the LMS at most eight times, each once more where a token was refused.
+        It asks for a token, and then the LMS at most eight times, each once more where a token was refused; so it asks
+        the shop, and maybe the ledger.
         """
-        return float(2 * 18 * self.settings.HTTP_READ_TIMEOUT)
+        return 2 * 22 * self.settings.HTTP_READ_TIMEOUT + LOOKUP_SECONDS
 
     @once
     def enrolment_policy(self) -> Policy:
@@ -136,12 +147,20 @@ class Site:
                       longest=max(settings.RETRY_DELAY_MAX, LONGEST_WAIT / 4), counts_500=False)
 
     @once
-    def covers(self) -> cover.Covers | None:
+    def report_policy(self) -> Policy:
+        """How patiently a shop is told that an order is done: as long as its learners are waited for."""
+        settings = self.settings
+        return Policy(refusals=settings.MAX_FULFILLMENT_RETRIES, give_up_after=settings.LEARNER_GIVE_UP_AFTER,
+                      shortest=settings.RETRY_DELAY_MIN, longest=max(settings.RETRY_DELAY_MAX, LONGEST_WAIT / 4),
+                      counts_500=False)
+
+    @once
+    def covers(self) -> cover.Cover | None:
         """What knows whether a learner is covered by another order; None if nothing does.
 
         Raises :class:`~ecommerce_worker.errors.Misconfigured`.
         """
-        return cover.find(self.settings.COVERED_BY) if self.settings.COVERED_BY else None
+        return cover.find(self.settings.COVERED_BY, self.settings) if self.settings.COVERED_BY else None
 
     @once
     def mailer(self) -> Mailer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
@@ -11,10 +12,10 @@ import click
 from ecommerce_worker import runtime
 from ecommerce_worker.cli.options import DURATION, JSON
 from ecommerce_worker.cli.output import fail, needs, plainly, print_json, say, table
-from ecommerce_worker.cli.resources import opened_ledger
+from ecommerce_worker.cli.resources import connected, opened_ledger
 from ecommerce_worker.cli.root import main
 from ecommerce_worker.durations import span
-from ecommerce_worker.words import short_name
+from ecommerce_worker.words import counted, short_name
 
 
 @main.command()
@@ -52,16 +53,21 @@ def orders() -> None:
 def show_order(key: str, as_json: bool) -> None:
     """Show everything that the ledger knows about an order.
 
-    KEY is the order number or part of it, or the id of its message.
+    KEY is the order number or part of it, the id of its message, or the mail address of a learner; - reads one from
+    standard input.
     """
     queries = opened_ledger()
-    found = queries.search(key)
+    key = sys.stdin.readline().strip() if key == '-' else key
+    learners = _learners(key) if '@' in key else ()
+    found = queries.search(key, learners)
+    if not found and learners:
+        fail('no order in the ledger was for this learner')
     if not found:
         fail(f'no order {key} in the ledger; `ecommerce-worker resubmit --order {key}` asks the shop')
     if as_json:
         print_json({'orders': [_told(queries.story(entry.number)) for entry in found]})
         return
-    if found[0].key != key and len(found) > 1:
+    if learners or (found[0].key != key and len(found) > 1):
         _orders(found)
         return
     from ecommerce_worker.ledger import words
@@ -75,8 +81,68 @@ def show_order(key: str, as_json: bool) -> None:
                             ('state', words.state_of(entry.state, entry.task)), ('reason', entry.reason or '-'),
                             ('next try', f'{entry.next_try:%Y-%m-%d %H:%M:%S} UTC' if entry.next_try else '-')):
             say(f'{name:8} {value}')
+        if story.order.course:
+            say(f'{"bought":8} {_bought(story.order)}')
+        if story.lines:
+            _lines(story.lines)
         table(('STARTED (UTC)', 'TRY', 'OUTCOME', 'SECONDS', 'STATUS', 'REASON'),
               [_event(it, entry.task) for it in story.events])
+
+
+def _learners(address: str) -> tuple[str, ...]:
+    """What may stand for the learner in the ledger, which has no addresses."""
+    from ecommerce_worker.enrolment.learner import pseudonyms
+
+    found = pseudonyms(runtime.current().settings, address)
+    if not found:
+        fail('the ledger has no addresses, and LEARNER_KEY is not set, by which learners are found')
+    return found
+
+
+def _bought(line: Any) -> str:
+    return f'{line.product or "-"}, {line.course or "a course that is not known yet"}, for {line.mask or "nobody"}'
+
+
+def _lines(lines: Iterable[Any]) -> None:
+    """What became of the lines of an order."""
+    from ecommerce_worker.ledger import words
+
+    table(('LINE', 'PRODUCT', 'COURSE', 'MODE', 'LEARNER', 'TASK', 'STATE', 'REASON'), [
+        (it.key, it.product or '-', it.course or '-', it.mode or '-', it.mask or '-', short_name(it.task),
+         words.state_of(it.state, it.task), it.reason) for it in lines])
+    say()
+
+
+@orders.command('covering')
+@click.option('--order', 'order_number', required=True, help='The order that was refunded.')
+@click.option('--course', required=True, help='The id of the course that it paid for.')
+@click.option('--learner', 'learners', multiple=True, required=True,
+              help='The pseudonym of the learner, or their mail address; repeatable.')
+@click.option('--site', default='', help='The site of the order.')
+@JSON
+@needs('ledger', 'django')
+@plainly
+def covering(order_number: str, course: str, learners: tuple[str, ...], site: str, as_json: bool) -> None:
+    """Show who else paid for a learner's course.
+
+    Those orders of the ledger are shown, beside that one, that were neither refunded nor given up.  With COVERED_BY:
+    ledger, workers ask by this command.
+
+    Exit status: 75 if the ledger cannot be asked at this moment, or is behind.
+    """
+    from ecommerce_worker.resubmit.known import covering as find
+    from ecommerce_worker.resubmit.messages import refuse_unrecorded
+
+    known = [name for it in learners for name in (_learners(it) if '@' in it else (it,))]
+    with connected() as (_, connection):
+        found = find(order_number, course, known, site, lambda memory: refuse_unrecorded(connection, memory))
+    if as_json:
+        print_json({'covered_by': found.covered_by, 'taken_back': found.taken_back})
+        return
+    for number in found.covered_by:
+        say(number)
+    say(f'{counted(len(found.covered_by), "other order")} of this learner for {course}'
+        + (f'; the refund of {order_number} is done' if found.taken_back else ''))
 
 
 def _age(moment: datetime) -> str:
@@ -99,14 +165,17 @@ def _order(entry: Any) -> dict[str, Any]:
     """The state of an order, for JSON."""
     return {'order': entry.key, 'task': entry.task, 'site': entry.site, 'state': entry.state, 'reason': entry.reason,
             'status': entry.status, 'next_try': entry.next_try, 'tries': entry.attempts,
-            'first_seen': entry.first_seen, 'last_seen': entry.last_seen}
+            'first_seen': entry.first_seen, 'last_seen': entry.last_seen,
+            **({name: getattr(entry, name) for name in ('order_number', 'product', 'course', 'mode', 'mask')}
+               if entry.order_number else {})}
 
 
 def _told(story: Any) -> dict[str, Any]:
     """Everything about an order, for JSON."""
     from ecommerce_worker.ledger.queries import Decision
 
-    return {**_order(story.order), 'events': [
+    lines = {'lines': [_order(line) for line in story.lines]} if story.lines else {}
+    return {**_order(story.order), **lines, 'events': [
         {'at': it.at, 'what': it.action, 'by': it.who, 'reason': it.reason, 'message': it.message_id}
         if isinstance(it, Decision) else
         {'at': it.started_at, 'what': it.outcome, 'try': it.attempt or None, 'seconds': it.seconds, 'status': it.status,

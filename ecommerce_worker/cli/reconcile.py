@@ -50,12 +50,14 @@ def reconcile(names: tuple[str, ...], since: float, grace: float, repair: bool, 
         opened_ledger()
     except WorkerError as error:
         fail(f'without a ledger it cannot be known what has come: {error}', EX_TEMPFAIL)
-    from ecommerce_worker.resubmit.known import came, known
+    from ecommerce_worker.resubmit.known import came, known, saw
 
     with app.connection_for_read() as connection:
         refuse_unrecorded(connection, known)
     report = missed.reconcile(app, found, came, missed.Wish(since, grace, names, dry_run, repair),
                               server.url_of(settings))
+    if not dry_run:
+        saw(report.webhooks)
     if as_json:
         print_json({**report.as_json(), 'dry_run': dry_run})
         sys.exit(report.status)

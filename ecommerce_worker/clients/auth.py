@@ -30,7 +30,6 @@ SHORT_LIFE = 60.0
 LONG_LIFE = 86_400.0
 
 _PEER = 'the token endpoint of the LMS'
-_UNUSABLE = f'{_PEER} did not answer with a token'
 
 
 class Jwt(AuthBase):
@@ -56,17 +55,21 @@ class Token(NamedTuple):
 class ClientCredentials:
     """OAuth2 client credentials: a JWT from the LMS, kept until shortly before it expires.
 
-    If many threads need one at once, one fetches it and all share the result, a failure too.
+    If many threads need one at once, one fetches it and all share the result, a failure too.  ``peer`` and
+    ``path`` are those of another endpoint than the LMS's, and ``auth`` makes of a token what signs requests with it.
     """
 
     def __init__(self, provider_url: str, client_id: str, client_secret: str, *, circuit: CircuitBreaker | None = None,
-                 connect_timeout: float = 3.05, read_timeout: float = 5.0,
+                 connect_timeout: float = 3.05, read_timeout: float = 5.0, peer: str = _PEER,
+                 path: str = 'access_token/', auth: Callable[[str], AuthBase] = Jwt,
                  clock: Callable[[], float] = time.monotonic) -> None:
-        root = provider_url.rstrip('/')
-        self._circuit = circuit or CircuitBreaker(_PEER)
-        self._api = Api(root if root.endswith('/access_token') else root + '/access_token', peer=_PEER,
-                        circuit=self._circuit, connect_timeout=connect_timeout, read_timeout=read_timeout,
-                        refusal=token_error, correlated=True)
+        self._circuit = circuit or CircuitBreaker(peer)
+        self._api = Api(provider_url.rstrip('/').removesuffix('/access_token'), peer=peer, circuit=self._circuit,
+                        connect_timeout=connect_timeout, read_timeout=read_timeout, refusal=token_error,
+                        correlated=True)
+        self._path = path
+        self._unusable = f'{peer} did not answer with a token'
+        self._auth = auth
         self._client_id = client_id
         self._client_secret = client_secret
         self._clock = clock
@@ -103,19 +106,19 @@ class ClientCredentials:
     def _fetch(self) -> Token:
         asked_at = self._clock()
         try:
-            answer = self._api.request('POST', '', form={
+            answer = self._api.request('POST', self._path, form={
                 'grant_type': 'client_credentials', 'client_id': self._client_id,
                 'client_secret': self._client_secret, 'token_type': 'jwt'})
         except ApiError as error:
             error.maybe_done = False  # what the token is for was not asked for
             if error.status is not None and error.status < 300:
-                raise PeerFailure(_UNUSABLE) from None
+                raise PeerFailure(self._unusable) from None
             raise
         token = answer.get('access_token') if isinstance(answer, dict) else None
         if not (isinstance(token, str) and token and token.isascii() and token.isprintable()):
-            raise PeerFailure(_UNUSABLE)
+            raise PeerFailure(self._unusable)
         lifetime = lifetime_of(answer.get('expires_in'))
-        return Token(Jwt(token), asked_at + lifetime - min(60.0, lifetime / 5))
+        return Token(self._auth(token), asked_at + lifetime - min(60.0, lifetime / 5))
 
     def close(self) -> None:
         """Close the connection that is kept; the next fetch opens another."""

@@ -1,4 +1,4 @@
-"""The API of Stripe, as far as missed orders need it."""
+"""The API of Stripe, as far as missed orders and refunds need it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from urllib.parse import quote
 
 from ecommerce_worker.clients.http import Api
 from ecommerce_worker.clients.shops import MOST_PAGES, Webhook
-from ecommerce_worker.errors import PeerFailure
+from ecommerce_worker.errors import NotFound, PeerFailure
+
+#: Where a charge is found that an object of a payment led to: the place of the object by how its id begins, what is to
+#: be told with it, and the way to the charge in what is told.
+_CHARGES: Final[Mapping[str, tuple[str, str, tuple[str, ...]]]] = {
+    'cs': ('checkout/sessions', 'payment_intent.latest_charge', ('payment_intent', 'latest_charge')),
+    'pi': ('payment_intents', 'latest_charge', ('latest_charge',)),
+    'ch': ('charges', '', ()), 'py': ('charges', '', ())}
 
 #: The version of the API that this was written for; without one the account's own would count.
 VERSION: Final = '2026-06-24.dahlia'
@@ -28,6 +35,27 @@ class Stripe:
         for name in types:
             yield from self._all('v1/events', {'type': name, 'created[gte]': str(int(since)),
                                                'created[lte]': str(int(until))})
+
+    def charge(self, id_: str) -> Mapping[str, Any] | None:
+        """The charge that a session, a payment intent or a charge of this id led to; None if it led to none.
+
+        A session for which nothing was to be paid leads to none, nor does what Stripe does not show to us.
+        """
+        if (kind := id_.partition('_')[0]) not in _CHARGES:
+            return None
+        place, expanded, way = _CHARGES[kind]
+        try:
+            found = self._api.request('GET', f'v1/{place}/{quote(id_, safe="")}',
+                                      params={'expand[]': expanded} if expanded else {})
+        except NotFound:
+            return None
+        if not isinstance(found, dict) or found.get('id') != id_:
+            raise PeerFailure(f'{self._api.peer} answered with JSON that is not this payment', status=200)
+        for name in way:
+            found = found.get(name) if isinstance(found, dict) else None
+        if not (found is None or (isinstance(found, dict) and isinstance(found.get('refunded'), bool))):
+            raise PeerFailure(f'{self._api.peer} answered with JSON that is no charge', status=200)
+        return found
 
     def webhooks(self) -> list[Webhook]:
         """All of its endpoints."""

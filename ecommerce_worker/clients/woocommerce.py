@@ -1,4 +1,4 @@
-"""The REST API of a WooCommerce shop, version 3, as far as missed orders need it."""
+"""The REST API of a WooCommerce shop, version 3, as far as missed orders, refunds and reports of fulfilment need it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from ecommerce_worker.clients.http import Api
 from ecommerce_worker.clients.shops import MOST_PAGES, Webhook
-from ecommerce_worker.errors import PeerFailure
+from ecommerce_worker.errors import NotFound, PeerFailure
 
 _API: Final = 'wp-json/wc/v3'
 
@@ -36,6 +36,35 @@ class WooCommerce:
             yield from (it for it in found if since <= _time_of(it.get('date_modified_gmt')) <= until)
         raise PeerFailure(f'{self._api.peer} has no end of pages', status=200)
 
+    def order(self, number: str) -> Mapping[str, Any] | None:
+        """The order that webhooks call by this ``id``, as they tell it; None if the shop does not show it to us."""
+        try:
+            found = self._api.request('GET', _order(number))
+        except NotFound:
+            return None
+        return self._checked(found, number)
+
+    def complete(self, number: str) -> None:
+        """Have the order count as completed, of which the shop tells the buyer.
+
+        Nothing else is sent: items or addresses would have totals reckoned anew.  Only what is *processing* is to be
+        completed; a refunded order would come to life again.
+        """
+        found = self._checked(self._api.request('PUT', _order(number), json={'status': 'completed'}), number)
+        if found.get('status') != 'completed':
+            raise PeerFailure(f'{self._api.peer} did not complete the order', status=200)
+
+    def notes(self, number: str) -> list[str]:
+        """The texts of the order's notes that the buyer does not see."""
+        found = self._list(f'orders/{quote(number, safe="")}/notes', {'type': 'internal'})
+        return [str(it.get('note')) for it in found]
+
+    def add_note(self, number: str, text: str) -> None:
+        """Add a note that the buyer does not see."""
+        found = self._api.request('POST', f'{_order(number)}/notes', json={'note': text})
+        if not isinstance(found, dict) or 'id' not in found:
+            raise PeerFailure(f'{self._api.peer} answered with JSON that is no note', status=200, maybe_done=True)
+
     def webhooks(self) -> list[Webhook]:
         """All of its webhooks."""
         return [Webhook(str(it.get('id')), str(it.get('delivery_url')), it.get('status') == 'active')
@@ -47,11 +76,20 @@ class WooCommerce:
         if not isinstance(found, dict) or found.get('status') != 'active':
             raise PeerFailure(f'{self._api.peer} did not switch the webhook on', status=200)
 
+    def _checked(self, found: Any, number: str) -> Mapping[str, Any]:
+        if not isinstance(found, dict) or str(found.get('id')) != number or not isinstance(found.get('status'), str):
+            raise PeerFailure(f'{self._api.peer} answered with JSON that is not this order', status=200)
+        return found
+
     def _list(self, what: str, params: Mapping[str, str]) -> list[Mapping[str, Any]]:
         found = self._api.request('GET', f'{_API}/{what}', params=params)
         if not isinstance(found, list) or not all(isinstance(it, dict) for it in found):
             raise PeerFailure(f'{self._api.peer} answered with JSON that is no list of {what}', status=200)
         return found
+
+
+def _order(number: str) -> str:
+    return f'{_API}/orders/{quote(number, safe="")}'
 
 
 def _time_of(text: Any) -> float:

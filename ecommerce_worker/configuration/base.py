@@ -133,6 +133,10 @@ DATABASES: dict[str, dict[str, object]] = {
 # Days (not seconds) for which the ledger keeps what is over: attempts, fulfilled orders, who did what.
 LEDGER_KEEP_DAYS = 90
 
+# Days (not seconds) for which it keeps the lines of orders that were enrolled: what was bought, and a pseudonym of for
+# whom. For as long it is known who else paid, when money is given back (COVERED_BY: ledger).
+LEDGER_KEEP_LINES_DAYS = 730
+
 # Days (not seconds) after which the content of a message that is still parked is erased: it can then not be resent any
 # more. 0 keeps it until a person has resent or discarded it.
 LEDGER_KEEP_PARKED_DAYS = 0
@@ -178,9 +182,11 @@ CONSOLE_SESSION_SECONDS = 28_800
 #   max_bytes   of a body, at most; 1 MiB if not given
 #   rate      deliveries a second that one process takes; 0, as if not given, is no limit
 #   api_key, api_secret   woocommerce, shopify, stripe (a key only): what opens the shop's own API, for
-#             `ecommerce-worker reconcile`; each may be a file:/path
+#             `ecommerce-worker reconcile` and for workers, which ask whether what they enrol is still paid for; each
+#             may be a file:/path
 #   api_token   shopify: a token that does not change, instead of these
 #   api_url   shopify, stripe: where that API is, if not where it always is
+#   report_back   true tells the shop what is done, by its API: shopify as fulfilled, woocommerce as completed
 #   header, prefix, encoding, digest, id, topic   hmac: how it signs, and the headers of id and topic
 #   topic     standard: the place of the topic in the body; 'type' if not given
 INTAKES: dict[str, dict[str, object]] = {}
@@ -287,7 +293,7 @@ RESENDS_PER_HOUR = 3
 LMS_ROOT_URL = 'http://localhost:18000/'
 
 # What is sold: the courses of a product, by its SKU, each with the mode that is paid for. Quote them in YAML:
-# {'PY101': [{'course': 'course-v1:edX+PY101+2027', 'mode': 'verified'}]}.
+# {'PY101': [{'course': 'course-v1:edX+PY101+2027', 'mode': 'verified'}]}. Or a YAML file of such: 'file:/path'.
 PRODUCTS: dict[str, list[dict[str, str]]] = {}
 
 # Where the address of the learner stands in an order: the first of these that holds one counts. 'property:<name>' is a
@@ -301,10 +307,18 @@ UNKNOWN_PRODUCT = 'park'
 # What a refund does: 'unenroll', or 'audit', which keeps the course open to the learner without a certificate.
 REFUND = 'unenroll'
 
-# Who knows whether another paid order covers a learner whose money was given back: the dotted path of a module of your
-# own, with a function covers(order_number, learner, course_id, site_code) that answers True or False; or 'nothing':
-# each learner buys a course once. Empty: nobody knows, and the lines of refunds are parked for a person to decide.
+# Who knows whether another paid order covers a learner whose money was given back: 'ledger', which knows what came by
+# this worker (it needs LEARNER_KEY, and workers that reach the ledger); 'nothing': each learner buys a course once; or
+# the dotted path of a module of your own, with a function covers(order_number, learner, course_id, site_code) that
+# answers True or False. Empty: nobody knows, and the lines of refunds are parked for a person to decide.
 COVERED_BY = ''
+
+# What makes pseudonyms of learners, by which console and `orders` find a learner's orders though no address is in the
+# ledger; at least 32 random characters, the same for all processes. Not set: learners are not found.
+LEARNER_KEY: str | None = None
+
+# The one before, by which orders are found that came while it was in force.
+LEARNER_KEY_BEFORE: str | None = None
 
 # True enrols in courses whose enrolment is closed, too.
 FORCE_ENROLLMENT = False

@@ -27,6 +27,7 @@ from ecommerce_worker.console.schedule import jobs
 from ecommerce_worker.console.text import sentence
 from ecommerce_worker.console.watch import PATIENCE, Watch
 from ecommerce_worker.durations import span
+from ecommerce_worker.enrolment.learner import pseudonyms
 from ecommerce_worker.health import broker, ledger, schedule, spool, workers
 from ecommerce_worker.health.standing import Standing
 from ecommerce_worker.ledger import decisions, queries
@@ -64,7 +65,7 @@ def standing(orders: str, parked: str) -> Context:
     seen = _broker().look()
     found = Standing(
         tuple(settings.QUEUES), seen, _workers().look() if seen.consumers and seen.takes_messages else None,
-        ledger.read(),
+        ledger.read(settings),
         schedule.look(celery_app.app, settings, lambda: LedgerFirings(CLAIM_SECONDS), now.timestamp()),
         spool.look(settings))
     paths = {'orders': f'{orders}?state={figures.OVERDUE}', 'parked': parked}
@@ -103,8 +104,9 @@ def orders(request: Any, context: Context) -> Any:
     page = _page_of(request)
     if state not in dict(STATES):
         state = ''
+    learners = pseudonyms(runtime.current().settings, text) if '@' in text else ()
     if text:
-        found = queries.search(text)
+        found = queries.search(text, learners)
         if len(found) == 1:
             return redirect('admin:order', found[0].number)
         count = len(found)
@@ -114,7 +116,7 @@ def orders(request: Any, context: Context) -> Any:
     return render(request, 'console/orders.html', {
         **context, 'title': f'Orders like {text}' if text else 'Orders', 'q': text, 'most': queries.MOST,
         'state': state, 'states': STATES, 'count': count, 'page': page, 'is_number': bool(ORDER_NUMBER.fullmatch(text)),
-        'is_mail': '@' in text, 'query': urlencode({'state': state} if state else {}),
+        'is_mail': '@' in text, 'finds_learners': bool(learners), 'query': urlencode({'state': state} if state else {}),
         'previous': page - 1 if page > 1 and not text else None,
         'following': page + 1 if page * figures.PAGE < count and not text else None,
         'rows': [(entry, kind_of(entry.task), sentence(entry, now)) for entry in found]})
@@ -137,6 +139,7 @@ def order(request: Any, context: Context, number: int) -> Any:
         **context, 'title': story.order.key, 'story': story, 'sentence': sentence(story.order, now), 'now': now,
         'events': [(it, outcome_of(it.outcome if isinstance(it, RunReport) else it.action, story.order.task))
                    for it in story.events],
+        'lines': [(line, short_name(line.task), sentence(line, now)) for line in story.lines],
         'task': short_name(story.order.task), 'parked': figures.parked_of(number), 'draft': drafts.of(request)})
 
 

@@ -3,18 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 from ecommerce_worker import plugins
 from ecommerce_worker.enrolment import coverage
 from ecommerce_worker.errors import Misconfigured
 
-#: ``covers(order_number, learner, course_id, site_code)``: whether an order other than that one pays for it.
-Covers = Callable[[str, str, str, str | None], bool]
+if TYPE_CHECKING:
+    from ecommerce_worker.settings import Settings
+
+#: The seconds that they are given to answer.
+LOOKUP_SECONDS: Final = 60.0
+
+#: The tasks of the lines of orders, whose ends the ledger is to know whatever becomes of the worker; by name, for
+#: those who have no tasks.
+ENROLL_LINE, SET_MODE, REVOKE_LINE = LINES = tuple(
+    f'ecommerce_worker.enrolment.tasks.{name}' for name in ('enroll_line', 'set_mode', 'revoke_line'))
+
+#: What is asked with these: ``(order_number, learner, course_id, site_code)``.
+Question = Callable[[str, str, str, str | None], bool]
 
 
-def find(name: str) -> Covers:
-    """The function of the module of that name; raises :class:`~ecommerce_worker.errors.Misconfigured`."""
-    found: Covers = plugins.find(name, coverage, 'covers', 'COVERED_BY')
-    if not callable(found):
-        raise Misconfigured([f'COVERED_BY names {name}, whose covers is no function'])
-    return found
+@dataclass(frozen=True)
+class Cover:
+    """Who is asked.
+
+    ``covers``: whether an order other than that one pays for it.  ``taken_back``: whether that one was refunded, and
+    all that follows from it is done; None where nobody knows.
+    """
+
+    covers: Question
+    taken_back: Question | None = None
+
+
+def find(name: str, settings: Settings) -> Cover:
+    """The functions of the module of that name; raises :class:`~ecommerce_worker.errors.Misconfigured`.
+
+    The module may have a function ``problem(settings)``, which says what it lacks, '' for nothing.
+    """
+    module = plugins.module_of(name, coverage, 'COVERED_BY')
+    covers, taken_back = getattr(module, 'covers', None), getattr(module, 'taken_back', None)
+    if not callable(covers) or not (taken_back is None or callable(taken_back)):
+        raise Misconfigured([f'COVERED_BY names {name}, which has no function covers'])
+    if problem := getattr(module, 'problem', lambda _: '')(settings):
+        raise Misconfigured([f'COVERED_BY: {name} {problem}'])
+    return Cover(covers, taken_back)

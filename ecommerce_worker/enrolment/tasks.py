@@ -2,29 +2,36 @@
 
 ::
 
-    enroll ──► enroll_line ──► set_mode            of a learner who has no account yet
-    revoke ──► revoke_line
+    enroll ──┬─► enroll_line ──► set_mode          of a learner who has no account yet
+             └─► report_back                       of an intake that tells its shop what is done
+    revoke ────► revoke_line
 
 An order is parted into its lines, each for one learner and one course, with a patience of its own: each is found,
 parked and sent again alone, under the number of the order and its own.
+
+A message says how an order stood when it was sent.  Whoever acts on it asks the shop how it stands by now, if the
+intake has a key to it (``shop``, see :class:`~ecommerce_worker.enrolment.origin.Origin`).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from ecommerce_worker import runtime
 from ecommerce_worker.clients.lms import Enrolment, NotRegistered, checked
+from ecommerce_worker.enrolment.learner import masked, pseudonym
 from ecommerce_worker.enrolment.lines import LONGEST, Line, addresses_in, read
+from ecommerce_worker.enrolment.origin import Origin
 from ecommerce_worker.errors import Misconfigured, Rejected, Skip, Transient, WrongArguments
 from ecommerce_worker.execution.outcomes import Then
 from ecommerce_worker.execution.task import Task, task
 from ecommerce_worker.words import counted, item_of, printable
 
 if TYPE_CHECKING:
+    from ecommerce_worker.broker.wire import Call
     from ecommerce_worker.site import Site
 
 #: Modes that nobody pays for: whatever was paid takes their place.
@@ -33,77 +40,113 @@ FREE: Final = frozenset({'audit', 'honor'})
 #: What a learner keeps where REFUND says so.
 AUDIT: Final = 'audit'
 
+#: Why an order is not enrolled any more.
+_REFUNDED: Final = 'the money was given back meanwhile'
+
 
 def lane(site: Site) -> str:
     """Runs wait for the LMS."""
     return runtime.host_of(site.settings.LMS_ROOT_URL)
 
 
+def about(call: Call) -> dict[str, str]:
+    """What the ledger is told of a line: what was bought, and for whom, without the address."""
+    given = {name: call.kwargs.get(name) for name in ('order_number', 'product', 'course_id', 'mode', 'learner')}
+    found = {name: printable(value[:LONGEST]) if isinstance(value, str) else '' for name, value in given.items()}
+    address, key = found['learner'], runtime.current().settings.LEARNER_KEY
+    return {'order_number': found['order_number'], 'product': found['product'], 'course': found['course_id'],
+            'mode': found['mode'], 'learner': pseudonym(key, address) if key and address else '',
+            'mask': masked(address) if address else ''}
+
+
 @task(policy=lambda site: site.enrolment_policy, key='order_number')
-def enroll(self: Task, order_number: str, lines: Any, site_code: str | None = None) -> Iterable[Then]:
+def enroll(self: Task, order_number: str, lines: Any, site_code: str | None = None, shop: Any = None) -> Iterable[Then]:
     """Enrol the learners of a paid order, each line by a task of its own.
 
     ``lines`` is a list of mappings: ``product`` (the SKU), ``learner`` (an address, or a list of them), ``quantity``
-    (1 if not given) and ``line``, its id in the order.
+    (1 if not given) and ``line``, its id in the order.  ``shop`` says which order of which intake's shop it is.
     """
     del self
-    return _parted(enroll_line, order_number, read(lines), site_code, lacking=True)
+    origin, lines = Origin.read(shop), read(lines)
+    parted = _parted(enroll_line, order_number, lines, site_code, origin, lacking=True)
+    if origin and origin.reports(runtime.site(site_code)):
+        parted += _report(order_number, lines, parted, site_code, origin)
+    return parted
 
 
 @task(policy=lambda site: site.enrolment_policy, key='order_number')
-def revoke(self: Task, order_number: str, lines: Any, site_code: str | None = None) -> Iterable[Then]:
+def revoke(self: Task, order_number: str, lines: Any, site_code: str | None = None, shop: Any = None) -> Iterable[Then]:
     """Take back what the refunded lines of an order paid for, each by a task of its own; see :func:`enroll`."""
     del self
-    return _parted(revoke_line, order_number, read(lines), site_code, lacking=False)
+    return _parted(revoke_line, order_number, read(lines), site_code, Origin.read(shop), lacking=False)
 
 
-@task(policy=lambda site: site.enrolment_policy, key='item', lane=lane)
+@task(policy=lambda site: site.enrolment_policy, key='item', lane=lane, about=about)
 def enroll_line(self: Task, item: str, order_number: str, product: str, learner: str, course_id: str | None = None,
-                mode: str | None = None, site_code: str | None = None, problem: str = '') -> Iterable[Then]:
+                mode: str | None = None, site_code: str | None = None, problem: str = '',
+                shop: Any = None) -> Iterable[Then]:
     """Enrol one learner in one course, in the mode that was paid for.
 
     ``item`` is what people know the line by: the number of the order, and the line's id.
     Without ``course_id`` the product was not known when the order came, and is looked up again.  ``problem`` says why a
     line is for people to see to.
     """
-    site = runtime.site(site_code)
+    site, origin = runtime.site(site_code), Origin.read(shop)
     if problem or course_id is None:
-        return _unsettled(enroll_line, item, order_number, product, learner, site, site_code, problem)
+        return _unsettled(enroll_line, item, order_number, product, learner, site, site_code, problem, origin)
     wanted, learner = _wanted(course_id, mode, learner)
     with _turn(self, site, course_id, learner):
+        username, found = None, None
         try:
             username = site.lms.username(learner)
-            return _enrolled(site, username, course_id, wanted, order_number)
+            found = site.lms.enrolment(username, course_id)
         except NotRegistered:
-            site.lms.allow(learner, course_id)
-    return [Then(set_mode.name, _arguments(item, order_number, product, learner, course_id, mode, site_code))]
+            pass
+        if found == wanted:
+            raise Skip(f'the learner is enrolled as {wanted} in {course_id} already')
+        _refuse_refunded(self, site, origin, found, wanted, order_number, learner, course_id, site_code,
+                         is_registered=username is not None)
+        if username is not None:
+            try:
+                _enrol(site, username, course_id, found, wanted, order_number)
+                return ()
+            except NotRegistered:
+                pass  # the LMS, which has a name for the learner, does not enrol them yet
+        site.lms.allow(learner, course_id)
+    return [Then(set_mode.name, _arguments(item, order_number, product, learner, course_id, mode, site_code, origin))]
 
 
-@task(policy=lambda site: site.registration_policy, key='item', lane=lane)
+@task(policy=lambda site: site.registration_policy, key='item', lane=lane, about=about)
 def set_mode(self: Task, item: str, order_number: str, product: str, learner: str, course_id: str, mode: str,
-             site_code: str | None = None) -> Iterable[Then]:
+             site_code: str | None = None, shop: Any = None) -> Iterable[Then]:
     """Wait for a learner who has no account yet, and enrol them in the mode that was paid for when they have.
 
     The LMS opens the course to them as soon as they register, in the mode that it begins with: it keeps no other.
     """
     del item, product
-    site = runtime.site(site_code)
+    site, origin = runtime.site(site_code), Origin.read(shop)
     wanted, learner = _wanted(course_id, mode, learner)
     with _turn(self, site, course_id, learner):
         username = site.lms.username(learner)
         found = site.lms.enrolment(username, course_id)
+        if found == wanted:
+            raise Skip(f'the learner is enrolled as {wanted} in {course_id} already')
+        if origin and origin.is_paid(site) is False:
+            raise Skip(_REFUNDED)
         if not (found and found.active):
             raise Rejected(f'the learner has an account by now, and is not enrolled in {course_id}: was it refunded?')
-        return _enrolled(site, username, course_id, wanted, order_number)
+        _enrol(site, username, course_id, found, wanted, order_number)
+    return ()
 
 
-@task(policy=lambda site: site.enrolment_policy, key='item', lane=lane)
+@task(policy=lambda site: site.enrolment_policy, key='item', lane=lane, about=about)
 def revoke_line(self: Task, item: str, order_number: str, product: str, learner: str, course_id: str | None = None,
-                mode: str | None = None, site_code: str | None = None, problem: str = '') -> Iterable[Then]:
+                mode: str | None = None, site_code: str | None = None, problem: str = '',
+                shop: Any = None) -> Iterable[Then]:
     """Take one learner's course back, as ``REFUND`` has it, unless another paid order covers it; see ``COVERED_BY``."""
-    site = runtime.site(site_code)
+    site, origin = runtime.site(site_code), Origin.read(shop)
     if problem or course_id is None:
-        return _unsettled(revoke_line, item, order_number, product, learner, site, site_code, problem)
+        return _unsettled(revoke_line, item, order_number, product, learner, site, site_code, problem, origin)
     paid, learner = _wanted(course_id, mode, learner)
     with _turn(self, site, course_id, learner):
         try:
@@ -111,13 +154,13 @@ def revoke_line(self: Task, item: str, order_number: str, product: str, learner:
         except NotRegistered:
             _look_for_cover(site, order_number, learner, course_id, site_code)
             if not site.lms.disallow(learner, course_id):
-                raise _not_yet(course_id) from None
+                _wait_for_enrolment(site, origin, order_number, learner, course_id, site_code)
             return ()
         found = site.lms.enrolment(username, course_id)
         if found and not found.active:
             raise Skip(f'the learner is not enrolled in {course_id} any more')
         if found is None or (found.mode != paid.mode and found.mode in FREE):
-            raise _not_yet(course_id)
+            _wait_for_enrolment(site, origin, order_number, learner, course_id, site_code)
         if found.mode != paid.mode:
             raise Rejected(f'the learner is enrolled as {found} in {course_id}, and {paid} was refunded: what gave '
                            'them the other?')
@@ -131,7 +174,58 @@ def revoke_line(self: Task, item: str, order_number: str, product: str, learner:
     return ()
 
 
-def _parted(follow: Task, order_number: str, lines: list[Line], site_code: str | None, *, lacking: bool) -> list[Then]:
+@task(policy=lambda site: site.report_policy, key='order_number')
+def report_back(self: Task, order_number: str, shop: Any, seats: Any, whole: bool,
+                site_code: str | None = None) -> None:
+    """Tell the shop that the lines of an order are done, when all of them are.
+
+    ``seats`` are what has to be seen in the LMS before that: mappings of ``line``, ``learner``, ``course_id`` and
+    ``mode``.  ``whole`` tells that the order has nothing else.  No enrolment depends on this.
+    """
+    del order_number
+    site, origin = runtime.site(site_code), Origin.read(shop)
+    if origin is None:
+        raise WrongArguments('shop is not given')
+    found = [_seat(it) for it in seats] if isinstance(seats, list | tuple) else []
+    if not found:
+        raise WrongArguments('seats are none')
+    with runtime.current().turn(f'report {origin.intake} {origin.order}', put_off=self.put_off,
+                                lease=site.longest_enrolment):
+        untold = origin.untold(site, {line for line, *_ in found}, whole=whole)
+        if untold is None:
+            raise Skip('the shop knows, or does not want to know any more')
+        for line, learner, course_id, wanted in found:
+            if line in untold.lines and site.lms.enrolment(site.lms.username(learner), course_id) != wanted:
+                raise Transient(f'the line {printable(line)} is not done yet, or was taken back')
+        untold.tell()
+
+
+def _seat(given: Any) -> tuple[str, str, str, Enrolment]:
+    """Line, learner, course, and how they are to stand there."""
+    found = given if isinstance(given, Mapping) else {}
+    line, learner, course_id, mode = (found.get(name) for name in ('line', 'learner', 'course_id', 'mode'))
+    if not isinstance(line, str) or not isinstance(learner, str):
+        raise WrongArguments('a seat is none')
+    wanted, learner = _wanted(course_id, mode, learner)  # type: ignore[arg-type]  # whatever it is, it is looked at
+    return line, learner, str(course_id), wanted
+
+
+def _report(order_number: str, lines: Sequence[Line], parted: Sequence[Then], site_code: str | None,
+            origin: Origin) -> list[Then]:
+    """The task that tells the shop; none where nothing is done without people."""
+    ours = [it.kwargs for it in parted]
+    left = {it['shop']['line'] for it in ours if it.get('problem') or it['course_id'] is None}
+    seats = [{'line': it['shop']['line'], **{name: it[name] for name in ('learner', 'course_id', 'mode')}}
+             for it in ours if it['shop']['line'] not in left]
+    if not seats:
+        return []
+    bought = {line.id for line in lines if line.quantity}
+    return [Then(report_back.name, {'order_number': order_number, 'shop': origin.message(), 'seats': seats,
+                                    'whole': bought == {it['line'] for it in seats}, 'site_code': site_code})]
+
+
+def _parted(follow: Task, order_number: str, lines: list[Line], site_code: str | None, origin: Origin | None, *,
+            lacking: bool) -> list[Then]:
     """What follows from an order: a task for each line, learner and course."""
     site = runtime.site(site_code)
     wanted = [line for line in lines if line.quantity]
@@ -144,11 +238,11 @@ def _parted(follow: Task, order_number: str, lines: list[Line], site_code: str |
         wanted = known
     return [then for line in wanted
             for then in _of_line(follow, item_of(order_number, line.id), order_number, line, site, site_code,
-                                 lacking=lacking)]
+                                 origin and origin.of_line(line.id), lacking=lacking)]
 
 
-def _of_line(follow: Task, item: str, order_number: str, line: Line, site: Site, site_code: str | None, *,
-             lacking: bool) -> list[Then]:
+def _of_line(follow: Task, item: str, order_number: str, line: Line, site: Site, site_code: str | None,
+             origin: Origin | None, *, lacking: bool) -> list[Then]:
     """A task for each learner and course, and one for what is for people to see to."""
     count, seats = len(line.learners), counted(line.quantity, 'seat')
     found: list[dict[str, Any]] = []
@@ -163,12 +257,16 @@ def _of_line(follow: Task, item: str, order_number: str, line: Line, site: Site,
             found.append({'learner': '', 'problem': problem})
     items = [item] if len(found) == 1 else [f'{item}.{number}' for number in range(1, len(found) + 1)]
     return [Then(follow.name, {'item': name, 'order_number': order_number, 'product': line.product,
-                               'course_id': None, 'mode': None, 'site_code': site_code, **it})
+                               'course_id': None, 'mode': None, 'site_code': site_code, **_of(origin), **it})
             for name, it in zip(items, found, strict=True)]
 
 
+def _of(origin: Origin | None) -> dict[str, Any]:
+    return {'shop': origin.message()} if origin else {}
+
+
 def _unsettled(follow: Task, item: str, order_number: str, product: str, learner: str, site: Site,
-               site_code: str | None, problem: str) -> list[Then]:
+               site_code: str | None, problem: str, origin: Origin | None) -> list[Then]:
     """What becomes of a line that did not name its course: what follows from it by now."""
     if not isinstance(product, str):
         raise WrongArguments('product is no SKU')
@@ -179,14 +277,14 @@ def _unsettled(follow: Task, item: str, order_number: str, product: str, learner
         if site.settings.UNKNOWN_PRODUCT == 'skip':
             raise Skip('its product is no course')
         raise Misconfigured((f'{sku} is none of PRODUCTS; add it there, and send this again',))
-    return _of_line(follow, item, order_number, Line('', product, 1, (_address(learner),)), site, site_code,
+    return _of_line(follow, item, order_number, Line('', product, 1, (_address(learner),)), site, site_code, origin,
                     lacking=True)
 
 
 def _arguments(item: str, order_number: str, product: str, learner: str, course_id: str, mode: str | None,
-               site_code: str | None) -> dict[str, Any]:
+               site_code: str | None, origin: Origin | None) -> dict[str, Any]:
     return {'item': item, 'order_number': order_number, 'product': product, 'learner': learner,
-            'course_id': course_id, 'mode': mode, 'site_code': site_code}
+            'course_id': course_id, 'mode': mode, 'site_code': site_code, **_of(origin)}
 
 
 def _address(learner: str) -> str:
@@ -208,16 +306,37 @@ def _turn(run: Task, site: Site, course_id: str, learner: str) -> AbstractContex
                                   lease=site.longest_enrolment)
 
 
-def _enrolled(site: Site, username: str, course_id: str, wanted: Enrolment, order_number: str) -> Iterable[Then]:
-    """Enrol them, unless they are; what somebody else paid for is not put down."""
-    found = site.lms.enrolment(username, course_id)
-    if found == wanted:
-        raise Skip(f'the learner is enrolled as {wanted} in {course_id} already')
+def _refuse_refunded(run: Task, site: Site, origin: Origin | None, found: Enrolment | None, wanted: Enrolment,
+                     order_number: str, learner: str, course_id: str, site_code: str | None, *,
+                     is_registered: bool) -> None:
+    """Raise ``Skip`` if the money was given back meanwhile, and what parks it if that is likely and nobody knows.
+
+    An order may be told of late, again, or after its refund; so the shop has the say, then whoever ``COVERED_BY``
+    names, and then whoever sends it again.
+    """
+    paid = origin.is_paid(site) if origin else None
+    if paid is False:
+        raise Skip(_REFUNDED)
+    left = Enrolment(AUDIT, active=True) if site.settings.REFUND == AUDIT else Enrolment(wanted.mode, active=False)
+    if paid or (is_registered and found != left):
+        return
+    if site.covers and site.covers.taken_back:
+        if site.covers.taken_back(order_number, learner, course_id, site_code):
+            raise Skip(_REFUNDED)
+    elif found == left and not run.resent:
+        reason = (f'the learner is {found} in {course_id}, as a refund leaves them, and nobody knows whether this '
+                  'order was refunded: if not, send it again; with a key to the API of the shop in INTAKES, or '
+                  'COVERED_BY: ledger, it is known')
+        raise Misconfigured([reason])
+
+
+def _enrol(site: Site, username: str, course_id: str, found: Enrolment | None, wanted: Enrolment,
+           order_number: str) -> None:
+    """Enrol them; what somebody else paid for is not put down."""
     if found and found.active and found.mode not in FREE:
         raise Rejected(f'the learner is enrolled as {found} in {course_id}, and {wanted} was paid for: which of the '
                        'two holds?')
     site.lms.put(username, course_id, wanted, order_number=order_number, force=site.settings.FORCE_ENROLLMENT)
-    return ()
 
 
 def _look_for_cover(site: Site, order_number: str, learner: str, course_id: str, site_code: str | None) -> None:
@@ -226,14 +345,23 @@ def _look_for_cover(site: Site, order_number: str, learner: str, course_id: str,
         reason = (f'{course_id} was refunded, and nobody knows whether another paid order covers the learner: decide '
                   'by hand, or set COVERED_BY and send this again')
         raise Misconfigured([reason])
-    if site.covers(order_number, learner, course_id, site_code):
+    if site.covers.covers(order_number, learner, course_id, site_code):
         raise Skip('another paid order covers the learner')
 
 
-def _not_yet(course_id: str) -> Transient:
-    """A refund may come before what it takes back is done; what is parked of it may even be sent again much later."""
-    return Transient(f'what was refunded of {course_id} is not there: its enrolment may be under way, or was taken '
-                     'back already')
+def _wait_for_enrolment(site: Site, origin: Origin | None, order_number: str, learner: str, course_id: str,
+                        site_code: str | None) -> NoReturn:
+    """Have a refund that finds nothing to take back wait, unless it is known that nothing is going to come.
+
+    It may come before what it takes back is done; what is parked of that may even be sent again much later.
+    """
+    if origin and origin.is_paid(site) is False:
+        # An enrolment that comes later asks the shop, too.
+        raise Skip(f'the learner has nothing in {course_id} that was paid for by this')
+    if site.covers and site.covers.taken_back and site.covers.taken_back(order_number, learner, course_id, site_code):
+        raise Skip(f'it was taken back already: the learner has nothing in {course_id} that was paid for by this')
+    raise Transient(f'what was refunded of {course_id} is not there: its enrolment may be under way, or was taken '
+                    'back already')
 
 
 def _learners(count: int) -> str:

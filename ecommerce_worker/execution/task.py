@@ -77,7 +77,7 @@ def accepted(body: Any, call: Call, queue: str, reason: str = '', *, began: floa
     ours = isinstance(body, Task)
     return RunReport('accepted', started=began, task=call.task, id=call.id, queue=queue, reason=reason,
                      root_id=call.root_id or call.id, key=body.key_of(call) if ours else '',
-                     site=body.site_of(call) if ours else '')
+                     site=body.site_of(call) if ours else '', **(body.about_of(call) if ours else {}))
 
 
 class Task(celery.Task):
@@ -104,6 +104,9 @@ class Task(celery.Task):
 
     #: The position of that argument; None: as in the signature of the body.
     position: ClassVar[int | None]
+
+    #: What else is reported of a call, as fields of a :class:`~ecommerce_worker.telemetry.run.RunReport`.
+    about: ClassVar[Callable[[Call], Mapping[str, Any]]]
 
     #: Returns the site of a call, for a body that parses its own arguments; None: the argument ``site_code``.
     site: ClassVar[Callable[[Call], Any] | None]
@@ -194,6 +197,12 @@ class Task(celery.Task):
         return delivery is not None and delivery.unsure
 
     @property
+    def resent(self) -> bool:
+        """Whether a person has looked at this message and sent it again."""
+        delivery: Delivery | None = self.request.get(DELIVERY)
+        return delivery is not None and delivery.notes.resent
+
+    @property
     def put_off(self) -> float:
         """Seconds for which this message has been deferred since its last try or its arrival."""
         delivery: Delivery | None = self.request.get(DELIVERY)
@@ -261,7 +270,14 @@ class Task(celery.Task):
         return RunReport(
             outcome, task=self.name, id=call.id, key=self.key_of(call), site=self.site_of(call),
             attempt=delivery.earlier + 1, queue=delivery.queue, root_id=call.root_id or call.id,
-            worker=self.request.hostname or '', **found)
+            worker=self.request.hostname or '', **self.about_of(call), **found)
+
+    def about_of(self, call: Call) -> Mapping[str, Any]:
+        """See :attr:`about`; never fails, whatever the call holds."""
+        try:
+            return type(self).about(call)
+        except Exception:  # noqa: BLE001 - what is wrong with it its run will say
+            return {}
 
     def settle(self, delivery: Delivery, run: runtime.Run) -> None:
         """Tell Celery how to settle the message.
@@ -433,13 +449,15 @@ def task(*, policy: Callable[[Site], Patience] = lambda site: site.fulfillment_p
          position: int | None = None,
          site: Callable[[Call], Any] | None = None, lane: Callable[[Site], str] | None = None,
          longest: Callable[[Settings], float] = lambda _: 0.0,
+         about: Callable[[Call], Mapping[str, Any]] = lambda _: {},
          ) -> Callable[[Callable[..., Iterable[Then] | None]], Task]:
     """Decorator: make a task of a function whose first parameter is the task; tasks that it returns follow from it.
 
     ``policy`` gives the patience at a site, ``key`` names the argument that people know the task by.  For a body that
     sorts its arguments out itself, ``position`` tells where that one stands among the positional ones, and ``site``
     gives what a call names as its site.  ``lane`` names, for a site, whom a run waits for (the task itself if not
-    given), ``longest`` the seconds that one may take if that is minutes.
+    given), ``longest`` the seconds that one may take if that is minutes.  ``about`` gives further fields of its
+    reports.
     """
     def register(body: Callable[..., Iterable[Then] | None]) -> Task:
         if key and position is None and key not in inspect.signature(body).parameters:
@@ -447,7 +465,7 @@ def task(*, policy: Callable[[Site], Patience] = lambda site: site.fulfillment_p
         return shared_task(  # type: ignore[no-any-return]
             bind=True, base=Task, policy=staticmethod(policy), key=key, position=position,
             site=staticmethod(site) if site else None, lane=staticmethod(lane or (lambda _: body.__name__)),
-            longest=staticmethod(longest))(body)
+            longest=staticmethod(longest), about=staticmethod(about))(body)
 
     return register
 

@@ -20,7 +20,7 @@ class Finding:
     """A problem in one sentence, and what to do about it; commands and names are in backticks.
 
     ``subject`` is one of ``broker``, ``queues``, ``workers``, ``messages``, ``parked``, ``spool``, ``recorder``,
-    ``ledger``, ``orders``, ``reports``, ``beat`` and ``schedule``; of a machine, ``disk``, ``files`` and
+    ``ledger``, ``orders``, ``reports``, ``intakes``, ``beat`` and ``schedule``; of a machine, ``disk``, ``files`` and
     ``supervisor``.
     """
 

@@ -43,7 +43,7 @@ class Standing:
     def findings(self) -> tuple[Finding, ...]:
         """All findings; trouble first."""
         found = [*_of_broker(self), *_of_workers(self), *_of_queues(self), *_of_spool(self), *_of_ledger(self),
-                 *_of_schedule(self)]
+                 *_of_intakes(self), *_of_schedule(self)]
         return tuple(sorted(found, key=lambda it: it.severity is not TROUBLE))
 
 
@@ -129,6 +129,16 @@ def _of_ledger(it: Standing) -> Iterator[Finding]:
     if ledger.lost:
         yield Finding('reports', WARNING, f'{counted(ledger.lost, "report")} of runs lost in the last '
                       f'{ledger.lost_days} days: as many orders, mails or jobs may be shown in an old state.')
+
+
+def _of_intakes(it: Standing) -> Iterator[Finding]:
+    for name, problem in it.ledger.webhooks.items() if it.ledger else ():
+        yield Finding('intakes', TROUBLE, f'Nothing comes by the intake {name}: the shop {problem}.',
+                      '`ecommerce-worker reconcile --repair` switches on what can be; orders are missing until then.')
+    for name, seconds in it.ledger.silent.items() if it.ledger else ():
+        yield Finding('intakes', WARNING, f'Nothing has come by the intake {name} for {span(seconds)}, which is longer '
+                      'than usual.', '`ecommerce-worker reconcile --dry-run` asks the shop whether something should '
+                      'have; is the intake up, and reached?')
 
 
 def _of_schedule(it: Standing) -> Iterator[Finding]:

@@ -41,6 +41,9 @@ ANY: Final = '*'
 #: The argument that is what was bought; see :mod:`ecommerce_worker.enrolment.lines`.
 LINES: Final = 'lines'
 
+#: The argument by which its shop can be asked about an order; see :class:`ecommerce_worker.enrolment.origin.Origin`.
+SHOP: Final = 'shop'
+
 #: Letters of the argument by which people know a task.
 LONGEST_NUMBER: Final = 128
 
@@ -208,6 +211,9 @@ class Intake:
         if LINES in action.signature.parameters and LINES not in kwargs and not event.then:
             sold = self.source.sold(event)
             kwargs.update({} if sold is None else {LINES: [it.line(self.learner).message() for it in sold]})
+        if SHOP in action.signature.parameters and SHOP not in kwargs and not event.then:
+            reference = self.source.reference(event)
+            kwargs.update({SHOP: {'intake': self.name, 'order': reference}} if reference else {})
         if self.site and kwargs['site_code'] != self.site:
             raise WrongArguments('it names another site than its intake has')
         if len(str(kwargs.get(action.key, ''))) > LONGEST_NUMBER:
@@ -257,6 +263,20 @@ def find(name: str, setting: str = 'INTAKES', extensions: Iterable[Extension] = 
     if not (isinstance(found, type) and issubclass(found, Source)):
         raise Misconfigured([f'{setting} names {name}, whose {CLASS} is none of an intake'])
     return found
+
+
+def source_of(settings: Settings, name: str) -> Source | None:
+    """The source of the intake of that name, for who asks its shop and needs no secret of the intake; None without one.
+
+    Raises :class:`~ecommerce_worker.errors.Misconfigured`.
+    """
+    given = settings.INTAKES.get(name)
+    if given is None:
+        return None
+    label = f'INTAKES[{name}]'
+    cls = find(str(given.get('kind')), f'{label}[kind]', settings.extensions.values())
+    own = {option: value for option, value in given.items() if option in cls.OPTIONS}
+    return cls(plugins.read_options(own, cls.OPTIONS, cls.DEFAULTS, label))
 
 
 def read(settings: Settings, tasks: Mapping[str, Any]) -> dict[str, Intake]:
@@ -322,6 +342,8 @@ class _Reader:
         secrets = self._secrets(options['secrets'], made)
         events = self._events(options['events'] or cls.EVENTS, made)
         self._look_at_places(options)
+        if made.options.get('report_back') and not made.has_key:
+            self._problem('report_back', 'needs a key to the API of the shop, which is not set')
         if self.problems or secrets is None:
             return None
         if made.DECIDES and options['arguments']:

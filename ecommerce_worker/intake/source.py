@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -111,6 +111,14 @@ class Asked(Protocol):
         """Have it deliver again."""
 
 
+@dataclass(frozen=True)
+class Untold:
+    """What a shop does not know yet: that these lines are done; ``tell`` tells it, and raises ``ApiError``."""
+
+    lines: Collection[str]
+    tell: Callable[[], None]
+
+
 class Connect(Protocol):
     """What makes a service; see :meth:`ecommerce_worker.site.Site.connect`."""
 
@@ -179,13 +187,37 @@ class Source(ABC):
         del event
         return None
 
+    @property
+    def has_key(self) -> bool:
+        """Whether its options have a key to the shop's own API."""
+        return False
+
     def shop(self, connect: Connect) -> Asked | None:
         """The shop's own API, by which it tells what was never delivered; None where there is none, or no key to it.
 
-        Raises ValueError for a secret that cannot be read, or :class:`~ecommerce_worker.errors.ApiError`.
+        Nothing is asked of it yet.  Raises ValueError for a secret that cannot be read.
         """
         del connect
         return None
+
+    def reference(self, event: Event) -> str:
+        """What the shop's own API knows the order of an event by; '' where it cannot be asked about one."""
+        del event
+        return ''
+
+    def is_paid(self, shop: Any, reference: str, line: str) -> bool | None:
+        """Whether the line of an order is paid for at this moment; None where the shop does not tell.
+
+        Raises :class:`~ecommerce_worker.errors.ApiError`.
+        """
+        raise NotImplementedError
+
+    def untold(self, shop: Any, reference: str, lines: Collection[str], *, whole: bool) -> Untold | None:
+        """What is to be told to the shop when these lines of an order are done; None if it knows all of it.
+
+        ``whole`` says that the order has no others.  Raises :class:`~ecommerce_worker.errors.ApiError`.
+        """
+        raise NotImplementedError
 
     def missed(self, shop: Any, topics: Iterable[str], since: float, until: float) -> Iterator[Delivery]:
         """What that API tells of the time in between (epoch seconds) about these topics, as it would be delivered.

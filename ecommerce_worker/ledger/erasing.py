@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Final
 
 from django.db import models, transaction
@@ -32,6 +32,12 @@ def rewrite(address: str, without: Callable[[str], str], *, dry: bool) -> Iterat
         if not dry:
             SetAside.objects.filter(pk__in=[row.pk for row in aside]).delete()
         yield str(SetAside._meta.db_table), len(aside)  # noqa: SLF001 - as above
+
+
+def forget(learners: Collection[str], *, dry: bool) -> int:
+    """Take these pseudonyms of a learner, and the letters beside them, out of the lines of orders; how many had one."""
+    found = Order.objects.filter(learner__in=learners)
+    return int(found.count() if dry else found.update(learner='', mask=''))
 
 
 def _having(model: type[models.Model], names: tuple[str, ...], address: str) -> Iterator[Any]:

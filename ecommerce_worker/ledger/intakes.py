@@ -8,16 +8,22 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Final
 
+from django.db.models import Max
 from django.db.models.functions import Now
 
-from ecommerce_worker.ledger.models import IntakeHour
+from ecommerce_worker.ledger.models import IntakeHour, Webhook
 from ecommerce_worker.telemetry import tally
 from ecommerce_worker.telemetry.tally import Tally
 
 #: For how long deliveries are counted together.
 DAY: Final = timedelta(hours=24)
+
+#: From how far back it is known how often something comes by an intake; in how many hours something must have come, and
+#: over how long a time; and how long a silence is at least that is one.
+RHYTHM, ENOUGH, WEEK, SHORTEST_SILENCE = timedelta(days=28), 20, timedelta(days=7), timedelta(hours=6)
 
 #: Within how long each process tells of each of its intakes, if it is there: some minutes.
 ALIVE: Final = timedelta(minutes=3)
@@ -83,6 +89,39 @@ def write(tallies: Iterable[Tally], now: float) -> None:
         row.last = None if each.last is None else datetime.fromtimestamp(min(each.last, now), UTC)
         row.heard = Now()
         row.save()
+
+
+def silences(now: datetime) -> dict[str, timedelta]:
+    """For how long nothing genuine has come by an intake, of those by which something comes more often as a rule."""
+    found: dict[str, list[tuple[datetime, datetime]]] = defaultdict(list)
+    hours = IntakeHour.objects.filter(hour__gt=now - RHYTHM, last__isnull=False).order_by('hour')
+    for intake, hour, last in hours.values_list('intake', 'hour').annotate(latest=Max('last')):
+        found[intake].append((hour, last))
+    return {intake: silence for intake, times in found.items() if (silence := unusual(
+        [hour for hour, _ in times], max(last for _, last in times), now))}
+
+
+def unusual(hours: Sequence[datetime], last: datetime, now: datetime) -> timedelta | None:
+    """The silence since ``last``, if it is longer than usual; ``hours`` are those in which something came, in order.
+
+    Usual is half as long again as the longest silence that there was; a rhythm has some days, and some deliveries.
+    """
+    if len(hours) < ENOUGH or hours[-1] - hours[0] < WEEK:
+        return None
+    longest = max(later - earlier for earlier, later in pairwise(hours))
+    silence = now - last
+    return silence if silence > max(SHORTEST_SILENCE, longest * 3 / 2) else None
+
+
+def write_webhooks(seen: Mapping[str, str], now: datetime) -> None:
+    """Keep what is wrong with the webhooks of these intakes, '' for nothing, as it was seen at this time."""
+    for intake, problem in seen.items():
+        Webhook.objects.update_or_create(intake=intake, defaults={'problem': problem[:1000], 'seen': now})
+
+
+def dead_webhooks() -> list[tuple[str, str, datetime]]:
+    """Intake, problem, and when it was seen, of the webhooks by which nothing is delivered."""
+    return list(Webhook.objects.exclude(problem='').order_by('intake').values_list('intake', 'problem', 'seen'))
 
 
 def summaries(now: datetime) -> list[Summary]:

@@ -40,9 +40,11 @@ AGAIN_SECONDS: Final = 300.0
 FIRING_DAYS: Final = 8 * 366 + 1
 
 
-def retention(keep_days: int, keep_parked_days: int = 0, *, now: datetime | None = None) -> Iterator[int]:
+def retention(keep_days: int, keep_parked_days: int = 0, keep_lines_days: int = 0, *,
+              now: datetime | None = None) -> Iterator[int]:
     """Delete what ended so many days ago, and erase the content of what has been parked for so many (0: never).
 
+    Lines of orders are kept for ``keep_lines_days``, if that is longer.
     What is parked, waits or is being tried is not over.  Yields the number of rows that went, after each step.
     """
     now = now or datetime.now(UTC)
@@ -54,8 +56,9 @@ def retention(keep_days: int, keep_parked_days: int = 0, *, now: datetime | None
             SetAside.objects.filter(received__lt=end),
             Teller.objects.filter(heard__lt=end),
             ledger.IntakeHour.objects.filter(hour__lt=end),
-            Order.objects.filter(state__in=(State.FULFILLED, State.DISCARDED), last_seen__lt=end)
-            .exclude(parked__in=_undecided())):
+            ledger.Webhook.objects.filter(seen__lt=end),
+            _over(end).filter(order_number=''),
+            _over(min(end, now - timedelta(days=keep_lines_days)))):
         yield from _delete(rows)
     if keep_parked_days:
         old = ParkedMessage.objects.filter(settled='', parked_at__lt=now - timedelta(days=keep_parked_days))
@@ -83,7 +86,8 @@ def housekeeping() -> Iterator[int]:
 
 #: What each task of the recorder's does.
 WORK: Final[Mapping[str, Callable[[Settings], Iterator[int]]]] = {
-    RETENTION: lambda settings: retention(settings.LEDGER_KEEP_DAYS, settings.LEDGER_KEEP_PARKED_DAYS),
+    RETENTION: lambda settings: retention(settings.LEDGER_KEEP_DAYS, settings.LEDGER_KEEP_PARKED_DAYS,
+                                            settings.LEDGER_KEEP_LINES_DAYS),
     HOUSEKEEPING: lambda settings: housekeeping(),  # noqa: ARG005
 }
 
@@ -144,6 +148,12 @@ def _timing_of(entry: Entry, zone: tzinfo) -> Timing:
     except ValueError as error:
         raise Misconfigured([f'SCHEDULE[{entry.name}] has a crontab {entry.crontab!r} that cannot be read: {error}'
                              ]) from None
+
+
+def _over(end: datetime) -> models.QuerySet[Any]:
+    """The orders that ended before that time, of which nothing is parked any more."""
+    found: models.QuerySet[Any] = Order.objects.filter(state__in=(State.FULFILLED, State.DISCARDED), last_seen__lt=end)
+    return found.exclude(parked__in=_undecided())
 
 
 def _undecided() -> models.QuerySet[Any]:

@@ -10,9 +10,11 @@
 
     Teller                      which of the facts that a process told have come
     IntakeHour                  what a process has counted of an intake in an hour
+    Webhook                     what was seen last of the webhook of an intake, at its shop
     Firing, BeatTick            what the beats share that fire the jobs of ``SCHEDULE``
 
-Only :class:`ParkedMessage` holds personal data, and only until it is settled.
+Only :class:`ParkedMessage` holds personal data, and only until it is settled; of a learner an :class:`Order` has a
+pseudonym.
 """
 
 from enum import StrEnum
@@ -58,6 +60,14 @@ class Order(models.Model):
     last_seen = models.DateTimeField()
     #: The time of its last report, by the clock of the database: those of workers may be wrong.
     heard = models.DateTimeField(null=True)
+    #: What a line of an order is (:data:`~ecommerce_worker.telemetry.run.SEAT`); '' for all else.  No address is here:
+    #: ``learner`` is a pseudonym, ``mask`` a few letters.
+    order_number = models.CharField(max_length=LENGTHS['order_number'], default='')
+    product = models.CharField(max_length=LENGTHS['product'], default='')
+    course = models.CharField(max_length=LENGTHS['course'], default='')
+    mode = models.CharField(max_length=LENGTHS['mode'], default='')
+    learner = models.CharField(max_length=LENGTHS['learner'], default='', db_index=True)
+    mask = models.CharField(max_length=LENGTHS['mask'], default='')
 
     class Meta:
         """How it is looked for."""
@@ -208,6 +218,19 @@ class IntakeHour(models.Model):
     @override
     def __str__(self) -> str:
         return f'{self.intake} {self.hour:%Y-%m-%d %H}'
+
+
+class Webhook(models.Model):
+    """What ``reconcile`` saw last of the webhook of an intake, when it asked the shop."""
+
+    intake = models.CharField(max_length=TEXTS['intake'], unique=True)
+    #: What is wrong with it, in a sentence; '' if nothing is.
+    problem = models.CharField(max_length=LENGTHS['reason'])
+    seen = models.DateTimeField()
+
+    @override
+    def __str__(self) -> str:
+        return f'{self.intake} {self.problem or "delivers"}'
 
 
 class Firing(models.Model):

@@ -12,6 +12,7 @@ from django.db.models import Count, DateTimeField, ExpressionWrapper, Max, Q, Qu
 from django.db.models.functions import Now, Upper
 
 from ecommerce_worker.broker.notes import Notes, ParkingNote
+from ecommerce_worker.enrolment import cover
 from ecommerce_worker.ledger import reports
 from ecommerce_worker.ledger.models import Attempt, Audit, Order, ParkedMessage, State, Teller
 from ecommerce_worker.telemetry.run import RunReport, standing
@@ -29,7 +30,7 @@ LOST_DAYS: Final = 7
 
 @dataclass(frozen=True)
 class Entry:
-    """The state of an order."""
+    """The state of an order; of a line of one also what was bought, of which order, and a few letters of for whom."""
 
     number: int
     key: str
@@ -42,12 +43,18 @@ class Entry:
     attempts: int
     first_seen: datetime
     last_seen: datetime
+    order_number: str = ''
+    product: str = ''
+    course: str = ''
+    mode: str = ''
+    mask: str = ''
 
     @classmethod
     def of(cls, order: Order) -> Entry:
         """What the ledger has of it."""
         return cls(order.pk, order.key, order.task, order.site, str(order.state), order.reason, order.status,
-                   order.next_try, order.attempts, order.first_seen, order.last_seen)
+                   order.next_try, order.attempts, order.first_seen, order.last_seen, order.order_number, order.product,
+                   order.course, order.mode, order.mask)
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,8 @@ class Story:
     order: Entry
     tries: tuple[RunReport, ...]
     decisions: tuple[Decision, ...]
+    #: What became of its lines, if it was parted into some.
+    lines: tuple[Entry, ...] = ()
 
     @property
     def events(self) -> tuple[RunReport | Decision, ...]:
@@ -108,10 +117,15 @@ class InLedger(ParkingNote):
                    notes=Notes(queue=parked.queue, attempt=parked.tries, history=tuple(json.loads(parked.history))))
 
 
-def search(text: str) -> list[Entry]:
+def search(text: str, learners: Collection[str] = ()) -> list[Entry]:
     """The orders of that key, and the lines of one of that number; if there is none, those that have it in them, and
     those of a message of that id.
+
+    With pseudonyms of a learner it is the lines that were bought for them, the latest first.
     """
+    if learners:
+        return [Entry.of(each) for each in
+                Order.objects.filter(learner__in=learners).order_by('-first_seen', 'pk')[:MOST]]
     found = list(Order.objects.filter(about(text)).order_by('key', '-last_seen')[:MOST])
     if not found and text:
         found = list(Order.objects.filter(pk__in=Attempt.objects.filter(message_id=text).values('order')))
@@ -122,6 +136,32 @@ def search(text: str) -> list[Entry]:
 def about(number: str) -> Q:
     """What has that key, or is a line of the order of that number; see :func:`ecommerce_worker.words.is_about`."""
     return Q(key=number) | Q(key__startswith=f'{number} ')
+
+
+@dataclass(frozen=True)
+class Covering:
+    """Which other orders of the ledger pay for a course of a learner, and whether the refund of this one is done: what
+    it paid for was taken back, or covered.
+    """
+
+    covered_by: tuple[str, ...]
+    taken_back: bool
+
+
+def covering(order_number: str, course: str, learners: Collection[str], site: str) -> Covering:
+    """Who pays for a learner's course, as far as the ledger reaches back: orders neither refunded nor given up.
+
+    ``learners`` are pseudonyms of the learner.
+    """
+    lines = list(Order.objects.filter(learner__in=learners, course=course, site=site).exclude(state=State.DISCARDED)
+                 .values_list('order_number', 'task', 'state', 'mode'))
+    # Who paid for less than this one did does not pay for it.
+    modes = {mode for number, _, _, mode in lines if number == order_number}
+    refunded = {number for number, task, _, _ in lines if task == cover.REVOKE_LINE}
+    paid = {number for number, task, _, mode in lines
+            if task != cover.REVOKE_LINE and (mode in modes or not modes)}
+    taken_back = {number for number, task, state, _ in lines if (task, state) == (cover.REVOKE_LINE, State.FULFILLED)}
+    return Covering(tuple(sorted(paid - refunded - {order_number})), order_number in taken_back)
 
 
 def containing(found: QuerySet[Any], text: str) -> QuerySet[Any]:
@@ -138,11 +178,13 @@ def story(number: int) -> Story | None:
     tries = Attempt.objects.filter(order=order).order_by('started', 'pk')
     # Without a key there is its own id.
     decisions = Audit.objects.filter(Q(key=order.key) | Q(message_id=order.key), task=order.task).order_by('at', 'pk')
+    lines = Order.objects.filter(order_number=order.key, site=order.site, key__startswith=f'{order.key} ')
     return Story(
         Entry.of(order),
         tuple(map(reports.read, tries)),
         tuple(Decision(each.at, each.who, each.action, each.reason, each.message_id, each.key)
-              for each in decisions))
+              for each in decisions),
+        tuple(map(Entry.of, lines.order_by('first_seen', 'pk')[:MOST])))
 
 
 def last_accepted_by(intake: str) -> datetime | None:

@@ -19,7 +19,7 @@ from ecommerce_worker.errors import Undecodable
 from ecommerce_worker.ledger import gaps, headers, intakes, reports
 from ecommerce_worker.ledger.incoming import Aside, Parcel
 from ecommerce_worker.ledger.models import Attempt, Order, ParkedMessage, SetAside, State, Teller
-from ecommerce_worker.telemetry.run import IN_LEDGER, RunReport, one_line, standing
+from ecommerce_worker.telemetry.run import IN_LEDGER, SEAT, RunReport, one_line, standing
 from ecommerce_worker.telemetry.tally import Tally
 
 #: What an order is after each outcome.
@@ -173,7 +173,8 @@ def _save(orders: Mapping[uuid.UUID, Order]) -> None:
         if order.pk:
             # One by one: `bulk_update` takes four times as long to write its statement.
             order.save(update_fields=(
-                'state', 'reason', 'cause', 'status', 'next_try', 'attempts', 'first_seen', 'last_seen', 'heard'))
+                'state', 'reason', 'cause', 'status', 'next_try', 'attempts', 'first_seen', 'last_seen', 'heard',
+                *SEAT))
     Order.objects.bulk_create(new)
     if not connection.features.can_return_rows_from_bulk_insert:  # MySQL
         numbers = dict(Order.objects.filter(identity__in=[order.identity for order in new])
@@ -197,6 +198,9 @@ def _last_seen(order: Order, now: float) -> datetime:
 def _apply(order: Order, fact: RunReport, now: float, known: Standings) -> None:
     """Apply the report to the order, unless something later is known of its message."""
     order.first_seen = min(order.first_seen, time_of(fact.started))
+    if fact.order_number:  # what a person does with it does not say so again
+        for name in SEAT:
+            setattr(order, name, getattr(fact, name))
     if fact.attempt and fact.outcome in ('done', 'skipped', 'retrying', 'parked'):
         order.attempts += 1
     message = order.identity, fact.id

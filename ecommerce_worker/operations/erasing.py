@@ -7,6 +7,7 @@
     spool of the intake ├──► names the address? ──► gone, and what was promised with it
     parked in the ledger┘
     other texts of the ledger ────────────────────► *** in place of the address
+    lines of orders in the ledger ────────────────► no pseudonym any more
 
 Messages are decoded to be looked into: neither pickle nor an escape in JSON hides an address.
 """
@@ -24,6 +25,7 @@ from ecommerce_worker.broker import facts, topology
 from ecommerce_worker.broker.bodies import load_json
 from ecommerce_worker.broker.lending import lent
 from ecommerce_worker.broker.wire import Raw, decode
+from ecommerce_worker.enrolment.learner import pseudonyms
 from ecommerce_worker.errors import Undecodable, WorkerError
 from ecommerce_worker.execution.parking import call_of, key_of
 from ecommerce_worker.intake import spool
@@ -198,6 +200,8 @@ class Eraser:
         # Texts first: what is thrown away then is known by what it is called by now.
         for table, count in erasing.rewrite(self._person.address, self._person.without, dry=self._dry):
             yield Found(f'ledger, {counted(count, "text")} of {table}')
+        if count := erasing.forget(pseudonyms(runtime.current().settings, self._person.address), dry=self._dry):
+            yield Found(f'ledger, {counted(count, "line")} of orders for this learner')
         for parked in in_ledger(Chosen()):
             if self._person.named_by(decisions.raw_of_number(parked.number)):
                 yield self._found('ledger', parked)

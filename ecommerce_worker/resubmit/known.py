@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -14,13 +16,14 @@ from ecommerce_worker.clients.ecommerce import COMPLETE
 from ecommerce_worker.errors import ApiError, Transient
 from ecommerce_worker.fulfillment.names import FULFILL
 from ecommerce_worker.ledger import database, setup
+from ecommerce_worker.resubmit.messages import RECORDING_SECONDS
 from ecommerce_worker.resubmit.names import Known, Memory, NotNow
 from ecommerce_worker.resubmit.report import Report
 from ecommerce_worker.resubmit.shops import patiently, shop_of
 from ecommerce_worker.telemetry.run import RunReport
 
 if TYPE_CHECKING:
-    from ecommerce_worker.ledger.queries import Entry, InLedger
+    from ecommerce_worker.ledger.queries import Covering, Entry, InLedger
     from ecommerce_worker.settings import Settings
 
 #: Seconds for which an order is left that was heard of: its message may be between two places, in a recorder's hands.
@@ -92,6 +95,35 @@ def came(numbers: Collection[str], task: str) -> set[str]:
         listed = sorted(numbers)
         return {entry.key for first in range(0, len(listed), AT_ONCE)
                 for entry in queries.entries_of(listed[first:first + AT_ONCE], task)}
+
+
+def saw(webhooks: Mapping[str, str]) -> None:
+    """Keep how the webhooks of intakes were found; see ``Reconciled.webhooks``.
+
+    Raises :class:`~ecommerce_worker.resubmit.names.NotNow` if it cannot be kept.
+    """
+    from ecommerce_worker.ledger import intakes  # not before the ledger is open
+
+    with _looking():
+        close_old_connections()
+        intakes.write_webhooks(webhooks, datetime.now(UTC))
+
+
+def covering(order_number: str, course: str, learners: Collection[str], site: str,
+             refuse_behind: Callable[[Memory], None]) -> Covering:
+    """Who else paid for a learner's course; ``refuse_behind`` raises where the ledger has yet to learn something.
+
+    Raises :class:`~ecommerce_worker.resubmit.names.NotNow` if it cannot be asked.
+    """
+    with _looking():
+        setup.open_current_ledger()
+    refuse_behind(known)
+    # What a recorder has taken, and not written yet, is nowhere to be seen.
+    time.sleep(RECORDING_SECONDS)
+    from ecommerce_worker.ledger import queries  # not before the ledger is open
+
+    with _looking():
+        return queries.covering(order_number, course, learners, site)
 
 
 def settle_overdue(report: Report, numbers: Collection[str] = ()) -> None:

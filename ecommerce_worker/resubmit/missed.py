@@ -48,6 +48,8 @@ class Reconciled(Report):
 
     missed: list[Missed] = field(default_factory=list)
     looked_at: int = 0
+    #: What is wrong with the webhooks of intakes, '' for nothing; only of those that could be seen.
+    webhooks: dict[str, str] = field(default_factory=dict)
 
     @override
     def as_json(self) -> dict[str, Any]:
@@ -148,6 +150,7 @@ def _look_at_webhook(it: Intake, shop: Any, url: str, wish: Wish, report: Reconc
     if webhooks is None:
         return
     ours = [each for each in webhooks if each.url.rstrip('/') == url]
+    report.webhooks[it.name] = '' if ours else f'has no webhook to {url}'
     if not ours:
         report.troubles.append(f'{it.name}: the shop has no webhook to {url}, so it delivers nothing; INTAKE_URL says '
                                'where that is')
@@ -158,5 +161,7 @@ def _look_at_webhook(it: Intake, shop: Any, url: str, wish: Wish, report: Reconc
             shop.switch_on(webhook)
             report.troubles.append(f'{it.name}: the shop had switched its webhook {webhook.id} off; it is on again')
         else:
+            if not any(each.active for each in ours):
+                report.webhooks[it.name] = f'has switched its webhook {webhook.id} off'
             report.troubles.append(f'{it.name}: the shop has switched its webhook {webhook.id} off, and delivers '
                                    'nothing; reconcile --repair switches it on')

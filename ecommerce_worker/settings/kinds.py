@@ -18,6 +18,9 @@ from ecommerce_worker import durations
 from ecommerce_worker.configuration.logger import without_missing_handlers
 from ecommerce_worker.settings.pitfalls import pitfalls_in
 
+#: Characters of a secret that makes others, at least.
+LONG = 32
+
 
 class Secrecy(Enum):
     """How much of a value is masked."""
@@ -169,6 +172,27 @@ def copied(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: copied(item) for name, item in value.items()}
     return type(value)(map(copied, value)) if type(value) in (list, tuple) else value
+
+
+def read_products(given: Any) -> dict[str, Any]:
+    """A mapping, or one in a file of YAML that is named ``file:/path``."""
+    if not isinstance(given, str) or not given.startswith('file:'):
+        return read_mapping(given)
+    path = given.removeprefix('file:')
+    try:
+        return read_mapping(_yaml_literal(Path(path).read_text(encoding='utf-8')))
+    except Unusable as error:
+        raise Unusable(f'in {path}: {error}') from None
+    except OSError as error:
+        raise Unusable(f'cannot be read from {path}: {error.strerror}') from None
+    except ValueError:
+        raise Unusable(f'cannot be read from {path}: it is not a mapping in YAML') from None
+
+
+def _long_secret(given: Any) -> str:
+    if len(_text(given)) < LONG:
+        raise Unusable(f'must be {LONG} random characters or more; this has {len(given)}')
+    return str(given)
 
 
 def members(kinds: Mapping[str, Kind]) -> Kind:
@@ -379,6 +403,8 @@ def as_it_is(given: Any) -> Any:
 FLAG = Kind('true or false', _flag)
 TEXT = text()
 SECRET = text(Secrecy.WHOLE, takes_none=True)
+LONG_SECRET = Kind(f'a string of {LONG} random characters or more', _long_secret, secrecy=Secrecy.WHOLE,
+                   takes_none=True)
 URL = Kind('a URL such as https://shop.example.com/api/v2/', _url)
 BROKER = Kind(
     'a URL such as amqp://user:password@host:5672// with special characters of the password percent-encoded,'

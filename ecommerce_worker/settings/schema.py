@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from ecommerce_worker.configuration import base
@@ -10,6 +11,7 @@ from ecommerce_worker.settings.kinds import (
     BROKER,
     DURATION,
     FLAG,
+    LONG_SECRET,
     PATIENCE,
     SECONDS,
     SECRET,
@@ -35,6 +37,7 @@ from ecommerce_worker.settings.kinds import (
     read_mapping,
     read_names,
     read_origin,
+    read_products,
     read_redis,
     read_sequence,
     read_tls,
@@ -59,8 +62,8 @@ SITE_SETTINGS: Mapping[str, Kind] = {
     'HTTP_CONNECT_TIMEOUT': PATIENCE,
     'HTTP_READ_TIMEOUT': PATIENCE,
     'LMS_ROOT_URL': URL,
-    'PRODUCTS': each(Kind('a list of courses such as [{course: "course-v1:edX+Demo+2027", mode: verified}]',
-                          read_courses)),
+    'PRODUCTS': replace(each(Kind('a list of courses such as [{course: "course-v1:edX+Demo+2027", mode: verified}]',
+                                  read_courses)), wants='a mapping, or file:/path of one in YAML', read=read_products),
     'LEARNER': Kind('a list of property:<name>, meta:<name> and buyer', read_ways),
     'UNKNOWN_PRODUCT': one_of('park', 'skip'),
     'REFUND': one_of('unenroll', 'audit'),
@@ -135,6 +138,7 @@ SETTINGS: Mapping[str, Kind] = {
     'DATABASES': members({'default': each(Kind('a value', as_it_is, secrecy=Secrecy.PASSWORD, takes_none=True,
                                                takes_blank=True))}),
     'LEDGER_KEEP_DAYS': whole(1, 36_500),
+    'LEDGER_KEEP_LINES_DAYS': whole(1, 36_500),
     'LEDGER_KEEP_PARKED_DAYS': whole(0, 36_500),
     'CONSOLE_ADDRESS': Kind('a host and a port such as 127.0.0.1:8130', read_address),
     'CONSOLE_PROXY': Kind('the address of a machine, such as 127.0.0.1', read_ip_address, takes_blank=True),
@@ -175,6 +179,8 @@ SETTINGS: Mapping[str, Kind] = {
     'WAKE_UP_URL': Kind('a URL such as redis://:password@host:6379/0', read_redis, secrecy=Secrecy.PASSWORD,
                         takes_blank=True),
     'WAKE_UP': each(members({'channel': TEXT, 'message': TEXT})),
+    'LEARNER_KEY': LONG_SECRET,
+    'LEARNER_KEY_BEFORE': LONG_SECRET,
     'REDELIVERY_DELAY': SECONDS,
     'REDELIVERY_LIMIT': whole(1, 1000),
     'RESENDS_PER_HOUR': whole(0, 1000),

@@ -117,8 +117,12 @@ class RunReport:
     ``started`` and ``next_try`` are epoch seconds, ``status`` is the HTTP status that decided it, ``fact`` tells this
     report from any other however often it arrives, ``root_id`` is the id of the request that everything began with.
     ``queued`` is for how many seconds the message had been published when its first run began; None where nobody says
-    when it was, and of later runs.  ``teller`` is the process that published the report and ``number`` how many it had
-    published by then, so that a gap shows; '' and 0 where nobody counts.
+    when it was, and of later runs.
+    Of a line of an order that is enrolled, ``order_number``, ``product`` (its SKU), ``course`` and ``mode`` say what
+    was bought; ``learner`` is a pseudonym of who learns, '' without a key for it, and ``mask`` a few letters for
+    people; see :mod:`ecommerce_worker.enrolment.learner`.
+    ``teller`` is the process that published it and ``number`` how many it had published by then, so that a gap shows;
+    '' and 0 where nobody counts.
     """
 
     outcome: str = field(metadata={'read': lambda value: value})
@@ -138,6 +142,12 @@ class RunReport:
     queued: float | None = _number(LAST_SECOND, default=None)
     worker: str = _text(255)
     root_id: str = _text(255)
+    order_number: str = _text(128)
+    product: str = _text(254)
+    course: str = _text(255)
+    mode: str = _text(100)
+    learner: str = _text(32)
+    mask: str = _text(32)
     teller: str = _text(32)
     number: int = _number(2 ** 53, whole=True)
     fact: str = field(default_factory=new_id, metadata={'read': _id})
@@ -218,6 +228,9 @@ def _read(name: str, read: Callable[[Any], Any], found: Mapping[str, Any]) -> An
 
 
 _READ: Final[Mapping[str, Callable[[Any], Any]]] = {it.name: it.metadata['read'] for it in fields(RunReport)}
+
+#: The fields that say what a line of an order is; the ledger keeps them with the order.
+SEAT: Final = ('order_number', 'product', 'course', 'mode', 'learner', 'mask')
 
 #: What every report has to have.
 _MUST: Final = ('outcome', 'fact')

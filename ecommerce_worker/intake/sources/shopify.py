@@ -7,14 +7,14 @@ secret may write, so that the state of an order is read from the body.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 from uuid import uuid4
 
 from typing_extensions import override
 
 from ecommerce_worker.enrolment.lines import Sold
-from ecommerce_worker.errors import PeerFailure
+from ecommerce_worker.errors import Rejected
 from ecommerce_worker.intake import source
 from ecommerce_worker.intake.signatures import code, require
 from ecommerce_worker.intake.source import (
@@ -23,6 +23,7 @@ from ecommerce_worker.intake.source import (
     Delivery,
     Event,
     Refused,
+    Untold,
     count_of,
     fields_of,
     first_text,
@@ -30,7 +31,7 @@ from ecommerce_worker.intake.source import (
     optional,
     secret_of,
 )
-from ecommerce_worker.settings.kinds import SECRET, TEXT
+from ecommerce_worker.settings.kinds import FLAG, SECRET, TEXT
 
 #: Topics that tell of an order as it is, which may be unpaid.
 _ORDERS = frozenset(f'orders/{event}' for event in ('create', 'paid', 'updated', 'edited', 'fulfilled',
@@ -44,8 +45,10 @@ REFUNDED = 'orders/refunded'
 class Source(source.Source):
     """A Shopify shop."""
 
-    OPTIONS: ClassVar = {'source': TEXT, 'api_token': SECRET, 'api_key': SECRET, 'api_secret': SECRET, 'api_url': TEXT}
-    DEFAULTS: ClassVar = {'source': '', 'api_token': '', 'api_key': '', 'api_secret': '', 'api_url': ''}
+    OPTIONS: ClassVar = {'source': TEXT, 'api_token': SECRET, 'api_key': SECRET, 'api_secret': SECRET, 'api_url': TEXT,
+                         'report_back': FLAG}
+    DEFAULTS: ClassVar = {'source': '', 'api_token': '', 'api_key': '', 'api_secret': '', 'api_url': '',
+                          'report_back': False}
     TOPICS: ClassVar = _ORDERS | {'orders/cancelled', 'orders/delete', 'refunds/create', 'customers/data_request',
                                   'customers/redact', 'shop/redact', 'app/uninstalled', REFUNDED}
     EVENTS: ClassVar = {'orders/paid': 'enroll', REFUNDED: 'revoke'}
@@ -96,23 +99,68 @@ class Source(source.Source):
                               fields_of(it.get('properties')), meta, buyer))
         return found
 
+    @property
+    @override
+    def has_key(self) -> bool:
+        """A token, or the id and the secret of an app; and where the shop is."""
+        return bool((self.options['api_token'] or (self.options['api_key'] and self.options['api_secret']))
+                    and (self.options['api_url'] or self.options['source']))
+
     @override
     def shop(self, connect: Connect) -> Asked | None:
         """The Admin API, for a token that does not change, or for the id and the secret of an app."""
-        token, key, secret = (secret_of(self.options[f'api_{name}']) for name in ('token', 'key', 'secret'))
-        root = self.options['api_url'] or f'https://{self.options["source"]}/'
-        if not (token or (key and secret)) or root == 'https:///':
+        if not self.has_key:
             return None
-        from ecommerce_worker.clients.auth import Fixed
+        from ecommerce_worker.clients.auth import ClientCredentials, Fixed
         from ecommerce_worker.clients.shopify import Shopify
 
-        if not token:
-            answer = connect(root, peer='Shopify').request('POST', 'admin/oauth/access_token', form={
-                'grant_type': 'client_credentials', 'client_id': key, 'client_secret': secret})
-            token = first_text(optional(answer, 'access_token'))
-            if not token:
-                raise PeerFailure('Shopify did not answer with a token', status=200)
-        return Shopify(connect(root, peer='Shopify', signer=Fixed({'X-Shopify-Access-Token': token})))
+        def signed(token: str) -> Fixed:
+            return Fixed({'X-Shopify-Access-Token': token})
+
+        root = self.options['api_url'] or f'https://{self.options["source"]}/'
+        token, key, secret = (secret_of(self.options[f'api_{name}']) for name in ('token', 'key', 'secret'))
+        return Shopify(connect(root, peer='Shopify', signer=signed(token) if token else ClientCredentials(
+            root.rstrip('/') + '/admin/oauth', key, secret, peer="Shopify's token endpoint",
+            path='access_token', auth=signed)))
+
+    @override
+    def reference(self, event: Event) -> str:
+        """Its id; that of a refund is its own."""
+        return '' if event.topic.startswith('refunds/') else first_text(event.content.get('id'))
+
+    @override
+    def is_paid(self, shop: Any, reference: str, line: str) -> bool | None:
+        """As far as lines were taken out of it; money may be given back without that, and for a part of a line."""
+        order: Mapping[str, Any] | None = shop.order(reference)
+        if order is None:
+            return None
+        if order['cancelled_at'] or order['financial_status'] in ('refunded', 'voided'):
+            return False
+        if order['financial_status'] not in ('paid', 'partially_refunded'):
+            return None
+        found = next((it for it in order['line_items'] if it['id'] == line), None)
+        if found is None:
+            return None
+        bought, left = count_of(found, 'quantity'), count_of(found, 'current_quantity', 'quantity')
+        return (left > 0) if left in (0, bought) else None
+
+    @override
+    def untold(self, shop: Any, reference: str, lines: Collection[str], *, whole: bool) -> Untold | None:
+        """A fulfilment of these lines; others are the shop's own to fulfil."""
+        left = shop.unfulfilled(reference, lines)
+        if not left:
+            return None
+
+        def tell() -> None:
+            for it in left:
+                try:
+                    shop.fulfill(it)
+                except Rejected:
+                    # Somebody may just have done so, which has no code of its own.
+                    if it.id in {each.id for each in shop.unfulfilled(reference, lines)}:
+                        raise
+
+        return Untold({line for it in left for line, _ in it.left.values()}, tell)
 
     @override
     def missed(self, shop: Any, topics: Iterable[str], since: float, until: float) -> Iterator[Delivery]:

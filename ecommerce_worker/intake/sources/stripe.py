@@ -80,16 +80,37 @@ class Source(source.Source):
         return [Sold(str(number), sku, 1, fields, meta if isinstance(meta, Mapping) else {}, buyer)
                 for number, sku in enumerate(skus, 1)]
 
+    @property
+    @override
+    def has_key(self) -> bool:
+        """One key does for all."""
+        return bool(self.options['api_key'])
+
     @override
     def shop(self, connect: Connect) -> Asked | None:
         """The API of the account."""
-        if not self.options['api_key']:
+        if not self.has_key:
             return None
         from ecommerce_worker.clients.auth import Bearer
         from ecommerce_worker.clients.stripe import VERSION, Stripe
 
         signer = Bearer(secret_of(self.options['api_key']), {'Stripe-Version': VERSION})
         return Stripe(connect(self.options['api_url'], peer='Stripe', signer=signer))
+
+    @override
+    def reference(self, event: Event) -> str:
+        """The id of the session, the payment intent or the charge."""
+        return first_text(optional(event.content, 'data.object.id'))
+
+    @override
+    def is_paid(self, shop: Any, reference: str, line: str) -> bool | None:
+        """All of it or nothing: what a refund of a part was for is not told."""
+        charge = shop.charge(reference)
+        if charge is None:
+            return None
+        if charge['refunded']:
+            return False
+        return None if charge.get('amount_refunded') else True
 
     @override
     def missed(self, shop: Any, topics: Iterable[str], since: float, until: float) -> Iterator[Delivery]:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, ClassVar
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any, ClassVar, Final
 
 from typing_extensions import override
 
 from ecommerce_worker.enrolment.lines import Sold
-from ecommerce_worker.errors import Undecodable
+from ecommerce_worker.errors import NotFound, Undecodable
 from ecommerce_worker.intake import source
 from ecommerce_worker.intake.signatures import code, require
 from ecommerce_worker.intake.source import (
@@ -24,6 +24,7 @@ from ecommerce_worker.intake.source import (
     Delivery,
     Event,
     Refused,
+    Untold,
     count_of,
     fields_of,
     first_text,
@@ -31,7 +32,8 @@ from ecommerce_worker.intake.source import (
     optional,
     secret_of,
 )
-from ecommerce_worker.settings.kinds import SECRET, TEXT
+from ecommerce_worker.settings.kinds import FLAG, SECRET, TEXT
+from ecommerce_worker.words import counted
 
 _PING = re.compile(rb'webhook_id=[0-9]{1,20}')
 
@@ -42,12 +44,19 @@ _ORDERS = frozenset({'order.created', 'order.updated', 'order.restored'})
 #: The topic of an order that is told of by one of these, and whose money was given back as a whole.
 REFUNDED = 'order.refunded'
 
+#: The state of an order that is paid for and not completed, and those in which nothing of it is paid for.
+_PROCESSING: Final = 'processing'
+_UNPAID: Final = ('pending', 'cancelled', 'refunded', 'failed', 'trash')
+
+#: What the note begins with that is left at an order.
+_MARK: Final = 'ecommerce-worker: '
+
 
 class Source(source.Source):
     """A WooCommerce shop."""
 
-    OPTIONS: ClassVar = {'source': TEXT, 'api_key': SECRET, 'api_secret': SECRET}
-    DEFAULTS: ClassVar = {'source': '', 'api_key': '', 'api_secret': ''}
+    OPTIONS: ClassVar = {'source': TEXT, 'api_key': SECRET, 'api_secret': SECRET, 'report_back': FLAG}
+    DEFAULTS: ClassVar = {'source': '', 'api_key': '', 'api_secret': '', 'report_back': False}
     TOPICS: ClassVar = _ORDERS | {'order.deleted', REFUNDED}
     EVENTS: ClassVar = {'order.created': 'enroll', 'order.updated': 'enroll', REFUNDED: 'revoke'}
     FORMS: ClassVar = ('application/json', 'application/x-www-form-urlencoded')
@@ -100,17 +109,61 @@ class Source(source.Source):
                      fields_of(it.get('meta_data'), 'key'), meta, buyer)
                 for number, it in enumerate(lines_at(order, 'line_items'), 1)]
 
+    @property
+    @override
+    def has_key(self) -> bool:
+        """Both parts of it, and where the shop is."""
+        return bool(self.options['api_key'] and self.options['api_secret'] and self.options['source'])
+
     @override
     def shop(self, connect: Connect) -> Asked | None:
         """At the address that it names as its source."""
-        key, secret = self.options['api_key'], self.options['api_secret']
-        if not (key and secret and self.options['source']):
+        if not self.has_key:
             return None
         from ecommerce_worker.clients.auth import Basic
         from ecommerce_worker.clients.woocommerce import WooCommerce
 
-        return WooCommerce(connect(self.options['source'], peer='WooCommerce',
-                                   signer=Basic(secret_of(key), secret_of(secret))))
+        return WooCommerce(connect(self.options['source'], peer='WooCommerce', signer=Basic(
+            secret_of(self.options['api_key']), secret_of(self.options['api_secret']))))
+
+    @override
+    def reference(self, event: Event) -> str:
+        """Its id, which is not its number where a plugin numbers orders."""
+        return first_text(event.content.get('id'))
+
+    @override
+    def is_paid(self, shop: Any, reference: str, line: str) -> bool | None:
+        """All of it or nothing: what a refund of a part was for is not told."""
+        order = shop.order(reference)
+        if order is None:
+            return None
+        if order['status'] in _UNPAID:
+            return False
+        return None if order.get('refunds') or not order.get('date_paid_gmt') else True
+
+    @override
+    def untold(self, shop: Any, reference: str, lines: Collection[str], *, whole: bool) -> Untold | None:
+        """A note, and the state *completed* if there is nothing else in the order."""
+        def is_open() -> bool:
+            order = shop.order(reference)
+            if order is None:
+                raise NotFound('WooCommerce does not show us this order', status=404)
+            return bool(order['status'] == _PROCESSING)
+
+        def is_noted() -> bool:
+            return any(text.startswith(_MARK) for text in shop.notes(reference))
+
+        if not is_open() or (not whole and is_noted()):
+            return None
+
+        def tell() -> None:
+            if not is_noted():
+                rest = '' if whole else '; the order is left as it is, for it has other lines'
+                shop.add_note(reference, f'{_MARK}the learners of {counted(len(lines), "line")} are enrolled{rest}')
+            if whole and is_open():  # it may have been refunded meanwhile
+                shop.complete(reference)
+
+        return Untold(lines, tell)
 
     @override
     def missed(self, shop: Any, topics: Iterable[str], since: float, until: float) -> Iterator[Delivery]:

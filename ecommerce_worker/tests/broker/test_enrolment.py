@@ -1,18 +1,23 @@
 """From the webhook to the enrolment, with a real intake, a real RabbitMQ, real workers and a stand-in LMS."""
 
 import json
+import random
+from dataclasses import dataclass
 
 import pytest
 
 from ecommerce_worker.testing.intake import SECRET
 from ecommerce_worker.testing.lms import CLIENT_ID, CLIENT_SECRET, Course, Lms, Step
 from ecommerce_worker.testing.rabbitmq import free_port
+from ecommerce_worker.testing.shops import KEY, WooCommerce
+from ecommerce_worker.testing.shops import SECRET as API_SECRET
 from ecommerce_worker.tests.support.harness import QUEUE, eventually
 from ecommerce_worker.tests.support.intake import Intake, order, signed
 
 COURSES = [f'course-v1:edX+C{number}+1' for number in range(4)]
 VERIFIED = ('verified', True)
 ENROLL = 'ecommerce_worker.enrolment.tasks.enroll'
+REVOKE = 'ecommerce_worker.enrolment.tasks.revoke'
 
 
 @pytest.fixture
@@ -110,3 +115,87 @@ def test_a_line_that_cannot_be_is_parked_alone_under_the_number_of_its_order(set
     assert sent.returncode == 0, sent.stdout + sent.stderr
     eventually(lambda: lms.standing('ann@example.com', COURSES[1]) == VERIFIED)
     assert not broker.parked()
+
+
+@dataclass
+class Bought:
+    """An order of a shop: for whom, of which products, and whether the money was given back in the end."""
+
+    number: str
+    who: str
+    products: tuple[str, ...]
+    refunded: bool = False
+
+
+def test_whatever_breaks_who_paid_is_enrolled_and_who_was_refunded_is_not_and_who_is_covered_stays(
+        settings, environment, broker, recorder, start_worker, publish, command, lms):
+    chance = random.Random(15)
+    people = [f'p{number}' for number in range(6)]
+    orders = [Bought(str(place), who, ('C0', 'C1'), refunded=place in (2, 5)) for place, who in enumerate(people, 1)]
+    # Two of them have bought one of the courses twice, and are to get the one or the other order's money back.
+    twice = [Bought('11', 'p0', ('C0',), refunded=True), Bought('12', 'p2', ('C0',))]
+    for who in people:
+        lms.register(f'{who}@example.com', who)
+    with WooCommerce() as shop:
+        shop.orders = [{'id': int(it.number), 'number': it.number, 'status': 'processing', 'refunds': [],
+                        'date_paid_gmt': '2026-01-01T00:00:00'} for it in (*orders, *twice)]
+        environment |= {
+            'ECOMMERCE_WORKER_INTAKES': json.dumps({'blog': {
+                'kind': 'woocommerce', 'secrets': [SECRET], 'source': shop.url, 'spool': True, 'api_key': KEY,
+                'api_secret': API_SECRET}}),
+            'ECOMMERCE_WORKER_COVERED_BY': 'ledger', 'ECOMMERCE_WORKER_LEARNER_KEY': 'a key of the learners ' * 2}
+
+        def tell(it, task):
+            if task == REVOKE:
+                next(each for each in shop.orders if each['number'] == it.number)['status'] = 'refunded'
+            publish(it.number, lines=bought(f'{it.who}@example.com', *it.products), task=task, queue=QUEUE,
+                    serializer='json', shop={'intake': 'blog', 'order': it.number})
+
+        def through(worker):
+            """Return when nothing is left to do, with the worker that is left."""
+            while True:
+                eventually(lambda: not broker.depth(QUEUE) and not broker.waiting())
+                worker.stop()  # what it has in hand it does, or gives back
+                if not (broker.depth(QUEUE) or broker.waiting()):
+                    return
+                worker = start_worker().ready()
+
+        # The LMS is down; orders are told of once, twice or three times, and some of them are refunded meanwhile.
+        lms.stop()
+        worker = start_worker(WORKER_CONCURRENCY=4).ready()
+        events = [(it, ENROLL) for it in (*orders, *twice) for _ in range(chance.randint(1, 3))]
+        chance.shuffle(events)
+        for it, task in [*events, *((it, REVOKE) for it in orders if it.refunded for _ in range(2))]:
+            tell(it, task)
+        eventually(lambda: broker.waiting() > 10)
+        lms.start()
+        eventually(lambda: len(lms.changes) > 2)
+        worker.kill()
+        through(start_worker().ready())
+        assert all(lms.standing('p0@example.com', course) == VERIFIED for course in COURSES[:2])
+
+        # One of two orders for a course is refunded; and all orders are told of once more, much too late.
+        before = len(lms.changes)
+        twice[1:] = []
+        orders[2].refunded = True
+        for it in (twice[0], orders[2]):
+            tell(it, REVOKE)
+        for it in (*orders, *twice):
+            tell(it, ENROLL)
+        through(start_worker().ready())
+
+    paid = {(it.who, course) for it in orders if not it.refunded for course in COURSES[:2]} | {('p2', COURSES[0])}
+    for who in people:
+        for course in COURSES[:2]:
+            standing = lms.standing(f'{who}@example.com', course)
+            assert (standing == VERIFIED) is ((who, course) in paid), (who, course, standing)
+    assert [it for it in lms.changes[before:] if it[:2] in paid] == []  # nobody who is covered was put out for a moment
+    assert {mode for _, _, mode, _ in lms.changes} == {'verified'}
+    assert not broker.parked()
+    found = command('orders', 'covering', '--order', '3', '--course', COURSES[0], '--learner', 'p2@example.com')
+    assert found.returncode == 0, found.stderr
+    assert found.stdout == f'12\n1 other order of this learner for {COURSES[0]}; the refund of 3 is done\n'
+    shown = command('orders', 'show', '1')
+    assert [word for word in ('1 1', 'C0', COURSES[0], 'p…@e….com', 'done') if word not in shown.stdout] == []
+    assert 'example.com' not in shown.stdout
+    assert '11 1' in command('orders', 'show', '-', answer='p0@example.com\n').stdout

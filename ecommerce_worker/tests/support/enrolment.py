@@ -15,7 +15,7 @@ from ecommerce_worker.execution.outcomes import Deferred, Done, Outcome, Parked,
 from ecommerce_worker.execution.task import Task
 
 TASKS: dict[str, Task] = {it.name: it for it in (tasks.enroll, tasks.revoke, tasks.enroll_line, tasks.revoke_line,
-                                                 tasks.set_mode)}
+                                                 tasks.set_mode, tasks.report_back)}
 
 
 @dataclass
@@ -70,7 +70,7 @@ class Orders:
         """Send all that is parked again."""
         again = [it for it in self.runs if isinstance(it.outcome, Parked)]
         self.runs = [it for it in self.runs if it not in again]
-        self._ready += [(it.call, Notes(queue='q', ask=True)) for it in again]
+        self._ready += [(it.call, Notes(queue='q', ask=True, resent=True)) for it in again]
         self.run()
 
     @property

@@ -330,7 +330,7 @@ def empty() -> None:
     from ecommerce_worker.ledger import models
 
     for model in (models.Audit, models.ParkedMessage, models.Attempt, models.Order, models.SetAside, models.Teller,
-                  models.IntakeHour, models.Firing, models.BeatTick):
+                  models.IntakeHour, models.Webhook, models.Firing, models.BeatTick):
         model.objects.all().delete()
 
 

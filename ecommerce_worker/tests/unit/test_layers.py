@@ -50,7 +50,9 @@ ROWS = [
 #: Tasks whose paths shops know, so that they can never move, and what they share.  Their folders hold the vendors of
 #: mail, which sites are made of; they themselves need sites, and stand in the row of the other tasks.
 FIXED = {'email.delivery': 'fulfillment', 'email.v1': 'fulfillment', 'sailthru.v1': 'fulfillment',
-         'enrolment.tasks': 'fulfillment'}
+         'enrolment.origin': 'fulfillment', 'enrolment.tasks': 'fulfillment',
+         # It asks by a command of ours.
+         'enrolment.coverage.ledger': 'ledger'}
 
 #: Folders of one row that import each other: Sailthru is a vendor of mail, and speaks of mail.
 TOGETHER = {'email', 'sailthru'}

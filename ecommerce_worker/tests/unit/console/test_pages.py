@@ -10,6 +10,7 @@ import pytest
 
 from ecommerce_worker.broker.notes import NOTES
 from ecommerce_worker.broker.wire import Raw
+from ecommerce_worker.enrolment.learner import masked, pseudonym
 from ecommerce_worker.ledger.incoming import Parcel
 from ecommerce_worker.schedule.claims import id_of
 from ecommerce_worker.schedule.entries import RETENTION, Entry
@@ -23,6 +24,7 @@ FULFILL = 'ecommerce_worker.fulfillment.v1.tasks.fulfill_order'
 MAIL = 'ecommerce_worker.email.v1.api.send_refund_email'
 QUEUE = 'ecommerce.fulfillment'
 SECRET = 'learner@example.com'
+LEARNER_KEY = 'a key of more than thirty-two characters'
 
 
 class Shop:
@@ -57,7 +59,8 @@ def served(tmp_path_factory):
         'WORKER_CONFIGURATION_MODULE': 'ecommerce_worker.configuration.test', 'ECOMMERCE_WORKER_BROKER_URL': 'memory://',
         'ECOMMERCE_WORKER_ALLOW_UNSAFE_BROKER': 'true', 'ECOMMERCE_WORKER_ECOMMERCE_API_ROOT': shop.peer.url,
         'ECOMMERCE_WORKER_JWT_SECRET_KEY': 'a secret of more than thirty-two bytes',
-        'ECOMMERCE_WORKER_RESENDS_PER_HOUR': '2'})
+        'ECOMMERCE_WORKER_RESENDS_PER_HOUR': '2', 'ECOMMERCE_WORKER_LEARNER_KEY': LEARNER_KEY,
+        'ECOMMERCE_WORKER_LEARNER_KEY_BEFORE': LEARNER_KEY[::-1]})
     yield console, shop
     console.close()
     shop.peer.close()
@@ -356,6 +359,38 @@ def test_an_order_has_its_story(console):
     assert 'try 1: to be retried after 1.50 s, the shop failed (503)' in words
     assert 'try 2: parked , the shop refuses it (400)' in words
     assert 'Your role may view messages, but not resend them.' in words
+
+
+ENROLMENT = 'ecommerce_worker.enrolment.tasks.'
+
+
+def line(number='#1', key=LEARNER_KEY, **other):
+    return fact(**{'task': f'{ENROLMENT}enroll_line', 'key': f'{number} 1', 'id': f'{number} 1', 'order_number': number,
+                   'product': 'PY101', 'course': 'course-v1:edX+PY101+1', 'mode': 'verified',
+                   'learner': pseudonym(key, SECRET), 'mask': masked(SECRET), **other})
+
+
+def test_an_order_shows_what_became_of_each_of_its_lines_and_no_address(console):
+    console('recording.record', [fact(task=f'{ENROLMENT}enroll', key='#1', id='root'),
+                                 line(outcome='parked', reason='its time to enrol is over')])
+    order, row = (console('rows', 'Order', 'pk', key=key)[0] for key in ('#1', '#1 1'))
+    page = console('visit', f'/orders/{order}/', who='viewer')
+    assert 'Its lines' in page.words
+    for shown in ('#1 1', 'PY101', 'course-v1:edX+PY101+1 (verified)', 'l…@e….com', 'its time to enrol is over'):
+        assert shown in page.words
+    assert f'href="/orders/{row}/"' in page.text
+    page = console('visit', f'/orders/{row}/', who='viewer')
+    assert 'Order #1 Product PY101 Course course-v1:edX+PY101+1 (verified) Learner l…@e….com' in page.words
+    assert SECRET not in page.text
+
+
+def test_a_learner_is_found_by_an_address_that_the_ledger_does_not_have(console):
+    console('recording.record', [line(), line('#2'), line('#3', key=LEARNER_KEY[::-1]),
+                                 line('#4', learner=pseudonym(LEARNER_KEY, 'bob@example.com'))])
+    found = console('visit', f'/orders/?q={quote(SECRET.upper())}', who='viewer').text
+    assert [f'>#{number} 1<' in found for number in range(1, 5)] == [True, True, True, False]
+    assert SECRET not in str(console('rows', 'Order', 'key', 'reason', 'learner', 'mask'))
+    assert 'Nothing was bought' in console('visit', '/orders/?q=x@example.com', who='viewer').words
 
 
 def test_parked_messages_are_filtered_and_paged(console):

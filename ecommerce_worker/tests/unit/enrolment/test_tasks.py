@@ -79,7 +79,7 @@ def test_an_order_that_comes_twice_enrols_once(orders, lms):
     assert orders.ends[-1] == 'enroll_line skipped'
 
 
-@pytest.mark.parametrize('before', [None, AUDIT, ('honor', True), ('audit', False), ('verified', False)])
+@pytest.mark.parametrize('before', [None, AUDIT, ('honor', True), ('audit', False)])
 def test_what_nobody_paid_for_gives_way_to_what_was_paid(orders, lms, before):
     if before:
         lms.students[ANN.casefold()].enrolments[ONE] = before

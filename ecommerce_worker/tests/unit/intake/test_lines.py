@@ -80,7 +80,9 @@ def test_a_paid_order_enrols_and_a_refund_revokes_unless_the_intake_says_otherwi
     assert posted(made, content, topic).state == 'accepted'
     call, = made.published
     assert call.raw.headers['task'] == f'ecommerce_worker.enrolment.tasks.{task}'
-    assert made.calls()[0] == {'order_number': made.calls()[0]['order_number'], 'lines': lines}
+    number = content.get('id') if kind != 'stripe' else content['data']['object']['id']
+    assert made.calls()[0] == {'order_number': made.calls()[0]['order_number'], 'lines': lines,
+                               'shop': {'intake': 'shop', 'order': str(number)}}
     assert made.calls()[0]['order_number'] in ('#1001', '1001')
     assert read(lines)
     inspect.signature(KNOWN[call.raw.headers['task']].run).bind(**made.calls()[0])

@@ -489,7 +489,7 @@ def test_a_ledger_of_another_version_names_the_command(ledger):
     ledger('setup.require_schema')
     ledger('execute', "UPDATE django_migrations SET name = '0000_old' WHERE app = 'ledger' AND name = '0001_initial'")
     try:
-        with pytest.raises(Refused, match=r'newer version .migration 0000_old.*`ecommerce-worker migrate 0005_'):
+        with pytest.raises(Refused, match=r'newer version .migration 0000_old.*`ecommerce-worker migrate 0006_'):
             ledger('setup.require_schema')
         ledger('execute', "UPDATE django_migrations SET app = 'other' WHERE app = 'ledger'")
         with pytest.raises(Refused, match=r'there is no ledger yet.*`ecommerce-worker migrate`'):
@@ -602,3 +602,114 @@ def test_what_was_counted_before_a_day_ago_is_not_shown_and_goes_with_the_retent
     assert len(ledger('rows', 'IntakeHour', 'intake')) == 1
     ledger('maintenance.retention', 1)
     assert ledger('rows', 'IntakeHour', 'intake') == []
+
+
+# -- lines of orders --------------------------------------------------------------------------------------------------
+
+ENROLMENT = 'ecommerce_worker.enrolment.tasks.'
+COURSE = 'course-v1:edX+A+1'
+
+
+def line(number='#1', task='enroll_line', outcome='done', learner='ann', **other):
+    return fact(outcome, task=f'{ENROLMENT}{task}', key=f'{number} 1', id=f'{number} {task}', **{
+        'order_number': number, 'product': 'A', 'course': COURSE, 'mode': 'verified', 'learner': learner,
+        'mask': 'a…@e….com', **other})
+
+
+def test_an_order_shows_its_lines_what_they_were_for_and_how_each_stands(ledger):
+    ledger('recording.record', [
+        fact(task=f'{ENROLMENT}enroll', key='#1', id='root'), line(outcome='retrying', reason='down'), line(),
+        line('#10'), fact(task=f'{ENROLMENT}enroll', key='#1', id='root', site='other')])
+    order, = (it for it in ledger('queries.search', '#1') if it['key'] == '#1' and it['site'] == 'edx')
+    shown, = ledger('queries.story', order['number'])['lines']
+    assert [shown[name] for name in ('key', 'order_number', 'product', 'course', 'mode', 'mask', 'state')] == [
+        '#1 1', '#1', 'A', COURSE, 'verified', 'a…@e….com', 'fulfilled']
+
+
+def test_what_a_person_does_with_a_line_takes_nothing_from_it(ledger):
+    ledger('recording.record', [line(outcome='parked')])
+    ledger('recording.record', [replace(line(outcome='discarded'), order_number='', product='', course='', mode='',
+                                        learner='', mask='', fact='f' * 32)])
+    assert ledger('rows', 'Order', 'state', 'course', 'learner') == [('discarded', COURSE, 'ann')]
+
+
+def test_the_lines_of_a_learner_are_found_by_a_pseudonym(ledger):
+    ledger('recording.record', [line(), line('#2', learner='bob'), line('#3', learner='old')])
+    assert sorted(it['key'] for it in ledger('queries.search', 'x@example.com', ('ann', 'old'))) == ['#1 1', '#3 1']
+
+
+@pytest.mark.parametrize('others, covered_by', [
+    ([line('#2')], ('#2',)), ([line('#2', outcome='retrying'), line('#3', outcome='parked')], ('#2', '#3')),
+    ([line('#2', task='set_mode')], ('#2',)), ([line('#2', outcome='discarded')], ()),
+    ([line('#2'), line('#2', task='revoke_line')], ()),
+    ([line('#2'), line('#2', task='revoke_line', outcome='retrying')], ()),
+    ([line('#2', learner='bob')], ()), ([line('#2', course='course-v1:edX+B+1')], ()), ([line('#2', site='x')], ()),
+    ([line('#2', mode='audit')], ()), ([line('#2', learner='old')], ('#2',)),
+], ids=range(11))
+def test_another_order_pays_for_a_course_unless_it_was_refunded_or_given_up_or_was_for_less(ledger, others, covered_by):
+    ledger('recording.record', [line(), *others])
+    assert ledger('queries.covering', '#1', COURSE, ('ann', 'old'), 'edx') == {
+        'covered_by': covered_by, 'taken_back': False}
+
+
+@pytest.mark.parametrize('outcome, taken_back', [('done', True), ('skipped', True), ('retrying', False),
+                                                 ('parked', False)])
+def test_what_an_order_paid_for_is_taken_back_when_that_is_done(ledger, outcome, taken_back):
+    ledger('recording.record', [line(), line(task='revoke_line', outcome=outcome)])
+    assert ledger('queries.covering', '#1', COURSE, ('ann',), 'edx')['taken_back'] is taken_back
+
+
+def test_lines_are_kept_for_longer_than_the_rest(ledger):
+    old = NOW - 100 * 86_400
+    ledger('recording.record', [fact('done', old), line(started=old)])
+    ledger('maintenance.retention', 90, 0, 730)
+    assert ledger('rows', 'Order', 'key') == ['#1 1']
+    assert ledger('rows', 'Attempt', 'outcome') == []
+    ledger('maintenance.retention', 90, 0, 95)
+    assert ledger('rows', 'Order', 'key') == []
+
+
+def test_a_learner_is_forgotten_by_a_pseudonym(ledger):
+    ledger('recording.record', [line(), line('#2', learner='bob')])
+    assert [ledger('erasing.forget', ('ann', 'old'), dry=dry) for dry in (True, False, False)] == [1, 1, 0]
+    assert ledger('rows', 'Order', 'learner', 'mask') == [('', ''), ('bob', 'a…@e….com')]
+
+
+# -- intakes that are silent ------------------------------------------------------------------------------------------
+
+def hours_of(days, *hours):
+    """Hours in which something came: these, of each of so many days before this one."""
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return [today - timedelta(days=day) + timedelta(hours=hour) for day in range(days, 0, -1) for hour in hours]
+
+
+def test_an_intake_that_is_silent_for_longer_than_usual_is_noticed(ledger):
+    now = datetime.now(UTC)
+    for name, ago in (('busy', 40), ('well', 1)):
+        last = now - timedelta(hours=ago)
+        hours = [last - timedelta(hours=3 * number) for number in range(100)]
+        ledger('recording.record', (), (), (), [Tally(
+            intake=name, process='a' * 32, hour=int(at.timestamp() // 3600 * 3600), number=place,
+            last=at.timestamp()) for place, at in enumerate(reversed(hours), 1)])
+    assert list(ledger('intakes.silences', now)) == ['busy']
+
+
+@pytest.mark.parametrize('hours, silence, unusual', [
+    (hours_of(20, 9, 12, 18), 20, False), (hours_of(20, 9, 12, 18), 24, True),  # its nights have 15 hours
+    (hours_of(20, *range(24)), 5, False), (hours_of(20, *range(24)), 7, True),
+    (hours_of(20, 9), 30, False), (hours_of(20, 9), 37, True),
+    (hours_of(19, 9), 300, False),  # too few to tell
+    (hours_of(3, *range(24)), 300, False), ([], 300, False),
+])
+def test_what_is_unusual_is_longer_by_half_than_the_longest_silence_before(ledger, hours, silence, unusual):
+    last = hours[-1] if hours else datetime.now(UTC)
+    found = ledger('intakes.unusual', hours, last, last + timedelta(hours=silence))
+    assert found == (timedelta(hours=silence) if unusual else None)
+
+
+def test_what_is_wrong_with_a_webhook_is_known_until_it_is_mended(ledger):
+    now = datetime.now(UTC)
+    ledger('intakes.write_webhooks', {'shop': 'has switched its webhook 7 off', 'blog': ''}, now)
+    assert ledger('intakes.dead_webhooks') == [('shop', 'has switched its webhook 7 off', now)]
+    ledger('intakes.write_webhooks', {'shop': ''}, now)
+    assert ledger('intakes.dead_webhooks') == []

@@ -193,6 +193,14 @@ def test_all_pages_are_read(run, kind, published):
     assert numbers(published) == ['1', '2', '3', '4', '5']
 
 
+def test_an_order_of_more_lines_than_are_told_at_once_is_read_to_its_end(run, shopify, published):
+    line = shopify_order('1')['line_items'][0]
+    shopify.orders = [shopify_order('1', line_items=[{**line, 'id': number} for number in range(1, 321)])]
+    report = run(shopify)
+    assert [it['line'] for it in json.loads(published[0].raw.body)[1]['lines']] == [str(it) for it in range(1, 321)]
+    assert not report.troubles
+
+
 def test_a_refund_that_never_came_is_known_apart_from_its_order(run, woo, stripe, published):
     woo.orders = [woo_order('1', status='refunded', refunds=[{'id': 5}])]
     charge = {'refunded': True, 'metadata': {'order_number': '1', 'sku': 'A'}}
@@ -225,13 +233,21 @@ def test_a_webhook_that_was_switched_off_is_told_and_repaired_if_wanted(run, req
     shop.webhooks[0]['status'] = 'disabled'
     report = run(shop, Wish(2 * 86_400, 900, repair=repair))
     assert word in report.troubles[0]
+    assert bool(report.webhooks['shop']) is not repair
     assert report.status == 1
     assert (shop.webhooks[0]['status'] != 'disabled') is repair
 
 
 def test_a_webhook_that_is_gone_is_told(run, woo):
     woo.webhooks[0]['delivery_url'] = 'https://other.example.com/'
-    assert 'no webhook to https://intake.example.com/in/shop' in run(woo).troubles[0]
+    report = run(woo)
+    assert 'no webhook to https://intake.example.com/in/shop' in report.troubles[0]
+    assert report.webhooks == {'shop': 'has no webhook to https://intake.example.com/in/shop'}
+
+
+def test_of_several_webhooks_one_that_delivers_will_do(run, woo):
+    woo.webhooks.append({**woo.webhooks[0], 'id': 8, 'status': 'disabled'})
+    assert run(woo).webhooks == {'shop': ''}
 
 
 @pytest.mark.parametrize('answer, status', [

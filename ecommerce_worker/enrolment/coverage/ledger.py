@@ -1,0 +1,47 @@
+"""The ledger knows: it has the lines of orders, each with its course and a pseudonym of its learner.
+
+It is the command ``orders covering`` that looks, on the machine of the worker, which itself touches no database.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ecommerce_worker import runtime
+from ecommerce_worker.enrolment.cover import LOOKUP_SECONDS
+from ecommerce_worker.enrolment.learner import pseudonyms
+from ecommerce_worker.errors import LocalFailure, local_failure
+from ecommerce_worker.schedule import commands
+
+if TYPE_CHECKING:
+    from ecommerce_worker.settings import Settings
+
+
+def problem(settings: Settings) -> str:
+    """What it lacks."""
+    if not settings.LEARNER_KEY:
+        return 'needs LEARNER_KEY: without it the ledger does not know whose an order was'
+    return '' if settings.PUBLISH_FACTS else 'needs PUBLISH_FACTS: without them nothing comes into the ledger'
+
+
+def covers(order_number: str, learner: str, course_id: str, site_code: str | None) -> bool:
+    """Whether it has another order that pays for the course, whatever became of it so far, and was not refunded."""
+    return bool(_asked(order_number, learner, course_id, site_code)['covered_by'])
+
+
+def taken_back(order_number: str, learner: str, course_id: str, site_code: str | None) -> bool:
+    """Whether it has the refund of this order as done."""
+    return bool(_asked(order_number, learner, course_id, site_code)['taken_back'])
+
+
+def _asked(order_number: str, learner: str, course_id: str, site_code: str | None) -> dict[str, Any]:
+    known_by = [f'--learner={it}' for it in pseudonyms(runtime.current().settings, learner)]
+    try:
+        ended, found = commands.run_ours(['orders', 'covering', f'--order={order_number}', f'--course={course_id}',
+                                          f'--site={site_code or ""}', *known_by], LOOKUP_SECONDS)
+    except OSError as error:
+        raise local_failure(error) from None
+    if ended.status == 0 and isinstance(found, dict) and {'covered_by', 'taken_back'} <= found.keys():
+        return found
+    said = ended.tail.rpartition('\n')[2].removeprefix('ecommerce-worker: ') or ended.how
+    raise LocalFailure(f'the ledger cannot be asked who else paid: {said}')

@@ -1,0 +1,90 @@
+"""The shop that an order came from: how it stands there, and what is told to it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from ecommerce_worker import logs
+from ecommerce_worker.errors import Misconfigured, Rejected, Undecodable, WrongArguments
+
+if TYPE_CHECKING:
+    from ecommerce_worker.intake.source import Asked, Source, Untold
+    from ecommerce_worker.site import Site
+
+logger = logs.of(__name__)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where an order came from: the intake, what the API of its shop knows it by, and the line of it that is meant."""
+
+    intake: str
+    order: str
+    line: str = ''
+
+    @classmethod
+    def read(cls, given: Any) -> Origin | None:
+        """The origin that a message carries, if any; raises :class:`~ecommerce_worker.errors.WrongArguments`."""
+        if given is None:
+            return None
+        found = given if isinstance(given, Mapping) else {}
+        intake, order, line = found.get('intake'), found.get('order'), found.get('line', '')
+        if not (isinstance(intake, str) and intake and isinstance(order, str) and order and isinstance(line, str)):
+            raise WrongArguments('shop is none that an order can come from')
+        return cls(intake, order, line)
+
+    def message(self) -> dict[str, str]:
+        """As a message carries it."""
+        return {name: value for name, value in vars(self).items() if value}
+
+    def of_line(self, line: str) -> Origin:
+        """The same, of a line of the order."""
+        return replace(self, line=line)
+
+    def is_paid(self, site: Site) -> bool | None:
+        """Whether the line is paid for at this moment; None where the shop does not tell, or we have no key to it.
+
+        Raises :class:`~ecommerce_worker.errors.Transient` while it cannot be asked, and ``Misconfigured``.
+        """
+        source = self._source(site)
+        try:
+            shop = source and self._shop(site, source)
+            return source.is_paid(shop, self.order, self.line) if source and shop else None
+        except (Rejected, Undecodable, ValueError) as error:
+            # A key that may not read orders is as good as none.
+            logger.warning('a shop does not say whether an order is still paid for', intake=self.intake,
+                           error=str(error))
+            return None
+
+    def reports(self, site: Site) -> bool:
+        """Whether its shop is told what is done; raises ``Misconfigured``."""
+        source = self._source(site)
+        return bool(source and source.options.get('report_back'))
+
+    def untold(self, site: Site, lines: Collection[str], *, whole: bool) -> Untold | None:
+        """What is to be told to the shop when these lines are done; None for nothing; see ``Source.untold``.
+
+        Raises ``ApiError``, and ``Misconfigured`` if there is no key to it.
+        """
+        source = self._source(site)
+        if source is None or not source.options.get('report_back'):
+            return None
+        try:
+            shop = self._shop(site, source)
+        except ValueError as error:
+            raise Misconfigured([f'INTAKES[{self.intake}]: the key to the API of the shop {error}']) from None
+        if shop is None:
+            raise Misconfigured([f'INTAKES[{self.intake}] has no key to the API of the shop'])
+        return source.untold(shop, self.order, lines, whole=whole)
+
+    def _source(self, site: Site) -> Source | None:
+        """The source of the intake; None if there is no such intake any more."""
+        from ecommerce_worker.intake import intakes  # which shops, that import the tasks, need not have
+
+        return site.kept(f'intake {self.intake}', lambda: intakes.source_of(site.settings, self.intake))
+
+    def _shop(self, site: Site, source: Source) -> Asked | None:
+        """The API of its shop, made once, of which nothing is asked yet; raises ValueError for a key in no file."""
+        return site.kept(f'shop of {self.intake}', lambda: source.shop(site.connect))
