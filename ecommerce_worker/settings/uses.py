@@ -17,21 +17,25 @@ JOBS: Final = frozenset({'DJANGO_PROJECT_ENVIRONMENT'})
 SCHEDULE: Final = frozenset({'WAKE_UP_URL'})
 PAGES: Final = frozenset({'CONSOLE_SECRET_KEY'})
 INTAKE: Final = frozenset({'INTAKE_BROKER_URL'})
+#: What learners are found by, and lines told apart.
+LEARNERS: Final = frozenset({'LEARNER_KEY', 'LEARNER_KEY_BEFORE'})
 DOCTOR: Final = frozenset({'MANAGEMENT_URL'})
 
 #: All in which a secret may stand.  Those of INTAKES are read by who uses them.
-ALL: Final = BROKER | LEDGER | APIS | MAILING | JOBS | SCHEDULE | PAGES | INTAKE | DOCTOR
+ALL: Final = BROKER | LEDGER | APIS | MAILING | JOBS | SCHEDULE | PAGES | INTAKE | LEARNERS | DOCTOR
 
 #: What those use that do not use everything.
 _USED: Final[Mapping[str, frozenset[str]]] = {
-    'worker': BROKER | LEDGER | APIS | MAILING | JOBS | SCHEDULE,  # the ledger is for its jobs, such as `resubmit`
+    # The ledger is for its jobs, such as `resubmit`.
+    'worker': BROKER | LEDGER | APIS | MAILING | JOBS | SCHEDULE | LEARNERS,
     'recorder': BROKER | LEDGER,
     'beat': BROKER | LEDGER | SCHEDULE,
-    'console': BROKER | LEDGER | APIS | SCHEDULE | PAGES,  # the shop is asked before an order is sent again
+    # The shop is asked before an order is sent again.
+    'console': BROKER | LEDGER | APIS | SCHEDULE | PAGES | LEARNERS,
     'console-user': LEDGER | PAGES,
     'intake': BROKER | INTAKE,
     'migrate': LEDGER,
-    'orders': LEDGER,
+    'orders': LEDGER | LEARNERS,
     'status': BROKER | LEDGER | SCHEDULE,
     'flower': BROKER,
 }
