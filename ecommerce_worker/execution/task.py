@@ -77,7 +77,7 @@ def accepted(body: Any, call: Call, queue: str, reason: str = '', *, began: floa
     ours = isinstance(body, Task)
     return RunReport('accepted', started=began, task=call.task, id=call.id, queue=queue, reason=reason,
                      root_id=call.root_id or call.id, key=body.key_of(call) if ours else '',
-                     site=body.site_of(call) if ours else '')
+                     site=body.site_of(call) if ours else '', **(body.about_of(call) if ours else {}))
 
 
 class Task(celery.Task):
@@ -270,9 +270,9 @@ class Task(celery.Task):
         return RunReport(
             outcome, task=self.name, id=call.id, key=self.key_of(call), site=self.site_of(call),
             attempt=delivery.earlier + 1, queue=delivery.queue, root_id=call.root_id or call.id,
-            worker=self.request.hostname or '', **self._about(call), **found)
+            worker=self.request.hostname or '', **self.about_of(call), **found)
 
-    def _about(self, call: Call) -> Mapping[str, Any]:
+    def about_of(self, call: Call) -> Mapping[str, Any]:
         """See :attr:`about`; never fails, whatever the call holds."""
         try:
             return type(self).about(call)

@@ -15,7 +15,7 @@ from ecommerce_worker.broker.notes import Notes, ParkingNote
 from ecommerce_worker.enrolment import cover
 from ecommerce_worker.ledger import reports
 from ecommerce_worker.ledger.models import Attempt, Audit, Order, ParkedMessage, State, Teller
-from ecommerce_worker.telemetry.run import RunReport, standing
+from ecommerce_worker.telemetry.run import ENDS, RunReport, standing
 
 #: Maximum number of search results.
 MOST: Final = 100
@@ -153,15 +153,16 @@ def covering(order_number: str, course: str, learners: Collection[str], site: st
 
     ``learners`` are pseudonyms of the learner.
     """
-    lines = list(Order.objects.filter(learner__in=learners, course=course, site=site).exclude(state=State.DISCARDED)
-                 .values_list('order_number', 'task', 'state', 'mode'))
+    found = Order.objects.filter(learner__in=learners, course=course, site=site).exclude(state=State.DISCARDED)
+    lines = list(found.values_list('order_number', 'task', 'mode'))
     # Who paid for less than this one did does not pay for it.
-    modes = {mode for number, _, _, mode in lines if number == order_number}
-    refunded = {number for number, task, _, _ in lines if task == cover.REVOKE_LINE}
-    paid = {number for number, task, _, mode in lines
-            if task != cover.REVOKE_LINE and (mode in modes or not modes)}
-    taken_back = {number for number, task, state, _ in lines if (task, state) == (cover.REVOKE_LINE, State.FULFILLED)}
-    return Covering(tuple(sorted(paid - refunded - {order_number})), order_number in taken_back)
+    modes = {mode for number, _, mode in lines if number == order_number}
+    refunded = {number for number, task, _ in lines if task == cover.REVOKE_LINE}
+    paid = {number for number, task, mode in lines if task != cover.REVOKE_LINE and (mode in modes or not modes)}
+    # Another message of the same refund, which was just told of again, has the line be tried anew.
+    ended = Q(state=State.FULFILLED) | Q(facts__outcome__in=ENDS)
+    done = found.filter(ended, task=cover.REVOKE_LINE, order_number=order_number).exists()
+    return Covering(tuple(sorted(paid - refunded - {order_number})), done)
 
 
 def containing(found: QuerySet[Any], text: str) -> QuerySet[Any]:

@@ -16,12 +16,13 @@ JOBS: Final = frozenset({'DJANGO_PROJECT_ENVIRONMENT'})
 #: Who reads the schedule looks whether it is whole.
 SCHEDULE: Final = frozenset({'WAKE_UP_URL'})
 PAGES: Final = frozenset({'CONSOLE_SECRET_KEY'})
-LEARNERS: Final = frozenset({'LEARNER_KEY', 'LEARNER_KEY_BEFORE'})
 INTAKE: Final = frozenset({'INTAKE_BROKER_URL'})
+#: What learners are found by, and lines told apart.
+LEARNERS: Final = frozenset({'LEARNER_KEY', 'LEARNER_KEY_BEFORE'})
 DOCTOR: Final = frozenset({'MANAGEMENT_URL'})
 
 #: All in which a secret may stand.  Those of INTAKES are read by who uses them.
-ALL: Final = BROKER | LEDGER | APIS | MAILING | JOBS | SCHEDULE | PAGES | LEARNERS | INTAKE | DOCTOR
+ALL: Final = BROKER | LEDGER | APIS | MAILING | JOBS | SCHEDULE | PAGES | INTAKE | LEARNERS | DOCTOR
 
 #: What those use that do not use everything.
 _USED: Final[Mapping[str, frozenset[str]]] = {
@@ -29,7 +30,8 @@ _USED: Final[Mapping[str, frozenset[str]]] = {
     'worker': BROKER | LEDGER | APIS | MAILING | JOBS | SCHEDULE | LEARNERS,
     'recorder': BROKER | LEDGER,
     'beat': BROKER | LEDGER | SCHEDULE,
-    'console': BROKER | LEDGER | APIS | SCHEDULE | PAGES | LEARNERS,  # the shop is asked before an order is sent again
+    # The shop is asked before an order is sent again.
+    'console': BROKER | LEDGER | APIS | SCHEDULE | PAGES | LEARNERS,
     'console-user': LEDGER | PAGES,
     'intake': BROKER | INTAKE,
     'migrate': LEDGER,

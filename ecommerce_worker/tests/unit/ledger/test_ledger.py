@@ -611,9 +611,10 @@ COURSE = 'course-v1:edX+A+1'
 
 
 def line(number='#1', task='enroll_line', outcome='done', learner='ann', **other):
-    return fact(outcome, task=f'{ENROLMENT}{task}', key=f'{number} 1', id=f'{number} {task}', **{
-        'order_number': number, 'product': 'A', 'course': COURSE, 'mode': 'verified', 'learner': learner,
-        'mask': 'a…@e….com', **other})
+    bought = {'order_number': number, 'product': 'A', 'course': COURSE, 'mode': 'verified', 'learner': learner,
+              'mask': 'a…@e….com'}
+    return fact(outcome, task=f'{ENROLMENT}{task}', key=f'{number} 1', **{
+        'id': f'{number} {task}', **bought, **other})
 
 
 def test_an_order_shows_its_lines_what_they_were_for_and_how_each_stands(ledger):
@@ -656,6 +657,8 @@ def test_another_order_pays_for_a_course_unless_it_was_refunded_or_given_up_or_w
                                                  ('parked', False)])
 def test_what_an_order_paid_for_is_taken_back_when_that_is_done(ledger, outcome, taken_back):
     ledger('recording.record', [line(), line(task='revoke_line', outcome=outcome)])
+    assert ledger('queries.covering', '#1', COURSE, ('ann',), 'edx')['taken_back'] is taken_back
+    ledger('recording.record', [line(task='revoke_line', outcome='accepted', id='told of again')])
     assert ledger('queries.covering', '#1', COURSE, ('ann',), 'edx')['taken_back'] is taken_back
 
 

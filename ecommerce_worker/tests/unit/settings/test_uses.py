@@ -14,7 +14,7 @@ from ecommerce_worker.settings.uses import _USED, ALL, unused
 MISSING = {
     'BROKER_URL': 'broker', 'DATABASES': 'ledger', 'BACKEND_SERVICE_EDX_OAUTH2_SECRET': 'oauth2',
     'EMAIL_OPTIONS': 'smtp', 'CONSOLE_SECRET_KEY': 'console', 'MANAGEMENT_URL': 'management', 'WAKE_UP_URL': 'redis',
-    'INTAKE_BROKER_URL': 'intake', 'JWT_SECRET_KEY': 'campus',
+    'INTAKE_BROKER_URL': 'intake', 'JWT_SECRET_KEY': 'campus', 'LEARNER_KEY': 'learners',
 }
 
 
@@ -33,6 +33,7 @@ def environ(tmp_path):
         MANAGEMENT_URL: file:/nowhere/management
         WAKE_UP_URL: file:/nowhere/redis
         INTAKE_BROKER_URL: file:/nowhere/intake
+        LEARNER_KEY: file:/nowhere/learners
         SITE_OVERRIDES: {campus: {AUTHENTICATION: jwt, JWT_SECRET_KEY: 'file:/nowhere/campus'}}
     """)
     return {'WORKER_CONFIGURATION_MODULE': 'ecommerce_worker.configuration.production',
@@ -49,11 +50,12 @@ def missed(environ, command):
 
 @pytest.mark.parametrize('command, used', [
     ('worker', ['BACKEND_SERVICE_EDX_OAUTH2_SECRET', 'BROKER_URL', 'DATABASES', 'EMAIL_OPTIONS', 'JWT_SECRET_KEY',
-                'WAKE_UP_URL']),
+                'LEARNER_KEY', 'WAKE_UP_URL']),
     ('recorder', ['BROKER_URL', 'DATABASES']),
     ('beat', ['BROKER_URL', 'DATABASES', 'WAKE_UP_URL']),
     ('console', ['BACKEND_SERVICE_EDX_OAUTH2_SECRET', 'BROKER_URL', 'CONSOLE_SECRET_KEY', 'DATABASES',
-                 'JWT_SECRET_KEY', 'WAKE_UP_URL']),
+                 'JWT_SECRET_KEY', 'LEARNER_KEY', 'WAKE_UP_URL']),
+    ('orders', ['DATABASES', 'LEARNER_KEY']),
     ('intake', ['BROKER_URL', 'INTAKE_BROKER_URL']),
     ('migrate', ['DATABASES']),
     ('up', sorted(MISSING)),
