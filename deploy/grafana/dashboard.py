@@ -232,7 +232,7 @@ def placed() -> Iterator[Panel]:
 def variable(name: str, label: str) -> Panel:
     """A label of runs by whose values one can choose; '' is one, of orders that name no site."""
     query = f'label_values(ecommerce_worker_runs_total, {name})'
-    return {'name': name, 'label': label, 'type': 'query', 'datasource': SOURCE, 'definition': query,
+    return {'name': name, 'label': label, 'type': 'query', 'datasource': SOURCE,
             'query': {'query': query, 'refId': name}, 'refresh': 2, 'sort': 1, 'multi': True, 'includeAll': True,
             'allValue': '.*', 'current': {'text': ['All'], 'value': ['$__all']}}
 

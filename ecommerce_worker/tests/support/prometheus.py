@@ -48,9 +48,10 @@ def panels() -> list[dict[str, Any]]:
     return found
 
 
-def expressions() -> list[str]:
-    """What the dashboard asks for."""
-    return [target['expr'] for panel in panels() for target in panel.get('targets', ())]
+def expressions() -> dict[str, set[str]]:
+    """What the dashboard asks for, and by which labels it names the lines."""
+    return {target['expr']: set(re.findall(r'{{(\w+)}}', target.get('legendFormat', '')))
+            for panel in panels() for target in panel.get('targets', ())}
 
 
 def alerts() -> dict[str, str]:
