@@ -17,7 +17,6 @@ import json
 import os
 import platform
 import socket
-import sys
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from importlib.metadata import version
@@ -259,11 +258,17 @@ def _build() -> tuple[str, ...]:
 def _client() -> Any:
     """The library, as it counts in memory.
 
-    Where ``PROMETHEUS_MULTIPROC_DIR`` is set, for some other program, it would write files, of commands too.
+    Where ``PROMETHEUS_MULTIPROC_DIR`` is set, for some other program, it would write files, of commands too.  The
+    variable stays: an extension may have begun to count that way, and would fail without.
     """
     import prometheus_client
+    from prometheus_client import values
 
     client: Any = prometheus_client
+    if values.ValueClass is not values.MutexValue:
+        logger.warning('a variable for metrics in files is not obeyed: children tell their parent',
+                       name='PROMETHEUS_MULTIPROC_DIR')
+        values.ValueClass = values.MutexValue
     # When a counter was begun is when its process was.
     client.disable_created_metrics()
     return client
@@ -275,12 +280,4 @@ def begun(settings: Settings, tasks: Collection[str] = ()) -> Metrics | None:
         logger.warning('there are no metrics, only health: the library is not installed',
                        remedy=extras.install('metrics'))
         return None
-    set_aside = {name: os.environ.pop(name) for name in MULTIPROCESS if name in os.environ}
-    if set_aside and 'prometheus_client' not in sys.modules:
-        logger.warning('a variable for metrics in files is not obeyed: children tell their parent',
-                       name=','.join(sorted(set_aside)))
     return Metrics(settings, tasks)
-
-
-#: Variables by which the library would write files.
-MULTIPROCESS: Final = ('PROMETHEUS_MULTIPROC_DIR', 'prometheus_multiproc_dir')
