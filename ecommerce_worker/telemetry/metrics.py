@@ -17,7 +17,6 @@ import json
 import os
 import platform
 import socket
-import sys
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from importlib.metadata import version
@@ -58,6 +57,9 @@ METHODS: Final = ('GET', 'POST', 'PUT', 'PATCH', 'DELETE', 'HEAD')
 #: Hosts that are told apart, at most.
 HOSTS: Final = 100
 
+#: What a child tells at once, at most.
+UNSENT: Final = 200
+
 #: A look: the value by the values of the labels; nothing where there is nothing to tell.
 Look = Callable[[], Mapping[tuple[str, ...], float]]
 
@@ -73,7 +75,10 @@ class Metrics(Listener):
         self._hosts: set[str] = set()
         self.registry = client.CollectorRegistry(auto_describe=False)
         self._looks: dict[str, tuple[Any, str, tuple[str, ...], Look]] = {}
+        #: Of a child: its parent, and what is not told yet.
         self._parent: socket.socket | None = None
+        self._lock = threading.Lock()
+        self._unsent: list[tuple[str, Collection[str], float]] = []
 
         def counter(name: str, what: str, *labels: str) -> Any:
             return client.Counter(PREFIX + name, what, labels, registry=self.registry)
@@ -130,15 +135,15 @@ class Metrics(Listener):
 
         def forked() -> None:
             told.close()
-            self._parent = telling
+            self._parent, self._lock, self._unsent = telling, threading.Lock(), []
 
         os.register_at_fork(after_in_child=forked)
         threading.Thread(target=self._hear, args=(told,), name='metrics of children', daemon=True).start()
 
     def _hear(self, told: socket.socket) -> None:
         while True:
-            name, labels, value = json.loads(told.recv(65_536))
-            self._count(name, labels, value)
+            for name, labels, value in json.loads(told.recv(65_536)):
+                self._count(name, labels, value)
 
     # -- what is heard ------------------------------------------------------------------------------------------------
 
@@ -146,7 +151,6 @@ class Metrics(Listener):
     def ended(self, report: RunReport) -> None:
         """Count a run."""
         task, cause = self._task(report), _cause(report)
-        self._count('runs', (task, self._queue(report), self._site(report), report.outcome, cause))
         self._count('seconds', (task, report.outcome), report.seconds)
         if report.queued is not None:
             self._count('queued', (self._queue(report),), report.queued)
@@ -154,6 +158,7 @@ class Metrics(Listener):
             self._count('waits', (cause,), max(0.0, report.next_try - report.ended))
         else:
             self._count('tries', (task, report.outcome), report.attempt)
+        self._count('runs', (task, self._queue(report), self._site(report), report.outcome, cause))
 
     @override
     def reported(self, report: RunReport) -> None:
@@ -191,9 +196,7 @@ class Metrics(Listener):
 
     def _count(self, name: str, labels: Collection[str], value: float = 1.0) -> None:
         if self._parent is not None:
-            # What there is no room for is not counted: a run waits for nobody.
-            with contextlib.suppress(OSError):
-                self._parent.send(json.dumps((name, labels, value)).encode())
+            self._tell(self._parent, name, labels, value)
         elif name in self._histograms:
             self._histograms[name].labels(*labels).observe(value)
         else:
@@ -202,6 +205,17 @@ class Metrics(Listener):
                 host, now = labels
                 for state in STATES:
                     self._circuit.labels(host, state).set(state == now)
+
+    def _tell(self, parent: socket.socket, name: str, labels: Collection[str], value: float) -> None:
+        """Tell the parent: what was observed goes with what is counted next, so that a run costs one datagram."""
+        with self._lock:
+            self._unsent.append((name, labels, value))
+            if name in self._histograms and len(self._unsent) < UNSENT:
+                return
+            unsent, self._unsent = self._unsent, []
+            # What there is no room for is not counted: a run waits for nobody.
+            with contextlib.suppress(OSError):
+                parent.send(json.dumps(unsent).encode())
 
     def _task(self, report: RunReport) -> str:
         return report.task if report.task in self._tasks else OTHER
@@ -259,11 +273,17 @@ def _build() -> tuple[str, ...]:
 def _client() -> Any:
     """The library, as it counts in memory.
 
-    Where ``PROMETHEUS_MULTIPROC_DIR`` is set, for some other program, it would write files, of commands too.
+    Where ``PROMETHEUS_MULTIPROC_DIR`` is set, for some other program, it would write files, of commands too.  The
+    variable stays: an extension may have begun to count that way, and would fail without.
     """
     import prometheus_client
+    from prometheus_client import values
 
     client: Any = prometheus_client
+    if values.ValueClass is not values.MutexValue:
+        logger.warning('a variable for metrics in files is not obeyed: children tell their parent',
+                       name='PROMETHEUS_MULTIPROC_DIR')
+        values.ValueClass = values.MutexValue
     # When a counter was begun is when its process was.
     client.disable_created_metrics()
     return client
@@ -275,12 +295,4 @@ def begun(settings: Settings, tasks: Collection[str] = ()) -> Metrics | None:
         logger.warning('there are no metrics, only health: the library is not installed',
                        remedy=extras.install('metrics'))
         return None
-    set_aside = {name: os.environ.pop(name) for name in MULTIPROCESS if name in os.environ}
-    if set_aside and 'prometheus_client' not in sys.modules:
-        logger.warning('a variable for metrics in files is not obeyed: children tell their parent',
-                       name=','.join(sorted(set_aside)))
     return Metrics(settings, tasks)
-
-
-#: Variables by which the library would write files.
-MULTIPROCESS: Final = ('PROMETHEUS_MULTIPROC_DIR', 'prometheus_multiproc_dir')
