@@ -119,8 +119,9 @@ def programs(options: argparse.Namespace) -> Iterator[Program]:
     if DRAMATIQ.exists():
         queue = 'benchmark.dramatiq'
         yield Program(
-            'dramatiq', [str(DRAMATIQ), '--processes', '1', '--threads', str(threads), 'benchmarks.peers.dramatiq_actors'],
-            queue, {'x-dead-letter-exchange': '', 'x-dead-letter-routing-key': f'{queue}.XQ'}, dramatiq_message)
+            'dramatiq', [str(DRAMATIQ), '--processes', '1', '--threads', str(threads),
+                         'benchmarks.peers.dramatiq_actors'], queue,
+            {'x-dead-letter-exchange': '', 'x-dead-letter-routing-key': f'{queue}.XQ'}, dramatiq_message)
     yield Program(
         'stock Celery', [python, '-m', 'celery', '-A', 'benchmarks.peers.stock_celery', 'worker', '--pool', 'threads',
                          '--concurrency', str(threads)],

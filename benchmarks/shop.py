@@ -24,6 +24,8 @@ _FULFIL = re.compile(rb'PUT /api/v2/orders/([-\w]+)/fulfill/')
 _CALLS = re.compile(rb'GET /calls/(\d+) ')
 _LENGTH = re.compile(rb'\r\ncontent-length: *(\d+)', re.IGNORECASE)
 
+_HEAD = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n'
+
 _calls: list[tuple[str, float]] = []
 
 
@@ -46,7 +48,7 @@ class _Connection(asyncio.Protocol):
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)  # noqa: S101 - for the type checker
+        assert isinstance(transport, asyncio.WriteTransport)
         self._transport = transport
 
     @override
@@ -60,7 +62,7 @@ class _Connection(asyncio.Protocol):
                 return
             self._received = self._received[size:]
             body, slowly = _answer(head)
-            reply = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n' % len(body) + body
+            reply = _HEAD % len(body) + body
             asyncio.get_running_loop().call_later(self._latency if slowly else 0, self._transport.write, reply)
 
 
@@ -76,7 +78,7 @@ class Shop:
     def __init__(self, latency: float) -> None:
         self._process = subprocess.Popen([sys.executable, '-m', 'benchmarks.shop', '--latency', str(latency)],
                                          stdout=subprocess.PIPE, text=True)
-        assert self._process.stdout  # noqa: S101 - for the type checker
+        assert self._process.stdout
         self.port = int(self._process.stdout.readline())
         self.url = f'http://127.0.0.1:{self.port}'
         self._asking = http.client.HTTPConnection('127.0.0.1', self.port)

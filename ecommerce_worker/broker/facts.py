@@ -28,6 +28,7 @@ from typing_extensions import override
 
 from ecommerce_worker import logs
 from ecommerce_worker.broker import publishing, topology
+from ecommerce_worker.broker.transport import corked
 from ecommerce_worker.errors import NotPublished
 from ecommerce_worker.telemetry.listening import Listener
 from ecommerce_worker.telemetry.run import ENDS, RunReport
@@ -110,7 +111,7 @@ class Publisher:
         began = time.monotonic()
         try:
             channel = self._channel or self._open()
-            with channel.connection.corked():
+            with corked(channel):
                 for fact in facts:
                     publishing.send(channel, publishing.fact_message(channel, fact.as_body()), topology.FACTS,
                                     fact.routing_key, mandatory=False)

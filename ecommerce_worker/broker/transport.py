@@ -11,7 +11,7 @@ Of a wake-up of the event loop, one read takes all frames that are there.  Where
 the same connection, he may read ahead too; what he leaves in the buffer the event loop is told of, since its poller
 only sees the socket.
 
-Many frames are written at once by who says so: see :meth:`Connection.corked`.
+Many frames are written at once by who says so: see :func:`corked`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from struct import Struct
 from typing import Any, Final
 
@@ -221,11 +221,6 @@ class Connection(pyamqp.Connection):
         return kind(host, connect_timeout=connect_timeout, ssl=ssl, read_timeout=read_timeout,
                     write_timeout=write_timeout, **options)
 
-    def corked(self) -> AbstractContextManager[None]:
-        """Write all frames of a block at once, by the only thread that writes meanwhile; see :data:`MOST_CORKED`."""
-        corked: AbstractContextManager[None] = self.transport.corked()
-        return corked
-
     def drain_events(self, timeout: float | None = None) -> None:
         """Read until a method is complete; raises TimeoutError."""
         try:
@@ -249,6 +244,15 @@ class Connection(pyamqp.Connection):
         # A frame may be the one that ends the connection.
         while self._transport and (frame := self._transport.next_frame()) is not None:
             self.on_inbound_frame(frame)
+
+
+def corked(channel: Any) -> AbstractContextManager[None]:
+    """Write all frames of a block at once, :data:`MOST_CORKED` at most, where the channel's connection is one of ours.
+
+    No other thread may write to that connection meanwhile.
+    """
+    transport = getattr(getattr(channel, 'connection', None), '_transport', None)
+    return transport.corked() if isinstance(transport, _ReadsAhead) else nullcontext()
 
 
 class _Reading:

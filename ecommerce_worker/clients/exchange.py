@@ -173,7 +173,7 @@ class Plain(_Bounded, socket.socket):
     def connect(self, *given: Any) -> None:
         # The kernel has no such bound for this.
         bounds = _current.get()
-        socket.socket.settimeout(self, _shorter(self._silence, bounds and bounds.seconds()))
+        socket.socket.settimeout(self, _shorter(self._silence, bounds.seconds() if bounds else None))
         socket.socket.connect(self, *given)
         socket.socket.settimeout(self, None)
 

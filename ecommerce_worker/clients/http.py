@@ -257,7 +257,7 @@ class Api:
         # time.
         found = session.merge_environment_settings(self.root, {}, True, None, None)
         self._transport: dict[str, Any] = {name: found[name] for name in ('proxies', 'verify', 'cert')}
-        self._headers = CaseInsensitiveDict({**session.headers, 'User-Agent': f'ecommerce-worker/{__version__}',
+        self._headers: Any = CaseInsensitiveDict({**session.headers, 'User-Agent': f'ecommerce-worker/{__version__}',
                                              'Accept': 'application/json'})
         #: The root as requests writes it; '' until it is first needed.
         self._written_root = ''

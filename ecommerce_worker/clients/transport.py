@@ -86,12 +86,11 @@ class Transport(HTTPAdapter):
     @override
     def build_response(self, req: PreparedRequest, resp: Any) -> Response:
         """The answer, without the cookies that the adapter would read from it."""
-        # What it looks for them in.
-        original, resp._original_response = resp._original_response, None
+        original, resp._original_response = resp._original_response, None  # noqa: SLF001 - where it looks for them
         try:
             return super().build_response(req, resp)
         finally:
-            resp._original_response = original
+            resp._original_response = original  # noqa: SLF001
 
     @override
     def init_poolmanager(self, *given: Any, **named: Any) -> None:

@@ -7,7 +7,6 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
@@ -26,6 +25,7 @@ from ecommerce_worker import logs, runtime
 from ecommerce_worker.broker import preflight, publishing, topology
 from ecommerce_worker.broker.notes import NOTES, Notes
 from ecommerce_worker.broker.publishing import Publication
+from ecommerce_worker.broker.transport import corked
 from ecommerce_worker.broker.wire import CONTENT_TYPES, Call, Raw, published_at, read
 from ecommerce_worker.errors import Taken, Undecodable, UnknownTask, WrongArguments
 from ecommerce_worker.execution.delivery import DELIVERY, Delivery
@@ -193,6 +193,8 @@ class Consumer(consumer.Consumer):
         self._run = on_task_request
         self._to_settle: deque[tuple[Any, bool]] = deque()
         self._settles = False
+        #: The queues by the tags of their consumers.
+        self._queues: dict[str, str] = {}
         self.keeper = Keeper(kwargs['app'], kept=self._widen, given_back=runtime.current().report,
                              published=runtime.current().published)
         #: As many threads as one lane may have and as many again; children are dear, of them a few are kept free.
@@ -389,8 +391,10 @@ class Consumer(consumer.Consumer):
         Where the waiting room is to bring a message back: it keeps for ever what it has no way for, and neither a
         binding of the operator's nor who moved a message by hand need have named the queue in the routing key.
         """
-        tags = self.task_consumer._active_tags if tag and self.task_consumer else {}  # noqa: SLF001
-        return next((queue for queue, known in list(tags.items()) if known == tag), None)
+        if tag and self.task_consumer and tag not in self._queues:
+            # No two consumers of a process have the same tag.
+            self._queues = {known: queue for queue, known in list(self.task_consumer._active_tags.items())}  # noqa: SLF001
+        return self._queues.get(tag or '')
 
     def _park(self, message: Any, reason: str, call: Call | None = None,
               cause: str = Undecodable.cause) -> None:
@@ -432,9 +436,8 @@ class Consumer(consumer.Consumer):
         self._settles = False  # first: whoever comes from now on calls again
         batch = [self._to_settle.popleft() for _ in range(len(self._to_settle))]
         for channel, settled in groupby(batch, lambda it: it[0].channel):
-            corked = getattr(getattr(channel, 'connection', None), 'corked', nullcontext)
             try:
-                with corked():
+                with corked(channel):
                     for message, done in settled:
                         _say(message.ack if done else partial(_nack, message), self.connection_errors)
             except self.connection_errors as error:

@@ -58,10 +58,10 @@ class Strategy:
             'retries': call.retries, 'origin': call.origin, 'argsrepr': '', 'kwargsrepr': '', 'eta': None,
             DELIVERY: delivery}
         request = Request(
-            message, on_ack=partial(_acknowledge, consumer, message, call.id), on_reject=partial(_return, consumer, message),
-            app=self._app, hostname=consumer.hostname, eventer=None, task=self._task,
-            connection_errors=consumer.connection_errors, body=(call.args, call.kwargs, call.embed), headers=headers,
-            decoded=True)
+            message, on_ack=partial(_acknowledge, consumer, message, call.id),
+            on_reject=partial(_return, consumer, message), app=self._app, hostname=consumer.hostname, eventer=None,
+            task=self._task, connection_errors=consumer.connection_errors, body=(call.args, call.kwargs, call.embed),
+            headers=headers, decoded=True)
         request.begin = consumer.pool.put
         state.task_reserved(request)
         consumer.on_task_request(request)

@@ -75,14 +75,15 @@ class Threads:
             each.join()
 
     def _run(self) -> None:
-        self._own.next = mine = []  # type: ignore[var-annotated]
-        while act := self._queue.get():
-            while act:
+        mine: list[Act] = []
+        self._own.next = mine
+        while (act := self._queue.get()) is not None:
+            mine.append(act)
+            while mine:
                 try:
-                    act()
+                    mine.pop()()
                 except BaseException as error:  # noqa: BLE001 - the thread is there for others too
                     logger.error('a thread of the pool met an error', error=type(error).__name__)
-                act = mine.pop() if mine else None
             with self._lock:
                 self._free += 1
 
