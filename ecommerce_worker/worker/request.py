@@ -61,7 +61,8 @@ class Request(request.Request):
         self.on_accepted(os.getpid(), time.monotonic())
         task, handover = self.task, None
         _task_stack.push(task)
-        task.request_stack.push(Context(self.request_dict, args=self.args, kwargs=self.kwargs, called_directly=False))
+        # Headers of others were left behind at the door; Celery would look for some.
+        task.request_stack.push(Context(self.request_dict, called_directly=False, headers={}))
         try:
             task(*self.args, **self.kwargs)
         except Handover as found:

@@ -80,7 +80,7 @@ def run_one(consumer, run):
 
 
 def test_a_run_finds_its_message_where_celery_has_it(consumer):
-    found = {}
+    found: dict[str, Any] = {}
 
     def run(task, *args, **kwargs):
         request = task.request
