@@ -21,6 +21,7 @@ from typing import Self
 from typing_extensions import override
 
 _FULFIL = re.compile(rb'PUT /api/v2/orders/([-\w]+)/fulfill/')
+_ORDER = re.compile(rb'GET /api/v2/orders/([-\w]+)/ ')
 _CALLS = re.compile(rb'GET /calls/(\d+) ')
 _LENGTH = re.compile(rb'\r\ncontent-length: *(\d+)', re.IGNORECASE)
 
@@ -35,6 +36,8 @@ def _answer(head: bytes) -> tuple[bytes, bool]:
         number = found[1].decode()
         _calls.append((number, time.time()))
         return json.dumps({'number': number, 'status': 'Complete', 'lines': [{'status': 'Complete'}]}).encode(), True
+    if found := _ORDER.match(head):
+        return json.dumps({'number': found[1].decode(), 'status': 'Open', 'lines': [{'status': 'Open'}]}).encode(), True
     if found := _CALLS.match(head):
         return json.dumps(_calls[int(found[1]):]).encode(), False
     return json.dumps({'access_token': 'a-token', 'expires_in': 86400, 'token_type': 'JWT'}).encode(), False

@@ -41,8 +41,9 @@ FLUSH_SECONDS: Final = 1.0
 #: who run.
 GATHER_SECONDS: Final = 0.01
 
-#: Bytes of lines that are written by one call of the system, about.
-TOGETHER_BYTES: Final = 16 * 1024
+#: The most bytes of lines that are written by one call of the system: so many come whole through a pipe that other
+#: processes write to.
+TOGETHER_BYTES: Final = select.PIPE_BUF
 
 _logger = logs.of(__name__)
 
@@ -89,7 +90,7 @@ class Outlet:
         if threading.current_thread() is not self._thread:
             _written(fd, data)
             return
-        if fd != self._pending_for or self._pending_bytes >= TOGETHER_BYTES:
+        if fd != self._pending_for or self._pending_bytes + len(data) > TOGETHER_BYTES:
             self._write_pending()
             self._pending_for = fd
         self._pending.append(data)
