@@ -23,7 +23,7 @@ from benchmarks.shop import Shop
 from ecommerce_worker.broker import publishing, topology
 from ecommerce_worker.broker.notes import Notes, ParkingNote
 from ecommerce_worker.broker.wire import Call
-from ecommerce_worker.resubmit.names import FULFILL
+from ecommerce_worker.fulfillment.names import FULFILL
 from ecommerce_worker.testing.rabbitmq import PrivateNode
 
 QUEUE = 'ecommerce.fulfillment'
@@ -37,7 +37,7 @@ def park(node: PrivateNode, count: int) -> None:
         topology.declare_parked(connection)
         for number in range(count):
             call = Call(FULFILL, f'{number:08}', (f'EDX-{number}',))
-            note = ParkingNote(id=call.id, task=FULFILL, key=f'EDX-{number}', reason='the shop failed (500)', notes=notes)
+            note = ParkingNote(id=call.id, task=FULFILL, key=f'EDX-{number}', reason='it failed (500)', notes=notes)
             message = publishing.parked_message(publishing.new_call(call, notes).raw, note)
             channel.basic_publish(publishing.prepared(message, connection, channel), routing_key=topology.PARKED)
 

@@ -76,7 +76,8 @@ class Turns:
 
     def address(self, name: str) -> bytes:
         """The socket address of the name."""
-        return PREFIX + hashlib.blake2b(name.encode(errors='surrogatepass'), key=self._key, digest_size=24).hexdigest().encode()
+        digest = hashlib.blake2b(name.encode(errors='surrogatepass'), key=self._key, digest_size=24)
+        return PREFIX + digest.hexdigest().encode()
 
 
 def _is_taken(address: bytes, mine: socket.socket, put_off: float) -> bool:

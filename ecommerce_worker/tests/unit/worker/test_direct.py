@@ -12,7 +12,7 @@ from ecommerce_worker.broker.wire import Call, Raw
 from ecommerce_worker.celery_app import app
 from ecommerce_worker.execution.delivery import DELIVERY, Delivery
 from ecommerce_worker.execution.outcomes import Handover
-from ecommerce_worker.resubmit.names import FULFILL
+from ecommerce_worker.fulfillment.names import FULFILL
 from ecommerce_worker.worker.direct import Strategy
 
 
