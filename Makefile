@@ -12,6 +12,7 @@ SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
 TOOLS := .cache/deploy-tools
+COMPARED := .cache/benchmark
 PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check --no-input
 TESTS := ecommerce_worker/tests
 # Tests run in several processes, each with services of its own: most of them wait most of the time. A choice by name
@@ -145,7 +146,7 @@ image: ## Build the image of deploy/container without a registry, as root on Deb
 	@deploy/install.sh buildah debootstrap
 	@exec .ci/image.sh
 
-benchmark: $(VENV)/.installed-test ## Measure orders per second through a real RabbitMQ
+benchmark: $(VENV)/.installed-test $(COMPARED)/.installed ## Measure what an order costs, beside stock Celery and dramatiq (ARGS=--quick)
 	@deploy/install.sh rabbitmq-server
 	@exec $(BIN)/python -m benchmarks.orders $(ARGS)
 
@@ -179,12 +180,19 @@ $(TOOLS)/.installed: $(VENV)/.made requirements/deploy.txt
 	@$(TOOLS)/bin/python -m pip --quiet --quiet --disable-pip-version-check --no-input install -r requirements/deploy.txt
 	@touch $@
 
+# What the worker is compared with is nothing that it needs.
+$(COMPARED)/.installed: $(VENV)/.made requirements/benchmark.txt
+	@echo 'installing what the worker is compared with into $(COMPARED) ...'
+	@$(BIN)/python -m venv $(COMPARED)
+	@$(COMPARED)/bin/python -m pip --quiet --quiet --disable-pip-version-check --no-input install -r requirements/benchmark.txt
+	@touch $@
+
 # Under the oldest Python supported: pins made under a newer one may not exist for it. The order matters: each file holds
 # the pins of the one before.
 upgrade: $(VENV)/.installed-pip_tools ## Move all pins in requirements/*.txt to the newest versions
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { \
 		echo 'make upgrade: pins are made under Python 3.11: make clean; make upgrade PYTHON=python3.11' >&2; exit 1; }
-	@for name in base production test quality tox pip_tools deploy; do \
+	@for name in base production test quality tox pip_tools deploy benchmark; do \
 		echo "compiling requirements/$$name.txt"; \
 		CUSTOM_COMPILE_COMMAND='make upgrade' $(PIP_COMPILE) -o requirements/$$name.txt requirements/$$name.in || exit 1; \
 	done

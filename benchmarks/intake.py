@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from kombu import Connection
 from typing_extensions import override
 
-from benchmarks.orders import cpu_seconds, resident_megabytes
+from benchmarks.processes import cpu_seconds, resident_megabytes
 from ecommerce_worker.broker import topology
 from ecommerce_worker.intake.signatures import code
 from ecommerce_worker.testing.rabbitmq import PrivateNode, free_port

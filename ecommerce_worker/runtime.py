@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Container, Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -18,7 +17,7 @@ from ecommerce_worker.process import role
 from ecommerce_worker.settings import VENDORS, Settings, certificate_problems, load
 from ecommerce_worker.telemetry.listening import Listeners
 from ecommerce_worker.telemetry.log import Lines
-from ecommerce_worker.telemetry.run import RunReport, Safety
+from ecommerce_worker.telemetry.run import RunReport, Safety, new_id
 
 if TYPE_CHECKING:
     from ecommerce_worker.site import Site
@@ -39,7 +38,7 @@ class Run:
     outcome: Any = None
     report: RunReport | None = None
     secured: bool = False
-    name: str = field(default_factory=lambda: uuid.uuid4().hex)
+    name: str = field(default_factory=new_id)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 

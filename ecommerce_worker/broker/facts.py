@@ -28,6 +28,7 @@ from typing_extensions import override
 
 from ecommerce_worker import logs
 from ecommerce_worker.broker import publishing, topology
+from ecommerce_worker.broker.transport import corked
 from ecommerce_worker.errors import NotPublished
 from ecommerce_worker.telemetry.listening import Listener
 from ecommerce_worker.telemetry.run import ENDS, RunReport
@@ -110,11 +111,12 @@ class Publisher:
         began = time.monotonic()
         try:
             channel = self._channel or self._open()
-            for fact in facts:
-                channel.basic_publish(publishing.fact_message(channel, fact.as_body()), exchange=topology.FACTS,
-                                      routing_key=fact.routing_key)
-                self._tag += 1
-                self._unconfirmed.add(self._tag)
+            with corked(channel):
+                for fact in facts:
+                    publishing.send(channel, publishing.fact_message(channel, fact.as_body()), topology.FACTS,
+                                    fact.routing_key, mandatory=False)
+                    self._tag += 1
+                    self._unconfirmed.add(self._tag)
             until = time.monotonic() + CONFIRM_SECONDS
             while self._unconfirmed:
                 self._connection.drain_events(timeout=max(0.01, until - time.monotonic()))

@@ -10,14 +10,16 @@
 Of a wake-up of the event loop, one read takes all frames that are there.  Where somebody else waits for an answer on
 the same connection, he may read ahead too; what he leaves in the buffer the event loop is told of, since its poller
 only sees the socket.
+
+Many frames are written at once by who says so: see :func:`corked`.
 """
 
 from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from struct import Struct
 from typing import Any, Final
 
@@ -34,6 +36,9 @@ from ecommerce_worker.errors import Undecodable
 
 #: Bytes that are read from a socket at once, unless a frame needs more.
 READ_BYTES: Final = 64 * 1024
+
+#: Frames that are written at once, at most.
+MOST_CORKED: Final = 100
 
 #: A frame that announces more bytes than this is none of RabbitMQ's, which agrees on 128 KiB at most by default.
 LARGEST_FRAME: Final = 16 * 1024 * 1024
@@ -53,6 +58,8 @@ class _ReadsAhead:
         self._received = b''
         self._at = 0
         self._missing = 0
+        #: What is to be written with all that follows; None if each frame is written by itself.
+        self._corked: list[bytes] | None = None
 
     def next_frame(self) -> Frame | None:
         """The next frame that was received; None if none is complete."""
@@ -72,6 +79,31 @@ class _ReadsAhead:
             raise UnexpectedFrame(f'a frame ends in {received[end]:#04x} instead of 0xce')
         self._at = end + 1
         return kind, channel, received[begin:end]
+
+    def write(self, s: Any) -> None:
+        """Write these bytes, or put them aside until all is written at once."""
+        if self._corked is None:
+            super().write(s)  # type: ignore[misc]
+            return
+        # They come in a buffer in which the next frame is made.
+        self._corked.append(bytes(s))
+        if len(self._corked) >= MOST_CORKED:
+            self._flush()
+
+    @contextmanager
+    def corked(self) -> Iterator[None]:
+        """Write all frames of this block by as few calls of the system as can be, the last ones at its end."""
+        self._corked = []
+        try:
+            yield
+        finally:
+            self._flush()
+            self._corked = None
+
+    def _flush(self) -> None:
+        corked, self._corked = self._corked, []
+        if corked:
+            super().write(b''.join(corked))  # type: ignore[misc]
 
     @property
     def reads_ahead(self) -> bool:
@@ -212,6 +244,15 @@ class Connection(pyamqp.Connection):
         # A frame may be the one that ends the connection.
         while self._transport and (frame := self._transport.next_frame()) is not None:
             self.on_inbound_frame(frame)
+
+
+def corked(channel: Any) -> AbstractContextManager[None]:
+    """Write all frames of a block at once, :data:`MOST_CORKED` at most, where the channel's connection is one of ours.
+
+    No other thread may write to that connection meanwhile.
+    """
+    transport = getattr(getattr(channel, 'connection', None), '_transport', None)
+    return transport.corked() if isinstance(transport, _ReadsAhead) else nullcontext()
 
 
 class _Reading:

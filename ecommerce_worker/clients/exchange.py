@@ -11,6 +11,7 @@ import contextlib
 import http.client
 import socket
 import ssl
+import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
@@ -24,6 +25,9 @@ Place = tuple[int, Any]
 
 #: An answer may come in so many pieces: those of one byte each cost the more, the more there are.
 PIECES = 16_384
+
+#: The shortest wait, in seconds, that the kernel is asked for; 0 is any to it.
+SHORTEST = 0.001
 
 
 class TooMuch(OSError):
@@ -75,6 +79,13 @@ def exchange(seconds: float, most: int | None = None) -> Iterator[Exchange]:
         _current.reset(token)
 
 
+def _shorter(silence: float | None, left: float | None) -> float | None:
+    """The shorter of two waits; None is any."""
+    if silence is None or left is None:
+        return left if silence is None else silence
+    return min(silence, left)
+
+
 class _Bounded:
     """What is common to both kinds of sockets; mixed in before the socket's own class."""
 
@@ -83,50 +94,102 @@ class _Bounded:
 
     def settimeout(self, value: float | None) -> None:
         self._silence = value
-        super().settimeout(value)  # type: ignore[misc]
 
     def gettimeout(self) -> float | None:
         return self._silence
 
-    def _begin(self) -> Exchange | None:
-        """Make sure that the next wait ends with the exchange; the exchange, if there is one."""
-        bounds, wait = _current.get(), self._silence
-        if bounds is not None:
-            left = bounds.seconds()
-            wait = left if wait is None else min(wait, left)
-        if super().gettimeout() != wait:  # type: ignore[misc]
-            super().settimeout(wait)  # type: ignore[misc]
+    def _begin(self, what: int) -> Exchange | None:
+        """Make sure that the next wait ends with the exchange; the exchange, if there is one.
+
+        What is waited for is that something comes, ``SO_RCVTIMEO``, or that something is taken, ``SO_SNDTIMEO``.
+        """
+        bounds = _current.get()
+        self._wait(what, self._silence if bounds is None else _shorter(self._silence, bounds.seconds()))
         return bounds
 
+    def _wait(self, what: int, seconds: float | None) -> None:  # noqa: ARG002 - Python has one time-out for both
+        """Bound the next wait."""
+        if super().gettimeout() != seconds:  # type: ignore[misc]
+            super().settimeout(seconds)  # type: ignore[misc]
+
     def connect(self, *given: Any) -> None:
-        self._begin()
+        self._begin(socket.SO_SNDTIMEO)
         super().connect(*given)  # type: ignore[misc]
 
     def send(self, *given: Any) -> int:
-        self._begin()
-        return super().send(*given)  # type: ignore[misc,no-any-return]
+        self._begin(socket.SO_SNDTIMEO)
+        with _in_time:
+            return super().send(*given)  # type: ignore[misc,no-any-return]
 
     def sendall(self, *given: Any) -> None:
-        self._begin()
+        self._begin(socket.SO_SNDTIMEO)
         super().sendall(*given)  # type: ignore[misc]
 
     def recv(self, *given: Any) -> bytes:
-        bounds = self._begin()
-        found: bytes = super().recv(*given)  # type: ignore[misc]
+        bounds = self._begin(socket.SO_RCVTIMEO)
+        with _in_time:
+            found: bytes = super().recv(*given)  # type: ignore[misc]
         if bounds is not None:
             bounds.take(len(found))
         return found
 
     def recv_into(self, *given: Any) -> int:
-        bounds = self._begin()
-        size: int = super().recv_into(*given)  # type: ignore[misc]
+        bounds = self._begin(socket.SO_RCVTIMEO)
+        with _in_time:
+            size: int = super().recv_into(*given)  # type: ignore[misc]
         if bounds is not None:
             bounds.take(size)
         return size
 
 
+class _InTime:
+    """Says as Python does that a wait was too long, where the kernel said it."""
+
+    def __enter__(self) -> None:
+        """Wait."""
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Raise TimeoutError in place of the kernel's error."""
+        if kind is BlockingIOError:
+            raise TimeoutError('timed out') from None
+
+
+_in_time = _InTime()
+
+
 class Plain(_Bounded, socket.socket):
-    """A TCP socket."""
+    """A TCP socket, each wait of which is bounded by the kernel.
+
+    A time-out of Python's costs a second call of the system before each, which asks whether the socket is ready, and a
+    third where it changes; in each a thread gives up Python's lock and has to get it again.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        #: What the kernel was told, in seconds; None for any time.
+        self._told: dict[int, float | None] = {socket.SO_RCVTIMEO: None, socket.SO_SNDTIMEO: None}
+
+    @override
+    def connect(self, *given: Any) -> None:
+        # The kernel has no such bound for this.
+        bounds = _current.get()
+        socket.socket.settimeout(self, _shorter(self._silence, bounds.seconds() if bounds else None))
+        socket.socket.connect(self, *given)
+        socket.socket.settimeout(self, None)
+
+    @override
+    def sendall(self, data: Any, *flags: Any) -> None:
+        # Each piece has its bound: who takes a byte now and then would not meet that of all.
+        left = memoryview(data).cast('B')
+        while left:
+            left = left[self.send(left, *flags):]
+
+    @override
+    def _wait(self, what: int, seconds: float | None) -> None:
+        if self._told[what] != seconds:
+            self._told[what] = seconds
+            whole, rest = divmod(0.0 if seconds is None else max(SHORTEST, seconds), 1)
+            self.setsockopt(socket.SOL_SOCKET, what, struct.pack('ll', int(whole), int(rest * 1e6)))
 
 
 class Secure(_Bounded, ssl.SSLSocket):
@@ -135,7 +198,7 @@ class Secure(_Bounded, ssl.SSLSocket):
     @override
     def do_handshake(self, block: bool = False) -> None:
         """Shake hands, within the exchange."""
-        self._begin()
+        self._begin(socket.SO_RCVTIMEO)
         super().do_handshake(block)
 
 

@@ -6,6 +6,7 @@ import socket
 import ssl
 from typing import Any, Final
 
+from requests import PreparedRequest, Response
 from requests.adapters import HTTPAdapter
 from typing_extensions import override
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -13,7 +14,8 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 from urllib3.util.ssl_ import create_urllib3_context, resolve_cert_reqs
 
-from ecommerce_worker.clients.exchange import Plain, Response, connected, resolved, securing
+from ecommerce_worker.clients import exchange
+from ecommerce_worker.clients.exchange import Plain, connected, resolved, securing
 
 
 class NameNotResolved(NewConnectionError):
@@ -37,11 +39,11 @@ class _Connecting:
 
 
 class _Connection(_Connecting, HTTPConnection):
-    response_class = Response
+    response_class = exchange.Response
 
 
 class _SecureConnection(_Connecting, HTTPSConnection):
-    response_class = Response
+    response_class = exchange.Response
 
     @override
     def connect(self) -> None:
@@ -62,7 +64,33 @@ _POOLS: Final = {'http': _Pool, 'https': _SecurePool}
 
 
 class Transport(HTTPAdapter):
-    """An adapter of requests that keeps within the exchange in which it is used, by whichever proxy but SOCKS."""
+    """An adapter of requests that keeps within the exchange in which it is used, by whichever proxy but SOCKS.
+
+    It is for one service, so that the pool of connections to that is looked up once, and takes no cookie.
+    """
+
+    _pool: Any = None
+
+    @override
+    def get_connection_with_tls_context(self, *given: Any, **named: Any) -> Any:
+        """The pool of connections."""
+        if self._pool is None or self._pool.pool is None:  # none yet, or closed
+            self._pool = super().get_connection_with_tls_context(*given, **named)
+        return self._pool
+
+    @override
+    def request_url(self, request: PreparedRequest, proxies: Any) -> str:
+        """What stands in the first line of a request."""
+        return super().request_url(request, proxies) if proxies else request.path_url
+
+    @override
+    def build_response(self, req: PreparedRequest, resp: Any) -> Response:
+        """The answer, without the cookies that the adapter would read from it."""
+        original, resp._original_response = resp._original_response, None  # noqa: SLF001 - where it looks for them
+        try:
+            return super().build_response(req, resp)
+        finally:
+            resp._original_response = original  # noqa: SLF001
 
     @override
     def init_poolmanager(self, *given: Any, **named: Any) -> None:

@@ -89,6 +89,7 @@ class Task(celery.Task):
     ignore_result = True
     max_retries = None
     Request = 'ecommerce_worker.worker.request:Request'
+    Strategy = 'ecommerce_worker.worker.direct:Strategy'
 
     #: The retry policy of the task at a site.
     policy: ClassVar[Callable[[Site], Patience]]

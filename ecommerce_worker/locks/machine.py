@@ -14,7 +14,7 @@ import socket
 import struct
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, Final
 
 from ecommerce_worker import logs
@@ -41,7 +41,7 @@ class Turns:
     """
 
     def __init__(self, secret: Any = '') -> None:
-        self._secret = repr(secret).encode(errors='surrogatepass')
+        self._key = hashlib.sha256(repr(secret).encode(errors='surrogatepass')).digest()
 
     @contextmanager
     def turn(self, name: str, *, lease: float, put_off: float = 0.0) -> Iterator[None]:
@@ -51,11 +51,18 @@ class Turns:
         for more than ``lease`` seconds, the longest time for a run, starts anyway: the other run has stopped in the
         middle, and may never end.
         """
-        with ExitStack() as stack:
-            with suppress(OSError):
-                mine = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-                if _is_taken(self.address(name), mine, put_off) and put_off <= lease:
-                    raise Taken('another run is working on this order')
+        try:
+            mine = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        except OSError:
+            yield
+            return
+        with mine:
+            try:
+                is_taken = _is_taken(self.address(name), mine, put_off)
+            except OSError:
+                is_taken = False
+            if is_taken and put_off <= lease:
+                raise Taken('another run is working on this order')
             yield
 
     def exclude(self) -> bool:
@@ -69,8 +76,8 @@ class Turns:
 
     def address(self, name: str) -> bytes:
         """The socket address of the name."""
-        return PREFIX + hashlib.blake2b(name.encode(errors='surrogatepass'), key=hashlib.sha256(self._secret).digest(),
-                                        digest_size=24).hexdigest().encode()
+        digest = hashlib.blake2b(name.encode(errors='surrogatepass'), key=self._key, digest_size=24)
+        return PREFIX + digest.hexdigest().encode()
 
 
 def _is_taken(address: bytes, mine: socket.socket, put_off: float) -> bool:

@@ -41,6 +41,10 @@ FLUSH_SECONDS: Final = 1.0
 #: who run.
 GATHER_SECONDS: Final = 0.01
 
+#: The most bytes of lines that are written by one call of the system: so many come whole through a pipe that other
+#: processes write to.
+TOGETHER_BYTES: Final = select.PIPE_BUF
+
 _logger = logs.of(__name__)
 
 
@@ -56,6 +60,10 @@ class Outlet:
         # Such a queue may be put to by a signal handler that interrupts another put.
         self._queue: SimpleQueue[tuple[Callable[..., Any], tuple[Any, ...]]] = SimpleQueue()
         self._dropped = 0
+        #: What is to be written next, to which descriptor, and how many bytes that is; the thread's own.
+        self._pending: list[bytes] = []
+        self._pending_for = -1
+        self._pending_bytes = 0
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
 
@@ -73,8 +81,25 @@ class Outlet:
         if self._thread is None:
             return True
         done = threading.Event()
+        self._queue.put((self._write_pending, ()))
         self._queue.put((done.set, ()))
         return done.wait(seconds)
+
+    def write(self, fd: int, data: bytes) -> None:
+        """Write it, if this is the thread, with what else is there to be written."""
+        if threading.current_thread() is not self._thread:
+            _written(fd, data)
+            return
+        if fd != self._pending_for or self._pending_bytes + len(data) > TOGETHER_BYTES:
+            self._write_pending()
+            self._pending_for = fd
+        self._pending.append(data)
+        self._pending_bytes += len(data)
+
+    def _write_pending(self) -> None:
+        pending, self._pending, self._pending_bytes = self._pending, [], 0
+        if pending:
+            _written(self._pending_for, b''.join(pending))
 
     def _start(self) -> None:
         # Whoever comes second need not wait.
@@ -92,6 +117,7 @@ class Outlet:
                 # Behind those that were put before it.
                 self._queue.put((_say_dropped, (dropped,)))
             if not self._queue.qsize():
+                self._write_pending()
                 time.sleep(GATHER_SECONDS)
 
 
@@ -140,7 +166,7 @@ class _Standard(io.TextIOBase):
         if self.is_json:
             text = ''.join(f'{json_lines.line("info", each, created=time.time(), process=os.getpid())}\n'
                            for each in text.split('\n') if each.strip())
-        outlet.put(_written, self._fd, text.encode(self._encoding, 'backslashreplace'))
+        outlet.put(outlet.write, self._fd, text.encode(self._encoding, 'backslashreplace'))
 
     @override
     def writable(self) -> bool:
@@ -164,7 +190,7 @@ class _Direct(io.TextIOBase):
 
     @override
     def write(self, text: str) -> int:
-        _written(self._standard.fileno(), text.encode(self._standard.encoding, 'backslashreplace'))
+        outlet.write(self._standard.fileno(), text.encode(self._standard.encoding, 'backslashreplace'))
         return len(text)
 
 
@@ -303,7 +329,7 @@ def failed(text: str) -> bool:
 
 def pass_on(line: bytes) -> None:
     """Write a line of another process to standard output, as it is."""
-    outlet.put(_written, sys.stdout.fileno(), line + b'\n')
+    outlet.put(outlet.write, sys.stdout.fileno(), line + b'\n')
 
 
 def _of(stream: Any) -> _Standard | None:

@@ -2,7 +2,7 @@
 
 ::
 
-    run ends ──► told ──► Celery acknowledges ──► its fact is safe ──► acknowledged
+    run ends ──► told ──► it is acknowledged ──► its fact is safe ──► RabbitMQ is told
                                    │ not yet                               ▲
                                    ▼                                       │ confirmed, some milliseconds later
                            held, and the prefetch window is as much wider ─┘
@@ -12,7 +12,7 @@ If the worker is killed meanwhile, another one gets the message, asks the shop, 
 
 from __future__ import annotations
 
-from functools import partial
+import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from ecommerce_worker import runtime
@@ -29,7 +29,7 @@ NARROW_SECONDS: Final = 1.0
 
 
 class Acknowledging:
-    """The messages of one consumer that are held, all on its event loop.
+    """The messages of one consumer that are held.
 
     ``room`` is how many may be held before the prefetch window must be wider.
     """
@@ -37,6 +37,7 @@ class Acknowledging:
     def __init__(self, consumer: Consumer, room: int) -> None:
         self._consumer = consumer
         self._room = room
+        self._lock = threading.Lock()
         self._held = 0
         #: By how much the prefetch window must be wider.
         self.wider = 0
@@ -44,32 +45,46 @@ class Acknowledging:
     def see_to(self, message: Any, id_: str) -> None:
         """Delay the acknowledgement of the message by Celery for as long as needed."""
         if self._consumer.hub:
-            message.ack_log_error = partial(self._acknowledge, id_, message.ack_log_error)
+            message.ack_log_error = lambda *_: self.acknowledge(message, id_)
+
+    def acknowledge(self, message: Any, id_: str) -> None:
+        """Acknowledge the message of that id once what was reported of it is safe; from any thread."""
+        def at_last() -> None:
+            self._hold(-1)
+            self._consumer.settle(message, True)
+
+        # A window that keeps its size has no more room than it began with.
+        safety, most = runtime.current().safety, self._room if self._consumer.counts_by_queue else MOST_HELD
+        if not safety:
+            self._consumer.settle(message, True)
+            return
+        wanted = self._hold(1)
+        if not safety.holds(id_, at_last, most):
+            at_last()
+        elif wanted > self.wider:
+            self._consumer.call_soon(self._look)
 
     def flush(self) -> None:
         """Wait briefly for the reports of held messages: the connection is about to close."""
         if safety := runtime.current().safety:
             safety.flush()
 
-    def _acknowledge(self, id_: str, acknowledge: Any, *args: Any) -> None:
-        def at_last() -> None:
-            self._held -= 1
-            acknowledge(*args)
-
-        # A window that keeps its size has no more room than it began with.
-        safety, most = runtime.current().safety, self._room if self._consumer.counts_by_queue else MOST_HELD
-        if safety and safety.holds(id_, partial(self._consumer.call_soon, at_last), most):
-            self._held += 1
-            if self._wanted() > self.wider:
-                if not self.wider:
-                    self._consumer.hub.call_later(NARROW_SECONDS, self._narrow)
-                self._widen()
-        else:
-            acknowledge(*args)
+    def _hold(self, more: int) -> int:
+        """Note so many more that are held; by how much the window must be wider then."""
+        with self._lock:
+            self._held += more
+            return self._wanted()
 
     def _wanted(self) -> int:
         """By how much the window must be wider, in large steps: each is a request to RabbitMQ."""
         return self._held // self._room * self._room
+
+    def _look(self) -> None:
+        """Widen the window; on the event loop, as all that follows."""
+        if self._wanted() > self.wider:
+            if not self.wider:
+                self._consumer.hub.call_later(NARROW_SECONDS, self._narrow)
+            self._widen()
 
     def _narrow(self) -> None:
         if self._wanted():

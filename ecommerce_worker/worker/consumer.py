@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
 from amqp import spec
@@ -23,6 +25,7 @@ from ecommerce_worker import logs, runtime
 from ecommerce_worker.broker import preflight, publishing, topology
 from ecommerce_worker.broker.notes import NOTES, Notes
 from ecommerce_worker.broker.publishing import Publication
+from ecommerce_worker.broker.transport import corked
 from ecommerce_worker.broker.wire import CONTENT_TYPES, Call, Raw, published_at, read
 from ecommerce_worker.errors import Taken, Undecodable, UnknownTask, WrongArguments
 from ecommerce_worker.execution.delivery import DELIVERY, Delivery
@@ -40,6 +43,7 @@ from ecommerce_worker.worker import (
 )
 from ecommerce_worker.worker.acknowledging import Acknowledging
 from ecommerce_worker.worker.control import Control
+from ecommerce_worker.worker.direct import Strategy
 from ecommerce_worker.worker.keeper import KEEP_SECONDS, LAST_SECONDS, Keeper, Kept
 from ecommerce_worker.worker.lanes import Lanes
 from ecommerce_worker.worker.watchdog import Watchdog
@@ -187,6 +191,10 @@ class Consumer(consumer.Consumer):
                    'without_heartbeat': not kwargs.get('task_events')}
         pool, concurrency = kwargs['pool'], kwargs.get('initial_prefetch_count') or 1
         self._run = on_task_request
+        self._to_settle: deque[tuple[Any, bool]] = deque()
+        self._settles = False
+        #: The queues by the tags of their consumers.
+        self._queues: dict[str, str] = {}
         self.keeper = Keeper(kwargs['app'], kept=self._widen, given_back=runtime.current().report,
                              published=runtime.current().published)
         #: As many threads as one lane may have and as many again; children are dear, of them a few are kept free.
@@ -205,7 +213,8 @@ class Consumer(consumer.Consumer):
         super().__init__(self._offer, *args, worker_options=options, **kwargs)
         self.initial_prefetch_count = self._window = max(self.room, concurrency + max(1, concurrency // 2))
         self._kept = 0
-        self._acknowledging = Acknowledging(self, self._window - concurrency)
+        #: Acknowledges what has ended once it is told.
+        self.acknowledging = Acknowledging(self, self._window - concurrency)
         if self.hub:
             self.hub.on_close.add(self._on_hub_closed)
             self.hub.on_tick.add(self._tick)
@@ -306,8 +315,11 @@ class Consumer(consumer.Consumer):
                 return
             if delivery.redelivered and self.keeper.adopt(delivery.message, partial(self.settle, message)):
                 return
-            _present(message, delivery, keep_eta=self._holds(call))
-            self._acknowledging.see_to(message, call.id)
+            strategy, held = self.strategies[call.task], self._holds(call)
+            if isinstance(strategy, Strategy) and not held and strategy.receive(message, delivery):
+                return
+            _present(message, delivery, keep_eta=held)
+            self.acknowledging.see_to(message, call.id)
             receive(message)
 
         return on_message
@@ -379,8 +391,10 @@ class Consumer(consumer.Consumer):
         Where the waiting room is to bring a message back: it keeps for ever what it has no way for, and neither a
         binding of the operator's nor who moved a message by hand need have named the queue in the routing key.
         """
-        tags = self.task_consumer._active_tags if tag and self.task_consumer else {}  # noqa: SLF001
-        return next((queue for queue, known in list(tags.items()) if known == tag), None)
+        if tag and self.task_consumer and tag not in self._queues:
+            # No two consumers of a process have the same tag.
+            self._queues = {known: queue for queue, known in list(self.task_consumer._active_tags.items())}  # noqa: SLF001
+        return self._queues.get(tag or '')
 
     def _park(self, message: Any, reason: str, call: Call | None = None,
               cause: str = Undecodable.cause) -> None:
@@ -411,7 +425,23 @@ class Consumer(consumer.Consumer):
 
     def settle(self, message: Any, done: bool) -> None:
         """Acknowledge or requeue a message; from any thread."""
-        self.call_soon(_say, message.ack if done else partial(_nack, message), self.connection_errors)
+        self._to_settle.append((message, done))
+        # Of many that are settled at about the same time, the first one wakes the event loop.
+        if not self._settles:
+            self._settles = True
+            self.call_soon(self._settle)
+
+    def _settle(self) -> None:
+        """Say to the broker what becomes of messages, of all at once."""
+        self._settles = False  # first: whoever comes from now on calls again
+        batch = [self._to_settle.popleft() for _ in range(len(self._to_settle))]
+        for channel, settled in groupby(batch, lambda it: it[0].channel):
+            try:
+                with corked(channel):
+                    for message, done in settled:
+                        _say(message.ack if done else partial(_nack, message), self.connection_errors)
+            except self.connection_errors as error:
+                logger.debug('its connection is gone, and they with it', error=type(error).__name__)
 
     # -- threads ------------------------------------------------------------------------------------------------------
 
@@ -464,7 +494,10 @@ class Consumer(consumer.Consumer):
             request.settle(False)
             return
         try:
-            self._run(request)
+            if request.begin:
+                request.begin(request.run)
+            else:
+                self._run(request)
         except Exception:
             # The pool is closing: the message is redelivered when the connection closes.
             logger.debug('not started: the pool is closing', id=request.id, exc_info=True)
@@ -502,7 +535,7 @@ class Consumer(consumer.Consumer):
         """Have as much more in hand as is kept, and as is held: on the event loop."""
         self.initial_prefetch_count = self._window + self._kept
         if self.qos:
-            self.qos.value = self.initial_prefetch_count + self._acknowledging.wider
+            self.qos.value = self.initial_prefetch_count + self.acknowledging.wider
         # Consumers keep the number that they began with: they begin anew, but not each time that it changes.
         wider = next((step for step in STEPS if step >= self._kept), MOST_KEPT)
         if self.counts_by_queue and wider != self._wider and self.task_consumer:
@@ -530,7 +563,7 @@ class Consumer(consumer.Consumer):
         """Acknowledge what has ended, once no more is taken; whether that is so."""
         if self._afterwards is None:
             return False
-        self._acknowledging.flush()
+        self.acknowledging.flush()
         self._afterwards.end()
         return True
 

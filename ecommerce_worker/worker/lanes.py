@@ -41,8 +41,9 @@ NEWEST: Final = 0.2
 
 class _Lane(Generic[T]):
     def __init__(self) -> None:
-        #: When each began.
+        #: When each began, and the sum of that.
         self.running: dict[T, float] = {}
+        self.begun = 0.0
         self.waiting: deque[T] = deque()
         #: How long a run takes, in seconds.
         self.pace = 0.0
@@ -51,8 +52,21 @@ class _Lane(Generic[T]):
 
     def rate(self, now: float) -> float:
         """How many runs end per second, as observed."""
-        ages = sum(now - began for began in self.running.values()) / max(1, len(self.running))
-        return len(self.running) / max(self.pace, ages, 1e-6)
+        count = len(self.running)
+        age = now - self.begun / count if count else 0.0
+        # Where nothing of it runs, since others have all threads, one of it is next.
+        return max(1, count) / max(self.pace, age, 1e-6)
+
+    def begin(self, item: T, now: float) -> None:
+        """Its run begins."""
+        self.running[item] = now
+        self.begun += now
+
+    def end(self, item: T) -> float:
+        """Its run has ended; when it began."""
+        began = self.running.pop(item)
+        self.begun = self.begun - began if self.running else 0.0
+        return began
 
 
 class Lanes(Generic[T]):
@@ -112,7 +126,7 @@ class Lanes(Generic[T]):
             if name is None:
                 return
             lane, now = self._lanes[name], self._clock()
-            took = now - lane.running.pop(item)
+            took = now - lane.end(item)
             lane.pace += NEWEST * (took - lane.pace) if lane.pace else took
             self._running -= 1
             started = self._next(now)
@@ -153,7 +167,8 @@ class Lanes(Generic[T]):
             self._forget()
             for item, name in list(self._where.items()):
                 if not running(item):
-                    del self._where[item], self._lanes[name].running[item]
+                    del self._where[item]
+                    self._lanes[name].end(item)
                     self._running -= 1
 
     def running(self) -> list[tuple[str, T, float]]:
@@ -178,7 +193,7 @@ class Lanes(Generic[T]):
         return free > 0 and (not lane.running or len(lane.running) < self._weight * free)
 
     def _begin(self, name: str, lane: _Lane[T], item: T, now: float) -> None:
-        lane.running[item] = now
+        lane.begin(item, now)
         self._where[item] = name
         self._running += 1
 

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from billiard.einfo import ExceptionWithTraceback
+from celery._state import _task_stack
+from celery.app.task import Context
+from celery.exceptions import Ignore
 from celery.worker import request
 from celery.worker.state import task_ready
 
+from ecommerce_worker import logs
 from ecommerce_worker.execution.delivery import DELIVERY, Delivery
 from ecommerce_worker.execution.outcomes import Handover
 
 if TYPE_CHECKING:
     from ecommerce_worker.worker.consumer import Consumer
+
+
+logger = logs.of(__name__)
 
 
 class Request(request.Request):
@@ -33,6 +42,9 @@ class Request(request.Request):
     thread: int | None = None
     began: float | None = None
 
+    #: What gives :meth:`run` a thread; None where Celery does it.
+    begin: Callable[[Callable[[], None]], None] | None = None
+
     @property
     def delivery(self) -> Delivery:
         """The delivery of the message."""
@@ -43,6 +55,36 @@ class Request(request.Request):
         """The run starts; in a thread pool this is its thread."""
         self.thread, self.began = threading.get_ident(), time.monotonic()
         super().on_accepted(pid, time_accepted)
+
+    def run(self) -> None:
+        """Run the task in this thread, and settle the message: what Celery's tracer does, as far as it concerns us."""
+        self.on_accepted(os.getpid(), time.monotonic())
+        task, handover = self.task, None
+        _task_stack.push(task)
+        # Headers of others were left behind at the door; Celery would look for some.
+        task.request_stack.push(Context(self.request_dict, called_directly=False, headers={}))
+        try:
+            task(*self.args, **self.kwargs)
+        except Handover as found:
+            # Its frames hold on to all that was made in the run.
+            handover = found.with_traceback(None)
+        except Ignore:
+            pass
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the message is given back
+            logger.error('a run ended in the middle, its message is given back', task=self.name, id=self.id,
+                         error=type(error).__name__)
+            self.settle(False)
+            return
+        finally:
+            task.request_stack.pop()
+            _task_stack.pop()
+        if handover is None:
+            task_ready(self, successful=True)
+            self.acknowledge()
+        else:
+            self._left()
+            assert self.consumer  # noqa: S101 - for the type checker: it was offered a thread by one
+            self.consumer.hand_over(self, handover)
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
         """The run ended with an exception."""

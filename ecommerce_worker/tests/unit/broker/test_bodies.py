@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kombu import compression
+from kombu.utils import json as kombu_json
 
 from ecommerce_worker import bounds
 from ecommerce_worker.bounds import bounded_json
@@ -158,3 +159,11 @@ def test_what_needs_a_package_is_read_where_it_is_installed(how, module):
     assert decompressed(packer.compress(b'["EDX-1"]'), how) == b'["EDX-1"]'
     with pytest.raises(Undecodable):
         decompressed(packer.compress(bytes(50_000_000)), how)
+
+
+@pytest.mark.parametrize('body', [
+    b'{"__type__": "decimal", "__value__": "1.50"}', b'[{"\\u005f_type__": "decimal", "__value__": "1.50"}]',
+    b'{"a": {"__type__": "uuid", "__value__": {"hex": "00112233445566778899aabbccddeeff", "version": 4}}}',
+    b'[["EDX-1"], {"email": "\\u00e9"}, {}]', '[["EDX-1"], {"email": "é"}, {"callbacks": null}]'.encode(), b'1e400'])
+def test_a_body_is_read_as_kombu_reads_it(body):
+    assert bodies.load_json(body) == kombu_json.loads(body)

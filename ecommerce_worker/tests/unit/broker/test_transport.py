@@ -5,6 +5,7 @@ import ssl
 import struct
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 from amqp.exceptions import RecoverableConnectionError, UnexpectedFrame
@@ -249,3 +250,42 @@ def test_connections_to_other_brokers_are_as_ever():
 def test_the_application_opens_such_connections():
     for found in (app.connection_for_read(), app.connection_for_write(), app.connection()):
         assert type(found) is BrokerConnection
+
+
+@pytest.fixture
+def writes(reader, monkeypatch):
+    """The calls of the system by which the transport has written."""
+    found: list[bytes] = []
+    monkeypatch.setattr(reader, '_write', found.append, raising=False)
+    return found
+
+
+def test_what_is_corked_is_written_at_once_in_order(reader, writes):
+    buffer = bytearray(b'a')
+    with reader.corked():
+        reader.write(memoryview(buffer))
+        buffer[:] = b'b'  # as the next frame is made in it
+        reader.write(memoryview(buffer))
+        assert writes == []
+    reader.write(b'c')
+    assert writes == [b'ab', b'c']
+
+
+def test_of_many_that_are_corked_some_are_written_already(reader, writes):
+    with reader.corked():
+        for _ in range(transport.MOST_CORKED + 1):
+            reader.write(b'x')
+    assert writes == [b'x' * transport.MOST_CORKED, b'x']
+
+
+def test_what_was_corked_when_something_failed_is_written_all_the_same(reader, writes):
+    with suppress(KeyError), reader.corked():
+        reader.write(b'a')
+        raise KeyError
+    reader.write(b'b')
+    assert writes == [b'a', b'b']
+
+
+def test_channels_of_other_connections_are_not_corked():
+    with transport.corked(None), transport.corked(object()):
+        pass

@@ -456,6 +456,19 @@ def test_threads_use_no_more_connections_than_there_are_threads(api, peer):
     assert (len(shop.requests), shop.connections) == (40, 4)
 
 
+@pytest.mark.parametrize('path, params, line', [
+    ('orders/EDX-1/fulfill/', {'email_opt_in': 'True'}, '/v2/orders/EDX-1/fulfill/?email_opt_in=True'),
+    ('orders/EDX-1/', {}, '/v2/orders/EDX-1/'),
+    ('mails/%C3%A9/../a b/', {'q': 'a b&c', 'e': 'é'}, '/v2/mails/a%20b/?q=a+b%26c&e=%C3%A9'),
+    ('x', {'q': ''}, '/v2/x?q='),
+])
+def test_an_address_is_written_as_requests_writes_it(api, peer, path, params, line):
+    shop = peer(reply())
+    api(f'{shop.url}v2').request('GET', path, params=params)
+    as_requests_has_it = requests.Request('GET', f'{shop.url}v2/{path}', params=params).prepare().path_url
+    assert shop.requests[0].target == line == as_requests_has_it
+
+
 def test_a_connection_that_the_peer_has_closed_meanwhile_is_opened_anew(api, peer):
     shop = peer(Reply(reply().parts, close=True))
     client = api(shop.url)
@@ -466,9 +479,8 @@ def test_a_connection_that_the_peer_has_closed_meanwhile_is_opened_anew(api, pee
 
 def closed_by_peer(client):
     """Wait until the end of the kept connection has arrived here."""
-    pool = client._adapter.poolmanager.connection_from_url(client.root)
-    kept = [connection for connection in pool.pool.queue if connection and connection.sock]
-    return all(urllib3.util.wait_for_read(connection.sock, 5) for connection in kept)
+    kept = [connection for connection in client._adapter._pool.pool.queue if connection and connection.sock]
+    return kept and all(urllib3.util.wait_for_read(connection.sock, 5) for connection in kept)
 
 
 # -- signing ----------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import textwrap
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -189,6 +190,20 @@ def test_a_handler_that_hangs_keeps_nobody_waiting(monkeypatch):
     assert outlet.flush(30)
     assert 10 <= len(stuck.lines) <= 12
     assert stuck.lines[:3] == ['line 0', 'line 1', 'line 2']
+
+
+def test_what_is_there_to_be_written_is_written_at_once_in_order(monkeypatch):
+    written: list[Any] = []
+    monkeypatch.setattr('ecommerce_worker.process.output._written', lambda *what: written.append(what))
+    outlet, hold = Outlet(), threading.Event()
+    outlet.put(hold.wait, 30)
+    for fd, data in ((1, b'a'), (1, b'b'), (2, b'c'), (1, b'd'), (1, b'e')):
+        outlet.put(outlet.write, fd, data)
+    hold.set()
+    assert outlet.flush(30)
+    assert written == [(1, b'ab'), (2, b'c'), (1, b'de')]
+    outlet.write(1, b'by another thread')
+    assert written[-1] == (1, b'by another thread')
 
 
 def test_what_a_line_says_is_fixed_when_it_is_logged():

@@ -41,6 +41,10 @@ class Consumer:
         self.hub, self.counts_by_queue = self, False
         self.later: list[Any] = []
         self.wider: list[int] = []
+        self.settled: list[tuple[Any, bool]] = []
+
+    def settle(self, message, done):
+        self.settled.append((message.id, done))
 
     def call_soon(self, act):
         act()
@@ -66,47 +70,44 @@ def consumer():
     return found
 
 
-def acknowledge(consumer, id_, said):
+def acknowledge(consumer, id_):
     """As Celery does with a message that the consumer has seen to."""
-    message = SimpleNamespace(ack_log_error=lambda *args: said.append((id_, args)))
+    message = SimpleNamespace(id=id_)
     consumer.acknowledging.see_to(message, id_)
     message.ack_log_error('logger', 'errors')
 
 
 def test_what_is_safe_is_acknowledged_at_once_and_the_rest_once_it_is(safety, consumer):
-    said: list[Any] = []
     safety.unsafe.add('id-2')
-    acknowledge(consumer, 'id-1', said)
-    acknowledge(consumer, 'id-2', said)
-    assert said == [('id-1', ('logger', 'errors'))]
+    acknowledge(consumer, 'id-1')
+    acknowledge(consumer, 'id-2')
+    assert consumer.settled == [('id-1', True)]
     safety.safe()
-    assert said == [('id-1', ('logger', 'errors')), ('id-2', ('logger', 'errors'))]
+    assert consumer.settled == [('id-1', True), ('id-2', True)]
 
 
 def test_where_nobody_listens_nothing_is_held(in_force, consumer):
     in_force()
-    said: list[Any] = []
-    acknowledge(consumer, 'id-1', said)
-    assert len(said) == 1
+    acknowledge(consumer, 'id-1')
+    assert len(consumer.settled) == 1
 
 
 def test_the_window_is_wider_by_what_is_held_in_steps_and_narrow_again_later(safety, consumer):
-    said: list[Any] = []
     ids = [f'id-{number}' for number in range(9)]
     safety.unsafe.update(ids)
     for id_ in ids:
-        acknowledge(consumer, id_, said)
+        acknowledge(consumer, id_)
     assert consumer.wider == [4, 8]
     consumer.later.pop()()
     assert consumer.wider == [4, 8]
     safety.safe()
     consumer.later.pop()()
     assert consumer.wider == [4, 8, 0]
-    assert (len(said), consumer.later) == (9, [])
+    assert (len(consumer.settled), consumer.later) == (9, [])
 
 
 @pytest.mark.parametrize('counts_by_queue, most', [(False, MOST_HELD), (True, 4)])
 def test_no_more_are_held_than_there_is_room_where_a_window_keeps_its_size(safety, consumer, counts_by_queue, most):
     consumer.counts_by_queue = counts_by_queue
-    acknowledge(consumer, 'id-1', [])
+    acknowledge(consumer, 'id-1')
     assert safety.most == most

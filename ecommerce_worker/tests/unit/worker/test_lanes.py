@@ -168,3 +168,13 @@ def test_a_lost_connection_takes_what_was_not_begun_with_it(bench):
     assert bench.lanes.waiting() == 0
     assert bench.running('a') == 3
     assert not bench.away
+
+
+def test_of_more_lanes_than_threads_the_last_ones_wait_for_whichever_run_ends():
+    bench = Bench(4)
+    for number in range(6):
+        bench.offer(f'lane {number} ', 1)
+    assert bench.begun == [f'lane {number} 0' for number in range(4)]
+    bench.end('lane 2 0', 'lane 0 0', after=0.1)
+    assert bench.begun[4:] == ['lane 4 0', 'lane 5 0']
+    assert not bench.away
