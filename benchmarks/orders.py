@@ -156,8 +156,8 @@ class Running:
         self.began = time.time()
         with log.open('wb') as output:
             self._process = subprocess.Popen(
-                program.command, env={**environment, **program.environment, 'PYTHONPATH': str(program.tree)}, cwd=program.tree,
-                stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True)
+                program.command, env={**environment, **program.environment, 'PYTHONPATH': str(program.tree)},
+                cwd=program.tree, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True)
         self.pid = self._process.pid
         self.published: dict[str, float] = {}
 

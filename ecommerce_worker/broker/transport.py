@@ -97,8 +97,10 @@ class _ReadsAhead:
         try:
             yield
         finally:
-            self._flush()
-            self._corked = None
+            try:
+                self._flush()
+            finally:
+                self._corked = None
 
     def _flush(self) -> None:
         corked, self._corked = self._corked, []

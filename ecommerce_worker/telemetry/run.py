@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
 import time
 import uuid
@@ -73,11 +74,16 @@ def one_line(value: Any, length: int) -> str:
     return printable(value[:length]) if isinstance(value, str) else ''
 
 
+#: Where ids come from: not from the generator that all share, which an extension may seed with a number of its own, for
+#: then a fact would be taken for another.  A process that is forked begins anew.
+_random: Final = random.Random()  # noqa: S311 - ids are no secret
+os.register_at_fork(after_in_child=_random.seed)
+
+
 def new_id() -> str:
     """A new id for a report or a run, as text of 32 hexadecimal digits."""
-    # Unlike uuid4 it asks the system for nothing, in which a thread would give up Python's lock; it is no secret, and a
-    # process that is forked gets a seed of its own.
-    return f'{random.getrandbits(128):032x}'
+    # Unlike uuid4 it asks the system for nothing, in which a thread would give up Python's lock.
+    return f'{_random.getrandbits(128):032x}'
 
 
 def _id(value: Any) -> str:

@@ -315,6 +315,7 @@ class Consumer(consumer.Consumer):
                 return
             if delivery.redelivered and self.keeper.adopt(delivery.message, partial(self.settle, message)):
                 return
+            _remember_form(message)
             strategy, held = self.strategies[call.task], self._holds(call)
             if isinstance(strategy, Strategy) and not held and strategy.receive(message, delivery):
                 return
@@ -614,6 +615,13 @@ def _until_late(loop: Callable[..., None], *args: Any) -> None:
         raise ConnectionResetError(f'RabbitMQ took messages back that were in hand for too long: {error}') from None
 
 
+def _remember_form(message: Any) -> None:
+    """Have a message be returned as it came: brokers that kombu plays itself write its headers anew."""
+    if hasattr(message, 'serializable'):
+        as_it_came = message.serializable()
+        message.serializable = lambda: as_it_came
+
+
 def _present(message: Any, delivery: Delivery, *, keep_eta: bool) -> None:
     """Make the message one that Celery takes without decoding it again.
 
@@ -621,10 +629,6 @@ def _present(message: Any, delivery: Delivery, *, keep_eta: bool) -> None:
     and the arguments are shown to nobody.  An eta is waited for in the broker, where it can.
     """
     call: Call = delivery.call
-    if hasattr(message, 'serializable'):
-        # Brokers that kombu plays itself give a message back in this form, in which the delivery has no place.
-        as_it_came = message.serializable()
-        message.serializable = lambda: as_it_came
     message.headers = {
         'lang': 'py', 'task': call.task, 'id': call.id, 'root_id': call.root_id, 'parent_id': call.parent_id,
         'retries': call.retries, 'origin': call.origin, 'argsrepr': '', 'kwargsrepr': '',
