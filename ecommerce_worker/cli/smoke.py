@@ -52,6 +52,8 @@ def smoke(order: str, site: str, name: str, file: Path | None, wait: float, as_j
 
     if file and not name:
         fail('--file belongs to --intake', 2)
+    if file and (order or site):
+        fail('--file has the order in it: leave --order and --site out', 2)
     conf, problem = runtime.current().settings, ''
     with connected() as (app, connection):
         if not topology.is_rabbitmq(connection):

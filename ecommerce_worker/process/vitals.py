@@ -2,7 +2,7 @@
 
 ::
 
-    HEALTH_DIR/worker-4711.json   {"role": "worker", "pid": 4711, "pulse": …, "due": …, "ready": true, "started": …, …}
+    HEALTH_DIR/worker-4711.9f31c2.json   {"role": "worker", "pid": 4711, "pulse": …, "due": …, "ready": true, …}
 
 A program of its own reads it every few seconds, which is to cost next to nothing: so this imports little.
 """
@@ -33,7 +33,9 @@ class Vitals:
 
     def __init__(self, directory: str, role: str) -> None:
         os.makedirs(directory, mode=0o755, exist_ok=True)
-        self._directory, self._path = directory, os.path.join(directory, f'{role}-{os.getpid()}{_END}')
+        # In two containers both may have the same number.
+        name = f'{role}-{os.getpid()}.{os.urandom(3).hex()}{_END}'
+        self._directory, self._path = directory, os.path.join(directory, name)
         self._open: int | None = None
         for name in os.listdir(directory):
             if name.startswith(f'{role}-') and name.endswith(_END):

@@ -16,8 +16,10 @@ import contextlib
 import json
 import os
 import platform
+import select
 import socket
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
@@ -57,8 +59,9 @@ METHODS: Final = ('GET', 'POST', 'PUT', 'PATCH', 'DELETE', 'HEAD')
 #: Hosts that are told apart, at most.
 HOSTS: Final = 100
 
-#: What a child tells at once, at most.
+#: What a child tells at once, at most; and seconds in which what children tell gathers.
 UNSENT: Final = 200
+GATHER_SECONDS: Final = 0.1
 
 #: A look: the value by the values of the labels; nothing where there is nothing to tell.
 Look = Callable[[], Mapping[tuple[str, ...], float]]
@@ -144,6 +147,9 @@ class Metrics(Listener):
         while True:
             for name, labels, value in json.loads(told.recv(65_536)):
                 self._count(name, labels, value)
+            # To be woken for each would cost more than to count it.
+            if not select.select([told], [], [], 0)[0]:
+                time.sleep(GATHER_SECONDS)
 
     # -- what is heard ------------------------------------------------------------------------------------------------
 

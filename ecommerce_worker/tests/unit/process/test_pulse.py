@@ -40,8 +40,13 @@ def systemd(tmp_path, environment):
     listening.close()
 
 
+def file_in(directory):
+    path, = directory.glob(f'worker-{os.getpid()}.*.json')
+    return path
+
+
 def written(tmp_path):
-    return json.loads((tmp_path / 'health' / f'worker-{os.getpid()}.json').read_text())
+    return json.loads(file_in(tmp_path / 'health').read_text())
 
 
 def test_it_lives_as_long_as_its_next_turn_is_not_overdue(pulse, clock):
@@ -117,7 +122,7 @@ def test_a_directory_that_cannot_be_made_again_is_one_line_and_comes_back(pulse,
 
 def test_a_link_in_place_of_its_file_is_not_followed(pulse, clock, tmp_path):
     (tmp_path / 'precious').write_text('precious')
-    (tmp_path / 'health' / f'worker-{os.getpid()}.json.new').symlink_to(tmp_path / 'precious')
+    file_in(tmp_path / 'health').with_suffix('.json.new').symlink_to(tmp_path / 'precious')
     clock.now += 2
     pulse.beat()
     assert (tmp_path / 'precious').read_text() == 'precious'
@@ -165,6 +170,20 @@ def test_a_file_of_who_lives_is_read_by_others_and_one_of_who_is_dead_is_not(pul
     assert not (directory / 'worker-1.json').exists()
 
 
+def test_of_two_processes_of_one_number_as_containers_have_them_each_is_seen(tmp_path):
+    program = ('import sys\nfrom ecommerce_worker.process import vitals\nvitals.os.getpid = lambda: 7\n'
+               'vitals.Vitals(sys.argv[1], "worker").write({"role": "worker", "pid": 7})\n'
+               'print("written", flush=True)\nsys.stdin.read()')
+    directory = tmp_path / 'health'
+    with contextlib.ExitStack() as ends:
+        for _ in range(2):
+            process = ends.enter_context(subprocess.Popen(
+                [sys.executable, '-c', program, str(directory)], stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+            assert process.stdout
+            assert process.stdout.readline() == b'written\n'
+        assert len(list(found(str(directory), 'worker'))) == 2
+
+
 def test_a_directory_that_somebody_has_cleared_is_made_again(pulse, clock, tmp_path):
     shutil.rmtree(tmp_path / 'health')
     clock.now += 10
@@ -175,7 +194,7 @@ def test_a_directory_that_somebody_has_cleared_is_made_again(pulse, clock, tmp_p
 def test_where_there_is_no_room_for_a_new_file_the_pulse_is_seen_in_the_old_one(pulse, clock, tmp_path, caplog):
     pulse.look = lambda: ('', 'many words')
     pulse.beat(OUTSIDE_SECONDS)
-    (tmp_path / 'health' / f'worker-{os.getpid()}.json.new').mkdir()
+    file_in(tmp_path / 'health').with_suffix('.json.new').mkdir()
     for detail in ('fewer', 'more words than there were before'):
         pulse.look = lambda detail=detail: ('', detail)
         clock.now += 10

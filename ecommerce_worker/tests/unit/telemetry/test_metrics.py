@@ -12,6 +12,29 @@ from ecommerce_worker.telemetry.run import RunReport
 
 TASK = 'ecommerce_worker.fulfillment.v1.tasks.fulfill_order'
 
+#: A child that counts a burst of runs, faster than any worker.
+CHILD = """
+import os, sys, time
+from ecommerce_worker.settings import load
+from ecommerce_worker.telemetry.metrics import Metrics
+from ecommerce_worker.telemetry.run import RunReport
+metrics = Metrics(load({'WORKER_CONFIGURATION_MODULE': 'ecommerce_worker.configuration.test'}))
+metrics.of_children()
+if os.fork() == 0:
+    for _ in range(100):
+        metrics.called('shop', 'PUT', 200, 0.1)
+        metrics.called('shop', 'GET', 200, 0.1)
+        metrics.ended(RunReport('done', seconds=0.1, attempt=1, queued=1.0))
+        metrics.published('fact', 0.1)
+    metrics.circuit('shop', 'open', 'why')
+    os._exit(0)
+os.wait()
+until = time.monotonic() + 60
+while b'circuit_changes_total{' not in (page := metrics.page()[2]) and time.monotonic() < until:
+    time.sleep(0.01)
+print(page.decode())
+"""
+
 #: Somebody else's metrics, in files, in a process that begins to count ours.
 BESIDE = """
 import prometheus_client
@@ -45,6 +68,16 @@ def test_what_others_count_in_files_goes_on_and_ours_is_in_memory(tmp_path):
     assert 'ecommerce_worker_run_duration_seconds_count{outcome="done",task="other"} 2.0' in done.stdout
     assert done.stderr.count('PROMETHEUS_MULTIPROC_DIR') == 1
     assert all(b'ecommerce_worker' not in path.read_bytes() for path in tmp_path.iterdir())
+
+
+def test_what_a_child_counts_in_a_burst_is_all_counted_by_its_parent():
+    done = subprocess.run([sys.executable, '-c', CHILD], capture_output=True, text=True, check=True)
+    counted = dict(line.rsplit(' ', 1) for line in done.stdout.splitlines() if line.startswith('ecommerce_worker_'))
+    totals = {name: sum(float(value) for series, value in counted.items()
+                        if series.startswith(f'ecommerce_worker_{name}'))
+              for name in ('runs_total', 'http_request_duration_seconds_count', 'first_run_delay_seconds_count',
+                           'publish_confirm_seconds_count', 'circuit_state{host="shop",state="open"}')}
+    assert list(totals.values()) == [100, 200, 100, 100, 1]
 
 
 def test_labels_have_no_more_values_than_the_configuration_has_names(metrics):
