@@ -78,6 +78,8 @@ class Metrics(Listener):
         self._hosts: set[str] = set()
         self.registry = client.CollectorRegistry(auto_describe=False)
         self._looks: dict[str, tuple[Any, str, tuple[str, ...], Look]] = {}
+        #: What counts each series: to look it up by its labels takes as long as to count.
+        self._series: dict[tuple[str, ...], Callable[[float], None]] = {}
         #: Of a child: its parent, and what is not told yet.
         self._parent: socket.socket | None = None
         self._lock = threading.Lock()
@@ -203,14 +205,18 @@ class Metrics(Listener):
     def _count(self, name: str, labels: Collection[str], value: float = 1.0) -> None:
         if self._parent is not None:
             self._tell(self._parent, name, labels, value)
-        elif name in self._histograms:
-            self._histograms[name].labels(*labels).observe(value)
-        else:
-            self._counters[name].labels(*labels).inc(value)
-            if name == 'circuits':
-                host, now = labels
-                for state in STATES:
-                    self._circuit.labels(host, state).set(state == now)
+            return
+        series = name, *labels
+        count = self._series.get(series)
+        if count is None:
+            count = self._series[series] = (
+                self._histograms[name].labels(*labels).observe if name in self._histograms else
+                self._counters[name].labels(*labels).inc)
+        count(value)
+        if name == 'circuits':
+            host, now = labels
+            for state in STATES:
+                self._circuit.labels(host, state).set(state == now)
 
     def _tell(self, parent: socket.socket, name: str, labels: Collection[str], value: float) -> None:
         """Tell the parent: what was observed goes with what is counted next, so that a run costs one datagram."""
