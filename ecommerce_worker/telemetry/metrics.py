@@ -171,10 +171,12 @@ class Metrics(Listener):
             self._settle()
 
     def _settle(self) -> None:
-        with contextlib.suppress(IndexError):
-            while True:
+        while self._heard:
+            try:
                 count, what = self._heard.popleft()
-                count(*what)
+            except IndexError:
+                return  # another thread has counted it
+            count(*what)
 
     @override
     def ended(self, report: RunReport) -> None:
