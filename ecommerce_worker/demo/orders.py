@@ -13,8 +13,9 @@ from ecommerce_worker.testing.shop import Answer, Call, Order
 
 ASSIGN: Final = 'ecommerce_worker.email.v1.tasks.send_offer_assignment_email'
 
-#: The site with a shop and a token endpoint of its own, and the one that signs its own tokens.
-CAMPUS, VINTAGE = 'campus', 'vintage'
+#: The site with a shop and a token endpoint of its own, the one that signs its own tokens, and the one that sells
+#: courses of an LMS by Shopify, with no Open edX shop in between.
+CAMPUS, VINTAGE, ACADEMY = 'campus', 'vintage', 'academy'
 
 #: Tries after the first when the shop refuses; the expectations below count on it.
 REFUSALS: Final = 3
@@ -24,6 +25,7 @@ class End(StrEnum):
     """Where an order or a mail can be at the end."""
 
     FULFILLED = 'fulfilled'
+    ENROLLED = 'enrolled'
     SENT = 'sent'
     LEFT_ALONE = 'left alone'
     PARKED = 'parked'
@@ -106,6 +108,35 @@ class Letter:
         return args, {'attachments': [], 'base_enterprise_url': ''}
 
 
+@dataclass(frozen=True)
+class Purchase:
+    """An order of the academy: the SKUs that were bought and for whom, and how the learner must stand afterwards."""
+
+    number: str
+    title: str
+    skus: tuple[str, ...]
+    learner: str
+    runs: int  # how many messages of it are settled at the end: of the order, its lines, and what follows from these
+    end: End = End.ENROLLED
+    refunded: bool = False
+    reason: str = ''  # within the reason for which a line of it is parked
+
+    done: ClassVar = 'enrolled'
+    site: ClassVar = ACADEMY
+
+    @property
+    def courses(self) -> tuple[str, ...]:
+        """The courses that it pays for."""
+        return tuple(COURSES[sku] for sku in self.skus if sku in COURSES)
+
+    def delivery(self, *, refunded: bool = False) -> dict[str, Any]:
+        """As Shopify tells of it."""
+        state = {'financial_status': 'refunded', 'refunds': [{'id': 1}]} if refunded else {'financial_status': 'paid'}
+        return {'id': int(self.number.rpartition('-')[2]), 'name': self.number, 'test': False, 'email': self.learner,
+                **state, 'line_items': [{'id': place, 'sku': sku, 'quantity': 1}
+                                        for place, sku in enumerate(self.skus, 1)]}
+
+
 TROUBLES = (
     Story('EDX-10001', 'nothing special', opt_in=True),
     Story('EDX-10002', 'a shop that writes JSON', shape=Shape.JSON, opt_in=True),
@@ -142,6 +173,21 @@ DELIVERED = (
     Story('EDX-10018', 'WooCommerce, which sends once'),
     Story('EDX-10019', 'Shopify, which comes again'),
 )
+
+#: What the academy sells, by SKU, in the mode that is paid for.
+COURSES: Final[Mapping[str, str]] = {'PY101': 'course-v1:Acme+PY101+2027', 'PY102': 'course-v1:Acme+PY102+2027'}
+PAID_MODE: Final = 'verified'
+
+#: Somebody who has no account yet; two products of which nobody knows the second; and a course that was bought twice,
+#: by two orders of which one is refunded.
+NEWCOMER = Purchase('EDX-10020', 'a learner without an account', ('PY101',), 'newcomer@acme.example', 3)
+MUG = Purchase('EDX-10021', 'a product that nobody knows', ('PY101', 'MUG'), 'ann@acme.example', 3, End.PARKED,
+               reason='MUG is none of PRODUCTS')
+TWICE = (
+    Purchase('EDX-10022', 'bought twice, one given back', ('PY102',), 'bob@acme.example', 4, refunded=True),
+    Purchase('EDX-10023', 'the other one pays for it', ('PY102',), 'bob@acme.example', 2),
+)
+PURCHASES = (NEWCOMER, MUG, *TWICE)
 
 
 LETTERS = (
@@ -190,6 +236,7 @@ class Seen:
     calls: tuple[Call, ...] = ()
     parked: tuple[str, ...] = ()  # the reasons of its messages in ecommerce.parked
     told: tuple[str, ...] = ()  # what worker and people had to say of it, for people to read
+    modes: tuple[str, ...] = ()  # how the learner stands in the courses that it pays for, '' for not at all
 
     @property
     def puts(self) -> list[Call]:
@@ -213,6 +260,8 @@ class Seen:
             return End.PARKED
         if self.accepted:
             return End.SENT
+        if self.modes:
+            return End.ENROLLED if all(self.modes) else End.OPEN
         if self.order is None:
             return End.UNKNOWN
         if self.order.status != 'Complete':
@@ -220,12 +269,19 @@ class Seen:
         return End.FULFILLED if self.order.fulfilments else End.LEFT_ALONE
 
 
-def faults(story: Story | Letter, seen: Seen) -> list[str]:
+def faults(story: Story | Purchase | Letter, seen: Seen) -> list[str]:
     """What is not as it should be."""
     found = []
     if seen.end is not story.end:
         found.append(f'it is {seen.end}, not {story.end}')
-    found += _faults_of_mail(story, seen) if isinstance(story, Letter) else _faults_of_order(story, seen)
+    match story:
+        case Letter():
+            found += _faults_of_mail(story, seen)
+        case Purchase():
+            found += [f'the learner is {mode or "not"} enrolled in {course}'
+                      for course, mode in zip(story.courses, seen.modes, strict=False) if mode != PAID_MODE]
+        case Story():
+            found += _faults_of_order(story, seen)
     if story.end is End.PARKED and [reason for reason in seen.parked if story.reason not in reason]:
         found.append(f'it is parked for another reason: {seen.parked[0]}')
     if len(seen.parked) > 1:

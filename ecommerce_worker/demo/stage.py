@@ -37,12 +37,27 @@ from ecommerce_worker import extras
 from ecommerce_worker.broker import topology
 from ecommerce_worker.broker.preflight import BrokerUnusable
 from ecommerce_worker.configuration import base
+from ecommerce_worker.demo import cover
 from ecommerce_worker.demo.files import Mover, settle
-from ecommerce_worker.demo.orders import CAMPUS, LETTERS, REFUSALS, VINTAGE, Letter, Shape, Story
+from ecommerce_worker.demo.orders import (
+    ACADEMY,
+    CAMPUS,
+    COURSES,
+    LETTERS,
+    NEWCOMER,
+    PAID_MODE,
+    PURCHASES,
+    REFUSALS,
+    VINTAGE,
+    Letter,
+    Shape,
+    Story,
+)
 from ecommerce_worker.demo.webhooks import INTAKES
 from ecommerce_worker.operations.parked import looked_through
 from ecommerce_worker.settings import mask
 from ecommerce_worker.settings.names import PREFIX
+from ecommerce_worker.testing.lms import Course, Lms
 from ecommerce_worker.testing.mail import API_KEY, MailService
 from ecommerce_worker.testing.rabbitmq import PrivateNode, free_port
 from ecommerce_worker.testing.shop import CLIENT_ID, CLIENT_SECRET, JWT_ISSUER, JWT_SECRET, ShopProcess
@@ -278,6 +293,10 @@ class Stage:
         self.shop, self.campus = self._shop('shop'), self._shop('campus')
         limits = {letter.to: letter.pause for letter in LETTERS}
         self.mail = self._ends.enter_context(MailService(self.logs / 'mail.jsonl', limits))
+        self.lms = self._ends.enter_context(Lms())
+        self.lms.courses = {course: Course() for course in COURSES.values()}
+        for learner in {it.learner for it in PURCHASES} - {NEWCOMER.learner}:
+            self.lms.register(learner, learner.partition('@')[0])
 
     def end(self) -> None:
         """End all that runs and remove its files, but for the logs if they are to be kept."""
@@ -335,6 +354,9 @@ class Stage:
             CAMPUS: {'ECOMMERCE_API_ROOT': self.campus.api_root,
                      'BACKEND_SERVICE_EDX_OAUTH2_PROVIDER_URL': self.campus.oauth2_root},
             VINTAGE: {'AUTHENTICATION': 'jwt', 'JWT_SECRET_KEY': JWT_SECRET, 'JWT_ISSUER': JWT_ISSUER},
+            ACADEMY: {'LMS_ROOT_URL': self.lms.url, 'BACKEND_SERVICE_EDX_OAUTH2_PROVIDER_URL': self.lms.oauth2_root,
+                      'PRODUCTS': {sku: [{'course': course, 'mode': PAID_MODE}] for sku, course in COURSES.items()},
+                      'COVERED_BY': cover.__name__},
         }
         return {
             **self.broker.settings,

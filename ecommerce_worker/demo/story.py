@@ -1,9 +1,9 @@
-"""The demonstration: nineteen orders, three mails, every kind of trouble, and a look at how each of them ended.
+"""The demonstration: twenty-three orders, three mails, every kind of trouble, and a look at how each of them ended.
 
 In the order of the acts:
 
-    stage set ─► worker ready ─► troubles ─► a worker is killed ─► webhooks, RabbitMQ away ─► a person repairs
-        ─► facts ─► table, exit status
+    stage set ─► worker ready ─► troubles ─► a worker is killed ─► webhooks, RabbitMQ away ─► courses are sold
+        ─► a person repairs ─► facts ─► table, exit status
 
 What is shown while it lasts comes from the logs of shops, mail service and worker; what is judged at the end are
 facts: the shops' books, the calls that came in, and the queues.
@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from shlex import quote
@@ -23,15 +23,20 @@ from typing import Final
 from ecommerce_worker.configuration import base
 from ecommerce_worker.demo import webhooks
 from ecommerce_worker.demo.orders import (
+    ACADEMY,
     CAMPUS,
     DELIVERED,
     HOPELESS,
     IN_MID_FLIGHT,
     LETTERS,
+    NEWCOMER,
+    PURCHASES,
     TOKENS_AT_FIRST,
     TROUBLES,
+    TWICE,
     Letter,
     Outcome,
+    Purchase,
     Seen,
     Story,
     counted,
@@ -56,6 +61,14 @@ SLOW: Final = 0.5
 #: The worker's one line of a run, and the fields in it.
 RUN = re.compile(r' - (done|skipped|retrying|parked): (.*)')
 FIELD = re.compile(r'(\w+)=(?:"([^"]*)"|(\S+))')
+
+#: Tasks of ours that enrol, and what is done when one of them is, by its name.
+ENROLMENT: Final = 'ecommerce_worker.enrolment.tasks.'
+DONE: Final[Mapping[str, str]] = {
+    REPORT: 'the shop was told',
+    f'{ENROLMENT}enroll': 'parted into its lines', f'{ENROLMENT}enroll_line': 'told to the LMS',
+    f'{ENROLMENT}set_mode': 'enrolled as paid for',
+    f'{ENROLMENT}revoke': 'the refund is parted', f'{ENROLMENT}revoke_line': 'taken back'}
 
 COLOURS = {'done': GREEN, 'skipped': GREEN, 'retrying': YELLOW, 'parked': RED}
 
@@ -93,7 +106,7 @@ class Play:
         self.screen = screen
         self.status: int | None = None  # None until the facts are known
         self._ends_at = time.monotonic() + LONGEST
-        self.stories: list[Story | Letter] = []
+        self.stories: list[Story | Purchase | Letter] = []
         self._last: dict[str, Outcome] = {}  # by the id of the message
         self._told: dict[str, list[str]] = defaultdict(list)  # by number
         self._mishaps: list[str] = []
@@ -111,7 +124,8 @@ class Play:
         self._troubles()
         if self.stage.broker.keeps:
             self._kill()
-        self._webhooks()
+        if self._webhooks():
+            self._sell()
         self._repair()
         self.judge(started)
 
@@ -221,15 +235,18 @@ class Play:
         self._worker_ready()
         self._until(self._settled, 30)
 
-    def _webhooks(self) -> None:
-        """Shops of other makes deliver their orders over HTTP; one is forged, and RabbitMQ is away for a moment."""
+    def _webhooks(self) -> bool:
+        """Shops of other makes deliver their orders over HTTP; one is forged, and RabbitMQ is away for a moment.
+
+        Whether there is an intake.
+        """
         stage = self.stage
         if not stage.start_intake():
-            return
+            return False
         self.screen.heading('Shopify and WooCommerce deliver webhooks')
         if not self._until(lambda: webhooks.is_ready(stage.intake), 30):
             self._mishaps.append('the intake did not start')
-            return
+            return False
         twice, once, again = (
             Webhook(intake, story.number) for intake, story in zip(('acme', 'blog', 'acme'), DELIVERED, strict=True))
         for story in DELIVERED:
@@ -253,6 +270,20 @@ class Play:
             self._deliver(once, 'accepted')
         self._deliver(again, 'accepted')
         self._until(self._settled, 40)
+        return True
+
+    def _sell(self) -> None:
+        """Courses are bought from Shopify, with no Open edX shop in between; one of two for a learner is given back."""
+        self.screen.heading('An academy sells courses by Shopify: what was paid for is enrolled in, line by line')
+        lms = self.stage.lms
+        for purchase in PURCHASES:
+            self.stories.append(purchase)
+            self._deliver(Webhook(ACADEMY, purchase.number, 'orders/paid', purchase.delivery()), 'accepted')
+        self._until(lambda: lms.allowed and self._runs(TWICE[0]) == self._runs(TWICE[1]) == 2, 20)
+        lms.register(NEWCOMER.learner, 'newcomer')
+        self._tell(NEWCOMER.number, 'registers', 'the learner has an account now', BLUE, 'registered')
+        self._deliver(Webhook(ACADEMY, TWICE[0].number, 'orders/updated', TWICE[0].delivery(refunded=True)), 'accepted')
+        self._until(self._settled, 30)
 
     def _deliver(self, webhook: Webhook, expected: str, *, forged: bool = False) -> None:
         """Have a shop deliver an order, and show what it is answered."""
@@ -325,8 +356,11 @@ class Play:
 
     def _settled(self, *stories: Story) -> bool:
         """Whether the worker is through with these orders, or with all orders and mails."""
-        runs = Counter(self.stage.published[id_] for id_, last in self._last.items() if last.final)
-        return all(runs[story.number] >= story.runs for story in stories or self.stories)
+        return all(self._runs(story) >= story.runs for story in stories or self.stories)
+
+    def _runs(self, story: Story | Purchase | Letter) -> int:
+        """How many messages of it are settled."""
+        return sum(self.stage.published[id_] == story.number for id_, last in self._last.items() if last.final)
 
     def _show(self) -> None:
         # Read first and shown last: what a worker says follows from what the shop answered.
@@ -374,16 +408,19 @@ class Play:
         if fields.get('task') == REPORT:
             # The worker published it, so that only now its id is known.
             self.stage.published[fields['id']] = f'mail {fields["key"]}'
+        if fields.get('task', '').startswith(ENROLMENT):
+            # So it is with the lines of an order, which are known by its number and their own.
+            self.stage.published[fields['id']] = fields['key'].partition(' ')[0]
         number = self.stage.published.get(fields.get('id', ''))
         if not number:
             return
         outcome = self._last[fields['id']] = Outcome.of(found[1], fields)
-        told = outcome.told('the shop was told' if fields.get('task') == REPORT else self._story(number).done)
+        told = outcome.told(DONE.get(fields.get('task', ''), self._story(number).done))
         when = f' (again in {outcome.next_try})' if outcome.word == 'retrying' else ''
         remark = f'parked: {outcome.reason}' if outcome.word == 'parked' else told
         self._tell(number, outcome.word, told + when, COLOURS[outcome.word], remark)
 
-    def _story(self, number: str) -> Story | Letter:
+    def _story(self, number: str) -> Story | Purchase | Letter:
         return next(story for story in self.stories if story.number == number)
 
     def seen(self) -> Mapping[str, Seen]:
@@ -399,7 +436,13 @@ class Play:
                   + (tokens if story.site == CAMPUS else [])),
             tuple(reason for id_, reason in parked if stage.published.get(id_) == story.number),
             tuple(self._told[story.number]),
+            tuple(self._mode(story.learner, course) for course in story.courses) if isinstance(story, Purchase) else (),
         ) for story in self.stories}
+
+    def _mode(self, learner: str, course: str) -> str:
+        """How the learner is enrolled; '' for not at all."""
+        mode, active = self.stage.lms.standing(learner, course) or ('', False)
+        return mode if active else ''
 
     def _wrong(self) -> Mapping[str, list[str]]:
         """What is not as it should be, by number, and besides."""

@@ -12,6 +12,7 @@ from functools import cached_property
 from http import HTTPStatus
 from typing import Any, Final
 
+from ecommerce_worker.demo.orders import ACADEMY
 from ecommerce_worker.intake import intakes
 
 #: A secret of all these shops, of this process alone.
@@ -20,19 +21,27 @@ SECRET: Final = secrets.token_hex(32)
 #: The intakes, as ``INTAKES`` has them.
 INTAKES: Final[Mapping[str, Any]] = {
     'acme': {'kind': 'shopify', 'secrets': [SECRET], 'events': {'orders/paid': 'fulfill_order'}},
-    'blog': {'kind': 'woocommerce', 'secrets': [SECRET], 'events': {'order.updated': 'fulfill_order'}, 'spool': True}}
+    'blog': {'kind': 'woocommerce', 'secrets': [SECRET], 'events': {'order.updated': 'fulfill_order'}, 'spool': True},
+    'academy': {'kind': 'shopify', 'secrets': [SECRET], 'site': ACADEMY}}
 
 
 @dataclass(frozen=True)
 class Webhook:
-    """An order as a shop delivers it to this intake, the same each time."""
+    """An order as a shop delivers it to this intake, the same each time.
+
+    ``topic`` is that of the intake's only event if not given, ``order`` what it takes to name the order.
+    """
 
     intake: str
     number: str
+    topic: str = ''
+    order: Mapping[str, Any] | None = None
 
     @cached_property
     def body(self) -> bytes:
         """As the shop writes it, as far as anybody looks at it, and with what nobody should see."""
+        if self.order:
+            return json.dumps(self.order).encode()
         person = {'email': 'learner@acme.example'}
         order = {
             'acme': {'id': 820_982_911, 'name': self.number, 'financial_status': 'paid', 'test': False, **person},
@@ -45,7 +54,7 @@ class Webhook:
         """Signature and all."""
         cls = intakes.find(INTAKES[self.intake]['kind'])
         source = cls(cls.DEFAULTS)
-        topic, = INTAKES[self.intake]['events']
+        topic = self.topic or next(iter(INTAKES[self.intake]['events']))
         return source.signed(self.body, source.key(SECRET), topic, time.time())
 
     def posted(self, address: str, *, forged: bool = False) -> tuple[int, Mapping[str, Any]]:

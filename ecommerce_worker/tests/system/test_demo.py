@@ -19,7 +19,7 @@ from urllib.request import urlopen
 import pytest
 from kombu import Producer, Queue
 
-from ecommerce_worker.demo.orders import DELIVERED, HOPELESS, IN_MID_FLIGHT, LETTERS, TROUBLES
+from ecommerce_worker.demo.orders import DELIVERED, HOPELESS, IN_MID_FLIGHT, LETTERS, PURCHASES, TROUBLES
 from ecommerce_worker.tests.support.harness import QUEUE, Broker, eventually
 
 COUNTABLE = Path('/proc/self/environ').exists()
@@ -103,7 +103,8 @@ def ended_well(shown: str) -> set[str]:
 def test_each_order_and_each_mail_ends_as_it_should_on_a_private_rabbitmq(play):
     demo = play()
     shown = demo.ends(0)
-    assert ended_well(shown) == {story.number for story in (*TROUBLES, *LETTERS, *IN_MID_FLIGHT, *DELIVERED, HOPELESS)}
+    assert ended_well(shown) == {story.number for story in (*TROUBLES, *LETTERS, *IN_MID_FLIGHT, *DELIVERED, *PURCHASES,
+                                                            HOPELESS)}
     assert '✗' not in shown
     assert 'a private RabbitMQ' in shown
     assert re.search(r'EDX-10005 .* 3 PUT 2 GET +the shop failed \(503\), twice; fulfilled', shown)
@@ -112,7 +113,10 @@ def test_each_order_and_each_mail_ends_as_it_should_on_a_private_rabbitmq(play):
     assert re.search(r'EDX-10017 .* 1 PUT 1 GET +accepted; repeated; .* +fulfilled +✓', shown)
     assert re.search(r'POST 401 +somebody delivers a forged order: unauthorized', shown)
     assert re.search(r'EDX-10019 .* 1 PUT 1 GET +unavailable; accepted; .* +fulfilled +✓', shown)
-    assert 'learner@acme.example' not in shown
+    assert re.search(r'EDX-10020 +registers .*(.|\n)* EDX-10020 +done +enrolled as paid for', shown)
+    assert re.search(r'EDX-10021 +parked +MUG is none of PRODUCTS', shown)
+    assert re.search(r'EDX-10022 +skipped +another paid order covers the learner', shown)
+    assert 'acme.example' not in shown
     assert re.search(r'mail 7001 .* 1 mail 1 report +sent; the shop was told +sent', shown)
     assert re.search(r'mail 7002 .* 2 mail 1 report +SendGrid asks us to slow down \(429\); ', shown)
     assert re.search(r'mail 7003 .* 1 mail +parked: SendGrid refuses it \(400\): ', shown)

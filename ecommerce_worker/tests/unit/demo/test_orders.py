@@ -9,13 +9,17 @@ from typing import Any
 
 import pytest
 
+from ecommerce_worker.demo.cover import covers
 from ecommerce_worker.demo.orders import (
     CAMPUS,
     HOPELESS,
     IN_MID_FLIGHT,
     LETTERS,
+    MUG,
+    NEWCOMER,
     REFUSALS,
     TROUBLES,
+    TWICE,
     End,
     Letter,
     Outcome,
@@ -254,3 +258,29 @@ def test_a_sites_token_calls_count_as_calls_for_its_order():
     play = Play(stage, Screen(io.StringIO()))
     play.stories.append(replace(STORY, site=CAMPUS))
     assert counted(play.seen()['EDX-1'].calls) == '1 PUT 1 token'
+
+
+# -- courses of the academy -------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('purchase, seen', [
+    (NEWCOMER, Seen(modes=('verified',))), (MUG, Seen(parked=('MUG is none of PRODUCTS; …',), modes=('verified',))),
+])
+def test_a_purchase_that_ended_as_it_should_has_no_fault(purchase, seen):
+    assert faults(purchase, seen) == []
+
+
+@pytest.mark.parametrize('purchase, seen, fault', [
+    (NEWCOMER, Seen(modes=('',)), 'it is open, not enrolled'),
+    (NEWCOMER, Seen(modes=('audit',)), 'the learner is audit enrolled in course-v1:Acme+PY101+2027'),
+    (MUG, Seen(parked=('MUG is none of PRODUCTS',), modes=('',)),
+     'the learner is not enrolled in course-v1:Acme+PY101+2027'),
+    (MUG, Seen(modes=('verified',)), 'it is enrolled, not parked'),
+])
+def test_a_purchase_that_ended_otherwise_has_a_fault(purchase, seen, fault):
+    assert fault in faults(purchase, seen)
+
+
+def test_one_of_two_orders_for_a_course_pays_for_it_and_the_one_that_was_given_back_does_not():
+    given_back, kept = TWICE
+    course, = kept.courses
+    assert [covers(it.number, it.learner, course, None) for it in (given_back, kept)] == [True, False]
