@@ -63,3 +63,29 @@ def test_objects_of_kubernetes_are_as_its_api_and_operators_have_them(tmp_path):
         assert judged.returncode == 0, judged.stderr
         seen += judged.stdout.split()
     assert sorted(seen) == ['PodMonitor', 'PrometheusRule', 'ScaledObject', 'TriggerAuthentication']
+
+
+#: What supervisor makes of a file: its programs, and how long it waits for each.
+PROGRAMS = """
+import sys
+from supervisor.options import ServerOptions
+
+options = ServerOptions()
+options.realize(['-n', '-c', sys.argv[1]])
+for group in options.process_group_configs:
+    for it in group.process_configs:
+        print(it.name, it.stopwaitsecs, it.stopasgroup)
+"""
+
+
+def test_supervisor_takes_its_programs(tmp_path):
+    programs = (ROOT / 'deploy/supervisor/ecommerce-worker.conf').read_text()
+    for there, here in (('user=ecommerce-worker', 'user=root'), ('=/opt/', f'={tmp_path}/'),
+                        ('=/var/log/ecommerce-worker/', f'={tmp_path}/')):
+        programs = programs.replace(there, here)
+    (tmp_path / 'supervisord.conf').write_text(f'[supervisord]\nuser=root\n{programs}')
+    done = subprocess.run([TOOLS / 'python', '-c', PROGRAMS, tmp_path / 'supervisord.conf'], check=False,
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.splitlines()) == [f'ecommerce-worker-{role} 60 False' for role in sorted(
+        ('worker', 'recorder', 'beat', 'console', 'intake', 'up'))]

@@ -111,6 +111,22 @@ CELERY_TIMEZONE: Mars/Olympus
     assert 'a worker would refuse to start' in ended.stdout
 
 
+def test_a_configuration_is_checked_for_what_one_command_uses(tmp_path):
+    path = tmp_path / 'worker.yml'
+    path.write_text("""
+BROKER_URL: amqp://recorder:pw@rabbitmq.example.com/shop
+BACKEND_SERVICE_EDX_OAUTH2_SECRET: file:/nowhere/oauth2
+""")
+    given = {'ECOMMERCE_WORKER_CFG': str(path),
+             'WORKER_CONFIGURATION_MODULE': 'ecommerce_worker.configuration.production'}
+    ended = command('check', '--for', 'recorder', **given)
+    assert (ended.returncode, ended.stdout.splitlines()[-1]) == (0, 'no problems found'), ended.stdout
+    ended = command('check', '--for', 'console', **given)
+    assert 'BACKEND_SERVICE_EDX_OAUTH2_SECRET cannot be read from /nowhere/oauth2' in ended.stdout
+    assert ended.stdout.splitlines()[-1].endswith('found; `console` would refuse to start')
+    assert command('check', '--for', 'nobody', **given).returncode == 2
+
+
 def test_what_is_built_from_a_setting_that_is_wrong_is_not_wrong_twice(tmp_path):
     path = tmp_path / 'worker.yml'
     path.write_text('EMAIL_VENDOR: smtp\nEMAIL_OPTIONS: [host]\n')
