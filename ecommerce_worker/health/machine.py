@@ -35,14 +35,17 @@ def findings(settings: Settings) -> Iterator[Finding]:
 
 
 def files(settings: Settings) -> dict[str, Path]:
-    """Where what we write is, by the setting that names it; only what is in use."""
+    """Where what we write is, by the setting that names it; only what is in use, and may be seen by this user.
+
+    Of a directory that this user may not enter, ``Path.exists`` raises what ``os.path.exists`` takes for a no.
+    """
     found: dict[str, Path] = {}
     try:
-        if (path := database.path_of(settings.DATABASES['default'])) and path.exists():
+        if (path := database.path_of(settings.DATABASES['default'])) and os.path.exists(path):  # noqa: PTH110
             found['DATABASES'] = path
         if any(intake.get('spool') for intake in settings.INTAKES.values()):
             found['INTAKE_SPOOL'] = in_home(settings.INTAKE_SPOOL, 'INTAKE_SPOOL')
-        if (path := in_home(settings.SCHEDULE_STATE, 'SCHEDULE_STATE')).exists():
+        if os.path.exists(path := in_home(settings.SCHEDULE_STATE, 'SCHEDULE_STATE')):  # noqa: PTH110
             found['SCHEDULE_STATE'] = path
     except Misconfigured:
         pass  # in no home directory there is none of them
@@ -51,8 +54,8 @@ def files(settings: Settings) -> dict[str, Path]:
 
 def _disks(settings: Settings) -> Iterator[Finding]:
     for setting, path in files(settings).items():
-        place = path if path.is_dir() else path.parent
-        if not place.exists():
+        place = path if os.path.isdir(path) else path.parent  # noqa: PTH112
+        if not os.path.exists(place):  # noqa: PTH110
             continue
         free = shutil.disk_usage(place).free
         if free < LITTLE:
@@ -66,7 +69,7 @@ def _disks(settings: Settings) -> Iterator[Finding]:
 def _permissions(settings: Settings) -> Iterator[Finding]:
     for what, path in (('the configuration, which may hold secrets', yaml_path()),
                        ('the ledger, which may hold what customers wrote', files(settings).get('DATABASES'))):
-        if path and path.exists() and path.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
+        if path and os.path.exists(path) and path.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
             yield Finding('files', WARNING, f'Everybody on this machine may read {path}: {what}.',
                           f'`chmod o-rwx {path}`')
 
