@@ -140,7 +140,7 @@ class Spool:
                                  error=error.strerror)
 
     def _publish_one(self, path: Path, written: tuple[str, int], refused: set[str]) -> None:
-        """Publish one file and remove it; a queue that does not take it is ``refused`` from then on.  Raises OSError."""
+        """Publish one file and remove it; a queue that does not take it is ``refused`` from now on.  Raises OSError."""
         content = path.read_bytes()
         try:
             publication, fact = _of(content)

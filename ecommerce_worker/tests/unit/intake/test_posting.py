@@ -1,14 +1,13 @@
 """What is posted to an intake, and who may answer in its place."""
 
-from types import SimpleNamespace
-
 import pytest
 
 from ecommerce_worker.intake import posting
+from ecommerce_worker.intake.intakes import Intake, Secrets
 from ecommerce_worker.intake.sources.submit import Source
 from ecommerce_worker.testing.peer import Peer, Reply, reply
 
-INTAKE = SimpleNamespace(source=Source({}), secrets=SimpleNamespace(keys=[b'x' * 16]), events={})
+INTAKE = Intake('shop', Source({}), Secrets(['x' * 16], str.encode), {})
 
 
 @pytest.fixture
@@ -29,5 +28,5 @@ def test_an_answer_of_somebody_else_is_no_acceptance(peer, given, status):
 
 def test_somebody_who_does_not_speak_http_is_nobody(peer):
     peer.replies = [Reply([b'AMQP\0\0\x09\x01'], close=True)]
-    with pytest.raises(posting.NotAnswered, match='nobody answers at http://127.0.0.1'):
+    with pytest.raises(posting.NotAnswered, match='nobody answers at http'):
         posting.post(INTAKE, b'{}', peer.url)

@@ -122,7 +122,8 @@ def test_what_was_dropped_is_counted_and_reported_when_the_pipe_flows_again():
 
 
 def test_where_more_comes_than_is_written_something_is_written_all_the_same():
-    outlet, done, enough = Outlet(bound=4), [], threading.Event()
+    outlet, enough = Outlet(bound=4), threading.Event()
+    done: list[None] = []
 
     def act():
         done.append(None)
