@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from http.client import HTTPException
 from typing import TYPE_CHECKING, Final
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, build_opener
@@ -157,13 +158,13 @@ def _broker(settings: Settings, app: Celery, connection: Connection, standing: S
 def _intakes(settings: Settings, *, is_kept: bool) -> Iterator[Line]:
     if not settings.INTAKES:
         return
-    yield _answers(settings.INTAKE_ADDRESS)
+    yield answers(settings.INTAKE_ADDRESS)
     for name in settings.INTAKES:
         if settings.INTAKES[name].get('state', 'live') == 'live' and is_kept:
             yield _sends(name)
 
 
-def _answers(address: str) -> Line:
+def answers(address: str) -> Line:
     """Whether an intake runs here, and reaches RabbitMQ."""
     try:
         with build_opener(ProxyHandler({})).open(f'http://{address}/readyz', timeout=5):
@@ -172,7 +173,7 @@ def _answers(address: str) -> Line:
         error.close()
         return bad('intake', f'The one at {address} is not ready ({error.code}).',
                    'See its log: does it reach RabbitMQ?')
-    except OSError:
+    except (OSError, HTTPException):
         return unknown('intake', f'None answers at {address}.', 'It may run elsewhere; else start it: '
                        '`ecommerce-worker intake`.')
 

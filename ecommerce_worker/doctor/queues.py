@@ -6,6 +6,7 @@ AMQP tells none of it.  The management plugin does (``MANAGEMENT_URL``), and ``r
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import re
 import subprocess
@@ -93,7 +94,7 @@ def _managed(url: str, host: str) -> list[dict[str, Any]]:
             return _listed(answer.read(LARGEST))
     except urllib.error.HTTPError as error:
         raise Unseen(f'the management plugin answers {error.code}; its user needs the tag monitoring') from None
-    except (OSError, ValueError) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:
         raise Unseen(f'the management plugin does not answer ({type(error).__name__})') from None
 
 

@@ -35,24 +35,32 @@ def findings(settings: Settings) -> Iterator[Finding]:
 
 
 def files(settings: Settings) -> dict[str, Path]:
-    """Where what we write is, by the setting that names it; only what is in use."""
+    """Where what we write is, by the setting that names it; only what is in use, and may be seen by this user."""
     found: dict[str, Path] = {}
     try:
-        if (path := database.path_of(settings.DATABASES['default'])) and path.exists():
+        if (path := database.path_of(settings.DATABASES['default'])) and _seen(path):
             found['DATABASES'] = path
         if any(intake.get('spool') for intake in settings.INTAKES.values()):
             found['INTAKE_SPOOL'] = in_home(settings.INTAKE_SPOOL, 'INTAKE_SPOOL')
-        if (path := in_home(settings.SCHEDULE_STATE, 'SCHEDULE_STATE')).exists():
+        if _seen(path := in_home(settings.SCHEDULE_STATE, 'SCHEDULE_STATE')):
             found['SCHEDULE_STATE'] = path
     except Misconfigured:
         pass  # in no home directory there is none of them
     return found
 
 
+def _seen(path: Path) -> os.stat_result | None:
+    """What the system tells of a path; None if it does not exist, or is where this user may not look."""
+    try:
+        return path.stat()
+    except OSError:
+        return None
+
+
 def _disks(settings: Settings) -> Iterator[Finding]:
     for setting, path in files(settings).items():
-        place = path if path.is_dir() else path.parent
-        if not place.exists():
+        place = path if (seen := _seen(path)) and stat.S_ISDIR(seen.st_mode) else path.parent
+        if not _seen(place):
             continue
         free = shutil.disk_usage(place).free
         if free < LITTLE:
@@ -66,7 +74,7 @@ def _disks(settings: Settings) -> Iterator[Finding]:
 def _permissions(settings: Settings) -> Iterator[Finding]:
     for what, path in (('the configuration, which may hold secrets', yaml_path()),
                        ('the ledger, which may hold what customers wrote', files(settings).get('DATABASES'))):
-        if path and path.exists() and path.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
+        if path and (seen := _seen(path)) and seen.st_mode & (stat.S_IROTH | stat.S_IWOTH):
             yield Finding('files', WARNING, f'Everybody on this machine may read {path}: {what}.',
                           f'`chmod o-rwx {path}`')
 

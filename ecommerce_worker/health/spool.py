@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ecommerce_worker.errors import Misconfigured
 from ecommerce_worker.intake import spool
 
 if TYPE_CHECKING:
@@ -27,9 +29,12 @@ class Spooled:
 def look(settings: Settings, now: float | None = None) -> Spooled | None:
     """Look at the names of its files; None if it is not here, or not to be looked into by this user."""
     now = time.time() if now is None else now
+    files = []
     try:
-        files = [(path, path.stat().st_mtime) for path in spool.directory_of(settings).iterdir()]
-    except OSError:
+        for path in spool.directory_of(settings).iterdir():
+            with suppress(FileNotFoundError):  # it was published meanwhile
+                files.append((path, path.stat().st_mtime))
+    except (OSError, Misconfigured):  # in no home directory there is none
         return None
     waiting = [at for path, at in files if path.suffix == '.json' and not path.name.startswith('.')]
     return Spooled(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import time
 import urllib.error
@@ -79,11 +80,19 @@ def post(it: Intake, body: bytes, url: str, topic: str = '') -> Answered:
     try:
         # No proxy: it is this machine, or one that was named.
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=SECONDS) as answered:
-            return Answered(answered.status, json.loads(answered.read() or b'{}'))
+            return Answered(answered.status, _object(answered.read()))
     except urllib.error.HTTPError as error:
         with error:
-            said = error.read()
-        return Answered(error.code, json.loads(said) if said.startswith(b'{') else {})
-    except (OSError, ValueError) as error:
+            return Answered(error.code, _object(error.read()))
+    except (OSError, http.client.HTTPException, ValueError) as error:
         raise NotAnswered(f'nobody answers at {url} ({getattr(error, "reason", None) or type(error).__name__}): does '
                           '`ecommerce-worker intake` run?') from None
+
+
+def _object(body: bytes) -> Mapping[str, Any]:
+    """The JSON object of an answer; {} for one of somebody else who answers there."""
+    try:
+        found = json.loads(body)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -56,6 +56,10 @@ class Spool:
         self._directory = directory
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name='spool', daemon=True)
+        #: Files that are published and could not be removed, and files that were said to be of no use; each by its name
+        #: and when it was written.
+        self._published = set[tuple[str, int]]()
+        self._said = set[tuple[str, int]]()
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             (directory / f'.{os.getpid()}').write_bytes(b'')
@@ -118,26 +122,45 @@ class Spool:
     def _publish_all(self) -> None:
         refused = set[str]()
         for path in sorted(self._directory.glob('[!.]*.json')):
-            try:
-                publication, fact = _read(path)
-            except (ValueError, LookupError, TypeError, Undecodable):
-                logger.error('a file of INTAKE_SPOOL cannot be read, and is put aside', file=path.name)
-                path.rename(path.with_suffix('.unreadable'))
-                continue
-            except FileNotFoundError:
-                continue  # another process has published it
             if self._ending.is_set():
                 return
-            if publication.queue in refused:
-                continue
+            try:
+                written = path.name, path.stat().st_mtime_ns
+            except OSError:
+                continue  # another process has published it
+            try:
+                self._publish_one(path, written, refused)
+            except FileNotFoundError:
+                pass  # so it has now
+            except OSError as error:
+                # Of another user, or on a disk that has become read-only; it keeps nothing from the others.
+                if written not in self._said:
+                    self._said.add(written)
+                    logger.error('a file of INTAKE_SPOOL cannot be read or removed', file=path.name,
+                                 error=error.strerror)
+
+    def _publish_one(self, path: Path, written: tuple[str, int], refused: set[str]) -> None:
+        """Publish one file and remove it; a queue that does not take it is ``refused`` from now on.  Raises OSError."""
+        content = path.read_bytes()
+        try:
+            publication, fact = _of(content)
+        except Exception:  # noqa: BLE001 - whatever it holds, it is not what was written here
+            logger.error('a file of INTAKE_SPOOL cannot be read, and is put aside', file=path.name)
+            path.rename(path.with_suffix('.unreadable'))
+            return
+        if publication.queue in refused:
+            return
+        if written not in self._published:
             try:
                 self._broker.publish(publication, fact)
             except NotPublished:
                 # One queue that does not exist, or does not confirm, keeps nothing from the others.
                 refused.add(publication.queue)
-                continue
-            path.unlink(missing_ok=True)
-            logger.info('published from the spool', id=path.stem)
+                return
+            self._published.add(written)
+        path.unlink(missing_ok=True)
+        self._published.discard(written)
+        logger.info('published from the spool', id=path.stem)
 
 
 def directory_of(settings: Settings) -> Path:
@@ -157,16 +180,17 @@ def lying(directory: Path) -> Iterator[tuple[Path, Raw]]:
             continue  # it was published meanwhile; or is none of ours
         try:
             yield path, _of(content)[0].raw
-        except (ValueError, LookupError, TypeError, Undecodable):
+        except Exception:  # noqa: BLE001 - whatever it holds
             yield path, Raw(content, None, None)
 
 
-def _read(path: Path) -> tuple[Publication, RunReport | None]:
-    return _of(path.read_bytes())
-
-
 def _of(content: bytes) -> tuple[Publication, RunReport | None]:
+    """What a file holds; raises anything for one that is none of ours."""
     said: dict[str, Any] = json.loads(content)
     raw = Raw(base64.b64decode(said['body']), said['content_type'], said['content_encoding'], said['headers'],
               said['properties'])
-    return Publication(raw, said['queue']), RunReport.read(said['fact'].encode()) if said['fact'] else None
+    fact = None
+    if said['fact']:
+        with contextlib.suppress(Undecodable):  # of another version, as after a downgrade: the order is worth more
+            fact = RunReport.read(said['fact'].encode())
+    return Publication(raw, said['queue']), fact

@@ -112,10 +112,10 @@ class Outlet:
             act, given = self._queue.get()
             with contextlib.suppress(Exception):
                 act(*given)
-            if self._dropped:
-                dropped, self._dropped = self._dropped, 0
-                # Behind those that were put before it.
-                self._queue.put((_say_dropped, (dropped,)))
+                # Not while it is full: that line would take the place of another one, or be dropped like it.
+                if self._dropped and self._queue.qsize() <= self._bound // 2:
+                    dropped, self._dropped = self._dropped, 0
+                    _say_dropped(dropped)
             if not self._queue.qsize():
                 self._write_pending()
                 time.sleep(GATHER_SECONDS)

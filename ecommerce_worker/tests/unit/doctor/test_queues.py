@@ -5,15 +5,19 @@ from types import SimpleNamespace
 
 import pytest
 
+from ecommerce_worker.doctor.examination import answers
 from ecommerce_worker.doctor.lines import State
 from ecommerce_worker.doctor.queues import Queue, Unseen, judged, look, seen
 from ecommerce_worker.settings import load
-from ecommerce_worker.testing.peer import Peer, reply
+from ecommerce_worker.testing.peer import Peer, Reply, reply
 
 SETTINGS = load({'WORKER_CONFIGURATION_MODULE': 'ecommerce_worker.configuration.test'})
 
 #: What the policy of deploy/rabbitmq does for quorum task queues.
 PARKS = {'dead-letter-exchange': '', 'dead-letter-routing-key': 'ecommerce.parked'}
+
+#: What RabbitMQ answers at its other port.
+AMQP = Reply([b'AMQP\0\0\x09\x01'], close=True)
 
 ORDERS, PARKED, LEDGER, ROOM = ('ecommerce.fulfillment', 'ecommerce.parked', 'ecommerce.ledger',
                                 'ecommerce_celery_delayed_3')
@@ -87,14 +91,19 @@ def test_the_management_plugin_is_asked_for_our_virtual_host_with_its_own_user(p
 
 
 @pytest.mark.parametrize('given', [
-    reply(401), reply(500), reply(body=b'<html>'), reply(body=b'{"error": "no"}'), reply(200, b'[', close=True)],
-    ids=['401', '500', 'html', 'no list', 'cut'])
+    reply(401), reply(500), reply(body=b'<html>'), reply(body=b'{"error": "no"}'), reply(200, b'[', close=True),
+    reply(200, b'[', length=9), AMQP],
+    ids=['401', '500', 'html', 'no list', 'cut', 'too short', 'the port of AMQP'])
 def test_a_plugin_that_does_not_tell_makes_nothing_bad(plugin, given):
     peer = plugin(given)
     url = peer.url.replace('http://', 'http://monitor:hush@')
     line, = look(connection(), managed(url))
     assert line.state is State.UNKNOWN
     assert 'hush' not in line.sentence
+
+
+def test_somebody_else_at_the_address_of_the_intake_is_none(plugin):
+    assert answers(f'127.0.0.1:{plugin(AMQP).port}').state is State.UNKNOWN
 
 
 def test_arguments_count_as_policies_do(plugin):

@@ -52,6 +52,12 @@ def test_a_configuration_that_everybody_may_read_is_found(ledger, monkeypatch, t
     assert found(ledger[1]) == [('files', 'warning')]
 
 
+def test_what_cannot_be_looked_at_keeps_nothing_else_from_being(tmp_path):
+    # As of a directory that this user may not enter, the system does not say whether these are there.
+    hidden = tmp_path / ('x' * 300)
+    assert found(settings(DATABASES=f'{{"default": {{"NAME": "{hidden}"}}}}', SCHEDULE_STATE=hidden)) == []
+
+
 @pytest.mark.parametrize('text, seconds', [
     ('1min 30s', 90), ('90s', 90), ('500ms', 0.5), ('1h 2min', 3720), ('1d', 86_400), ('infinity', None), ('', None)])
 def test_a_duration_of_systemd_is_read(text, seconds):

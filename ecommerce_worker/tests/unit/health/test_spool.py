@@ -6,6 +6,7 @@ import pytest
 
 from ecommerce_worker.health.spool import Spooled, look
 from ecommerce_worker.settings import load
+from ecommerce_worker.tests.support.homeless import nobody
 
 NOW = 1_795_262_400.0
 
@@ -18,6 +19,13 @@ def settings(tmp_path):
 
 def test_where_there_is_no_spool_nothing_is_known(settings):
     assert look(settings) is None
+
+
+def test_without_a_home_there_is_no_spool_and_the_rest_is_looked_at(environment):
+    environment.delenv('HOME', raising=False)
+    environment.setattr('pwd.getpwuid', nobody)
+    assert look(load({'WORKER_CONFIGURATION_MODULE': 'ecommerce_worker.configuration.test',
+                      'ECOMMERCE_WORKER_INTAKE_SPOOL': '~/spool'})) is None
 
 
 def test_what_waits_what_cannot_be_read_and_what_was_begun_are_counted_apart(settings, tmp_path):

@@ -121,6 +121,21 @@ def test_what_was_dropped_is_counted_and_reported_when_the_pipe_flows_again():
         assert process.wait(30) == 0
 
 
+def test_where_more_comes_than_is_written_something_is_written_all_the_same():
+    outlet, enough = Outlet(bound=4), threading.Event()
+    done: list[None] = []
+
+    def act():
+        done.append(None)
+        if len(done) == 100:
+            enough.set()
+        for _ in range(0 if enough.is_set() else 10):
+            outlet.put(act)
+
+    outlet.put(act)
+    assert enough.wait(10)
+
+
 def test_a_process_that_is_forked_says_what_it_has_to_say():
     with program("""
         log.info('parent')
