@@ -175,7 +175,7 @@ DELIVERED = (
 )
 
 #: What the academy sells, by SKU, in the mode that is paid for.
-COURSES: Final[Mapping[str, str]] = {'PY101': 'course-v1:Acme+PY101+2027', 'PY102': 'course-v1:Acme+PY102+2027'}
+COURSES: Final[Mapping[str, str]] = {'PY101': 'course-v1:Pretend+PY101+2027', 'PY102': 'course-v1:Pretend+PY102+2027'}
 PAID_MODE: Final = 'verified'
 
 #: Somebody who has no account yet; two products of which nobody knows the second; and a course that was bought twice,

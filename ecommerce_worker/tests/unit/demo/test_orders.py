@@ -271,9 +271,9 @@ def test_a_purchase_that_ended_as_it_should_has_no_fault(purchase, seen):
 
 @pytest.mark.parametrize('purchase, seen, fault', [
     (NEWCOMER, Seen(modes=('',)), 'it is open, not enrolled'),
-    (NEWCOMER, Seen(modes=('audit',)), 'the learner is audit enrolled in course-v1:Acme+PY101+2027'),
+    (NEWCOMER, Seen(modes=('audit',)), 'the learner is audit enrolled in course-v1:Pretend+PY101+2027'),
     (MUG, Seen(parked=('MUG is none of PRODUCTS',), modes=('',)),
-     'the learner is not enrolled in course-v1:Acme+PY101+2027'),
+     'the learner is not enrolled in course-v1:Pretend+PY101+2027'),
     (MUG, Seen(modes=('verified',)), 'it is enrolled, not parked'),
 ])
 def test_a_purchase_that_ended_otherwise_has_a_fault(purchase, seen, fault):
