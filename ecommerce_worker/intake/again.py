@@ -15,6 +15,7 @@ from ecommerce_worker.errors import Misconfigured, Undecodable, WorkerError, Wro
 from ecommerce_worker.execution.task import accepted
 from ecommerce_worker.intake import intakes
 from ecommerce_worker.intake.source import Delivery, Objection
+from ecommerce_worker.telemetry.run import by_intake
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -72,7 +73,7 @@ def send(app: Celery, raw: Raw, note: ParkingNote) -> str:
         {'at': began, 'reason': 'sent again by hand', 'resent': True})
     publishing.publish(app, publishing.new_call(call, notes))
     facts.tell(app, settings, accepted(app.tasks.get(call.task), call, intake.queue,
-                                       f'by the intake {name}, of a delivery that was parked', began=began))
+                                       f'{by_intake(name)}, of a delivery that was parked', began=began))
     return intake.queue
 
 

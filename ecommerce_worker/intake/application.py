@@ -32,7 +32,7 @@ from ecommerce_worker.intake import again
 from ecommerce_worker.intake.counts import NOBODY, Counts
 from ecommerce_worker.intake.intakes import Intake
 from ecommerce_worker.intake.source import Delivery, Event, Objection, Refused
-from ecommerce_worker.telemetry.run import RunReport
+from ecommerce_worker.telemetry.run import RunReport, by_intake
 
 logger = logs.of(__name__)
 
@@ -230,7 +230,7 @@ class Application:
         number, site = intake.number(call), call.kwargs.get('site_code')
         fact = RunReport('accepted', task=call.task, id=call.id, key=number, queue=intake.queue, root_id=call.id,
                          site=site if isinstance(site, str) else '',
-                         reason=f'by the intake {intake.name}{_came_from(event)}') if self._facts else None
+                         reason=f'{by_intake(intake.name)}{_came_from(event)}') if self._facts else None
         try:
             self._publishers[intake.name].publish(publication, fact)
         except NotPublished as error:

@@ -15,7 +15,7 @@ from ecommerce_worker.broker.notes import Notes, ParkingNote
 from ecommerce_worker.enrolment import cover
 from ecommerce_worker.ledger import reports
 from ecommerce_worker.ledger.models import Attempt, Audit, Order, ParkedMessage, State, Teller
-from ecommerce_worker.telemetry.run import ENDS, RunReport, standing
+from ecommerce_worker.telemetry.run import ENDS, RunReport, by_intake, standing
 
 #: Maximum number of search results.
 MOST: Final = 100
@@ -190,8 +190,9 @@ def story(number: int) -> Story | None:
 
 def last_accepted_by(intake: str) -> datetime | None:
     """When the intake of that name had the last message published, as far as the ledger reaches back."""
-    found: datetime | None = Attempt.objects.filter(outcome='accepted', reason=f'by the intake {intake}').aggregate(
-        last=Max('started'))['last']
+    by = by_intake(intake)
+    found: datetime | None = Attempt.objects.filter(
+        Q(reason=by) | Q(reason__startswith=f'{by}: '), outcome='accepted').aggregate(last=Max('started'))['last']
     return found
 
 

@@ -86,6 +86,11 @@ def new_id() -> str:
     return f'{_random.getrandbits(128):032x}'
 
 
+def by_intake(name: str) -> str:
+    """How the reason of an order begins that the intake of this name accepted; more may follow after a colon."""
+    return f'by the intake {name}'
+
+
 def _id(value: Any) -> str:
     try:
         return uuid.UUID(value).hex

@@ -18,7 +18,7 @@ from ecommerce_worker.broker.wire import Raw
 from ecommerce_worker.ledger.database import database, path_of
 from ecommerce_worker.ledger.incoming import Aside, Parcel
 from ecommerce_worker.schedule.entries import RETENTION
-from ecommerce_worker.telemetry.run import RunReport
+from ecommerce_worker.telemetry.run import RunReport, by_intake
 from ecommerce_worker.telemetry.tally import Tally
 from ecommerce_worker.tests.support.ledger import Ledger, Refused, environment_of
 
@@ -716,3 +716,13 @@ def test_what_is_wrong_with_a_webhook_is_known_until_it_is_mended(ledger):
     assert ledger('intakes.dead_webhooks') == [('shop', 'has switched its webhook 7 off', now)]
     ledger('intakes.write_webhooks', {'shop': ''}, now)
     assert ledger('intakes.dead_webhooks') == []
+
+
+def test_it_is_known_when_an_intake_last_had_an_order_published(ledger):
+    by = by_intake('mine')
+    ledger('recording.record', [
+        fact('accepted', NOW, reason=by), fact('accepted', NOW + 5, reason=f'{by}: order, delivery Z1', id='id-2'),
+        fact('accepted', NOW + 7, reason=f'{by_intake("mine2")}: order', id='id-3'),
+        fact('accepted', NOW + 9, reason=f'{by}, of a delivery that was parked', id='id-4')])
+    assert ledger('queries.last_accepted_by', 'mine') == datetime.fromtimestamp(NOW + 5, UTC)
+    assert ledger('queries.last_accepted_by', 'min') is None
