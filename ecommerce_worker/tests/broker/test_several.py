@@ -4,11 +4,13 @@ import os
 import re
 import signal
 
+from ecommerce_worker.process.vitals import found
 from ecommerce_worker.tests.support.harness import QUEUE, eventually
 from ecommerce_worker.tests.support.health import is_so
 
 
-def test_two_processes_share_the_orders_and_one_that_is_killed_is_replaced(start_worker, publish, broker, shop, tmp_path):
+def test_two_processes_share_the_orders_and_one_that_is_killed_is_replaced(start_worker, publish, broker, shop,
+                                                                            tmp_path):
     directory = tmp_path / 'health'
     worker = start_worker('--processes', '2', HEALTH_DIR=directory)
     eventually(lambda: is_so(directory, 'ready'))
@@ -19,8 +21,7 @@ def test_two_processes_share_the_orders_and_one_that_is_killed_is_replaced(start
         publish(number)
     eventually(lambda: all(shop.orders[number].status == 'Complete' for number in numbers))
     assert [shop.orders[number].puts for number in numbers] == [1] * 40
-    victim = int(next(path.stem.rpartition('-')[2] for path in directory.glob('worker-*.json')
-                      if path.stem != f'worker-{worker.process.pid}'))
+    victim = next(it['pid'] for it in found(str(directory), 'worker') if it['pid'] != worker.process.pid)
     os.kill(victim, signal.SIGKILL)
     eventually(lambda: re.search(rf'process {victim} was killed by signal 9', worker.log.read_text()))
     eventually(lambda: is_so(directory, 'ready') and broker.consumers(QUEUE) == 2)
