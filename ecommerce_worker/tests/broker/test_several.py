@@ -23,7 +23,7 @@ def test_two_processes_share_the_orders_and_one_that_is_killed_is_replaced(start
     assert [shop.orders[number].puts for number in numbers] == [1] * 40
     victim = next(it['pid'] for it in found(str(directory), 'worker') if it['pid'] != worker.process.pid)
     os.kill(victim, signal.SIGKILL)
-    eventually(lambda: re.search(rf'process {victim} was killed by signal 9', worker.log.read_text()))
+    eventually(lambda: re.search(rf'process {victim} was killed by signal 9', worker.log))
     eventually(lambda: is_so(directory, 'ready') and broker.consumers(QUEUE) == 2)
     assert worker.stop() == 0
     eventually(lambda: broker.consumers(QUEUE) == 0)
