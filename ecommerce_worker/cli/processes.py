@@ -7,6 +7,7 @@ import secrets
 import socket
 import sys
 from itertools import zip_longest
+from typing import NoReturn
 
 import click
 
@@ -15,19 +16,27 @@ from ecommerce_worker.cli.options import DURATION, leveled
 from ecommerce_worker.cli.output import fail, needs, running, say
 from ecommerce_worker.cli.resources import application
 from ecommerce_worker.cli.root import main
+from ecommerce_worker.process import several
 
 
 # Celery's short options take their value without a space (-Qhigh), so none of ours may be short.
 @main.command(context_settings={'ignore_unknown_options': True, 'help_option_names': ['--help']})
 @click.option('--debug', is_flag=True, help='Log at level DEBUG.')
 @click.option('--wait', default='0s', type=DURATION, help='How long to wait for a broker that is still booting.')
+@click.option('--processes', metavar='N', help='How many processes, or auto: one for each processor '
+              '[default: WORKER_PROCESSES].')
+@click.option('--ends-with', type=int, hidden=True, help='A descriptor of its parent.')
 @click.argument('celery_options', nargs=-1, type=click.UNPROCESSED, metavar='[CELERY OPTIONS]...')
 @running
-def worker(debug: bool, wait: float, celery_options: tuple[str, ...]) -> None:
+def worker(debug: bool, wait: float, processes: str | None, ends_with: int | None,
+           celery_options: tuple[str, ...]) -> None:
     """Run a worker until stopped.
 
     SIGTERM lets it finish running tasks, for up to SHUTDOWN_SECONDS; a second one, or SIGQUIT, does not wait.  Nothing
     is lost either way: unfinished messages are delivered again.
+
+    With more than one of `--processes`, each has a connection and threads of its own, and is begun again if it ends;
+    signals to the parent reach all.
 
     Pool, concurrency and queues come from the configuration.  Options not listed below are passed on to Celery's
     worker, such as `--concurrency 64`, `--pool prefork`, `-Q ecommerce.fulfillment` (see `celery worker --help`).
@@ -35,15 +44,20 @@ def worker(debug: bool, wait: float, celery_options: tuple[str, ...]) -> None:
     Exit status: 1 for a wrong configuration, 69 if the broker is unreachable, 77 if it refuses the login or lacks a
     permission that the worker needs, 78 if it cannot be trusted with orders.
     """
+    if '-h' in celery_options:
+        click.echo(click.get_current_context().get_help())
+        return
+    if ends_with is not None:
+        several.end_with(ends_with)
+    elif (count := _count(processes)) > 1:
+        _several(count, [*(['--debug'] if debug else []), f'--wait={wait:g}s', *celery_options])
+
     from celery.bin.base import CLIContext
     from celery.bin.worker import worker as celerys
 
     from ecommerce_worker.broker import preflight
     from ecommerce_worker.worker import command_line
 
-    if '-h' in celery_options:
-        click.echo(click.get_current_context().get_help())
-        return
     for option in ('--purge', '--discard'):
         if option in celery_options:
             fail(f'{option} would destroy orders; see `ecommerce-worker queues purge`', 2)
@@ -73,6 +87,33 @@ def worker(debug: bool, wait: float, celery_options: tuple[str, ...]) -> None:
     celerys.params.extend(app.user_options['worker'])
     sys.exit(celerys.main([*ours, *celery_options], prog_name='ecommerce-worker worker', standalone_mode=False,
                           obj=CLIContext(app=app, no_color=None, workdir=None)))
+
+
+def _count(given: str | None) -> int:
+    """How many processes there are to be."""
+    try:
+        count = settings.SETTINGS['WORKER_PROCESSES'].read(given or runtime.current().settings.WORKER_PROCESSES)
+    except ValueError:
+        fail(f'--processes must be {settings.SETTINGS["WORKER_PROCESSES"].wants}', 2)
+    return len(os.sched_getaffinity(0)) if count == 'auto' else int(count)
+
+
+def _several(count: int, options: list[str]) -> NoReturn:
+    """Run so many workers until told to stop."""
+    for short, long in (('-n', '--hostname'), ('--pidfile', '--pidfile'), ('-S', '--statedb')):
+        if _said(tuple(options), short, long) is not None:
+            fail(f'{long} is that of one process: leave it out, or run one (--processes 1)', 2)
+    conf = runtime.current().settings
+    address, _, first = conf.METRICS_ADDRESS.rpartition(':')
+    ports = {}
+    if first.isdigit():
+        # Of a range each takes the first port that is free.
+        ports['ECOMMERCE_WORKER_METRICS_ADDRESS'] = f'{address}:{first}-{int(first) + count - 1}'
+    workers = several.Several(
+        lambda pipe: [sys.executable, '-m', 'ecommerce_worker', 'worker', f'--ends-with={pipe}', *options],
+        count, 'worker', environment=ports, tell=lambda line: say(f'ecommerce-worker: {line}', err=True))
+    sys.exit(workers.run(directory=conf.HEALTH_DIR, health_seconds=conf.HEALTH_SECONDS,
+                         shutdown_seconds=conf.SHUTDOWN_SECONDS))
 
 
 def _said(options: tuple[str, ...], short: str, long: str) -> str | None:

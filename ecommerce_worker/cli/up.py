@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shlex
-import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -27,17 +26,12 @@ from circus.watcher import Watcher  # type: ignore[import-untyped]
 from tornado.ioloop import IOLoop
 
 from ecommerce_worker.process import ending, json_lines, output, pulse
+from ecommerce_worker.process.ending import ENDS
+from ecommerce_worker.process.several import GRACE, next_pause
 from ecommerce_worker.settings import Settings
 
 #: The commands in the order in which they start, consumers before producers; the last one only if INTAKES has any.
 CHILDREN: Final = ('recorder', 'worker', 'console', 'beat', 'intake')
-
-#: Seconds before a child is restarted: the first pause, and the longest.
-SHORTEST: Final = 1.0
-LONGEST: Final = 60.0
-
-#: Seconds beyond ``SHUTDOWN_SECONDS`` after which a child that still runs is killed; each should exit earlier.
-GRACE: Final = 3.0
 
 #: Minimum seconds for the recorder to stop, after the others have.
 LAST: Final = 1.0
@@ -47,13 +41,6 @@ CHECK_SECONDS: Final = 0.5
 
 #: An address inside this process only, so that nobody else can control the children.
 INSIDE: Final = ('inproc://up-commands', 'inproc://up-events')
-
-ENDS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
-
-
-def next_pause(before: float, lived: float) -> float:
-    """Seconds until a child that lived so long is started again; ``before`` is the pause before that life."""
-    return SHORTEST if lived >= LONGEST else min(LONGEST, max(SHORTEST, before * 2))
 
 
 def run(settings: Settings, say: Callable[[str], None], *, debug: bool = False) -> None:

@@ -95,6 +95,10 @@ WORKER_POOL = 'threads'
 # for others, of children no more in all.
 WORKER_CONCURRENCY = 32
 
+# How many processes `ecommerce-worker worker` has, each with as many threads and a connection of its own: one uses one
+# core, however many threads it has. 'auto': one for each processor. See docs/performance.rst.
+WORKER_PROCESSES: int | str = 1
+
 # How long a worker that is told to stop waits for what runs; what has not ended by then is delivered again. Less than
 # the time after which whoever stops it kills it (docker stop: 10 s, Kubernetes: 30 s, systemd: 90 s).
 SHUTDOWN_SECONDS: float = 25

@@ -260,6 +260,11 @@ def read_addresses(given: Any) -> str:
     return str(given)
 
 
+def read_processes(given: Any) -> int | str:
+    """A number of processes, or ``auto``."""
+    return 'auto' if given == 'auto' else int(whole(1, 256).read(given))
+
+
 def read_absolute(given: Any) -> str:
     """An absolute path, or nothing."""
     if _text(given) and not Path(given).is_absolute():

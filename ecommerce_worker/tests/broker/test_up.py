@@ -12,7 +12,8 @@ from importlib.util import find_spec
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from ecommerce_worker.cli.up import LONGEST, Lines, next_pause
+from ecommerce_worker.cli.up import Lines
+from ecommerce_worker.process.several import LONGEST, next_pause
 from ecommerce_worker.testing.intake import SECRET
 from ecommerce_worker.testing.rabbitmq import free_port
 from ecommerce_worker.testing.shop import Answer

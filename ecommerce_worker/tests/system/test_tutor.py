@@ -16,10 +16,11 @@ import pytest
 import yaml
 
 from ecommerce_worker import settings
-from ecommerce_worker.cli.up import GRACE, LAST
+from ecommerce_worker.cli.up import LAST
 from ecommerce_worker.configuration import base
 from ecommerce_worker.fulfillment.v1.tasks import fulfill_order
 from ecommerce_worker.intake import intakes
+from ecommerce_worker.process.several import GRACE
 from ecommerce_worker.tests.support.isolation import BARE
 
 ROOT = Path(settings.__file__).parents[2]

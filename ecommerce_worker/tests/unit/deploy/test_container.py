@@ -12,13 +12,14 @@ import yaml
 
 from ecommerce_worker import settings
 from ecommerce_worker.cli import main
-from ecommerce_worker.cli.up import CHILDREN, GRACE, LAST
+from ecommerce_worker.cli.up import CHILDREN, LAST
 from ecommerce_worker.configuration import base
 from ecommerce_worker.console.address import url_of
 from ecommerce_worker.errors import Misconfigured
 from ecommerce_worker.fulfillment.v1.tasks import fulfill_order
 from ecommerce_worker.health.__main__ import answer
 from ecommerce_worker.intake import intakes
+from ecommerce_worker.process.several import GRACE
 from ecommerce_worker.tests.support.isolation import BARE
 
 ROOT = Path(settings.__file__).parents[2]

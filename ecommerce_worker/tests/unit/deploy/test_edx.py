@@ -12,8 +12,9 @@ import yaml
 
 from ecommerce_worker import settings
 from ecommerce_worker.cli import main
-from ecommerce_worker.cli.up import CHILDREN, GRACE, LAST
+from ecommerce_worker.cli.up import CHILDREN, LAST
 from ecommerce_worker.configuration import base
+from ecommerce_worker.process.several import GRACE
 
 ROOT = Path(settings.__file__).parents[2]
 ANSIBLE = ROOT / 'deploy' / 'ansible'

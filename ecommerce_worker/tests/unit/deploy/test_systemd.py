@@ -11,11 +11,12 @@ import pytest
 
 from ecommerce_worker import settings
 from ecommerce_worker.cli import main
-from ecommerce_worker.cli.up import CHILDREN, GRACE, LAST
+from ecommerce_worker.cli.up import CHILDREN, LAST
 from ecommerce_worker.configuration import base
 from ecommerce_worker.errors import Misconfigured
 from ecommerce_worker.fulfillment.v1.tasks import fulfill_order
 from ecommerce_worker.intake import intakes
+from ecommerce_worker.process.several import GRACE
 from ecommerce_worker.tests.support.isolation import BARE
 
 SOURCE = Path(settings.__file__).parents[2] / 'deploy' / 'systemd'
