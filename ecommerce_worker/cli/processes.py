@@ -25,11 +25,9 @@ from ecommerce_worker.process import several
 @click.option('--wait', default='0s', type=DURATION, help='How long to wait for a broker that is still booting.')
 @click.option('--processes', metavar='N', help='How many processes, or auto: one for each processor '
               '[default: WORKER_PROCESSES].')
-@click.option('--ends-with', type=int, hidden=True, help='A descriptor of its parent.')
 @click.argument('celery_options', nargs=-1, type=click.UNPROCESSED, metavar='[CELERY OPTIONS]...')
 @running
-def worker(debug: bool, wait: float, processes: str | None, ends_with: int | None,
-           celery_options: tuple[str, ...]) -> None:
+def worker(debug: bool, wait: float, processes: str | None, celery_options: tuple[str, ...]) -> None:
     """Run a worker until stopped.
 
     SIGTERM lets it finish running tasks, for up to SHUTDOWN_SECONDS; a second one, or SIGQUIT, does not wait.  Nothing
@@ -47,9 +45,7 @@ def worker(debug: bool, wait: float, processes: str | None, ends_with: int | Non
     if '-h' in celery_options:
         click.echo(click.get_current_context().get_help())
         return
-    if ends_with is not None:
-        several.end_with(ends_with)
-    elif (count := _count(processes)) > 1:
+    if (count := _count(processes)) > 1:
         _several(count, [*(['--debug'] if debug else []), f'--wait={wait:g}s', *celery_options])
 
     from celery.bin.base import CLIContext
@@ -110,8 +106,8 @@ def _several(count: int, options: list[str]) -> NoReturn:
         # Of a range each takes the first port that is free.
         ports['ECOMMERCE_WORKER_METRICS_ADDRESS'] = f'{address}:{first}-{int(first) + count - 1}'
     workers = several.Several(
-        lambda pipe: [sys.executable, '-m', 'ecommerce_worker', 'worker', f'--ends-with={pipe}', *options],
-        count, 'worker', environment=ports, tell=lambda line: say(f'ecommerce-worker: {line}', err=True))
+        [sys.executable, '-m', 'ecommerce_worker', 'worker', '--processes=1', *options], count, 'worker',
+        environment=ports, tell=lambda line: say(f'ecommerce-worker: {line}', err=True))
     sys.exit(workers.run(directory=conf.HEALTH_DIR, health_seconds=conf.HEALTH_SECONDS,
                          shutdown_seconds=conf.SHUTDOWN_SECONDS))
 

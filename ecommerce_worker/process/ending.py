@@ -27,8 +27,8 @@ from ecommerce_worker.process import output, pulse, status
 
 logger = logs.of(__name__)
 
-#: The variable by which `up` tells a child the number of its process.
-PARENT: Final = 'ECOMMERCE_UP_PID'
+#: The variable by which a parent of ours, `up` or one of several workers, tells a child the number of its process.
+PARENT: Final = 'ECOMMERCE_PARENT_PID'
 
 #: Linux: a process gets this signal when its parent ends, see prctl(2).
 _PR_SET_PDEATHSIG: Final = 1
@@ -158,7 +158,7 @@ def at_once() -> None:
 
 
 def with_parent() -> None:
-    """Have a child of `up` stopped by SIGTERM when `up` ends, even if it is killed.
+    """Have a child of :data:`PARENT` stopped by SIGTERM when that ends, even if it is killed.
 
     Otherwise the next `up` would start a second beat and find the ports of the first in use.  On Linux only.
     """

@@ -16,14 +16,13 @@ import os
 import signal
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Final
 
 from ecommerce_worker.process import pulse
-from ecommerce_worker.process.ending import ENDS, Stop
+from ecommerce_worker.process.ending import ENDS, PARENT, Stop
 from ecommerce_worker.process.vitals import found, trouble
 
 #: Seconds before a process is begun again: the first pause, and the longest.
@@ -46,15 +45,6 @@ def next_pause(before: float, lived: float) -> float:
     return SHORTEST if lived >= LONGEST else min(LONGEST, max(SHORTEST, before * 2))
 
 
-def end_with(parent: int) -> None:
-    """Have this process told to stop when the parent is gone, whose pipe this descriptor reads."""
-    def wait() -> None:
-        os.read(parent, 1)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=wait, name='parent', daemon=True).start()
-
-
 class _Place:
     """One of the processes, and those that come after it."""
 
@@ -66,12 +56,12 @@ class _Place:
 
 
 class Several:
-    """``count`` processes of a command, of that role, which is given the descriptor that it is to :func:`end_with`.
+    """``count`` processes of a command, of that role; it is to call :func:`.ending.with_parent`.
 
     ``environment`` are variables for them; what else there is to say is passed to ``tell``, a line at a time.
     """
 
-    def __init__(self, command: Callable[[int], Sequence[str]], count: int, role: str, *,
+    def __init__(self, command: Sequence[str], count: int, role: str, *,
                  environment: Mapping[str, str], tell: Callable[[str], None]) -> None:
         self._command = command
         self._role = role
@@ -95,13 +85,11 @@ class Several:
             pulse.own.begin(self._role, seconds=health_seconds, directory=directory, look=self.standing)
             here = directory or stack.enter_context(tempfile.TemporaryDirectory(prefix='ecommerce-worker-'))
             # Not sooner: what systemd said is not for them.
-            self._environment = {**os.environ, **self._environment, 'ECOMMERCE_WORKER_HEALTH_DIR': here}
-            reads, writes = os.pipe()
-            stack.callback(os.close, writes)
-            stack.callback(os.close, reads)
+            self._environment = {**os.environ, **self._environment, 'ECOMMERCE_WORKER_HEALTH_DIR': here,
+                                 PARENT: str(os.getpid())}
             status = 0
             while not self._signals and not status:
-                status = self._turn(reads, here)
+                status = self._turn(here)
                 pulse.own.beat()
                 self._stop.wait(LOOK_SECONDS)
             pulse.own.ends(shutdown_seconds + GRACE)
@@ -120,7 +108,7 @@ class Several:
         self._signals.append(number)
         self._stop.set()
 
-    def _turn(self, reads: int, directory: str) -> int:
+    def _turn(self, directory: str) -> int:
         """Begin those that are not there, and look at those that are; the status to end with, 0 to go on."""
         for place in self._places:
             if place.process is not None and (status := place.process.poll()) is not None:
@@ -131,7 +119,7 @@ class Several:
             if place.process is None and time.monotonic() >= place.not_before:
                 # A session of its own: what is typed at a terminal reaches it only through us.
                 place.process = subprocess.Popen(  # noqa: S603 - this program
-                    self._command(reads), env=self._environment, pass_fds=(reads,), start_new_session=True)
+                    self._command, env=self._environment, start_new_session=True)
                 place.began = time.monotonic()
         pids = {place.process.pid for place in self._places if place.process}
         self._vitals = {it['pid']: it for it in found(directory, self._role) if it['pid'] in pids}

@@ -20,7 +20,7 @@ from pathlib import Path
 from ecommerce_worker.process.several import Several
 
 script, count, here = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-several = Several(lambda pipe: [sys.executable, '-c', script, str(pipe), here], count, 'worker',
+several = Several([sys.executable, '-c', script, here], count, 'worker',
                   environment={'OURS': 'yes'}, tell=lambda line: print(line, flush=True))
 sys.exit(several.run(directory=sys.argv[4], health_seconds=45, shutdown_seconds=float(sys.argv[5])))
 """
@@ -29,13 +29,12 @@ sys.exit(several.run(directory=sys.argv[4], health_seconds=45, shutdown_seconds=
 CHILD = """
 import os, signal, sys
 from pathlib import Path
-from ecommerce_worker.process import pulse
-from ecommerce_worker.process.several import end_with
+from ecommerce_worker.process import ending, pulse
 
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(STATUS))
-end_with(int(sys.argv[1]))
+ending.with_parent()
 pulse.own.begin('worker', seconds=45, directory=os.environ['ECOMMERCE_WORKER_HEALTH_DIR'], look=lambda: ('', 'fine'))
-(Path(sys.argv[2]) / str(os.getpid())).touch()
+(Path(sys.argv[1]) / str(os.getpid())).touch()
 while True:
     signal.pause()
 """
