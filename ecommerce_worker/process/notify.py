@@ -32,7 +32,7 @@ class Supervisor:
         if self._address:
             lines = '\n'.join(f'{name}={str(value).translate(_ONE_LINE)}' for name, value in what.items())
             with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as speaking:
-                speaking.sendto(lines.encode(), socket.MSG_DONTWAIT, self._address)
+                speaking.sendto(lines.encode(errors='replace'), socket.MSG_DONTWAIT, self._address)
 
 
 _ONE_LINE: Final = dict.fromkeys(range(32), ' ')

@@ -127,8 +127,7 @@ class Pulse:
         except Exception as error:  # noqa: BLE001 - whoever looks costs no order
             reason, self._detail = f'it cannot be told ({type(error).__name__})', ''
         self._reason = STOPPING if self._ends else reason
-        began = not self._started and not self._reason
-        self._started |= began
+        self._started |= not self._reason
         if self._file:
             try:
                 self._file.write(self.vitals)
@@ -136,10 +135,11 @@ class Pulse:
             except OSError as error:
                 self._cannot(error)
         if self._supervisor:
-            self._tell(self._supervisor, began=began)
+            self._tell(self._supervisor)
 
-    def _tell(self, supervisor: Supervisor, *, began: bool) -> None:
-        said: dict[str, str | int] = {'READY': 1} if began else {}
+    def _tell(self, supervisor: Supervisor) -> None:
+        # Again and again: a datagram that systemd had no room for is lost, and the unit would start for ever.
+        said: dict[str, str | int] = {'READY': 1} if self._started and not self._ends else {}
         if supervisor.watchdog:
             watchdog = max(supervisor.watchdog, self._due - self._at if self._ends else self._patience)
             if watchdog != self._watchdog:

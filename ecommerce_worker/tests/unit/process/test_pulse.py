@@ -144,6 +144,22 @@ def test_systemd_hears_it_and_children_do_not_hear_of_systemd(systemd, clock):
     assert systemd.until('EXTEND_TIMEOUT_USEC') == '105000000'
 
 
+def test_systemd_that_did_not_hear_it_hears_it_the_next_time(tmp_path, environment, clock):
+    address = str(tmp_path / 'notify')
+    environment.setenv('NOTIFY_SOCKET', address)
+    pulse = Pulse(clock)
+    pulse.look = lambda: ('', '\udcff')
+    pulse.begin('worker', seconds=45)
+    listening = Listening(address)
+    clock.now += 2
+    pulse.beat()
+    assert listening.until('READY') == '1'
+    pulse.ends(100)
+    assert listening.until('STATUS') == 'it is told to stop'
+    assert 'READY' not in listening.said[-1]
+    listening.close()
+
+
 @pytest.mark.parametrize('given, watchdog', [
     ({}, None), ({'WATCHDOG_USEC': '5000000'}, 5.0), ({'WATCHDOG_USEC': 'often'}, None),
     ({'WATCHDOG_USEC': '5000000', 'WATCHDOG_PID': '1'}, None),
