@@ -35,7 +35,7 @@ MOST_PARKED: Final = 1000
 @click.option('--timeout', default='1s', show_default=True, type=DURATION,
               help='How long to wait for workers to answer.')
 @click.option('--bundle', type=click.Path(dir_okay=False, path_type=Path), metavar='FILE',
-              help='Also write the results, and the configuration without secrets, to a zip file to attach to a report.')
+              help='Also write the results, and the configuration without secrets, to a zip file for a bug report.')
 @JSON
 @plainly
 def doctor(timeout: float, bundle: Path | None, as_json: bool) -> None:

@@ -91,9 +91,9 @@ def _machine(settings: Settings) -> Iterator[Line]:
                       'Run it as the user of the workers.')
     times = machine.stop_times()
     if not times:
-        yield unknown('supervisor', 'systemd runs no worker on this machine, so the time that workers have to shut down '
-                      'is unknown.', f'Allow more than SHUTDOWN_SECONDS ({settings.SHUTDOWN_SECONDS:g} s): `docker stop '
-                      '-t`, terminationGracePeriodSeconds or stopwaitsecs.')
+        yield unknown('supervisor', 'systemd runs no worker on this machine, so it is unknown how long workers have to '
+                      'shut down.', f'Allow more than SHUTDOWN_SECONDS ({settings.SHUTDOWN_SECONDS:g} s): `docker '
+                      'stop -t`, terminationGracePeriodSeconds or stopwaitsecs.')
         return
     short = [of(it) for it in machine.too_short(settings, times)]
     yield from short or [well('supervisor', f'systemd gives {", ".join(times)} enough time to shut down.')]

@@ -74,7 +74,8 @@ def _clock(who: str, ahead: float | None) -> Iterator[Line]:
         return
     said = f'Our clock is {abs(ahead):.0f} s {"ahead of" if ahead > 0 else "behind"} that of the {who}'
     if abs(ahead) > CLOCKS_DIFFER:
-        yield bad('clock', f'{said}, so tokens are refused as expired or not yet valid.', 'Synchronize both clocks with NTP.')
+        yield bad('clock', f'{said}, so tokens are refused as expired or not yet valid.',
+                  'Synchronize both clocks with NTP.')
     elif abs(ahead) > CLOCKS_AGREE:
         yield warning('clock', f'{said}.', 'Synchronize both clocks with NTP.')
     else:
@@ -82,7 +83,7 @@ def _clock(who: str, ahead: float | None) -> Iterator[Line]:
 
 
 def permission(subject: str, site: Site) -> Iterator[Line]:
-    """Our token, and whether it may read and fulfil orders; asks about an order that does not exist, so none changes."""
+    """Our token, and whether it may read and fulfil orders; asks about one that does not exist, so none changes."""
     number = f'DOCTOR-{secrets.token_hex(8)}'
     try:
         site.signer.credentials()
@@ -98,7 +99,8 @@ def permission(subject: str, site: Site) -> Iterator[Line]:
         except NotFound:
             continue
         except ApiError as error:
-            yield bad(subject, full_stop(f'The check whether our user may {what} orders failed: {error}'), _about(error))
+            yield bad(subject, full_stop(f'The check whether our user may {what} orders failed: {error}'),
+                      _about(error))
             return
         yield warning(subject, f'The shop reports an order {number}, which does not exist.', 'Does ECOMMERCE_API_ROOT '
                       'point to the shop itself?')

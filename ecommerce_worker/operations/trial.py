@@ -50,4 +50,5 @@ def through_the_room(app: Celery, connection: Connection) -> float:
                 return time.monotonic() - began
             time.sleep(0.05)
     raise NotDelivered(f'a message with a delay of {DELAY} s has not left the waiting room within {PATIENCE:g} s, so '
-                       f'retries do not leave it either; if it arrives later, it is parked as {TASK} and can be discarded')
+                       f'retries do not leave it either; if it arrives later, it is parked as {TASK} and may be '
+                       'discarded')

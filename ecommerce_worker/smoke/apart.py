@@ -57,7 +57,8 @@ def run(app: Celery, connection: Connection, settings: Settings, tell: Tell, sec
         ends.callback(_remove, connection, queue)
         worker = Worker(home / 'worker.log', environment_with({**_apart(home), **_of(shop), 'QUEUES': f'["{queue}"]'}))
         ends.callback(worker.kill)
-        steps.until(lambda: _consumes(connection, queue, worker), lambda: f'the worker did not start to consume{_said(worker)}')
+        steps.until(lambda: _consumes(connection, queue, worker),
+                    lambda: f'the worker did not start to consume{_said(worker)}')
         steps.done('a temporary worker consumes a temporary queue')
         if extras.is_installed('waitress'):
             _post(steps, ends, home, settings, queue, number)

@@ -108,7 +108,7 @@ def test_an_order_goes_in_by_an_intake_that_runs_as_its_shop_would_send_it(smoke
     refused = smoke('--intake', 'older', '--order', 'TEST-1', **{**intakes, 'INTAKES': other})
     assert 'the intake older answered 401 refused; the intake that answers has other secrets' in refused['problem']
     away = smoke('--intake', 'older', '--order', 'TEST-1', **{**intakes, 'INTAKE_ADDRESS': f'127.0.0.1:{free_port()}'})
-    assert 'nobody answers at http://127.0.0.1' in away['problem']
+    assert 'no answer from http://127.0.0.1' in away['problem']
 
 
 @pytest.mark.parametrize('options, said', [
