@@ -106,7 +106,7 @@ def test_an_order_goes_in_by_an_intake_that_runs_as_its_shop_would_send_it(smoke
     assert 'this delivery was received before' in twice['problem']
     other = intakes['INTAKES'].replace(SECRET, OTHER_SECRET)
     refused = smoke('--intake', 'older', '--order', 'TEST-1', **{**intakes, 'INTAKES': other})
-    assert 'the intake older answered 401 refused; the intake that answers has other secrets' in refused['problem']
+    assert 'the intake older answered 401 refused; the running intake has different secrets' in refused['problem']
     away = smoke('--intake', 'older', '--order', 'TEST-1', **{**intakes, 'INTAKE_ADDRESS': f'127.0.0.1:{free_port()}'})
     assert 'no answer from http://127.0.0.1' in away['problem']
 
