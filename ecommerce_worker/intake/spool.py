@@ -145,7 +145,7 @@ class Spool:
         try:
             publication, fact = _of(content)
         except Exception:  # noqa: BLE001 - whatever it holds, it is not what was written here
-            logger.error('a file in INTAKE_SPOOL cannot be read and was renamed to *.unreadable', file=path.name)
+            logger.error('a file in INTAKE_SPOOL cannot be read and is renamed to *.unreadable', file=path.name)
             path.rename(path.with_suffix('.unreadable'))
             return
         if publication.queue in refused:
