@@ -1,4 +1,4 @@
-"""Trying in earnest whether all is well."""
+"""``doctor``: check a deployment thoroughly."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ MOST_PARKED: Final = 1000
 
 @main.command()
 @click.option('--timeout', default='1s', show_default=True, type=DURATION,
-              help='Wait so long for the answers of workers.')
+              help='How long to wait for workers to answer.')
 @click.option('--bundle', type=click.Path(dir_okay=False, path_type=Path), metavar='FILE',
-              help='Write all of it, and the configuration without secrets, into a zip file for who helps.')
+              help='Also write the results, and the configuration without secrets, to a zip file for a bug report.')
 @JSON
 @plainly
 def doctor(timeout: float, bundle: Path | None, as_json: bool) -> None:
-    """Try in earnest whether all is well, and say what to do.
+    """Check this deployment thoroughly and suggest fixes.
 
-    Names, certificates, clocks, token and permissions of shop and LMS; RabbitMQ, its queues and policies; a message
-    through the waiting room; intakes, ledger, beat; this machine.  Nothing is changed by it.
+    Checks names, certificates, clocks, token and permissions of shop and LMS; RabbitMQ, its queues and policies; a
+    message through the waiting room; intakes, ledger, beat; and this machine.  Changes nothing.
 
-    Exit status: 0 if all is well, 1 if something is to be looked at, 2 if orders are not fulfilled or may be lost.
+    Exit status: 0 if no problem is found, 1 for warnings, 2 if orders are not fulfilled or may be lost.
     """
     from ecommerce_worker.doctor import bundle as bundles
     from ecommerce_worker.doctor.examination import now
@@ -61,11 +61,11 @@ def doctor(timeout: float, bundle: Path | None, as_json: bool) -> None:
         {'subject': it.subject, 'state': it.state, 'sentence': it.sentence, 'remedy': it.remedy} for it in lines]}
     if bundle:
         bundles.write(bundle, found, _settings(), described(standing[0]) if standing else None, _parked())
-        say(f'written to {bundle}; look at it before you give it away', err=True)
+        say(f'written to {bundle}; check its contents before you share it', err=True)
     if as_json:
         print_json(found)
     elif not status:
-        say('all is well')
+        say('no problems found')
     sys.exit(status)
 
 
@@ -80,7 +80,7 @@ def _examined(timeout: float, standing: list[Standing]) -> Iterator[Line]:
         app = application()
     except Misconfigured as error:
         for problem in error.problems:
-            yield bad('configuration', full_stop(problem), 'A worker does not start with it.')
+            yield bad('configuration', full_stop(problem), 'A worker would not start with this configuration.')
         return
 
     def look(connection: Connection) -> Standing:

@@ -42,13 +42,13 @@ BROKER_CONNECTION_TIMEOUT: float = 4
 # A connection without a sign of life for this long counts as cut; 0 turns heartbeats off.
 BROKER_HEARTBEAT: float = 10.0
 
-# How often within BROKER_HEARTBEAT the connection is looked at.
+# How often within BROKER_HEARTBEAT the connection is checked.
 BROKER_HEARTBEAT_CHECKRATE: float = 2
 
 # TLS to the broker. True: its certificate must be signed by an authority that this machine trusts. A mapping says more:
 #   ca_certs         a file of certificates in PEM format; the broker's must be signed by one of these
 #   certfile, keyfile   our own certificate and its key, where the broker wants one
-#   cert_reqs        'required' (if not given), 'optional', or 'none', which trusts whoever answers: for a development
+#   cert_reqs        'required' (if not given), 'optional', or 'none', which trusts any server: for development only
 #   check_hostname   false: the certificate may be of another host than the one in BROKER_URL
 #   server_hostname  RabbitMQ only: the host that it is of, where it is not the one in BROKER_URL
 #   ciphers          as OpenSSL names them
@@ -67,16 +67,16 @@ MANAGEMENT_URL = ''
 
 # --- Queues ---------------------------------------------------------------------------------------------------------
 
-# What a worker consumes unless it is told otherwise: where shops publish today, and where those before 2019 did.
+# The queues that a worker consumes by default: where shops publish today, and where those before 2019 did.
 # Older ones still used 'celery'; add it only if no other application on this broker consumes it.
 QUEUES = [
     'ecommerce.fulfillment', 'ecommerce.email_marketing', 'ecommerce.default',
     'fulfillment', 'email_marketing',
 ]
 
-# 'classic' declares the queues exactly as shops do, else RabbitMQ refuses whoever comes second; 'quorum' is for sites
-# that control both sides, or whose virtual host makes every queue a quorum queue.  The queues of parked messages and of
-# facts have the same type, unless they exist already.
+# 'classic' declares the queues exactly as shops do, since RabbitMQ refuses a second declaration that differs; 'quorum'
+# is for sites that control both sides, or whose virtual host makes every queue a quorum queue. The queues of parked
+# messages and of facts get the same type, unless they already exist.
 QUEUE_TYPE = 'classic'
 
 # Where the worker publishes a task without a queue of its own.
@@ -91,16 +91,16 @@ CELERY_DEFAULT_ROUTING_KEY = 'ecommerce'
 # many processes in a fraction of the memory. 'prefork' and 'solo' are Celery's own.
 WORKER_POOL = 'threads'
 
-# Tasks that run at the same time in one worker and wait for the same shop or vendor. Of threads there are as many again
-# for others, of children no more in all.
+# The maximum number of tasks in one worker that call the same shop or vendor at the same time. With threads there are
+# as many again for other services; with prefork this is the total number of child processes.
 WORKER_CONCURRENCY = 32
 
-# How many processes `ecommerce-worker worker` has, each with as many threads and a connection of its own: one uses one
-# core, however many threads it has. 'auto': one for each processor. See docs/performance.rst.
+# How many processes `ecommerce-worker worker` starts, each with a connection and threads of its own. One process uses one
+# core, however many threads it has. 'auto' means one for each processor. See docs/performance.rst.
 WORKER_PROCESSES: int | str = 1
 
-# How long a worker that is told to stop waits for what runs; what has not ended by then is delivered again. Less than
-# the time after which whoever stops it kills it (docker stop: 10 s, Kubernetes: 30 s, systemd: 90 s).
+# How long a stopping worker waits for running tasks; unfinished messages are delivered again. Must be less than the
+# time after which the supervisor kills it (docker stop: 10 s, Kubernetes: 30 s, systemd: 90 s).
 SHUTDOWN_SECONDS: float = 25
 
 # --- Health and metrics ---------------------------------------------------------------------------------------------
@@ -109,8 +109,8 @@ SHUTDOWN_SECONDS: float = 25
 # memory: an absolute path such as '/run/ecommerce-worker'. Empty: none. See docs/how-to/watch-its-health.rst.
 HEALTH_DIR = ''
 
-# A process whose loop has not turned for so long is not alive any more; one that waits for RabbitMQ or a database has
-# five minutes.
+# A process whose main loop has not responded for this long counts as dead; one that waits for RabbitMQ or a database
+# gets five minutes.
 HEALTH_SECONDS: float = 45
 
 # Where each process answers /livez, /readyz and /metrics over HTTP: host and port, such as '0.0.0.0:9464'. Of several
@@ -120,29 +120,29 @@ METRICS_ADDRESS = ''
 
 # --- The ledger -----------------------------------------------------------------------------------------------------
 
-# Each run is told in one fact, published on RabbitMQ for the ledger: ids and reasons, no contents. False: no history.
+# Publish a report of each run on RabbitMQ for the ledger: ids and reasons, no contents. False: no history is kept.
 PUBLISH_FACTS = True
 
-# Where the ledger is, as Django has it. Only the recorder and who reads the ledger use it; workers touch no database.
+# The database of the ledger, as in Django. Only the recorder and the readers of the ledger use it; workers use none.
 # PostgreSQL: {'default': {'ENGINE': 'django.db.backends.postgresql', 'NAME': …, 'USER': …, 'PASSWORD': …, 'HOST': …}}.
 # See docs/how-to/keep-a-ledger.rst.
 DATABASES: dict[str, dict[str, object]] = {
     'default': {
         'ENGINE': 'django.db.backends.sqlite3',
-        # A file for SQLite; '~' is the home directory of who runs the recorder.
+        # A file for SQLite; '~' is the home directory of the user who runs the recorder.
         'NAME': '~/.local/state/ecommerce-worker/ledger.sqlite3',
     },
 }
 
-# Days (not seconds) for which the ledger keeps what is over: attempts, fulfilled orders, who did what.
+# Days (not seconds) for which the ledger keeps finished records: attempts, fulfilled orders, who did what.
 LEDGER_KEEP_DAYS = 90
 
 # Days (not seconds) for which it keeps the lines of orders that were enrolled: what was bought, and a pseudonym of for
 # whom. For as long it is known who else paid, when money is given back (COVERED_BY: ledger).
 LEDGER_KEEP_LINES_DAYS = 730
 
-# Days (not seconds) after which the content of a message that is still parked is erased: it can then not be resent any
-# more. 0 keeps it until a person has resent or discarded it.
+# Days (not seconds) after which the content of a message that is still parked is erased; it can then no longer be
+# resent. 0 keeps it until a person has resent or discarded it.
 LEDGER_KEEP_PARKED_DAYS = 0
 
 # --- The console ----------------------------------------------------------------------------------------------------
@@ -151,15 +151,15 @@ LEDGER_KEEP_PARKED_DAYS = 0
 # See docs/how-to/use-the-console.rst.
 CONSOLE_ADDRESS = '127.0.0.1:8130'
 
-# The address that people open it by, such as https://orders.example.com; other host names are refused. Empty:
-# http://CONSOLE_ADDRESS. Without https it must be on this machine, for passwords would travel readable.
+# The URL of the console, such as https://orders.example.com; other host names are refused. Empty:
+# http://CONSOLE_ADDRESS. Without https it must be on this machine, since passwords would travel unencrypted.
 CONSOLE_URL = ''
 
-# The address of a proxy before the console whose X-Forwarded-For is believed (it must set or extend that header), such
-# as 127.0.0.1. Empty: nobody's is, and all who come through a proxy count as one address where logins are locked.
+# The address of a proxy in front of the console whose X-Forwarded-For is trusted (it must set or extend that header),
+# such as 127.0.0.1. Empty: the header is ignored, and all users behind a proxy share one address for locked logins.
 CONSOLE_PROXY = ''
 
-# Signs sessions and links; at least 32 random bytes. Not set: one is made and kept beside the ledger's file, or in
+# Signs sessions and links; at least 32 random bytes. Not set: one is generated and kept beside the ledger's file, or in
 # ~/.local/state/ecommerce-worker. Consoles that share a ledger must share it.
 CONSOLE_SECRET_KEY: str | None = None
 
@@ -168,7 +168,7 @@ CONSOLE_SESSION_SECONDS = 28_800
 
 # --- The intake -----------------------------------------------------------------------------------------------------
 
-# Shops whose signed webhooks `ecommerce-worker intake` takes at /in/<name>, by a name of your choice; see
+# Shops whose signed webhooks `ecommerce-worker intake` accepts at /in/<name>, by a name of your choice; see
 # docs/how-to/connect-your-own-shop.rst and its neighbours. An entry is a mapping of:
 #   kind      'shopify', 'woocommerce', 'stripe', 'standard' (Standard Webhooks, Svix), 'hmac' (a code over the body, in
 #             a header), 'submit' (our own interface, with a token), or the dotted path of a module of your own
@@ -182,9 +182,9 @@ CONSOLE_SESSION_SECONDS = 28_800
 #   state     'live'; 'dry' checks all and publishes nothing; 'closed' is as if it did not exist; 'retired' (410) tells
 #             senders to stop
 #   test_orders   'ignore' or 'run': what becomes of those that the shop marks as such
-#   spool     true keeps on disk what comes while RabbitMQ is away: for senders that deliver only once (woocommerce)
+#   spool     true keeps deliveries on disk while RabbitMQ is unreachable: for senders that never retry (woocommerce)
 #   max_bytes   of a body, at most; 1 MiB if not given
-#   rate      deliveries a second that one process takes; 0, as if not given, is no limit
+#   rate      the maximum number of deliveries per second for one process; 0 (if not given) is no limit
 #   api_key, api_secret   woocommerce, shopify, stripe (a key only): what opens the shop's own API, for
 #             `ecommerce-worker reconcile` and for workers, which ask whether what they enrol is still paid for; each
 #             may be a file:/path
@@ -199,14 +199,15 @@ INTAKES: dict[str, dict[str, object]] = {}
 # Several processes may share it.
 INTAKE_ADDRESS = '127.0.0.1:8087'
 
-# The address that shops reach it by, such as https://intake.example.com; shown by `intake list`. Empty:
+# The URL that shops post to, such as https://intake.example.com; shown by `intake list`. Empty:
 # http://INTAKE_ADDRESS.
 INTAKE_URL = ''
 
 # RabbitMQ for the intake, with a user that may only publish. Not set: BROKER_URL.
 INTAKE_BROKER_URL: str | list[str] | None = None
 
-# The directory for what comes while RabbitMQ is away (spool: true); '~' is the home directory of who runs the intake.
+# The directory for deliveries that arrive while RabbitMQ is unreachable (spool: true); '~' is the home directory of the
+# user who runs the intake.
 INTAKE_SPOOL = '~/.local/state/ecommerce-worker/spool'
 
 # --- Messages -------------------------------------------------------------------------------------------------------
@@ -216,7 +217,7 @@ CELERY_TASK_SERIALIZER = 'json'
 CELERY_RESULT_SERIALIZER = 'json'
 CELERY_EVENT_SERIALIZER = 'json'
 
-# What is read. Shops still send pickle; it is decoded by an unpickler that admits numbers and texts and nothing else.
+# The content types that are read. Shops still send pickle; the unpickler accepts plain values only and runs no code.
 CELERY_ACCEPT_CONTENT = ['json', 'pickle']
 
 # The modules that define the tasks.
@@ -229,15 +230,15 @@ CELERY_IMPORTS: tuple[str, ...] = (
     'ecommerce_worker.resubmit.tasks',
 )
 
-# The extensions that are switched on: packages of others that bring tasks, settings and kinds of intakes. One that is
-# installed and not named here does nothing. Each has a queue of its name, which is consumed as long as QUEUES is not
-# set. See docs/how-to/write-an-extension.rst.
+# The enabled extensions: third-party packages that provide tasks, settings and kinds of intakes. An installed extension
+# that is not listed here does nothing. Each has a queue of the same name, which is consumed unless QUEUES is set. See
+# docs/how-to/write-an-extension.rst.
 EXTENSIONS: list[str] = []
 
 # Tasks run where they are called, without a broker: for tests.
 CELERY_ALWAYS_EAGER = False
 
-# Results are not kept: nobody asks for them.
+# Results are not kept: nothing reads them.
 CELERY_RESULT_BACKEND: str | None = None
 
 # --- Fulfilment -----------------------------------------------------------------------------------------------------
@@ -285,8 +286,8 @@ TURNS = 'auto'
 # a fulfilment may take in good order.
 LONGEST_RUN: float = 600
 
-# How often within an hour what is parked of one order may be sent again by people, from the console or by a command, as
-# far as the ledger and the message itself know; 0: not at all.
+# How often within an hour the parked messages of one order may be resent by people, from the console or a command, as
+# far as the ledger and the message record it; 0: never.
 RESENDS_PER_HOUR = 3
 
 # --- Enrolment ------------------------------------------------------------------------------------------------------
@@ -345,16 +346,16 @@ BACKEND_SERVICE_EDX_OAUTH2_SECRET: str | None = 'ecommerce-backend-service-secre
 # Signs the worker's own tokens; the shop must know it. At least 32 random bytes.
 JWT_SECRET_KEY: str | None = None
 
-# Who the worker's own tokens say they are from, and for.
+# The issuer and the user name in the worker's own tokens.
 JWT_ISSUER = 'ecommerce_worker'
 ECOMMERCE_SERVICE_USERNAME = 'ecommerce_worker'
 
-# True lets the worker start with the secrets shipped here, or without one, which anybody could use: for development.
+# True lets the worker start with the publicly known default secrets, or without one: for development only.
 ALLOW_INSECURE_SECRETS = False
 
 # --- Scheduled jobs -------------------------------------------------------------------------------------------------
 
-# What runs by the clock, by a name of your choice; see docs/how-to/run-scheduled-jobs.rst. `ecommerce-worker beat`
+# Scheduled jobs, by a name of your choice; see docs/how-to/run-scheduled-jobs.rst. `ecommerce-worker beat`
 # publishes each job when it is due; a worker runs it. An entry is a mapping of:
 #   task      the full name of a task of the worker's
 #   crontab   'minute hour day-of-month month day-of-week' in the time zone CELERY_TIMEZONE (UTC if not set); a day must
@@ -382,10 +383,10 @@ ALLOW_INSECURE_SECRETS = False
 #       task: ecommerce_worker.schedule.v1.tasks.run_management_command
 #       args: [send_queued_mail]
 #       interval: 1m
-# Three entries are here already. `resubmit`, for whoever runs a beat, has the orders published that the shops have as
-# paid and unfulfilled, and of which nothing is in RabbitMQ. The other two are done by the recorder, without a beat:
-# `retention` deletes what the ledger need not keep (LEDGER_KEEP_DAYS), `housekeeping` puts its database in order, for
-# which SQLite is locked for some seconds. `SCHEDULE: {resubmit: {enabled: false}}` switches one off.
+# Three entries are predefined. `resubmit`, which needs a beat, publishes orders that are paid and unfulfilled at the
+# shop and missing in RabbitMQ. The recorder runs the other two without a beat: `retention` deletes expired records of
+# the ledger (LEDGER_KEEP_DAYS), `housekeeping` optimizes its database, which locks SQLite for some seconds.
+# `SCHEDULE: {resubmit: {enabled: false}}` disables an entry.
 SCHEDULE: dict[str, dict[str, object]] = {
     'resubmit': {'task': 'ecommerce_worker.resubmit.tasks.resubmit_orders', 'interval': '10m'},
     'retention': {'task': 'ecommerce_worker.ledger.maintenance.retention', 'crontab': '30 3 * * *'},
@@ -407,18 +408,18 @@ DJANGO_PROJECT_PYTHON = ''
 # PATH, HOME and the like only, so that nobody sees the broker's password; ${NAME} hands on another.
 DJANGO_PROJECT_ENVIRONMENT: dict[str, str] = {}
 
-# The only commands that are run; a message that names another one is parked.
+# The management commands that may be run; a message that names any other command is parked.
 MANAGEMENT_COMMANDS: list[str] = []
 
-# A command that runs longer is ended. RabbitMQ takes a worker for dead that holds a message for 30 minutes: for more
-# than 1500 raise its consumer_timeout.
+# A command that runs longer is killed. RabbitMQ closes the channel of a worker that holds a message for 30 minutes: for
+# more than 1500, raise its consumer_timeout.
 MANAGEMENT_COMMAND_TIMEOUT: float = 900
 
 # Redis, whose messages wake jobs up before they are due: redis://:password@host:6379/0. Empty: off.
 WAKE_UP_URL = ''
 
 # What wakes which entry of SCHEDULE: {'send-queued-mail': {'channel': 'django-SHOP', 'message': 'send_queued_mail'}}.
-# An empty message stands for any. While Redis is away, the schedule goes on.
+# An empty message matches any. While Redis is unreachable, the schedule still applies.
 WAKE_UP: dict[str, dict[str, object]] = {}
 
 # --- Logging --------------------------------------------------------------------------------------------------------
@@ -457,7 +458,7 @@ EMAIL_VENDOR = ''
 # Sailthru have settings of their own.
 EMAIL_OPTIONS: dict[str, object] = {}
 
-# What becomes of mail where there is no vendor: 'refuse' (the worker does not start), 'park' (the mail is parked and
+# What to do with mail if there is no vendor: 'refuse' (the worker does not start), 'park' (the mail is parked and
 # can be sent again once there is one), or 'outbox' (kept in files: for development).
 EMAIL_WITHOUT_VENDOR = 'park'
 
@@ -512,7 +513,7 @@ BRAZE: dict[str, object] = {
 SAILTHRU: dict[str, object] = {
     # True reports purchases to Sailthru, and sends mail through it where Braze is off.
     'SAILTHRU_ENABLE': False,
-    # Where its API is.
+    # The URL of its API.
     'SAILTHRU_API_URL': 'https://api.sailthru.com',
     # Credentials.
     'SAILTHRU_KEY': None,

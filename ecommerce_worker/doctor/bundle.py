@@ -1,4 +1,4 @@
-"""What somebody who helps wants to know, in one file, and nothing that nobody may see."""
+"""The support bundle: one file with what a helper needs, without secrets or personal data."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class NotWritten(WorkerError):
-    """The file cannot be written, or is there already."""
+    """The file cannot be written, or exists already."""
 
 
 def write(path: Path, doctor: Mapping[str, Any], settings: Settings | None, status: Mapping[str, Any] | None,
@@ -43,7 +43,7 @@ def write(path: Path, doctor: Mapping[str, Any], settings: Settings | None, stat
                 if value is not None:
                     bundle.writestr(name, json.dumps(value, indent=2, default=str))
     except FileExistsError:
-        raise NotWritten(f'{path} is there already') from None
+        raise NotWritten(f'{path} already exists') from None
     except OSError as error:
         raise NotWritten(f'{path} cannot be written: {error.strerror}') from None
 

@@ -1,4 +1,4 @@
-"""All that the doctor tries, one after the other; what cannot be tried keeps nothing else from being."""
+"""All checks of the doctor, one after the other; a check that fails does not stop the others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ecommerce_worker.durations import span
 from ecommerce_worker.errors import WorkerError, where
 from ecommerce_worker.health import machine
 from ecommerce_worker.operations import trial
-from ecommerce_worker.words import full_stop
+from ecommerce_worker.words import counted, full_stop
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 #: The oldest RabbitMQ whose quorum queues do what the waiting room needs.
 OLDEST: Final = (3, 10)
 
-#: Facts that wait for a recorder, from which on it does not keep up.
+#: The number of waiting facts above which the recorder does not keep up.
 BEHIND: Final = 10_000
 
-#: Days after which a shop that used to send is asked after.
+#: Days without an order after which a shop is worth a warning.
 SILENT_DAYS: Final = 7
 
 
@@ -72,31 +72,31 @@ def _tried(subject: str, look: Callable[[], Iterator[Line]]) -> Iterator[Line]:
         yield bad(subject, full_stop(str(error)))
     except Exception as error:  # noqa: BLE001 - what cannot be looked at must not hide the rest
         # Not its text, which may quote what it was given.
-        yield unknown(subject, f'It could not be looked at: {type(error).__name__} at {where(error)}.',
-                      'Report this, it is a defect of the doctor.')
+        yield unknown(subject, f'The check failed: {type(error).__name__} at {where(error)}.',
+                      'Please report this: it is a bug in the doctor.')
 
 
 def _configuration(settings: Settings) -> Iterator[Line]:
     for remark in settings.remarks:
         yield warning('configuration', full_stop(remark))
     if not settings.remarks:
-        yield well('configuration', 'A worker would start with it.')
+        yield well('configuration', 'A worker would start with this configuration.')
 
 
 def _machine(settings: Settings) -> Iterator[Line]:
     found = [of(it) for it in machine.findings(settings)]
-    yield from found or [well('machine', 'There is room on its disks, and nobody else can read our files.')]
+    yield from found or [well('machine', 'There is enough disk space, and other users cannot read our files.')]
     if os.geteuid() == 0:
-        yield unknown('machine', 'This is run as root, which may read and write whatever workers may not.',
-                      'Run it as their user.')
+        yield unknown('machine', 'This runs as root, which may read and write files that workers may not.',
+                      'Run it as the user of the workers.')
     times = machine.stop_times()
     if not times:
-        yield unknown('supervisor', 'No worker here is run by systemd: how long it has to end cannot be seen.',
-                      f'It wants more than SHUTDOWN_SECONDS ({settings.SHUTDOWN_SECONDS:g} s): `docker stop -t`, '
-                      'terminationGracePeriodSeconds, stopwaitsecs.')
+        yield unknown('supervisor', 'systemd runs no worker on this machine, so it is unknown how long workers have to '
+                      'shut down.', f'Allow more than SHUTDOWN_SECONDS ({settings.SHUTDOWN_SECONDS:g} s): `docker '
+                      'stop -t`, terminationGracePeriodSeconds or stopwaitsecs.')
         return
     short = [of(it) for it in machine.too_short(settings, times)]
-    yield from short or [well('supervisor', f'{", ".join(times)} has time to end in good order.')]
+    yield from short or [well('supervisor', f'systemd gives {", ".join(times)} enough time to shut down.')]
 
 
 def _standing(connection: Connection, standing_of: Callable[[Connection], Standing],
@@ -109,15 +109,15 @@ def _standing(connection: Connection, standing_of: Callable[[Connection], Standi
     if 'workers' not in subjects and standing.workers:
         yield well('workers', f'{len(standing.workers.names)} answered within {standing.workers.seconds:g} s.')
     if standing.ledger is None:
-        yield unknown('ledger', 'There is none, so nobody knows what became of an order.', 'See '
-                      'docs/how-to/keep-a-ledger.rst.')
+        yield unknown('ledger', 'There is no ledger, so past runs cannot be looked up.',
+                      'See docs/how-to/keep-a-ledger.rst.')
     elif 'ledger' not in subjects:
         behind = standing.broker.unrecorded
-        said = f'It is read, and {behind} facts wait to be recorded'
+        said = f'The ledger can be read; {counted(behind, "fact")} waiting to be recorded'
         yield (warning('ledger', f'{said}.', 'Is the database slow? Is a recorder running?') if behind > BEHIND
                else well('ledger', f'{said}.'))
     if (beat := standing.schedule) and beat.is_alive:
-        yield well('beat', f'It was alive {beat.silent or 0:.0f} s ago.')
+        yield well('beat', f'The last sign of life was {beat.silent or 0:.0f} s ago.')
 
 
 def _broker(settings: Settings, app: Celery, connection: Connection, standing: Standing | None) -> Iterator[Line]:
@@ -128,16 +128,16 @@ def _broker(settings: Settings, app: Celery, connection: Connection, standing: S
     version = topology.version(connection)
     shown = '.'.join(map(str, version)) or 'of an unknown version'
     if version and version < OLDEST:
-        yield bad('broker', f'RabbitMQ {shown} is too old.', 'The waiting room needs 3.10.')
+        yield bad('broker', f'RabbitMQ {shown} is too old.', 'The waiting room needs 3.10 or newer.')
     else:
-        yield well('broker', f'RabbitMQ {shown}, and it lets our user in.')
+        yield well('broker', f'RabbitMQ {shown} accepts our credentials.')
     expires = looking.expiry_of(connection.connection.sock)
     if expires is not None:
         yield services.certificate('broker', f'{connection.hostname} answers', expires, 'no worker connects')
     if standing is None or not standing.broker.takes_messages:
         return
     if not standing.broker.is_declared:
-        yield unknown('queues', 'No worker has ever declared them here.', 'Start one.')
+        yield unknown('queues', 'No worker has declared the queues yet.', 'Start a worker.')
         return
     try:
         with topology.asking(app) as asking, preflight.permitted():
@@ -145,14 +145,14 @@ def _broker(settings: Settings, app: Celery, connection: Connection, standing: S
             declared = topology.declare(asking, app.amqp.queues.consume_from.values(), settings.QUEUE_TYPE)
             remarks = list(preflight.remarks(asking, declared, settings))
     except PreconditionFailed as error:
-        yield bad('queues', full_stop(f'One exists in another shape: {error.message}'), 'See QUEUE_TYPE.')
+        yield bad('queues', full_stop(f'A queue exists with other arguments: {error.message}'), 'See QUEUE_TYPE.')
         return
     for remark in remarks:
         yield warning('queues', full_stop(remark))
     if not remarks:
-        yield well('queues', 'They are as a worker declares them.')
+        yield well('queues', 'The queues are as a worker declares them.')
     seconds = trial.through_the_room(app, connection)
-    yield well('waiting room', f'A message that was to wait for {trial.DELAY} s came after {seconds:.1f} s.')
+    yield well('waiting room', f'A message with a delay of {trial.DELAY} s arrived after {seconds:.1f} s.')
 
 
 def _intakes(settings: Settings, *, is_kept: bool) -> Iterator[Line]:
@@ -168,13 +168,13 @@ def answers(address: str) -> Line:
     """Whether an intake runs here, and reaches RabbitMQ."""
     try:
         with build_opener(ProxyHandler({})).open(f'http://{address}/readyz', timeout=5):
-            return well('intake', f'One answers at {address}, and RabbitMQ takes what it is given.')
+            return well('intake', f'The intake at {address} is ready to publish to RabbitMQ.')
     except HTTPError as error:
         error.close()
-        return bad('intake', f'The one at {address} is not ready ({error.code}).',
-                   'See its log: does it reach RabbitMQ?')
+        return bad('intake', f'The intake at {address} is not ready ({error.code}).',
+                   'See its log: can it reach RabbitMQ?')
     except (OSError, HTTPException):
-        return unknown('intake', f'None answers at {address}.', 'It may run elsewhere; else start it: '
+        return unknown('intake', f'No intake answers at {address}.', 'If none runs on another machine, start one: '
                        '`ecommerce-worker intake`.')
 
 
@@ -184,13 +184,13 @@ def _sends(name: str) -> Line:
 
     last = queries.last_accepted_by(name)
     if last is None:
-        return unknown(f'intake {name}', 'Nothing of it is in the ledger.',
-                       f'Has the shop its URL? Try `ecommerce-worker intake try {name} FILE`.')
+        return unknown(f'intake {name}', 'The ledger has no order from this intake.',
+                       f'Does the shop have its URL? Try `ecommerce-worker intake try {name} FILE`.')
     ago = time.time() - last.timestamp()
     said = f'The last order came {span(ago)} ago ({last.astimezone(UTC):%Y-%m-%d %H:%M} UTC)'
     if ago > SILENT_DAYS * 86_400:
-        return warning(f'intake {name}', f'{said}.', 'Is the webhook still on in the shop? Some switch it off after '
-                       'errors.')
+        return warning(f'intake {name}', f'{said}.', 'Is the webhook still enabled in the shop? Some shops disable it '
+                       'after errors.')
     return well(f'intake {name}', f'{said}.')
 
 

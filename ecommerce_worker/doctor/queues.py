@@ -1,6 +1,6 @@
 """The queues as RabbitMQ has them: types, arguments, and policies that would destroy orders.
 
-AMQP tells none of it.  The management plugin does (``MANAGEMENT_URL``), and ``rabbitmqctl`` on the machine of a node.
+AMQP does not show these.  The management plugin does (``MANAGEMENT_URL``), and so does ``rabbitmqctl`` on a node.
 """
 
 from __future__ import annotations
@@ -59,17 +59,17 @@ def look(connection: Connection, settings: Settings) -> Iterator[Line]:
     try:
         found = seen(connection, settings)
     except Unseen as error:
-        yield unknown('policies', full_stop(f'They cannot be looked at: {error}'),
-                      'Set MANAGEMENT_URL, or run this on a node of RabbitMQ as its user.')
+        yield unknown('policies', full_stop(f'The policies cannot be checked: {error}'),
+                      'Set MANAGEMENT_URL, or run this on a RabbitMQ node as its user.')
         return
     ours = {*settings.QUEUES, topology.PARKED, topology.LEDGER, *topology.waiting_room(connection)}
     if not any(queue.name in ours for queue in found):
-        yield unknown('policies', 'RabbitMQ tells of none of our queues yet.',
-                      'Start a worker, and look again in a minute.')
+        yield unknown('policies', 'RabbitMQ does not list any of our queues yet.',
+                      'Start a worker, and run this again in a minute.')
         return
     lines = [line for queue in found if queue.name in ours
              for line in judged(queue, settings, topology.version(connection))]
-    yield from lines or [well('policies', 'None destroys messages of our queues.')]
+    yield from lines or [well('policies', 'No policy destroys messages in our queues.')]
 
 
 def seen(connection: Connection, settings: Settings) -> list[Queue]:
@@ -93,7 +93,7 @@ def _managed(url: str, host: str) -> list[dict[str, Any]]:
         with urllib.request.urlopen(request, timeout=PATIENCE) as answer:  # noqa: S310 - as above
             return _listed(answer.read(LARGEST))
     except urllib.error.HTTPError as error:
-        raise Unseen(f'the management plugin answers {error.code}; its user needs the tag monitoring') from None
+        raise Unseen(f'the management plugin answered {error.code}; does the user have the tag monitoring?') from None
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise Unseen(f'the management plugin does not answer ({type(error).__name__})') from None
 
@@ -119,10 +119,10 @@ def _ctl(command: str, host: str, *columns: str) -> list[dict[str, Any]]:
             ['rabbitmqctl', '--quiet', '--formatter', 'json', command, '--vhost', host, *columns],  # noqa: S607
             env=environment_for_others(also='RABBITMQ_|ERL_'), capture_output=True, timeout=PATIENCE, check=False)
         if done.returncode:
-            raise Unseen('rabbitmqctl reaches no node from here')
+            raise Unseen('rabbitmqctl cannot reach a node from this machine')
         return _listed(done.stdout)
     except FileNotFoundError:
-        raise Unseen('there is no MANAGEMENT_URL, and no rabbitmqctl here') from None
+        raise Unseen('MANAGEMENT_URL is not set, and rabbitmqctl is not installed on this machine') from None
     except (OSError, ValueError, subprocess.TimeoutExpired) as error:
         raise Unseen(f'rabbitmqctl does not answer ({type(error).__name__})') from None
 
@@ -161,17 +161,17 @@ def judged(queue: Queue, settings: Settings, version: tuple[int, ...]) -> Iterat
     """What is wrong with one of our queues."""
     policy, name = queue.policy, queue.name
     is_facts, is_room = name == topology.LEDGER, name.startswith(f'{topology.PREFIX}_celery_delayed_')
-    mend = 'Take it out of the policy (`rabbitmqctl list_policies`).'
+    mend = 'Remove it from the policy (`rabbitmqctl list_policies`).'
     if 'expires' in policy:
-        yield bad('policies', f'{name} is deleted, and all that is in it, when it is not used for a while (expires).',
+        yield bad('policies', f'{name} is deleted with its messages when it is unused for a while (expires).',
                   mend)
     if 'message-ttl' in policy and not (is_facts or (is_room and policy['message-ttl'] == _delay_of(name))):
-        yield bad('policies', f'Messages of {name} are destroyed after {int(policy["message-ttl"]) / 1000:g} s '
+        yield bad('policies', f'Messages in {name} are destroyed after {int(policy["message-ttl"]) / 1000:g} s '
                   '(message-ttl).', mend)
     if any(limit in policy for limit in ('max-length', 'max-length-bytes')) and not is_facts:
         if policy.get('overflow') in ('reject-publish', 'reject-publish-dlx'):
-            yield warning('policies', f'{name} takes no more messages when it is full (max-length).',
-                          'A shop that does not wait for confirmations loses orders then. Take the limit away.')
+            yield warning('policies', f'{name} rejects messages when it is full (max-length).',
+                          'A shop that does not wait for confirms loses orders then. Remove the limit.')
         else:
             yield bad('policies', f'{name} drops its oldest messages when it is full (max-length).', mend)
     if queue.kind != 'quorum' or is_facts:
@@ -179,7 +179,7 @@ def judged(queue: Queue, settings: Settings, version: tuple[int, ...]) -> Iterat
     parks = (policy.get('dead-letter-exchange'), policy.get('dead-letter-routing-key')) == ('', topology.PARKED)
     limit = policy.get('delivery-limit', 20 if version >= topology.LIMITS_DELIVERIES else None)
     if isinstance(limit, int) and 0 <= limit < FEW and not (parks and name in settings.QUEUES):
-        yield bad('policies', f'{name} drops a message that came back {limit} times.', f'Set {POLICIES}.')
+        yield bad('policies', f'{name} drops a message after {limit} redeliveries.', f'Set {POLICIES}.')
 
 
 def _delay_of(room: str) -> int:

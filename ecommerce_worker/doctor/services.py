@@ -48,10 +48,10 @@ def way(who: str, url: str, seconds: float) -> Iterator[Line]:
     host = runtime.host_of(url)
     found = looking.look(url, seconds)
     if found.proxy:
-        yield unknown(who, f'{host} is behind a proxy: its certificate and its clock cannot be seen from here.')
+        yield unknown(who, f'{host} is reached through a proxy, so its certificate and clock cannot be checked.')
         return
     if found.problem:
-        yield bad(who, full_stop(found.problem), 'Look at the URL in the configuration, at DNS, firewall and TLS.')
+        yield bad(who, full_stop(found.problem), 'Check the URL in the configuration, DNS, firewall and TLS.')
         return
     yield (well(who, f'{host} answers.') if found.expires is None else
            certificate(who, f'{host} answers', found.expires, 'nothing is fulfilled'))
@@ -59,12 +59,13 @@ def way(who: str, url: str, seconds: float) -> Iterator[Line]:
 
 
 def certificate(who: str, said: str, expires: float, otherwise: str) -> Line:
-    """Until when the certificate of a peer is good, after what was ``said`` of it; ``otherwise`` is what follows if it
-    is not renewed.
+    """The line on when a peer's certificate expires.
+
+    ``said`` begins the sentence; ``otherwise`` says what happens once the certificate has expired.
     """
-    said += f', its certificate is good until {datetime.fromtimestamp(expires, UTC):%Y-%m-%d}.'
+    said += f'; its certificate is valid until {datetime.fromtimestamp(expires, UTC):%Y-%m-%d}.'
     if expires - time.time() < EXPIRES_SOON * 86_400:
-        return warning(who, said, f'Renew it; {otherwise} once it is over.')
+        return warning(who, said, f'Renew it; {otherwise} once it has expired.')
     return well(who, said)
 
 
@@ -73,23 +74,24 @@ def _clock(who: str, ahead: float | None) -> Iterator[Line]:
         return
     said = f'Our clock is {abs(ahead):.0f} s {"ahead of" if ahead > 0 else "behind"} that of the {who}'
     if abs(ahead) > CLOCKS_DIFFER:
-        yield bad('clock', f'{said}: tokens seem to be of another time.', 'Set both by NTP.')
+        yield bad('clock', f'{said}, so tokens are refused as expired or not yet valid.',
+                  'Synchronize both clocks with NTP.')
     elif abs(ahead) > CLOCKS_AGREE:
-        yield warning('clock', f'{said}.', 'Set both by NTP.')
+        yield warning('clock', f'{said}.', 'Synchronize both clocks with NTP.')
     else:
-        yield well('clock', f'It agrees with that of the {who}.')
+        yield well('clock', f'Our clock agrees with that of the {who}.')
 
 
 def permission(subject: str, site: Site) -> Iterator[Line]:
-    """Our token, and whether it lets us read and fulfil orders: by an order that there is not, so that none changes."""
+    """Our token, and whether it may read and fulfil orders; asks about one that does not exist, so none changes."""
     number = f'DOCTOR-{secrets.token_hex(8)}'
     try:
         site.signer.credentials()
     except ApiError as error:
-        yield bad('token', full_stop(f'There is none for the {subject}: {error}'), _about(error))
+        yield bad('token', full_stop(f'There is no token for the {subject}: {error}'), _about(error))
         return
-    how = 'from the LMS' if site.settings.authentication == 'oauth2' else 'signed by ourselves'
-    yield well('token', f'There is one for the {subject}, {how}.')
+    how = 'issued by the LMS' if site.settings.authentication == 'oauth2' else 'signed by the worker'
+    yield well('token', f'The token for the {subject} is {how}.')
     for what, ask in (('read', lambda: site.ecommerce.status(number)),
                       ('fulfil', lambda: site.ecommerce.fulfill(number, email_opt_in=False))):
         try:
@@ -97,23 +99,24 @@ def permission(subject: str, site: Site) -> Iterator[Line]:
         except NotFound:
             continue
         except ApiError as error:
-            yield bad(subject, full_stop(f'Our user may not {what} orders, or cannot be asked: {error}'), _about(error))
+            yield bad(subject, full_stop(f'The check whether our user may {what} orders failed: {error}'),
+                      _about(error))
             return
-        yield warning(subject, f'It knows the order {number}, which there is not.', 'Does ECOMMERCE_API_ROOT lead to '
-                      'the shop itself?')
+        yield warning(subject, f'The shop reports an order {number}, which does not exist.', 'Does ECOMMERCE_API_ROOT '
+                      'point to the shop itself?')
         return
-    yield well(subject, 'It lets our user read and fulfil orders (asked about one that there is not).')
+    yield well(subject, 'Our user may read and fulfil orders (checked with an order that does not exist).')
 
 
 def _about(error: ApiError) -> str:
     """What to do about what a service answered."""
     match error:
         case Throttled():
-            return 'Wait; it limits how often it is asked.'
+            return 'Wait and try again: the service limits the rate of requests.'
         case Unauthorized(status=403):
             return 'Make the user of this token staff in the shop, or give it the permission to change orders.'
         case Unauthorized():
-            return ('Look at AUTHENTICATION, at BACKEND_SERVICE_EDX_OAUTH2_KEY and _SECRET, or at JWT_SECRET_KEY and '
+            return ('Check AUTHENTICATION, BACKEND_SERVICE_EDX_OAUTH2_KEY and _SECRET, or JWT_SECRET_KEY and '
                     'JWT_ISSUER.')
         case _:
-            return "Look at the service's own log."
+            return "See the service's own log."

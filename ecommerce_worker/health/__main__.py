@@ -1,4 +1,4 @@
-"""``python -m ecommerce_worker.health``: whether the processes of this machine live, for who asks every few seconds."""
+"""``python -m ecommerce_worker.health``: a cheap health check of the processes on this machine."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from ecommerce_worker.process.vitals import ASKED, found, trouble
 
 USAGE = """Usage: python -m ecommerce_worker.health [--live | --ready | --started] [--role ROLE] [--dir DIRECTORY]
 
-Whether the loops of the processes turn (--live, if nothing is said), whether they do their work just now (--ready),
-or whether they ever did (--started): all that write to the directory, or those of one ROLE: worker, recorder, beat,
-console, intake, up.
+Check that the processes are alive (--live, the default), that they are ready to do their work (--ready), or that they
+have been ready at least once (--started).  Checks all processes that write to the directory, or only those of one
+ROLE: worker, recorder, beat, console, intake, up.
 
-DIRECTORY is what HEALTH_DIR is set to; ECOMMERCE_WORKER_HEALTH_DIR if not given.  Status 0 if it is so, 1 with a line
-that says why not, 2 for an option that there is not.
+DIRECTORY is the value of HEALTH_DIR [default: $ECOMMERCE_WORKER_HEALTH_DIR].  Exit status: 0 if so, 1 with a line that
+says why not, 2 for an invalid option.
 """
 
 
@@ -33,9 +33,9 @@ def _read(words: list[str]) -> tuple[str, str, str]:
         elif name in said:
             said[name] = value if is_given else next(rest, '')
         else:
-            raise _Misused(f'there is no option {word}')
+            raise _Misused(f'no such option: {word}')
     if not said['--dir']:
-        raise _Misused('--dir says where HEALTH_DIR is, or ECOMMERCE_WORKER_HEALTH_DIR')
+        raise _Misused('specify the directory with --dir or ECOMMERCE_WORKER_HEALTH_DIR')
     return asked, said['--role'], said['--dir']
 
 
@@ -46,14 +46,14 @@ def answer(words: list[str]) -> tuple[int, str]:
     try:
         asked, role, directory = _read(words)
     except _Misused as error:
-        return 2, f'{error}; --help tells more'
+        return 2, f'{error} (see --help)'
     try:
         vitals = list(found(directory, role))
         troubles = [said for each in vitals if (said := trouble(each, asked, time.monotonic()))]
     except (OSError, ValueError, KeyError, TypeError) as error:
         return 1, f'{directory} cannot be read ({getattr(error, "strerror", None) or type(error).__name__})'
     if not vitals:
-        return 1, f'no {role or "process"} that runs writes to {directory}'
+        return 1, f'no running {role or "process"} writes to {directory}'
     if troubles:
         return 1, '; '.join(troubles)
     return 0, f'{asked}: ' + '; '.join(f'{each["role"]} {each["pid"]}'

@@ -1,4 +1,4 @@
-"""A look at this machine: room on its disks, who may read our files, and who kills us before our time."""
+"""Checks of this machine: disk space, permissions of our files, and the time that systemd gives workers to stop."""
 
 from __future__ import annotations
 
@@ -65,17 +65,18 @@ def _disks(settings: Settings) -> Iterator[Finding]:
         free = shutil.disk_usage(place).free
         if free < LITTLE:
             yield Finding('disk', TROUBLE if free < NOTHING else WARNING,
-                          f'The disk of {setting} ({place}) has {free // 1024 ** 2} MiB left.', 'Make room.')
+                          f'The disk of {setting} ({place}) has {free // 1024 ** 2} MiB left.',
+                          'Free some disk space.')
         if not os.access(place, os.W_OK):
-            yield Finding('files', TROUBLE, f'{setting}: {place} cannot be written by this user.',
-                          'Give it to the user of recorder, beat and intake; or run this as that user.')
+            yield Finding('files', TROUBLE, f'{setting}: this user cannot write to {place}.',
+                          'Make it writable for the user of recorder, beat and intake, or run this as that user.')
 
 
 def _permissions(settings: Settings) -> Iterator[Finding]:
     for what, path in (('the configuration, which may hold secrets', yaml_path()),
                        ('the ledger, which may hold what customers wrote', files(settings).get('DATABASES'))):
         if path and (seen := _seen(path)) and seen.st_mode & (stat.S_IROTH | stat.S_IWOTH):
-            yield Finding('files', WARNING, f'Everybody on this machine may read {path}: {what}.',
+            yield Finding('files', WARNING, f'Every user on this machine can read {path}: {what}.',
                           f'`chmod o-rwx {path}`')
 
 
@@ -92,10 +93,10 @@ def too_short(settings: Settings, times: dict[str, float | None]) -> Iterator[Fi
     """The units that kill a worker before it has ended in good order."""
     for unit, seconds in times.items():
         if seconds is not None and seconds < settings.SHUTDOWN_SECONDS + GRACE:
-            yield Finding('supervisor', WARNING, f'systemd kills {unit} {seconds:g} s after it told it to stop, and '
+            yield Finding('supervisor', WARNING, f'systemd kills {unit} after {seconds:g} s of stopping, but '
                           f'SHUTDOWN_SECONDS is {settings.SHUTDOWN_SECONDS:g}.',
-                          f'TimeoutStopSec={settings.SHUTDOWN_SECONDS + GRACE:g} at least; else what runs is delivered '
-                          'again at each restart.')
+                          f'Set TimeoutStopSec={settings.SHUTDOWN_SECONDS + GRACE:g} or more; otherwise unfinished '
+                          'messages are delivered again at each restart.')
 
 
 def _workers() -> Iterator[int]:

@@ -92,8 +92,8 @@ def _of_queues(it: Standing) -> Iterator[Finding]:
                       'or discards it.', 'See `ecommerce-worker parked list`.')
     if broker.too_large:
         yield Finding('parked', WARNING, f'{counted(broker.too_large, "parked message")} too large for the ledger '
-                      'and not shown in the console.', 'See `ecommerce-worker parked list`, or raise '
-                      'max_allowed_packet in the database for future ones.')
+                      'and not shown in the console.', 'See `ecommerce-worker parked list`; a larger '
+                      'max_allowed_packet in the database lets in future ones.')
 
 
 def _of_spool(it: Standing) -> Iterator[Finding]:
@@ -102,15 +102,15 @@ def _of_spool(it: Standing) -> Iterator[Finding]:
         return
     if spool.oldest > SPOOLED_SECONDS:
         yield Finding('spool', TROUBLE, f'{counted(spool.waiting, "message")} in INTAKE_SPOOL for up to '
-                      f'{span(spool.oldest)}: RabbitMQ has not got what a shop was told to be accepted.',
-                      'An intake with `spool` publishes it: does one run, and do its queues exist?')
+                      f'{span(spool.oldest)}: accepted from a shop, but not published to RabbitMQ.',
+                      'An intake with `spool` publishes them: is one running, and do its queues exist?')
     if spool.unreadable:
         yield Finding('spool', TROUBLE, f'{counted(spool.unreadable, "file")} in INTAKE_SPOOL cannot be read: orders '
-                      'that a shop was told to be accepted.', 'Look into those that end with `.unreadable`.')
+                      'that were accepted from a shop.', 'Inspect the files that end with `.unreadable`.')
     if spool.drafts:
-        yield Finding('spool', WARNING, f'{counted(spool.drafts, "file")} in INTAKE_SPOOL that an intake had begun '
-                      'when it was killed: no shop was told that they are accepted.',
-                      'Compare with the orders of the shop, and remove those that begin with a full stop.')
+        yield Finding('spool', WARNING, f'{counted(spool.drafts, "file")} in INTAKE_SPOOL left incomplete by an intake '
+                      'that was killed: these were not acknowledged to the shop.',
+                      'Compare them with the orders of the shop, then remove the files whose names begin with a dot.')
 
 
 def _of_ledger(it: Standing) -> Iterator[Finding]:
@@ -156,7 +156,7 @@ def _of_schedule(it: Standing) -> Iterator[Finding]:
     for mistake in schedule.mistakes:
         yield Finding('schedule', TROUBLE, f'Beat cannot start with these settings: {mistake}')
     for name, since in schedule.overdue:
-        yield Finding('schedule', TROUBLE, f'SCHEDULE[{name}] is overdue since '
+        yield Finding('schedule', TROUBLE, f'SCHEDULE[{name}] has been overdue since '
                       f'{datetime.fromtimestamp(since, UTC):%Y-%m-%d %H:%M} UTC: no beat has fired it.',
                       "See beat's log.")
     if schedule.is_alive and schedule.unknown:

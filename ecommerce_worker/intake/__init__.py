@@ -1,1 +1,1 @@
-"""Orders over HTTP: signed deliveries of shops become messages."""
+"""Orders over HTTP: turns signed deliveries from shops into messages."""

@@ -1,4 +1,4 @@
-"""A delivery that was parked, mapped again: by the intake as it is configured, and by its function as it is, now."""
+"""Resending a parked delivery: it is mapped again, by the intake's current configuration and code."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 #: The header of a parked message that says which intake it came by, when, and with which headers.
 HEADER: Final = 'delivery'
 
-#: Bytes of its headers that are kept, and parts of the names of those that are not: what proves who sent it.
+#: The maximum number of bytes kept of its headers; headers with one of these words in their names are never kept.
 MOST: Final = 8 * 1024
 SECRET: Final = ('authorization', 'cookie', 'signature', 'hmac', 'token', 'secret', 'forwarded', 'real-ip')
 
 
 class NotMapped(WorkerError):
-    """Its intake makes nothing of it: the text says why."""
+    """The intake cannot turn the delivery into a task: the text says why."""
 
 
 def kept(intake: str, delivery: Delivery) -> dict[str, Any]:
-    """The header of a delivery that is parked; nothing by which anybody could sign."""
+    """The header of a parked delivery; without credentials or signatures."""
     left, headers = MOST, {}
     for name, value in delivery.headers.items():
         left -= len(name) + len(value.encode(errors='replace'))
@@ -43,15 +43,15 @@ def kept(intake: str, delivery: Delivery) -> dict[str, Any]:
 
 
 def is_delivery(headers: Mapping[str, Any]) -> bool:
-    """Whether a parked message is a delivery, of which no call was made yet."""
+    """Whether a parked message is a delivery that was not turned into a call yet."""
     found = headers.get(HEADER)
     return isinstance(found, Mapping) and isinstance(found.get('intake'), str)
 
 
 def send(app: Celery, raw: Raw, note: ParkingNote) -> str:
-    """Send a parked message on and return when that is confirmed: to the queue that it came from.
+    """Send a parked message back to the queue that it came from; return that queue once the broker has confirmed.
 
-    A delivery goes where its intake leads it now.  Returns the queue.  Raises
+    A delivery goes to the queue that its intake names now.  Raises
     :class:`~ecommerce_worker.broker.publishing.UnknownQueue`, :class:`~ecommerce_worker.errors.NotPublished`, or
     :class:`NotMapped`.
     """
@@ -64,9 +64,9 @@ def send(app: Celery, raw: Raw, note: ParkingNote) -> str:
     try:
         intake = intakes.read(settings, app.tasks).get(name)
     except Misconfigured as error:
-        raise NotMapped(f'its intake cannot be had here: {error.problems[0]}') from None
+        raise NotMapped(f'the configuration of its intake is not valid: {error.problems[0]}') from None
     if intake is None:
-        raise NotMapped(f'INTAKES does not name {name}: it stays parked')
+        raise NotMapped(f'there is no intake {name} in INTAKES; the delivery stays parked')
     began = time.time()
     call = replace(_call(intake, delivery), request_id=correlation.of_message(raw.headers))
     notes = Notes(queue=intake.queue, ask=True, resent=True, history=note.notes.history).having(
@@ -87,14 +87,14 @@ def _delivery(raw: Raw) -> tuple[str, Delivery]:
 
 def _call(intake: intakes.Intake, delivery: Delivery) -> Any:
     if intake.state == 'dry':
-        raise NotMapped(f'INTAKES[{intake.name}] is dry: nothing is done about what it takes')
+        raise NotMapped(f'INTAKES[{intake.name}] has state: dry, so nothing is published')
     try:
         event = intake.source.event(delivery)
         if reason := intake.ignores(event):
-            raise NotMapped(f'nothing is to be done about it ({reason}): it may be discarded')
+            raise NotMapped(f'the intake ignores it ({reason}); you may discard it')
         return intake.call(event)
     except (Undecodable, WrongArguments, Objection) as error:
-        raise NotMapped(f'the intake {intake.name} still makes nothing of it: {error}') from None
+        raise NotMapped(f'the intake {intake.name} still cannot read it: {error}') from None
     except NotMapped:
         raise
     except Exception as error:  # noqa: BLE001 - somebody's function; its text may quote what it choked on

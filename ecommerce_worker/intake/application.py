@@ -1,4 +1,4 @@
-"""The WSGI application: a delivery is verified, mapped, published and confirmed, and only then answered with success.
+"""The WSGI application: verifies, maps and publishes a delivery, and answers with success only once it is confirmed.
 
 ::
 
@@ -7,8 +7,8 @@
                                            │           └──► 200 ignored            └──► 503, the sender comes again
                                            └── cannot be read ──► parked ──► 200 parked          (or: kept on disk, 200)
 
-4xx makes senders switch a webhook off, and some never deliver again: whatever is genuine and is not to be repeated is
-answered 200.
+4xx makes senders disable a webhook, and some never retry: whatever is genuine and need not be sent again is answered
+200.
 """
 
 from __future__ import annotations
@@ -36,28 +36,28 @@ from ecommerce_worker.telemetry.run import RunReport, by_intake
 
 logger = logs.of(__name__)
 
-#: Seconds after which a sender should come again.
+#: Seconds after which a sender should retry.
 RETRY_AFTER: Final = 30
 
-#: How many events are remembered, should they be delivered again.
+#: The number of recent events remembered to recognize repeated deliveries.
 REMEMBERED: Final = 10_000
 
-#: Milliseconds for which a parked body is kept: it may hold anything, and is to be looked at soon.
+#: Milliseconds for which a parked body is kept: it may hold personal data, so it is not kept longer than needed.
 KEPT_PARKED: Final = 30 * 24 * 3600 * 1000
 
 _PATH: Final = '/in/'
 
 
 class Publisher(Protocol):
-    """Where messages go: to the broker, or, where that is away, to the disk."""
+    """Where messages go: to the broker or, while that is unreachable, to disk."""
 
     def publish(self, publication: Publication, fact: RunReport | None = None) -> None:
-        """Return when it is safe; raises :class:`~ecommerce_worker.errors.NotPublished`."""
+        """Return when the message is safe; raises :class:`~ecommerce_worker.errors.NotPublished`."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a sender is told."""
+    """The response to a sender."""
 
     status: int
     content: Mapping[str, Any] = field(default_factory=dict)
@@ -66,14 +66,14 @@ class Answer:
 
 @dataclass
 class _Remembered:
-    """An event of lately: the digest of its body, and how it was answered; None while it is at work."""
+    """A recent event: the digest of its body, and its answer; None while it is being processed."""
 
     digest: str
     answer: Answer | None = None
 
 
 class Bucket:
-    """A rate, in deliveries a second; a second's worth may come at once.  Of this process alone."""
+    """A rate limit of this process, in deliveries per second, with bursts of one second's worth."""
 
     def __init__(self, rate: float) -> None:
         self._rate = rate
@@ -81,7 +81,7 @@ class Bucket:
         self._lock = threading.Lock()
 
     def takes(self) -> bool:
-        """Whether one more may come now."""
+        """Whether one more delivery is allowed now."""
         with self._lock:
             now = time.monotonic()
             self._left = min(max(1.0, self._rate), self._left + (now - self._at) * self._rate)
@@ -93,11 +93,11 @@ class Bucket:
 
 
 class Application:
-    """The intakes, as a WSGI application; ``ready`` tells whether any of them can take a delivery."""
+    """The intakes, as a WSGI application; ``ready`` returns whether they can accept deliveries."""
 
     def __init__(self, intakes: Mapping[str, Intake], publishers: Mapping[str, Publisher], counts: Counts,
                  ready: Callable[[], bool], *, facts: bool = True) -> None:
-        # One that is closed is as if it did not exist.
+        # A closed intake is answered as if it did not exist.
         self._intakes = {name: intake for name, intake in intakes.items() if intake.state != 'closed'}
         self._publishers = publishers
         self._counts = counts
@@ -160,7 +160,7 @@ class Application:
             self._counts.answered(intake.name, time.monotonic() - began)
 
     def _unfit(self, intake: Intake, environ: dict[str, Any]) -> Answer | None:
-        """What is answered to a request whose head alone says that its body is not taken."""
+        """The answer to a request whose headers alone rule it out; None for any other."""
         length = environ.get('CONTENT_LENGTH')
         if not length:
             return self._refused(intake, Answer(411), 'no length')
@@ -176,7 +176,7 @@ class Application:
         return answer
 
     def _genuine(self, intake: Intake, delivery: Delivery) -> Answer:
-        """Answer what is shown to come from the sender."""
+        """Answer a delivery whose signature is valid."""
         event, began = None, time.monotonic()
         try:
             try:
@@ -219,14 +219,14 @@ class Application:
                 while len(self._lately) > REMEMBERED:
                     self._lately.popitem(last=False)
         if before and answers and before.digest != delivery.digest:
-            return self._objected(intake, 422, 'this Idempotency-Key was used for another request')
+            return self._objected(intake, 422, 'this Idempotency-Key was already used for a different request')
         if before and before.answer is None and answers:
-            return self._objected(intake, 409, 'the request of this Idempotency-Key is at work')
+            return self._objected(intake, 409, 'a request with this Idempotency-Key is still being processed')
         if before and before.answer:
             self._counts.add(intake.name, 'repeated')
             return before.answer if answers else Answer(200, {'id': call.id, 'state': 'repeated'})
-        # One that is at work for another delivery of the event is published all the same: that one may fail yet.
-        # Whoever comes second asks how things stand before it does anything.
+        # Published even while another delivery of the event is being processed, since that one may still fail.  The
+        # worker that runs the second message asks the shop first.
         number, site = intake.number(call), call.kwargs.get('site_code')
         fact = RunReport('accepted', task=call.task, id=call.id, key=number, queue=intake.queue, root_id=call.id,
                          site=site if isinstance(site, str) else '',
@@ -247,7 +247,7 @@ class Application:
         return answer
 
     def _park(self, intake: Intake, delivery: Delivery, event: Event | None, reason: str) -> Answer:
-        """Put a genuine delivery that nothing can be made of where a person finds it, as it came."""
+        """Park a genuine delivery that cannot be turned into a task, unchanged."""
         id_ = intake.message_id(event.id if event else delivery.digest)
         if intake.state == 'dry':
             return self._ignored(intake, f'dry run; it would be parked: {reason}')
@@ -273,14 +273,14 @@ class Application:
 
 
 def _came_from(event: Event) -> str:
-    """The delivery that an order came from: its topic, and the sender's id of it unless that may be an address."""
+    """The delivery that an order came from: its topic, and the sender's id unless that may be an email address."""
     id_ = event.id.removeprefix(f'{event.topic} ')[:64]
     parts = (event.topic, f'delivery {id_}' if id_ and '@' not in id_ else '')
     return f': {", ".join(filter(None, parts))}' if any(parts) else ''
 
 
 def _bug(error: Exception) -> str:
-    """What is said of a programming error: not its text, which may quote what it choked on."""
+    """The description of a programming error; without its text, which may quote personal data."""
     return f'a programming error in the intake: {type(error).__name__} at {where(error)}'
 
 

@@ -1,6 +1,6 @@
-"""What came in, counted; refusals and slow functions are logged once a minute, however many there are.
+"""Counts of deliveries; refusals and slow functions are logged once a minute, however many there are.
 
-What was counted in an hour is told to the ledger each minute (:class:`~ecommerce_worker.telemetry.tally.Tally`).
+The counts of each hour are published for the ledger every minute (:class:`~ecommerce_worker.telemetry.tally.Tally`).
 """
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ logger = logs.of(__name__)
 #: Seconds between two reports of what was refused.
 REPORT_SECONDS: Final = 60.0
 
-#: What an intake is called that does not exist: what was asked for anybody may have written.
+#: The name under which requests to unknown intakes are counted: their paths may be anything.
 NOBODY: Final = '-'
 
-#: Seconds that what is made of a delivery may take, which touches neither network nor disk: a thread waits meanwhile.
+#: Seconds above which mapping a delivery counts as slow: it blocks a thread, and needs neither network nor disk.
 SLOW_SECONDS: Final = 0.005
 
 
 @dataclass
 class _Hour:
-    """What was counted of an intake since the hour began."""
+    """The counts of an intake since the hour began."""
 
     counts: dict[str, Counter[str]] = field(default_factory=dict)
     times: list[int] = field(default_factory=lambda: [0] * (len(tally.BOUNDS) + 1))
     last: float | None = None
 
     def add(self, state: str, reason: str) -> None:
-        """One more; of reasons that somebody makes up there may be any number."""
+        """Count one delivery; the number of different reasons is bounded."""
         reasons = self.counts.setdefault(state, Counter())
         reason = reason[:tally.REASON_LETTERS]
         reasons[reason if reason in reasons or len(reasons) < tally.REASONS else tally.OTHERS] += 1
 
 
 class Counts:
-    """How many deliveries of which intake ended how, and why; for many threads.
+    """Counts deliveries by intake, state and reason; thread-safe.
 
-    ``tell`` publishes a tally and does not wait; ``intakes`` are the fields of each that say how it is configured, by
-    its name.  ``counted`` hears of each delivery: the intake, and the state.
+    ``tell`` publishes a tally without blocking; ``intakes`` maps names to the configuration that a tally carries;
+    ``counted`` is called with the intake and the state of each delivery.
     """
 
     def __init__(self, tell: Callable[[Tally], None] | None = None,
@@ -78,7 +78,7 @@ class Counts:
         self._thread.join()
 
     def add(self, intake: str, state: str, reason: str = '') -> None:
-        """One more."""
+        """Count one delivery."""
         with self._lock:
             self._hour(intake).add(state, reason)
             if state in ('refused', 'ignored', 'unavailable'):
@@ -86,14 +86,14 @@ class Counts:
         self._counted(intake, state)
 
     def answered(self, intake: str, seconds: float) -> None:
-        """A genuine delivery was answered after so many seconds."""
+        """Record the seconds until a genuine delivery was answered."""
         with self._lock:
             hour = self._hour(intake)
             hour.times[tally.span_of(seconds)] += 1
             hour.last = time.time()
 
     def mapped(self, intake: str, seconds: float) -> None:
-        """It took so many seconds to say what is to be done about a delivery."""
+        """Record the seconds that mapping a delivery took."""
         if seconds <= SLOW_SECONDS:
             return
         with self._lock:
@@ -101,7 +101,7 @@ class Counts:
             self._slow[intake] = count + 1, max(longest, seconds)
 
     def tallies(self) -> Iterable[Tally]:
-        """What was counted in this hour, and for the last time in the one before."""
+        """The tallies of this hour, and once more those of the hour before."""
         with self._lock:
             for name in self._intakes:
                 self._hour(name)
@@ -116,7 +116,7 @@ class Counts:
         return found
 
     def report(self) -> None:
-        """Log what has come since the last report, and tell the ledger."""
+        """Log the counts since the last report, and publish them for the ledger."""
         with self._lock:
             found, self._unreported = self._unreported, Counter()
             slow, self._slow = self._slow, {}
@@ -124,7 +124,7 @@ class Counts:
             level = logging.INFO if state == 'ignored' else logging.WARNING
             logger.log(level, state, intake=intake, reason=reason, count=number)
         for intake, (number, longest) in sorted(slow.items()):
-            logger.warning('the function of an intake is slow, and other deliveries wait for it', intake=intake,
+            logger.warning('the function of an intake is slow and blocks other deliveries', intake=intake,
                            count=number, longest=longest)
         if self._tell:
             for each in self.tallies():

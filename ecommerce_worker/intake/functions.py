@@ -1,4 +1,4 @@
-"""A kind of intake that is a function: it says what is to be done about a delivery, and a scheme how that is signed."""
+"""Intakes made of functions: the function maps a delivery to a task, and a scheme verifies its signature."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ecommerce_worker.intake import source
 from ecommerce_worker.intake.source import Delivery, Event
 from ecommerce_worker.intake.sources import hmac, standard, submit
 
-#: What is to be done about a delivery, or why there is nothing to do.
+#: Returns the task for a delivery, or the reason for which it is ignored.
 Body = Callable[[Delivery], Then | str]
 
 
 class Function(source.Source):
-    """A kind that a function makes; each is a class of its own, made by :func:`intake`."""
+    """A kind of intake made of a function; :func:`intake` makes one class for each."""
 
     DECIDES: ClassVar = True
 
-    #: What ``INTAKES`` names it by.
+    #: Its name in ``INTAKES``.
     NAME: ClassVar[str]
     #: How its deliveries are signed.
     scheme: ClassVar[source.Source]
@@ -42,13 +42,13 @@ class Function(source.Source):
 
     @override
     def event(self, delivery: Delivery) -> Event:
-        """What the function says."""
+        """The result of the function."""
         sent = (delivery.header(self.id) if self.id else '') or delivery.digest
         found = type(self).body(delivery)
         if isinstance(found, Then):
             return Event('', sent, found.kwargs, then=found)
         if not isinstance(found, str):
-            raise TypeError(f'{self.NAME} returns neither Then nor a reason')
+            raise TypeError(f'{self.NAME} must return a Then or a string')
         return Event('', sent, {}, ignored=found or 'nothing to do')
 
     @override
@@ -62,12 +62,12 @@ class Function(source.Source):
 
 def intake(name: str, *, scheme: source.Source, id: str = '',  # noqa: A002 - what it is
            repeats: bool = True) -> Callable[[Body], type[Function]]:
-    """Make a kind of intake of a function, for ``kind: <name>`` in ``INTAKES``.
+    """Make a function a kind of intake, for ``kind: <name>`` in ``INTAKES``.
 
-    The function gets what is shown to be genuine, and returns the task that is to run, as a ``Then``; or the reason for
-    which there is nothing to do.  It touches neither network nor disk.  ``scheme`` is how deliveries are signed,
-    ``id`` the header by which the sender tells them apart (by their bodies if not given), and ``repeats`` whether it
-    delivers again what was answered 503.
+    The function is called with a verified delivery and returns the task to run, as a ``Then``, or the reason for
+    ignoring the delivery.  It must use neither network nor disk.  ``scheme`` is how deliveries are signed; ``id`` the
+    header with the sender's id of a delivery (the body identifies it if not given); ``repeats`` whether the sender
+    retries a delivery that was answered 503.
     """
     def made(body: Body) -> type[Function]:
         return type(body.__name__, (Function,), {
@@ -99,6 +99,6 @@ class Token(submit.Source):
 
 
 def of(holder: Any) -> list[type[Function]]:
-    """The kinds that a module holds."""
+    """The kinds that a module defines."""
     return list({id(it): it for it in vars(holder).values()
                  if isinstance(it, type) and issubclass(it, Function) and it is not Function}.values())

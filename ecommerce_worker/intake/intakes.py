@@ -1,4 +1,4 @@
-"""The intakes of a configuration: read, checked as a whole, and what each makes of an event."""
+"""The intakes of a configuration: reads and checks them, and maps events to calls."""
 
 from __future__ import annotations
 
@@ -20,37 +20,37 @@ from ecommerce_worker.settings import Extension, Settings, broker_urls, scheme_o
 from ecommerce_worker.settings.kinds import FLAG, TEXT, Kind, number, one_of, read_mapping, read_ways, whole
 from ecommerce_worker.words import did_you_mean, hint
 
-#: What a source's class is called in its module.
+#: The name of a source's class in its module.
 CLASS: Final = 'Source'
 
-#: How an intake is called in its URL.
+#: The name of an intake, which is part of its URL.
 NAME = re.compile(r'[a-z0-9][a-z0-9_-]{0,63}')
 
-#: Where orders go unless an intake says otherwise: where shops publish them.
+#: The queue of an intake that names none: where shops publish orders.
 QUEUE: Final = 'ecommerce.fulfillment'
 
-#: Bytes of a key, at least.
+#: The minimum length of a key in bytes.
 SHORTEST_KEY: Final = 16
 
-#: Bytes of a body, at most, unless an intake says less: what the server takes.
+#: The maximum size of a body in bytes, unless an intake sets a lower one: the limit of the server.
 LARGEST_BODY: Final = 1024 * 1024
 
-#: The topic that stands for all that are not named.
+#: The topic that stands for all topics not named.
 ANY: Final = '*'
 
-#: The argument that is what was bought; see :mod:`ecommerce_worker.enrolment.lines`.
+#: The argument with the purchased lines; see :mod:`ecommerce_worker.enrolment.lines`.
 LINES: Final = 'lines'
 
 #: The argument by which its shop can be asked about an order; see :class:`ecommerce_worker.enrolment.origin.Origin`.
 SHOP: Final = 'shop'
 
-#: Letters of the argument by which people know a task.
+#: The maximum length of the argument that identifies a task for people, such as the order number.
 LONGEST_NUMBER: Final = 128
 
 #: Seconds between two looks into files of secrets.
 REREAD_SECONDS: Final = 1.0
 
-#: Makes the ids of messages out of what senders call their events.
+#: The namespace of message ids, which are derived from the sender's event ids.
 NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_URL, 'urn:ecommerce-worker:intake')
 
 
@@ -70,17 +70,17 @@ def _read_texts(given: Any) -> dict[str, str]:
 
 def _read_state(given: Any) -> str:
     if isinstance(given, bool):
-        raise ValueError  # what YAML makes of on and off
+        raise ValueError  # YAML reads on and off as booleans
     return str(one_of(*STATES).read(given))
 
 
-#: ``dry`` checks all and publishes nothing; ``closed`` is as if it did not exist; ``retired`` tells senders to stop.
+#: ``dry`` checks everything and publishes nothing; ``closed`` answers 404; ``retired`` answers 410, so senders stop.
 STATES: Final = ('live', 'dry', 'closed', 'retired')
 
-#: The options of every intake, and what they are if they are not given.
+#: The options of every intake, and their defaults.
 OPTIONS: Final[Mapping[str, Kind]] = {
     'kind': TEXT,
-    'secrets': Kind('a list of one or more secrets, each as a text, ${VARIABLE} or file:/path', _read_secrets),
+    'secrets': Kind('a list of one or more secrets, each a string, ${VARIABLE} or file:/path', _read_secrets),
     'site': TEXT,
     'learner': Kind('a list of property:<name>, meta:<name> and buyer', read_ways),
     'events': Kind('a mapping of topics to tasks, such as {orders/paid: fulfill_order}', _read_texts),
@@ -98,22 +98,22 @@ DEFAULTS: Final[Mapping[str, Any]] = {
 
 
 class Secrets:
-    """The keys of an intake; several hold at once, so that they can be changed without a gap."""
+    """The keys of an intake; several are valid at once, so that they can be rotated without downtime."""
 
     def __init__(self, given: Sequence[str], key: Callable[[str], bytes]) -> None:
-        """Read them; raises ValueError, which says what is wrong without a secret in it."""
+        """Read the keys; raises ValueError, whose text contains no secret."""
         self._given = given
         self._key = key
         self._read_at = time.monotonic()
         self.keys = self._read()
 
     def reread(self) -> None:
-        """Read files again, unless that was just done."""
+        """Read files again, at most once in :data:`REREAD_SECONDS`."""
         now = time.monotonic()
         if now - self._read_at < REREAD_SECONDS or not any(one.startswith('file:') for one in self._given):
             return
         self._read_at = now
-        with contextlib.suppress(ValueError):  # it is being written, maybe
+        with contextlib.suppress(ValueError):  # the file may be half-written
             self.keys = self._read()
 
     def _read(self) -> tuple[bytes, ...]:
@@ -127,13 +127,13 @@ class Secrets:
         except ValueError as error:
             raise ValueError(f'{where}must be {error}') from None
         if len(key) < SHORTEST_KEY:
-            raise ValueError(f'{where}has {len(key)} bytes, which can be guessed; at least {SHORTEST_KEY} are needed')
+            raise ValueError(f'{where}is too short ({len(key)} bytes): use at least {SHORTEST_KEY} random bytes')
         return key
 
 
 @dataclass(frozen=True)
 class Action:
-    """The task that a topic leads to: its name, and which argument is the one that people know it by."""
+    """The task that a topic is mapped to: its name, and the argument that identifies it for people."""
 
     task: str
     key: str
@@ -142,7 +142,7 @@ class Action:
 
 @dataclass(frozen=True)
 class Intake:
-    """A way in: who comes, how that is proved, and what is done."""
+    """An intake: the sender, how its deliveries are verified, and the tasks that they are mapped to."""
 
     name: str
     source: Source
@@ -158,7 +158,7 @@ class Intake:
     spool: bool = False
     #: Where the addresses of learners stand; see ``LEARNER``.
     learner: tuple[str, ...] = ('buyer',)
-    #: What ``INTAKES`` calls the kind of its source, and the tasks that a source may choose from which decides itself.
+    #: The ``kind`` in ``INTAKES``, and the tasks available to a source that chooses the task itself.
     kind: str = ''
     tasks: Mapping[str, Action] = field(default_factory=dict)
 
@@ -168,18 +168,18 @@ class Intake:
         return f'/in/{self.name}'
 
     def verify(self, delivery: Delivery) -> None:
-        """Raise :class:`~ecommerce_worker.intake.source.Refused` unless it is genuine, by whatever secret holds now."""
-        # Not only when none fits: a secret that was taken away is to hold no more.
+        """Raise :class:`~ecommerce_worker.intake.source.Refused` unless signed with a secret that is valid now."""
+        # Not only when none matches: a removed secret must no longer be accepted.
         self.secrets.reread()
         self.source.verify(delivery, self.secrets.keys)
 
     def message_id(self, sent: str) -> str:
-        """The id of the message that comes of the event which the sender calls so."""
-        # What is no text in UTF-8, half a surrogate pair, has an id too.
+        """The id of the message for an event, derived from the sender's id of it."""
+        # A lone surrogate cannot be encoded as UTF-8, but needs an id too.
         return str(uuid.uuid5(NAMESPACE, f'{self.name}\n{sent}'.encode(errors='backslashreplace').decode()))
 
     def ignores(self, event: Event) -> str:
-        """Why nothing is to be done about an event; '' if there is something to do."""
+        """The reason for ignoring an event; '' if it is not ignored."""
         if self.action(event) is None and not self.source.DECIDES:
             return 'topic'
         if event.ignored:
@@ -187,21 +187,21 @@ class Intake:
         return 'test order' if event.test and self.test_orders == 'ignore' else ''
 
     def action(self, event: Event) -> Action | None:
-        """What an event leads to."""
+        """The action that an event is mapped to."""
         if event.then:
             return self.tasks.get(event.then.task)
         return self.events.get(event.topic) or self.events.get(ANY)
 
     def call(self, event: Event) -> Call:
-        """The call that is made of an event, with nothing of it but the arguments.
+        """The task call for an event; only the arguments are taken from the event.
 
-        Raises :class:`~ecommerce_worker.errors.Undecodable` for what is not there, ``WrongArguments`` for what the task
-        does not take.
+        Raises :class:`~ecommerce_worker.errors.Undecodable` for missing values, ``WrongArguments`` for arguments that
+        the task does not accept.
         """
         action = self.action(event)
         if action is None:
-            raise WrongArguments(f'no worker knows the task {event.then.task}' if event.then else
-                                 'nothing is to be done about its topic')
+            raise WrongArguments(f'the task {event.then.task} is not registered' if event.then else
+                                 'its topic is not mapped to a task')
         kwargs: dict[str, Any] = {'site_code': self.site} if self.site else {}
         if event.then:
             kwargs.update(event.then.kwargs)
@@ -215,29 +215,29 @@ class Intake:
             reference = self.source.reference(event)
             kwargs.update({SHOP: {'intake': self.name, 'order': reference}} if reference else {})
         if self.site and kwargs['site_code'] != self.site:
-            raise WrongArguments('it names another site than its intake has')
+            raise WrongArguments('its site_code is not the site of the intake')
         if len(str(kwargs.get(action.key, ''))) > LONGEST_NUMBER:
             raise Undecodable(f'its {action.key} is longer than {LONGEST_NUMBER} characters')
         try:
             action.signature.bind(**kwargs)
         except TypeError as error:
-            raise WrongArguments(f'the task does not take this: {error}') from None
+            raise WrongArguments(f'the task does not accept these arguments: {error}') from None
         id_ = self.message_id(event.id)
         return Call(action.task, id_, kwargs=kwargs, origin=f'intake {self.name}', root_id=id_)
 
     def number(self, call: Call) -> str:
-        """What people know the call by."""
+        """The argument that identifies the call for people, such as the order number."""
         action = self.tasks.get(call.task) or next(each for each in self.events.values() if each.task == call.task)
         return str(call.kwargs.get(action.key, ''))
 
 
 def names() -> list[str]:
-    """The sources that come with this package."""
+    """The names of the built-in sources."""
     return plugins.names(sources)
 
 
 def brought(extension: Extension) -> dict[str, type[Source]]:
-    """The kinds of intakes that an extension brings, by name."""
+    """The kinds of intakes that an extension provides, by name."""
     return {cls.NAME: cls for cls in functions.of(extension.module)}
 
 
@@ -245,14 +245,14 @@ def _problems_of(extensions: Iterable[Extension]) -> Iterator[str]:
     for extension in extensions:
         for kind in brought(extension):
             if kind in names():
-                yield f'extension {extension.name}: its kind of intake {kind} comes with the worker'
+                yield f'extension {extension.name}: its kind of intake {kind} is already built in'
             elif not extension.owns(kind):
-                yield (f'extension {extension.name}: its kind of intake {kind} must be called {extension.name}, or '
-                       'begin with that and _')
+                yield (f'extension {extension.name}: its kind of intake {kind} must be named {extension.name} or '
+                       f'begin with {extension.name}_')
 
 
 def find(name: str, setting: str = 'INTAKES', extensions: Iterable[Extension] = ()) -> type[Source]:
-    """The source of that name, of an extension, or of a module of somebody's own.
+    """The source with that name: built in, of an extension, or of a custom module.
 
     Raises :class:`~ecommerce_worker.errors.Misconfigured`, which names the ``setting``.
     """
@@ -261,7 +261,7 @@ def find(name: str, setting: str = 'INTAKES', extensions: Iterable[Extension] = 
         return kinds[name]
     found = plugins.find(name, sources, CLASS, setting, kinds)
     if not (isinstance(found, type) and issubclass(found, Source)):
-        raise Misconfigured([f'{setting} names {name}, whose {CLASS} is none of an intake'])
+        raise Misconfigured([f'{setting} names {name}, whose {CLASS} is not a subclass of intake.source.Source'])
     return found
 
 
@@ -280,7 +280,7 @@ def source_of(settings: Settings, name: str) -> Source | None:
 
 
 def read(settings: Settings, tasks: Mapping[str, Any]) -> dict[str, Intake]:
-    """The intakes by name; ``tasks`` are those that workers have.
+    """The intakes by name; ``tasks`` are the tasks registered with the workers.
 
     Raises :class:`~ecommerce_worker.errors.Misconfigured` with all that is wrong.
     """
@@ -293,27 +293,27 @@ def read(settings: Settings, tasks: Mapping[str, Any]) -> dict[str, Intake]:
             found[name] = intake
     urls = settings.INTAKE_BROKER_URL or broker_urls(settings)
     if found and not all(scheme_of(url) == 'amqp' for url in ([urls] if isinstance(urls, str) else urls)):
-        problems.append('INTAKES need RabbitMQ, which confirms what it has taken; INTAKE_BROKER_URL names one')
+        problems.append('INTAKES needs RabbitMQ, which confirms messages; set INTAKE_BROKER_URL to an amqp:// URL')
     if problems:
         raise Misconfigured(problems)
     return found
 
 
 def remarks(intakes: Mapping[str, Intake]) -> Iterator[str]:
-    """What is no mistake but should be known."""
+    """Notes about settings that are valid but may surprise."""
     for intake in intakes.values():
         if intake.state != 'live':
             yield f'INTAKES[{intake.name}] is {intake.state}'
         if not intake.source.REPEATS and not intake.spool and intake.state == 'live':
-            yield (f'INTAKES[{intake.name}] loses what comes while RabbitMQ cannot be reached, for this sender never '
-                   'delivers again; spool: true keeps it on disk')
+            yield (f'INTAKES[{intake.name}] loses deliveries while RabbitMQ is unreachable, since this sender never '
+                   'retries; spool: true keeps them on disk')
         if not intake.source.REPEATS and intake.rate and intake.state == 'live':
-            yield (f'INTAKES[{intake.name}] loses what comes faster than its rate, which is answered 429, for this '
-                   'sender never delivers again; rate: 0 takes all')
+            yield (f'INTAKES[{intake.name}] loses deliveries above its rate, which are answered 429, since this '
+                   'sender never retries; rate: 0 removes the limit')
 
 
 class _Reader:
-    """One entry of INTAKES while it is read; collects all that is wrong."""
+    """Reads one entry of INTAKES; collects all problems."""
 
     def __init__(self, name: str, given: Mapping[str, Any], settings: Settings, tasks: Mapping[str, Any]) -> None:
         self._name, self._given, self._settings, self._tasks = name, given, settings, tasks
@@ -324,12 +324,12 @@ class _Reader:
         self.problems.append(f'{self._label}{f"[{option}]" if option else ""} {text}')
 
     def read(self) -> Intake | None:
-        """The intake, if it can be made."""
+        """The intake, or None if its options are not valid."""
         if not NAME.fullmatch(self._name):
-            self._problem('', 'must be called by letters of lower case, digits, - and _, for it is part of a URL')
+            self._problem('', 'must consist of lower-case letters, digits, - and _, since the name is part of a URL')
         kind = self._given.get('kind')
         if not isinstance(kind, str) or not kind:
-            self._problem('kind', f'is not set; there are {", ".join(names())}')
+            self._problem('kind', f'is not set; use one of {", ".join(names())}')
             return None
         try:
             cls = find(kind, f'{self._label}[kind]', self._settings.extensions.values())
@@ -347,11 +347,11 @@ class _Reader:
         if self.problems or secrets is None:
             return None
         if made.DECIDES and options['arguments']:
-            self._problem('arguments', 'has no use, for this kind decides itself')
+            self._problem('arguments', 'has no effect: this kind chooses the task and its arguments itself')
         self._look_at_arguments(options['arguments'], events)
         site = self._settings.for_site(options['site'])
         if any(LINES in action.signature.parameters for action in events.values()) and not site.PRODUCTS:
-            self._problem('', 'enrols learners, and PRODUCTS is empty: no product would be known')
+            self._problem('', 'enrols learners, but PRODUCTS is empty: no product could be matched to a course')
         tasks = {name: self._action(name) for name in self._tasks} if made.DECIDES else {}
         return Intake(self._name, made, secrets, events, kind=kind, tasks=tasks,
                       learner=options['learner'] or site.LEARNER, **{
@@ -359,7 +359,7 @@ class _Reader:
                                              'spool')})
 
     def _queue(self, kind: str) -> dict[str, str]:
-        """Where the orders of a kind go that an extension brings: to the queue of its name."""
+        """The default queue of a kind that an extension provides: the queue named like the extension."""
         owner = next((it.name for it in self._settings.extensions.values() if kind in brought(it)), '')
         return {'queue': owner} if owner else {}
 
@@ -378,18 +378,18 @@ class _Reader:
         found = {}
         if made.DECIDES:
             if given:
-                self._problem('events', 'has no use, for this kind decides itself')
+                self._problem('events', 'has no effect: this kind chooses the task and its arguments itself')
             return {}
         if not given:
-            self._problem('events', 'is not set: nothing would ever be done')
+            self._problem('events', 'is not set: every delivery would be ignored')
         by_name = {name.rpartition('.')[2]: name for name in self._tasks if not name.startswith('celery.')}
         for topic, task in given.items():
             if made.topics and topic not in (*made.topics, ANY):
-                self._problem('events', f'has the topic {topic}, which this kind does not know'
+                self._problem('events', f'has the topic {topic}, which this kind does not have'
                                         f'{hint(topic, made.topics)}')
             full = task if task in self._tasks else by_name.get(task, '')
             if not full:
-                self._problem('events', f'leads {topic} to the task {task}, which no worker knows'
+                self._problem('events', f'maps {topic} to the task {task}, which is not registered'
                                         f'{did_you_mean(task, by_name)}')
                 continue
             found[topic] = self._action(full)
@@ -398,7 +398,7 @@ class _Reader:
     def _look_at_places(self, options: Mapping[str, Any]) -> None:
         site, queue = options.get('site'), options.get('queue')
         if site and site not in self._settings.site_codes:
-            self._problem('site', f'is {site}, which SITE_OVERRIDES does not have'
+            self._problem('site', f'is {site}, which is not in SITE_OVERRIDES'
                                   f'{did_you_mean(site, self._settings.site_codes)}')
         if queue and queue not in self._settings.known_queues:
             self._problem('queue', f'is {queue}, which no worker consumes'
@@ -411,5 +411,5 @@ class _Reader:
                 continue
             for name in arguments:
                 if name not in taken:
-                    self._problem('arguments', f'has {name}, which the task {action.task} does not take'
+                    self._problem('arguments', f'has {name}, which the task {action.task} does not accept'
                                                f'{did_you_mean(name, taken)}')

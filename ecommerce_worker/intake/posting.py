@@ -1,4 +1,4 @@
-"""A delivery of our own, signed as a shop signs it, to an intake that runs: for who tries whether it does."""
+"""Posting a signed delivery to a running intake, as a shop does, to test it."""
 
 from __future__ import annotations
 
@@ -20,47 +20,47 @@ if TYPE_CHECKING:
 SECONDS: Final = 60.0
 
 _ADVICE: Final[Mapping[int, str]] = {
-    401: 'the intake that answers has other secrets: was INTAKES changed since it was started?',
-    404: 'the intake that answers has none of this name, or it is closed',
-    503: 'the broker did not take it, or has no queue for it: does a worker run?'}
+    401: 'the running intake has different secrets: was INTAKES changed since it was started?',
+    404: 'the running intake has no entry of this name, or the entry is closed',
+    503: 'the broker did not accept it, or the queue does not exist: is a worker running?'}
 
 
 class NotAnswered(WorkerError):
-    """Nobody answers there."""
+    """No intake answers at this address."""
 
 
 @dataclass(frozen=True)
 class Answered:
-    """What an intake answered: the HTTP status, and the JSON object, {} without one."""
+    """The response of an intake: the HTTP status, and the JSON object or {}."""
 
     status: int
     content: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
-        """The id of the message that was made of it; '' if none was."""
+        """The id of the published message; '' if none was published."""
         return str(self.content['id']) if self.content.get('state') in ('accepted', 'repeated') else ''
 
     @property
     def is_repeated(self) -> bool:
-        """Whether the message was made before, of an equal delivery."""
+        """Whether the message was already published for an equal delivery."""
         return self.content.get('state') == 'repeated'
 
     @property
     def text(self) -> str:
-        """The status, and what became of it, with the reason."""
+        """The status and the outcome, with the reason."""
         reason = f': {self.content["reason"]}' if self.content.get('reason') else ''
         return f'{self.status} {self.content.get("state") or self.content.get("detail") or "refused"}{reason}'
 
     def advice(self, it: Intake) -> str:
-        """What to do about an answer that is not one of success."""
+        """What to do about an answer other than success."""
         match self.content.get('state'):
             case 'ignored' if self.content.get('reason') == 'topic':
                 return f'the intake ignores it; it acts on {", ".join(sorted(it.events))}'
             case 'ignored':
                 return 'the intake ignores such a delivery'
             case 'parked':
-                return f'it is parked; `ecommerce-worker parked show {str(self.content["id"])[:8]}` tells why'
+                return f'it is parked; see `ecommerce-worker parked show {str(self.content["id"])[:8]}`'
             case _:
                 return _ADVICE.get(self.status, 'it was not accepted')
 
@@ -85,8 +85,8 @@ def post(it: Intake, body: bytes, url: str, topic: str = '') -> Answered:
         with error:
             return Answered(error.code, _object(error.read()))
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise NotAnswered(f'nobody answers at {url} ({getattr(error, "reason", None) or type(error).__name__}): does '
-                          '`ecommerce-worker intake` run?') from None
+        raise NotAnswered(f'no answer from {url} ({getattr(error, "reason", None) or type(error).__name__}): is '
+                          '`ecommerce-worker intake` running?') from None
 
 
 def _object(body: bytes) -> Mapping[str, Any]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 #: Deliveries that wait for the broker's confirmation at once, unless the command line says otherwise.
 THREADS: Final = 32
 
-#: Seconds in which a delivery is whole.
+#: Seconds within which a request must be complete.
 READING_SECONDS: Final = 10.0
 
 
@@ -34,11 +34,11 @@ def run(app: Celery, settings: Settings, say: Callable[[str], None], *, threads:
     """
     found = intakes.read(settings, app.tasks)
     if not found:
-        raise Misconfigured(['INTAKES is empty: there is nobody to take deliveries from'])
+        raise Misconfigured(['INTAKES is empty, so there is nothing to serve: add a shop to it'])
     listener = web.listener_at(settings.INTAKE_ADDRESS, 'the intake', 'INTAKE_ADDRESS', shared=True)
     broker = Confirming(partial(_connection, app, settings), {it.queue for it in found.values()},
                         lambda *what: metrics.published(*what) if metrics else None)
-    # That no queue exists yet is for a worker to mend, which may be started after this: no supervisor waits for it.
+    # A missing queue does not make the intake unready for supervisors: the worker that declares it may start later.
     metrics = serving.begin('intake', settings, lambda: ('' if broker.ready else broker.hindrance,
                                                          broker.hindrance or counted(len(found), 'intake')))
     counts = Counts(broker.tell if settings.PUBLISH_FACTS else None, {
@@ -60,7 +60,7 @@ def run(app: Celery, settings: Settings, say: Callable[[str], None], *, threads:
 
 
 def url_of(settings: Settings) -> str:
-    """Where senders find the intake, without a slash at the end."""
+    """The URL of the intake, without a trailing slash."""
     return str(settings.INTAKE_URL or f'http://{settings.INTAKE_ADDRESS}')
 
 
@@ -74,4 +74,4 @@ def _connection(app: Celery, settings: Settings) -> Any:
 def _greet(say: Callable[[str], None], settings: Settings, found: Mapping[str, intakes.Intake]) -> None:
     for remark in intakes.remarks(found):
         say(f'note: {remark}')
-    say(f'the intake is at {url_of(settings)}/in/ for {", ".join(found)}')
+    say(f'accepting deliveries at {url_of(settings)}/in/ for {", ".join(found)}')

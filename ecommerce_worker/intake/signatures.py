@@ -1,4 +1,4 @@
-"""What all signatures of deliveries have in common: codes over raw bytes, compared in constant time."""
+"""Shared by all signatures of deliveries: HMACs over raw bytes, compared in constant time."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Final
 
 from ecommerce_worker.intake.source import Refused
 
-#: Seconds that the clock of a sender who signs it may differ from ours, both ways; as their own libraries have it.
+#: Seconds by which a signed timestamp may differ from our clock, as in the senders' own libraries.
 TOLERANCE: Final = 300
 
-#: Digests by name, as far as senders use them for HMAC.
+#: The names of the digests that senders use for HMAC.
 DIGESTS: Final = ('sha256', 'sha512', 'sha1')
 
 
@@ -29,12 +29,13 @@ def code(key: bytes, *parts: bytes, digest: str = 'sha256', encoding: str = 'bas
 def require(given: Iterable[str], expected: Sequence[str]) -> None:
     """Raise :class:`Refused` unless one of those given is one of those expected.
 
-    Texts are compared, for Base64 has several of one code; and all of them, for time must not tell which one differs.
+    The encoded strings are compared, since Base64 may spell one code in several ways; and all of them, since the timing
+    must not reveal which one differs.
     """
     pairs = [(one.encode(errors='replace'), other.encode()) for one in given for other in expected]
     if not pairs:
         raise Refused('no signature')
-    if not any([hmac.compare_digest(one, other) for one, other in pairs]):  # noqa: C419 - not only until one fits
+    if not any([hmac.compare_digest(one, other) for one, other in pairs]):  # noqa: C419 - not only until one matches
         raise Refused('signature')
 
 

@@ -1,4 +1,4 @@
-"""What a shop system is to the intake: how it signs, and what its deliveries tell.
+"""The interface of a shop system: how it signs its deliveries, and what they mean.
 
 ::
 
@@ -27,7 +27,7 @@ from ecommerce_worker.settings.kinds import Kind
 
 
 class Refused(WorkerError):
-    """A delivery is not shown to be genuine; ``reason`` is for the log, the sender is told nothing."""
+    """A delivery could not be verified; ``reason`` is for the log and is not sent to the sender."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -35,7 +35,7 @@ class Refused(WorkerError):
 
 
 class Objection(WorkerError):
-    """A caller who reads answers is told what to do better, with this HTTP status."""
+    """A request is not valid: answered with this HTTP status and the reason, for senders that read answers."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
@@ -44,7 +44,7 @@ class Objection(WorkerError):
 
 @dataclass(frozen=True)
 class Delivery:
-    """What was posted: headers, their names in lower case; the raw body; when it came, in epoch seconds."""
+    """A posted request: headers with lower-case names, the raw body, the time of receipt in epoch seconds."""
 
     headers: Mapping[str, str]
     body: bytes
@@ -64,7 +64,7 @@ class Delivery:
 
     @cached_property
     def object(self) -> Mapping[str, Any]:
-        """The body as an object of JSON; raises :class:`~ecommerce_worker.errors.Undecodable`."""
+        """The body as a JSON object; raises :class:`~ecommerce_worker.errors.Undecodable`."""
         if not isinstance(self.json, dict):
             raise Undecodable('the body is not a JSON object')
         return self.json
@@ -74,22 +74,22 @@ class Delivery:
         return value_at(self.object, path)
 
     def text(self, path: str) -> str:
-        """The text or whole number at a path, as a text; raises ``Undecodable`` for anything else, and for none."""
+        """The string or integer at a path, as a string; raises ``Undecodable`` for anything else."""
         return text_at(self.object, path)
 
     @property
     def digest(self) -> str:
-        """What tells this body from any other."""
+        """The SHA-256 of the body, in hex."""
         return hashlib.sha256(self.body).hexdigest()
 
 
 @dataclass(frozen=True)
 class Event:
-    """What a genuine delivery tells.
+    """The content of a genuine delivery.
 
-    ``id`` is the sender's own, the same however often it is delivered; ``ignored`` says why there is nothing to do, if
-    there is not; ``paths`` tell where in ``content`` the arguments of a task stand, unless the configuration does.
-    ``then`` is the task that is to run, of a source that decides itself.
+    ``id`` is the sender's own and the same for each repeat; ``ignored`` is the reason for ignoring the event, or '';
+    ``paths`` are the places of the task's arguments in ``content``, unless the configuration names them; ``then`` is
+    the task to run, for a source that chooses the task itself.
     """
 
     topic: str
@@ -105,10 +105,10 @@ class Asked(Protocol):
     """The API of a shop."""
 
     def webhooks(self) -> list[Webhook] | None:
-        """All of its webhooks; None where that cannot be known."""
+        """All of its webhooks; None if the API does not list them."""
 
     def switch_on(self, webhook: Webhook) -> None:
-        """Have it deliver again."""
+        """Enable the webhook again."""
 
 
 @dataclass(frozen=True)
@@ -120,38 +120,38 @@ class Untold:
 
 
 class Connect(Protocol):
-    """What makes a service; see :meth:`ecommerce_worker.site.Site.connect`."""
+    """Makes a client of a service; see :meth:`ecommerce_worker.site.Site.connect`."""
 
     def __call__(self, root: str, *, peer: str, signer: Any = None) -> Any:
         """An ``Api`` at this root."""
 
 
 class Source(ABC):
-    """A shop system; a module of ``intake.sources``, or of somebody's own, has a class of this name.
+    """A shop system; each module of ``intake.sources``, or a custom module, defines a class of this name.
 
-    It is made of its options, which are pure values: neither it nor what it does touches a network or a disk.
+    It is constructed from its options, which are plain values, and must use neither network nor disk.
     """
 
-    #: Its options in ``INTAKES`` beside those that all have: what each may be, and the values of those not given.
+    #: Its options in ``INTAKES`` in addition to the common ones: their kinds, and their defaults.
     OPTIONS: ClassVar[Mapping[str, Kind]] = {}
     DEFAULTS: ClassVar[Mapping[str, Any]] = {}
 
-    #: The topics that it has; empty where anybody may think of more.
+    #: The topics that it sends; empty if they are not known in advance.
     TOPICS: ClassVar[frozenset[str]] = frozenset()
 
-    #: The events of an intake that names none.
+    #: The default of ``events``.
     EVENTS: ClassVar[Mapping[str, str]] = {}
 
     #: The content types of its bodies.
     FORMS: ClassVar[tuple[str, ...]] = ('application/json',)
 
-    #: Whether it delivers again what was answered 503.
+    #: Whether it retries a delivery that was answered 503.
     REPEATS: ClassVar[bool] = True
 
-    #: Whether it says itself which task is to run, with which arguments.
+    #: Whether it chooses the task and its arguments itself.
     DECIDES: ClassVar[bool] = False
 
-    #: Whether its answers are read, by a program that can do something about them: the submit API.
+    #: Whether the sender is a program that reads and acts on answers: the submit API.
     ANSWERS: ClassVar[bool] = False
 
     def __init__(self, options: Mapping[str, Any]) -> None:
@@ -159,28 +159,28 @@ class Source(ABC):
 
     @property
     def topics(self) -> frozenset[str]:
-        """The topics that it has with these options; see :attr:`TOPICS`."""
+        """The topics that it sends with these options; see :attr:`TOPICS`."""
         return self.TOPICS
 
     def key(self, secret: str) -> bytes:
-        """The key that a secret stands for; raises ValueError, which says what it must be."""
+        """The key for a secret; raises ValueError, whose text says what the secret must be."""
         return secret.encode()
 
     def greets(self, delivery: Delivery) -> bool:
-        """Whether it only asks, unsigned, if anybody is here; then nothing is done."""
+        """Whether the delivery is an unsigned ping, which is answered and otherwise ignored."""
         del delivery
         return False
 
     @abstractmethod
     def verify(self, delivery: Delivery, keys: Sequence[bytes]) -> None:
-        """Raise :class:`Refused` unless it is signed with one of these keys; looks at bytes only, in constant time."""
+        """Raise :class:`Refused` unless it is signed with one of these keys; compares in constant time."""
 
     @abstractmethod
     def event(self, delivery: Delivery) -> Event:
-        """What it tells; raises :class:`~ecommerce_worker.errors.Undecodable`, or :class:`Objection`."""
+        """The event of a delivery; raises :class:`~ecommerce_worker.errors.Undecodable`, or :class:`Objection`."""
 
     def sold(self, event: Event) -> list[Sold] | None:
-        """The lines that it tells of, to a task that takes ``lines``; None where only the configuration knows.
+        """The purchased lines, for a task that accepts ``lines``; None if only the configuration can name them.
 
         Raises :class:`~ecommerce_worker.errors.Undecodable`, which parks the delivery.
         """
@@ -193,7 +193,7 @@ class Source(ABC):
         return False
 
     def shop(self, connect: Connect) -> Asked | None:
-        """The shop's own API, by which it tells what was never delivered; None where there is none, or no key to it.
+        """The shop's API, to look up what was never delivered; None without such an API or credentials for it.
 
         Nothing is asked of it yet.  Raises ValueError for a secret that cannot be read.
         """
@@ -220,7 +220,7 @@ class Source(ABC):
         raise NotImplementedError
 
     def missed(self, shop: Any, topics: Iterable[str], since: float, until: float) -> Iterator[Delivery]:
-        """What that API tells of the time in between (epoch seconds) about these topics, as it would be delivered.
+        """The events of these topics in that period (epoch seconds) according to the API, as deliveries.
 
         Raises :class:`~ecommerce_worker.errors.ApiError`.
         """
@@ -228,11 +228,11 @@ class Source(ABC):
 
     @abstractmethod
     def signed(self, body: bytes, key: bytes, topic: str, now: float) -> dict[str, str]:
-        """The headers by which it would deliver this body; for trying an intake, and for tests."""
+        """The headers with which it would deliver this body; to try out an intake, and for tests."""
 
 
 def secret_of(given: str) -> str:
-    """A secret of an intake, which may stand in a file; raises ValueError, which says what is wrong with that."""
+    """A secret of an intake, read from its file if it names one; raises ValueError if that cannot be read."""
     if not given.startswith('file:'):
         return given
     path = given.removeprefix('file:')
@@ -244,18 +244,18 @@ def secret_of(given: str) -> str:
 
 
 def lines_at(content: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
-    """The lines of an order, which stand there as objects of JSON; raises ``Undecodable`` for anything else."""
+    """The lines of an order, as JSON objects; raises ``Undecodable`` for anything else."""
     found = content.get(name)
     if not isinstance(found, list) or len(found) > MOST or not all(isinstance(it, Mapping) for it in found):
-        raise Undecodable(f'its {name} are not those of an order')
+        raise Undecodable(f'{name} is not a list of at most {MOST} JSON objects')
     return found
 
 
 def count_of(line: Mapping[str, Any], *names: str) -> int:
-    """How many were bought: the first of these members that there is; raises ``Undecodable`` if it is no number."""
+    """The quantity: the first of these members that is set; raises ``Undecodable`` unless it is a valid number."""
     found = next((line[name] for name in names if line.get(name) is not None), None)
     if isinstance(found, bool) or not isinstance(found, int) or not 0 <= found <= MOST:
-        raise Undecodable(f'a line of it has no {names[-1]} between 0 and {MOST}')
+        raise Undecodable(f'a line has no {names[-1]} between 0 and {MOST}')
     return found
 
 
@@ -268,25 +268,25 @@ def optional(content: Any, path: str) -> Any:
 
 
 def fields_of(values: Any, name: str = 'name') -> dict[str, Any]:
-    """Free fields of an order or of a line, which shops tell as a list of names and values."""
+    """Custom fields of an order or a line, which shops send as a list of names and values."""
     found = values if isinstance(values, list) else ()
     return {it[name]: it.get('value') for it in found if isinstance(it, Mapping) and isinstance(it.get(name), str)}
 
 
 def first_text(*values: Any) -> str:
-    """The first of these that says something: a text, or the number of something; '' if none does."""
+    """The first of these that is a non-empty string or a non-zero integer, as a string; '' if none is."""
     return next((str(it).strip()[:LONGEST] for it in values
                  if (isinstance(it, str) and it.strip()) or (isinstance(it, int) and not isinstance(it, bool) and it)),
                 '')
 
 
 def text_at(content: Any, path: str) -> str:
-    """The text or whole number at a path of a delivery, as a text; raises ``Undecodable``."""
+    """The string or integer at a path of a delivery, as a string; raises ``Undecodable``."""
     found = value_at(content, path)
     if isinstance(found, int) and not isinstance(found, bool):
         return str(found)
     if not isinstance(found, str) or not found.strip():
-        raise Undecodable(f'its {path} is not a string')
+        raise Undecodable(f'{path} is not a string or an integer')
     return found.strip()
 
 
@@ -299,5 +299,5 @@ def value_at(content: Any, path: str) -> Any:
         elif isinstance(found, list) and name.isdigit() and int(name) < len(found):
             found = found[int(name)]
         else:
-            raise Undecodable(f'it has no {path}')
+            raise Undecodable(f'{path} is missing')
     return found

@@ -1,10 +1,10 @@
-"""A place on disk for what comes while the broker is away, for senders that deliver only once.
+"""A spool on disk for deliveries that arrive while the broker is unreachable, for senders that never retry.
 
 ::
 
     not confirmed ──► a file, written to the disk ──► 200 ……… broker back ──► published, confirmed ──► file removed
 
-A process that is killed in between leaves the file, and the next one publishes it, maybe a second time under its id.
+A process that is killed in between leaves the file, and the next one publishes it, perhaps again, with the same id.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ from ecommerce_worker.telemetry.run import RunReport
 
 logger = logs.of(__name__)
 
-#: Seconds after which nobody is writing a file any more that has not its name yet.
+#: Seconds after which an incomplete file is considered abandoned by its process.
 DRAFT_SECONDS: Final = 60.0
 
-#: Seconds between two looks whether the broker is back.
+#: Seconds between two checks whether the broker is reachable again.
 LOOK_SECONDS: Final = 1.0
 
 
 class Broker(Protocol):
-    """Who publishes, and knows when that is of use: :class:`~ecommerce_worker.broker.confirming.Confirming`."""
+    """A publisher that knows whether the broker is ready: :class:`~ecommerce_worker.broker.confirming.Confirming`."""
 
     @property
     def ready(self) -> bool:
-        """Whether it takes messages."""
+        """Whether it accepts messages."""
 
     def publish(self, publication: Publication, fact: RunReport | None = None) -> None:
-        """Return when it is confirmed; raises :class:`~ecommerce_worker.errors.NotPublished`."""
+        """Return when the message is confirmed; raises :class:`~ecommerce_worker.errors.NotPublished`."""
 
 
 class Spool:
-    """Publishes to the broker or, where that is away, to a directory; publishes later what is there.
+    """Publishes to the broker or, while that is unreachable, to a directory, and publishes the files there later.
 
     Raises :class:`~ecommerce_worker.errors.Misconfigured` for a directory that cannot be used.
     """
@@ -68,16 +68,16 @@ class Spool:
             raise Misconfigured([f'INTAKE_SPOOL {directory} cannot be used: {error.strerror}']) from None
 
     def start(self) -> None:
-        """Publish what is there, now and whenever there is something."""
+        """Begin to publish the files in the directory."""
         self._thread.start()
 
     def end(self) -> None:
-        """Leave what is there for the next process."""
+        """Stop; remaining files are left for the next process."""
         self._ending.set()
         self._thread.join()
 
     def publish(self, publication: Publication, fact: RunReport | None = None) -> None:
-        """Return when it is with the broker or on the disk; raises ``NotPublished``."""
+        """Return when the message is with the broker or on disk; raises ``NotPublished``."""
         try:
             self._broker.publish(publication, fact)
         except NotPublished as error:
@@ -145,7 +145,7 @@ class Spool:
         try:
             publication, fact = _of(content)
         except Exception:  # noqa: BLE001 - whatever it holds, it is not what was written here
-            logger.error('a file of INTAKE_SPOOL cannot be read, and is put aside', file=path.name)
+            logger.error('a file in INTAKE_SPOOL cannot be read and is renamed to *.unreadable', file=path.name)
             path.rename(path.with_suffix('.unreadable'))
             return
         if publication.queue in refused:
@@ -154,7 +154,7 @@ class Spool:
             try:
                 self._broker.publish(publication, fact)
             except NotPublished:
-                # One queue that does not exist, or does not confirm, keeps nothing from the others.
+                # A queue that is missing or does not confirm must not block the others.
                 refused.add(publication.queue)
                 return
             self._published.add(written)
@@ -169,15 +169,15 @@ def directory_of(settings: Settings) -> Path:
 
 
 def lying(directory: Path) -> Iterator[tuple[Path, Raw]]:
-    """What lies in a directory of a spool, each with its message; of what cannot be read, its bytes.
+    """The files in a spool directory, each with its message, or its bytes if it cannot be read.
 
-    Also what was put aside, and drafts of processes that were killed.
+    Includes unreadable files that were renamed, and incomplete files of killed processes.
     """
     for path in sorted(directory.glob('*')) if directory.is_dir() else ():
         try:
             content = path.read_bytes()
         except (FileNotFoundError, IsADirectoryError):
-            continue  # it was published meanwhile; or is none of ours
+            continue  # it has been published, or is not one of our files
         try:
             yield path, _of(content)[0].raw
         except Exception:  # noqa: BLE001 - whatever it holds

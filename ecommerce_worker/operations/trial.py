@@ -1,4 +1,4 @@
-"""A message of our own through the waiting room, as each next try goes; it touches no other."""
+"""Send a message of our own through the waiting room, the way of every retry; no other message is touched."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from celery import Celery
     from kombu import Connection
 
-#: What it calls itself, should anybody find it.
+#: The task name of the message, in case it is found parked.
 TASK: Final = 'ecommerce_worker.trial'
 
 #: Seconds for which it waits there.
@@ -29,13 +29,13 @@ PATIENCE: Final = 15.0
 
 
 class NotDelivered(WorkerError):
-    """The waiting room did not bring a message back: next tries do not come either."""
+    """A message did not leave the waiting room in time: retries are stuck too."""
 
 
 def through_the_room(app: Celery, connection: Connection) -> float:
-    """The seconds that a message took that was to wait for :data:`DELAY`.
+    """Send a message with a delay of :data:`DELAY` and return the seconds until it arrived.
 
-    By a queue that only this connection has, and that is gone with it.  Raises :class:`NotDelivered`, or
+    It goes to an exclusive queue, which is gone with the connection.  Raises :class:`NotDelivered`, or
     :class:`~ecommerce_worker.errors.NotPublished`.
     """
     name = f'ecommerce.trial.{secrets.token_hex(6)}'
@@ -49,5 +49,6 @@ def through_the_room(app: Celery, connection: Connection) -> float:
             if queue.get(no_ack=True):
                 return time.monotonic() - began
             time.sleep(0.05)
-    raise NotDelivered(f'a message that was to wait for {DELAY} s has not come within {PATIENCE:g} s: next tries do '
-                       f'not come either; if it comes yet, it is parked as {TASK}, and may be discarded')
+    raise NotDelivered(f'a message with a delay of {DELAY} s has not left the waiting room within {PATIENCE:g} s, so '
+                       f'retries do not leave it either; if it arrives later, it is parked as {TASK} and may be '
+                       'discarded')

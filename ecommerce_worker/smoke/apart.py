@@ -1,4 +1,4 @@
-"""With a stand-in shop: what is installed and configured here, apart from all that runs.
+"""With a stand-in shop: tests what is installed and configured here, isolated from what is running.
 
 ::
 
@@ -47,7 +47,7 @@ INTAKE: Final = 'smoke'
 
 
 def run(app: Celery, connection: Connection, settings: Settings, tell: Tell, seconds: float) -> None:
-    """Send an order and follow it; nothing is left behind.  Raises :class:`~ecommerce_worker.smoke.steps.NotPassed`."""
+    """Send an order and follow it; leaves nothing behind.  Raises :class:`~ecommerce_worker.smoke.steps.NotPassed`."""
     steps, number = Steps(tell, seconds), f'SMOKE-{secrets.token_hex(6)}'
     queue = f'{NAME}.{secrets.token_hex(6)}'
     with ExitStack() as ends:
@@ -57,20 +57,21 @@ def run(app: Celery, connection: Connection, settings: Settings, tell: Tell, sec
         ends.callback(_remove, connection, queue)
         worker = Worker(home / 'worker.log', environment_with({**_apart(home), **_of(shop), 'QUEUES': f'["{queue}"]'}))
         ends.callback(worker.kill)
-        steps.until(lambda: _consumes(connection, queue, worker), lambda: f'no worker began to consume{_said(worker)}')
-        steps.done('a worker of its own consumes a queue of its own')
+        steps.until(lambda: _consumes(connection, queue, worker),
+                    lambda: f'the worker did not start to consume{_said(worker)}')
+        steps.done('a temporary worker consumes a temporary queue')
         if extras.is_installed('waitress'):
             _post(steps, ends, home, settings, queue, number)
         else:
             publishing.publish(app, publishing.new_call(_call(number), Notes(queue=queue)))
-            steps.done('the order is published and confirmed (there is no intake here: waitress is not installed)')
+            steps.done('the order is published and confirmed (no intake: waitress is not installed)')
         steps.until(lambda: shop.orders[number].puts, lambda: f'the worker did not call the shop{_said(worker)}')
         steps.done('the worker called the stand-in shop, which answered 503')
-        steps.until(lambda: shop.orders[number].fulfilments, lambda: 'the next try did not come out of the waiting '
-                    f'room: see `ecommerce-worker doctor`; {number} may be found parked later, and discarded')
-        steps.done('its next try came out of the waiting room, and the order is fulfilled')
+        steps.until(lambda: shop.orders[number].fulfilments, lambda: 'the retry did not leave the waiting room: see '
+                    f'`ecommerce-worker doctor`; if {number} is parked later, it can be discarded')
+        steps.done('the retry left the waiting room, and the order is fulfilled')
         steps.until(lambda: _is_settled(connection, queue), lambda: 'its message was not acknowledged')
-    steps.done('all of it is gone again')
+    steps.done('the temporary worker, queue and order are removed')
 
 
 def _apart(home: Path) -> dict[str, object]:
@@ -92,13 +93,13 @@ def _call(number: str) -> Call:
 
 def _consumes(connection: Connection, queue: str, worker: Worker) -> bool:
     if worker.ended:
-        raise NotPassed(f'a worker cannot be started here{_said(worker)}')
+        raise NotPassed(f'a worker cannot be started on this machine{_said(worker)}')
     found = topology.depth(connection, queue)
     return bool(found and found.consumers)
 
 
 def _post(steps: Steps, ends: ExitStack, home: Path, settings: Settings, queue: str, number: str) -> None:
-    """By an intake of its own, as a program submits an order."""
+    """Submit the order to a temporary intake, as a program does."""
     secret, port = secrets.token_urlsafe(32), free_port()
     intake = Worker(home / 'intake.log', environment_with({
         **_apart(home), 'QUEUES': json.dumps([*settings.QUEUES, queue]), 'INTAKE_ADDRESS': f'127.0.0.1:{port}',
@@ -108,17 +109,17 @@ def _post(steps: Steps, ends: ExitStack, home: Path, settings: Settings, queue: 
 
     def ready() -> bool:
         if intake.ended:
-            raise NotPassed(f'an intake cannot be started here{_said(intake)}')
+            raise NotPassed(f'an intake cannot be started on this machine{_said(intake)}')
         return _answered(f'{root}/readyz') == 200
 
-    steps.until(ready, lambda: f'the intake does not reach RabbitMQ{_said(intake)}')
-    steps.done('an intake of its own answers, and RabbitMQ takes what it is given')
+    steps.until(ready, lambda: f'the intake cannot reach RabbitMQ{_said(intake)}')
+    steps.done('a temporary intake answers and is ready to publish to RabbitMQ')
     status = _answered(f'{root}/in/{INTAKE}', json.dumps({'order_number': number}).encode(), {
         'Content-Type': 'application/json', 'Authorization': f'Bearer {secret}',
         'Idempotency-Key': f'"{secrets.token_hex(8)}"'})
     if status != 202:
         raise NotPassed(f'the intake answered {status or "nothing"}{_said(intake)}')
-    steps.done('the intake has the order confirmed by RabbitMQ')
+    steps.done('the intake accepted the order, and RabbitMQ confirmed it')
 
 
 def _answered(url: str, body: bytes | None = None, headers: Mapping[str, str] = {}) -> int:
@@ -152,4 +153,4 @@ def _remove(connection: Connection, queue: str) -> None:
 def _said(process: Worker) -> str:
     """The last line that a process of its own wrote; it knows of no order but its own."""
     lines = process.log.read_text(errors='replace').splitlines()
-    return f'; its last word: {lines[-1][:500]}' if lines else ''
+    return f'; its last log line: {lines[-1][:500]}' if lines else ''

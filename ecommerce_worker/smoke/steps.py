@@ -1,4 +1,4 @@
-"""What both kinds of test share: how steps are told, and how one that does not come ends the test."""
+"""Shared by both kinds of test: how steps are reported, and how a missing step fails the test."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOOK_SECONDS: Final = 0.05
 
 
 class NotPassed(WorkerError):
-    """A step did not come, or not as it should: the text says which, and what to do."""
+    """A step failed or timed out: the text says which one, and what to do."""
 
 
 class Steps:
@@ -28,12 +28,12 @@ class Steps:
         self._tell, self._seconds, self._began = tell, seconds, time.monotonic()
 
     def done(self, what: str) -> None:
-        """Tell that a step is over."""
+        """Report that a step is complete."""
         self._tell(time.monotonic() - self._began, what)
 
     @property
     def is_over(self) -> bool:
-        """Whether the time is over."""
+        """Whether the time is up."""
         return time.monotonic() - self._began > self._seconds
 
     def until(self, look: Callable[[], Found | None], otherwise: Callable[[], str]) -> Found:

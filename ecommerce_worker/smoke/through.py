@@ -1,6 +1,6 @@
 """With an order that somebody names: through all that runs, an intake too if one is named, to the shop itself.
 
-Workers tell facts of each run; whoever listens beside the recorder hears how the order goes on.
+Workers publish a report of each run; the test listens to these beside the recorder.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def by_intake(intake: Intake, url: str, body: bytes) -> Send:
         if not answer.id:
             raise NotPassed(f'the intake {intake.name} answered {answer.text}; {answer.advice(intake)}')
         if answer.is_repeated:
-            raise NotPassed(f'the intake {intake.name} answered {answer.text}: it has had this delivery before, and '
-                            'nothing follows from it again; give it another id')
+            raise NotPassed(f'the intake {intake.name} answered {answer.text}: this delivery was received before '
+                            'and is not run again; give it another id')
         return answer.id, intake.queue, f'the intake {intake.name} answered {answer.text}, as message {answer.id}'
 
     return send
@@ -74,14 +74,14 @@ def run(connection: Connection, settings: Settings, send: Send, tell: Tell, seco
     A shop that has it as complete is not asked to fulfil it.
     """
     if not settings.PUBLISH_FACTS:
-        raise NotPassed('PUBLISH_FACTS is off here: nothing tells how the order goes on')
+        raise NotPassed('PUBLISH_FACTS is off, so the order cannot be followed')
     steps = Steps(tell, seconds)
     topology.require_facts(connection, settings.QUEUE_TYPE)
     with _facts(connection) as facts:
         id_, queue, said = send()
         steps.done(said)
         while True:
-            report = steps.until(lambda: _next(facts, id_), lambda: 'no worker told of it: does one consume '
+            report = steps.until(lambda: _next(facts, id_), lambda: 'no worker has reported it: does one consume '
                                  f'{queue}, with PUBLISH_FACTS?  See `ecommerce-worker status`')
             if report.outcome == 'accepted':
                 continue  # the intake says so itself

@@ -39,7 +39,7 @@ def fulfill(order_number: str, site_code: str | None = None, **others: Any) -> N
 
 @dataclass(frozen=True)
 class Answered:
-    """What a sender is told."""
+    """The response to a sender."""
 
     status: int
     content: Mapping[str, Any]

@@ -1,4 +1,4 @@
-"""Any sender that signs the body with an HMAC in a header: GitHub, Gitea, most shops of somebody's own."""
+"""Any sender that signs the body with an HMAC in a header: GitHub, Gitea, most custom shops."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ecommerce_worker.intake.signatures import DIGESTS, code, require
 from ecommerce_worker.intake.source import Delivery, Event
 from ecommerce_worker.settings.kinds import TEXT, one_of
 
-#: The topic of all deliveries of a sender that has none.
+#: The topic of all deliveries if the sender has no topics.
 ANY = '*'
 
 
 class Source(source.Source):
-    """A sender whose signature is in ``header``, behind ``prefix``; ``id`` and ``topic`` name headers, if any.
+    """A sender whose signature is in ``header``, after ``prefix``; ``id`` and ``topic`` name headers, if any.
 
-    Without an id the body is its own: two that are equal are taken for one.
+    Without an id header the body identifies a delivery: equal bodies count as the same delivery.
     """
 
     OPTIONS: ClassVar = {'header': TEXT, 'prefix': TEXT, 'encoding': one_of('hex', 'base64'),
@@ -31,7 +31,7 @@ class Source(source.Source):
     @property
     @override
     def topics(self) -> frozenset[str]:
-        """Without a header for them there is one; whatever else ``INTAKES`` named would never come."""
+        """Without a topic header there is only one topic, ``*``; any other in ``INTAKES`` would never match."""
         return self.TOPICS if self.options['topic'] else frozenset({ANY})
 
     @override
@@ -47,7 +47,7 @@ class Source(source.Source):
 
     @override
     def event(self, delivery: Delivery) -> Event:
-        """Where the order number stands in the body only the configuration can tell."""
+        """The event; the place of the order number in the body comes from the configuration."""
         topic = delivery.header(self.options['topic']) if self.options['topic'] else ANY
         sent = delivery.header(self.options['id']) if self.options['id'] else ''
         return Event(topic, f'{topic} {sent or delivery.digest}', delivery.object, {'order_number': 'order_number'})
@@ -65,7 +65,7 @@ class Source(source.Source):
 
     @property
     def _prefix(self) -> str:
-        """What stands before the code; GitHub's header has always one."""
+        """The prefix of the signature; GitHub's header always has one."""
         header, prefix = self.options['header'].lower(), self.options['prefix']
         return str(prefix or ('sha256=' if header == 'x-hub-signature-256' else ''))
 

@@ -1,7 +1,7 @@
 """Shopify: webhooks of a shop's admin or of an app.
 
-https://shopify.dev/docs/apps/build/webhooks.  Only the body is signed: topic and shop are headers that whoever has the
-secret may write, so that the state of an order is read from the body.
+https://shopify.dev/docs/apps/build/webhooks.  Only the body is signed: topic and shop are headers that anyone with the
+secret can set, so the state of an order is read from the body.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from ecommerce_worker.intake.source import (
 )
 from ecommerce_worker.settings.kinds import FLAG, SECRET, TEXT
 
-#: Topics that tell of an order as it is, which may be unpaid.
+#: Topics that carry the current state of an order, which may be unpaid.
 _ORDERS = frozenset(f'orders/{event}' for event in ('create', 'paid', 'updated', 'edited', 'fulfilled',
                                                     'partially_fulfilled'))
 
 
-#: The topic of an ``orders/updated`` that tells of a refund: ``refunds/create`` names neither the order nor its buyer.
+#: Our topic for an ``orders/updated`` with a refund: ``refunds/create`` names neither the order nor its buyer.
 REFUNDED = 'orders/refunded'
 
 
@@ -64,7 +64,7 @@ class Source(source.Source):
 
     @override
     def event(self, delivery: Delivery) -> Event:
-        """Its id is the merchant's action, of which several subscriptions tell, and the order: one may be of many."""
+        """Its id combines the merchant's action, which several subscriptions report, and the order."""
         topic, order = _header(delivery, 'topic'), delivery.object
         sent = _header(delivery, 'event-id') or _header(delivery, 'webhook-id') or delivery.digest
         ignored = ''
@@ -72,7 +72,7 @@ class Source(source.Source):
             topic = REFUNDED
             refunds = order.get('refunds')
             if isinstance(refunds, list) and refunds:
-                sent = f'{len(refunds)} refunds'  # whatever else changes in the order later
+                sent = f'{len(refunds)} refunds'  # the same however else the order changes later
         elif topic in _ORDERS:
             if order.get('cancelled_at'):
                 ignored = 'cancelled'
@@ -84,7 +84,7 @@ class Source(source.Source):
 
     @override
     def sold(self, event: Event) -> list[Sold]:
-        """Its line items: what is left of them, or what was taken out of them by refunds."""
+        """Its line items: the remaining quantities, or the refunded ones."""
         order = event.content
         buyer = first_text(order.get('email'), order.get('contact_email'), optional(order, 'customer.email'))
         meta, refunded = fields_of(order.get('note_attributes')), event.topic == REFUNDED
@@ -92,7 +92,7 @@ class Source(source.Source):
         found = []
         for number, it in enumerate(lines_at(order, 'line_items'), 1):
             bought = count_of(it, 'quantity')
-            # Money may be given back without that lines are taken out.
+            # Money may be refunded without removing lines.
             left = 0 if wholly else count_of(it, 'current_quantity', 'quantity')
             count = max(0, bought - left) if refunded else left
             found.append(Sold(first_text(it.get('id'), number), first_text(it.get('sku'), it.get('variant_id')), count,
@@ -108,7 +108,7 @@ class Source(source.Source):
 
     @override
     def shop(self, connect: Connect) -> Asked | None:
-        """The Admin API, for a token that does not change, or for the id and the secret of an app."""
+        """The Admin API, with a fixed token, or with the id and secret of an app."""
         if not self.has_key:
             return None
         from ecommerce_worker.clients.auth import ClientCredentials, Fixed
@@ -164,12 +164,12 @@ class Source(source.Source):
 
     @override
     def missed(self, shop: Any, topics: Iterable[str], since: float, until: float) -> Iterator[Delivery]:
-        """The paid orders, by whatever topic tells of them; and the refunds."""
+        """The paid orders, as deliveries of one of the subscribed topics, and the refunds."""
         known = set(topics)
         paid = next((it for it in sorted(known & _ORDERS)), '')
         for order in shop.orders(since, until):
             refunded = order['financial_status'] != 'paid'
-            # An order that was refunded in part was paid for first, and may never have come either.
+            # A partially refunded order was paid for first, and its payment may have been missed too.
             for topic in ([paid] if paid and order['financial_status'] != 'refunded' else []) + (
                     ['orders/updated'] if refunded and REFUNDED in known else []):
                 yield Delivery({'x-shopify-topic': topic}, json.dumps(order).encode(), until)
@@ -183,5 +183,5 @@ class Source(source.Source):
 
 
 def _header(delivery: Delivery, name: str) -> str:
-    """One of its headers; in newer deliveries their names have no X- in front."""
+    """One of its headers; newer deliveries omit the X- prefix."""
     return delivery.header(f'x-shopify-{name}') or delivery.header(f'shopify-{name}')

@@ -27,7 +27,7 @@ class Source(source.Source):
 
     @override
     def key(self, secret: str) -> bytes:
-        """What is behind ``whsec_``, decoded."""
+        """The decoded part after ``whsec_``."""
         try:
             return base64.b64decode(secret.removeprefix('whsec_'), validate=True)
         except (binascii.Error, ValueError):
@@ -35,7 +35,7 @@ class Source(source.Source):
 
     @override
     def verify(self, delivery: Delivery, keys: Sequence[bytes]) -> None:
-        """Signature, then its time: each repeat is signed anew; and an id, or all would be taken for one."""
+        """Signature, then its time, since each retry is signed anew; and an id, to tell deliveries apart."""
         stamp = _header(delivery, 'timestamp')
         parts = [_header(delivery, 'id').encode(errors='replace'), b'.', stamp.encode(errors='replace'), b'.']
         given = [one.removeprefix('v1,') for one in _header(delivery, 'signature').split() if one.startswith('v1,')]

@@ -1,6 +1,6 @@
 """Stripe: events of Checkout and payments.
 
-https://docs.stripe.com/webhooks.  The key is the whole text of the secret, ``whsec_`` included.
+https://docs.stripe.com/webhooks.  The key is the whole secret, including ``whsec_``.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Source(source.Source):
 
     @override
     def verify(self, delivery: Delivery, keys: Sequence[bytes]) -> None:
-        """Signature, then its time: each repeat is signed anew."""
+        """Signature, then its time: each retry is signed anew."""
         pairs = [part.strip().partition('=')[::2] for part in delivery.header('stripe-signature').split(',')]
         stamp = next((value for name, value in pairs if name == 't'), '')
         require([value for name, value in pairs if name == 'v1'],
@@ -48,16 +48,16 @@ class Source(source.Source):
 
     @override
     def event(self, delivery: Delivery) -> Event:
-        """Line items are not in it, and neither is the state of other objects: that is work for the task."""
+        """The event; it contains neither line items nor the state of other objects, which the task has to fetch."""
         event = delivery.object
         topic = text_at(event, 'type')
         found = event.get('data')
         content: Any = found.get('object') if isinstance(found, Mapping) else None
         if not isinstance(content, Mapping):
-            raise Undecodable('it has no data.object; thin events are not read')
+            raise Undecodable('data.object is missing; thin events are not supported')
         ignored = ''
         if topic == _SESSION + 'completed' and content.get('payment_status') not in ('paid', 'no_payment_required'):
-            # Paid for later, of which another event tells.
+            # Paid later; another event reports that.
             ignored = 'not paid'
         number = _NUMBER_OF_SESSION if topic.startswith(_SESSION) else _NUMBER_OF_OTHERS
         return Event(topic, text_at(event, 'id'), event, {'order_number': number}, ignored,
@@ -65,13 +65,13 @@ class Source(source.Source):
 
     @override
     def sold(self, event: Event) -> list[Sold]:
-        """What the metadata name as ``sku``, one or several: line items are not in it."""
+        """The products in ``metadata.sku``, one or several, since events contain no line items."""
         content = event.content['data']['object']
         if event.topic == 'charge.refunded' and content.get('refunded') is not True:
-            raise Undecodable('it was refunded in part, and does not tell of what')
+            raise Undecodable('it was partially refunded, and Stripe does not say for which products')
         skus = first_text(optional(content, 'metadata.sku')).replace(',', ' ').split()
         if not skus:
-            raise Undecodable('its metadata have no sku')
+            raise Undecodable('metadata.sku is missing')
         custom = content.get('custom_fields')
         fields = {it['key']: optional(it, f'{it.get("type")}.value')
                   for it in (custom if isinstance(custom, list) else ())
@@ -114,7 +114,7 @@ class Source(source.Source):
 
     @override
     def missed(self, shop: Any, topics: Iterable[str], since: float, until: float) -> Iterator[Delivery]:
-        """Its events, with the ids that they are delivered by."""
+        """Its events, with the ids that deliveries have."""
         for event in shop.events((it for it in topics if it in self.TOPICS), since, until):
             yield Delivery({}, json.dumps(event).encode(), until)
 

@@ -32,19 +32,19 @@ class Source(source.Source):
 
     @override
     def verify(self, delivery: Delivery, keys: Sequence[bytes]) -> None:
-        """The token; digests are compared, which are of one length."""
+        """The token; digests are compared, since they have the same length."""
         scheme, _, token = delivery.header('authorization').partition(' ')
         given = [_digest(token.strip().encode(errors='replace'))] if scheme.lower() == 'bearer' and token else []
         require(given, [_digest(key) for key in keys])
 
     @override
     def event(self, delivery: Delivery) -> Event:
-        """Its members are the arguments."""
+        """The event; the members of the JSON object are the arguments."""
         key = delivery.header('idempotency-key').strip()
         if len(key) > 1 and key[0] == key[-1] == '"':
             key = key[1:-1]
         if not 0 < len(key) <= _LONGEST_KEY:
-            raise Objection(400, f'Idempotency-Key is missing, or longer than {_LONGEST_KEY} characters')
+            raise Objection(400, f'the Idempotency-Key header is missing or longer than {_LONGEST_KEY} characters')
         try:
             content = delivery.object
         except Undecodable as error:

@@ -1,7 +1,7 @@
 """WooCommerce: webhooks of a shop on WordPress.
 
-``class-wc-webhook.php`` of woocommerce/woocommerce.  It never delivers again, whatever it is answered; and it asks with
-an unsigned ping, when a webhook is made active, whether anybody is here.
+``class-wc-webhook.php`` of woocommerce/woocommerce.  It never retries, whatever the answer; and it sends an unsigned
+ping when a webhook is activated.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from ecommerce_worker.words import counted
 
 _PING = re.compile(rb'webhook_id=[0-9]{1,20}')
 
-#: Topics that tell of an order as it is, which may be unpaid.
+#: Topics that carry the current state of an order, which may be unpaid.
 _ORDERS = frozenset({'order.created', 'order.updated', 'order.restored'})
 
 
-#: The topic of an order that is told of by one of these, and whose money was given back as a whole.
+#: Our topic for an order in one of these that was fully refunded.
 REFUNDED = 'order.refunded'
 
 #: The state of an order that is paid for and not completed, and those in which nothing of it is paid for.
@@ -64,12 +64,12 @@ class Source(source.Source):
 
     @override
     def key(self, secret: str) -> bytes:
-        """WordPress stores a secret with its quotes and ampersands escaped, and signs with what they stand for."""
+        """WordPress stores a secret with quotes and ampersands escaped, but signs with the unescaped secret."""
         return html.unescape(secret).encode()
 
     @override
     def greets(self, delivery: Delivery) -> bool:
-        """Its ping, and nothing beside it."""
+        """Whether this is exactly WooCommerce's ping."""
         return (delivery.header('content-type').partition(';')[0].strip() == 'application/x-www-form-urlencoded'
                 and not delivery.header('x-wc-webhook-signature') and _PING.fullmatch(delivery.body) is not None)
 
@@ -84,7 +84,7 @@ class Source(source.Source):
 
     @override
     def event(self, delivery: Delivery) -> Event:
-        """Its id is made of what is the same whenever the same state of an order is sent again."""
+        """Its id is the same for each delivery of the same state of an order."""
         topic, order = delivery.header('x-wc-webhook-topic'), delivery.object
         ignored, sent_topic = '', topic
         if topic in _ORDERS and order.get('status') == 'refunded':
@@ -99,10 +99,10 @@ class Source(source.Source):
 
     @override
     def sold(self, event: Event) -> list[Sold]:
-        """Its line items; which of them a refund was of that is of a part is not told."""
+        """Its line items; a partial refund does not say which of them it covers."""
         order = event.content
         if event.topic != REFUNDED and order.get('refunds'):
-            raise Undecodable('it was refunded in part, and does not tell which lines')
+            raise Undecodable('it was partially refunded, and WooCommerce does not say for which lines')
         meta, buyer = fields_of(order.get('meta_data'), 'key'), optional(order, 'billing.email')
         return [Sold(first_text(it.get('id'), number),
                      first_text(it.get('sku'), it.get('variation_id'), it.get('product_id')), count_of(it, 'quantity'),
@@ -117,7 +117,7 @@ class Source(source.Source):
 
     @override
     def shop(self, connect: Connect) -> Asked | None:
-        """At the address that it names as its source."""
+        """The API at the address given as ``source``."""
         if not self.has_key:
             return None
         from ecommerce_worker.clients.auth import Basic
@@ -167,7 +167,7 @@ class Source(source.Source):
 
     @override
     def missed(self, shop: Any, topics: Iterable[str], since: float, until: float) -> Iterator[Delivery]:
-        """The paid orders, by whatever topic tells of them."""
+        """The paid orders, as deliveries of one of the subscribed topics."""
         topic = next((it for it in topics if it in _ORDERS), '')
         for order in shop.orders(since, until) if topic else ():
             yield Delivery({'x-wc-webhook-topic': topic}, json.dumps(order).encode(), until)

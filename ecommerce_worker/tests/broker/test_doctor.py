@@ -90,7 +90,7 @@ def test_what_is_wrong_is_told_for_people_with_what_to_do(command, start_worker,
     said = done.stdout.splitlines()
     at = next(number for number, line in enumerate(said) if line.startswith('bad      token:'))
     assert 'does not accept our credentials' in said[at]
-    assert said[at + 1].strip().startswith('-> Look at AUTHENTICATION')
+    assert said[at + 1].strip().startswith('-> Check AUTHENTICATION')
     assert 'wrong' not in done.stdout
 
 
@@ -116,7 +116,7 @@ def test_a_configuration_that_cannot_work_is_all_that_is_said(doctor):
     ({'message_ttl': 60_000}, 'destroyed after 60 s'),
     ({'expires': 60_000}, 'is deleted'),
     ({'max_length': 10}, 'drops its oldest'),
-    ({'max_length': 10, 'overflow': 'reject-publish'}, 'takes no more messages'),
+    ({'max_length': 10, 'overflow': 'reject-publish'}, 'rejects messages when it is full'),
 ], ids=str)
 def test_a_policy_that_destroys_orders_is_found(doctor, start_worker, policy, definition, said):
     start_worker().ready()
@@ -132,7 +132,7 @@ def test_a_waiting_room_that_is_late_is_bad_and_what_comes_yet_is_parked(monkeyp
     start_worker().ready()
     monkeypatch.setattr(trial, 'PATIENCE', 0.2)
     with (Celery('doctor', broker=broker.url, set_as_current=False) as app, broker.connection() as connection,
-          pytest.raises(trial.NotDelivered, match='next tries do not come either')):
+          pytest.raises(trial.NotDelivered, match='retries do not leave it either')):
         trial.through_the_room(app, connection)
     message, = eventually(broker.parked)
     assert message.headers['task'] == trial.TASK
@@ -172,7 +172,7 @@ def test_a_worker_says_at_start_what_it_sees_of_the_machine(start_worker, comman
     assert command('migrate').returncode == 0
     (tmp_path / 'ledger.sqlite3').chmod(0o644)
     log = start_worker().ready().log
-    assert f'Everybody on this machine may read {tmp_path}/ledger.sqlite3' in log
+    assert f'Every user on this machine can read {tmp_path}/ledger.sqlite3' in log
     assert 'remedy="`chmod o-rwx' in log
 
 
@@ -200,6 +200,6 @@ def test_the_management_plugin_tells_of_policies_to_a_user_who_may_only_look(env
         with Connection(node.url) as connection:
             topology.declare(connection, [topology.task_queue(QUEUE)])
             eventually(lambda: [it.sentence for it in queues.look(connection, settings)] == [
-                'Messages of ecommerce.parked are destroyed after 5 s (message-ttl).'])
+                'Messages in ecommerce.parked are destroyed after 5 s (message-ttl).'])
             node.ctl('clear_operator_policy', 'short')
             eventually(lambda: [it.state.value for it in queues.look(connection, settings)] == ['well'])

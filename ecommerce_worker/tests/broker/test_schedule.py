@@ -289,7 +289,7 @@ def test_status_names_what_is_overdue(command, given, tmp_path):
     firings.begin('resubmit (600 s)', time.time() // 600 * 600 - 1200)
     done = command('status', **given)
     assert 'beat      alive' in done.stdout
-    assert re.search(r'trouble: SCHEDULE\[resubmit\] is overdue since 20\S+ \S+ UTC: no beat has fired it\.',
+    assert re.search(r'trouble: SCHEDULE\[resubmit\] has been overdue since 20\S+ \S+ UTC: no beat has fired it\.',
                      done.stdout)
     assert done.returncode == 1
     given['SCHEDULE'] = {'mail': {'task': 'x.y', 'interval': 60}}

@@ -36,9 +36,9 @@ def test_an_order_goes_through_intake_queue_worker_and_waiting_room_to_a_stand_i
     found = smoke()
     assert found['problem'] is None
     assert [it['step'].split(',')[0] for it in found['steps']] == [
-        'a worker of its own consumes a queue of its own', 'an intake of its own answers',
-        'the intake has the order confirmed by RabbitMQ', 'the worker called the stand-in shop',
-        'its next try came out of the waiting room', 'all of it is gone again']
+        'a temporary worker consumes a temporary queue', 'a temporary intake answers',
+        'the intake accepted the order, and RabbitMQ confirmed it', 'the worker called the stand-in shop',
+        'the retry left the waiting room', 'the temporary worker, queue and order are removed']
     times = [it['seconds'] for it in found['steps']]
     assert times == sorted(times)
     assert broker.depth(QUEUE) == 1
@@ -103,12 +103,12 @@ def test_an_order_goes_in_by_an_intake_that_runs_as_its_shop_would_send_it(smoke
     assert smoke('--intake', 'myshop', '--file', str(tmp_path / 'order.json'), **intakes)['passed']
     assert shop.orders['EDX-7'].fulfilments == 1
     twice = smoke('--intake', 'myshop', '--file', str(tmp_path / 'order.json'), **intakes)
-    assert 'it has had this delivery before' in twice['problem']
+    assert 'this delivery was received before' in twice['problem']
     other = intakes['INTAKES'].replace(SECRET, OTHER_SECRET)
     refused = smoke('--intake', 'older', '--order', 'TEST-1', **{**intakes, 'INTAKES': other})
-    assert 'the intake older answered 401 refused; the intake that answers has other secrets' in refused['problem']
+    assert 'the intake older answered 401 refused; the running intake has different secrets' in refused['problem']
     away = smoke('--intake', 'older', '--order', 'TEST-1', **{**intakes, 'INTAKE_ADDRESS': f'127.0.0.1:{free_port()}'})
-    assert 'nobody answers at http://127.0.0.1' in away['problem']
+    assert 'no answer from http://127.0.0.1' in away['problem']
 
 
 @pytest.mark.parametrize('options, said', [
@@ -135,7 +135,7 @@ def test_an_order_that_the_shop_does_not_know_does_not_pass(command, start_worke
 
 def test_without_a_worker_it_is_said_that_nobody_told_of_it(smoke, broker):
     found = smoke('--order', 'TEST-3', '--wait', '1s')
-    assert 'no worker told of it' in found['problem']
+    assert 'no worker has reported it' in found['problem']
     assert broker.depth(QUEUE) == 1
 
 
@@ -146,5 +146,5 @@ def test_without_facts_it_is_said_that_nothing_can_be_followed(smoke, broker):
 
 def test_a_worker_that_cannot_be_started_is_told_with_its_last_word_and_nothing_is_left(smoke, broker):
     found = smoke(EMAIL_VENDOR='braze')
-    assert 'a worker cannot be started here; its last word: ecommerce-worker: ' in found['problem']
+    assert 'a worker cannot be started on this machine; its last log line: ecommerce-worker: ' in found['problem']
     assert names(broker) == []

@@ -133,8 +133,8 @@ def test_a_rabbitmq_is_trusted_or_refused_in_one_line(node, certificates, comman
 def test_the_doctor_warns_of_a_certificate_of_rabbitmq_that_ends_soon(node, certificates, command):
     tls = {'ca_certs': certificates.path('ca.pem')}
     said = command('doctor', BROKER_URL=node.secure_url, BROKER_USE_SSL=tls).stdout.splitlines()
-    line, = [each for each in said if 'its certificate is good until' in each]
-    assert line.startswith('warning  broker: 127.0.0.1 answers, its certificate is good until ')
+    line, = [each for each in said if 'its certificate is valid until' in each]
+    assert line.startswith('warning  broker: 127.0.0.1 answers; its certificate is valid until ')
     assert f'{datetime.now(UTC) + timedelta(days=7):%Y-%m-%d}' in line
     assert 'no worker connects once it is over' in said[said.index(line) + 1]
 

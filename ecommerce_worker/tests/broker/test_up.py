@@ -136,7 +136,7 @@ def test_where_there_are_intakes_one_runs_beside_the_worker(start, shop):
     intakes, port = {'mine': {'kind': 'submit', 'secrets': [SECRET]}}, free_port()
     up = start(INTAKES=json.dumps(intakes), INTAKE_ADDRESS=f'127.0.0.1:{port}')
     up.says('worker   |', ' ready.')
-    up.says('intake   |', 'the intake is at')
+    up.says('intake   |', 'accepting deliveries at')
     shop.add_order('EDX-1')
     body = b'{"order_number": "EDX-1"}'
     eventually(lambda: posted(port, '/in/mine', body, signed('submit', body)).status == 202)

@@ -109,7 +109,7 @@ def test_the_schedule_shows_what_is_overdue_and_later_what_was_missed(at_work, s
     subprocess.run([sys.executable, '-c', BEGUN, str(due - 3600)], env=settings, check=True)
     person('vic', 'viewer')
     browser.will_say('/', '1 recorder running', 'No beat has ever run', 'ecommerce-worker beat',
-                     'SCHEDULE[resubmit] is overdue since',
+                     'SCHEDULE[resubmit] has been overdue since',
                      f'overdue since {datetime.fromtimestamp(due - 3000, UTC):%Y-%m-%d %H:%M}')
     start('beat')
 

@@ -71,10 +71,11 @@ def test_what_its_function_has_no_task_for_is_ignored_with_its_reason(current, a
 
 
 @pytest.mark.parametrize('returned, reason', [
-    ("Then('acme.gone', {})", 'no worker knows the task acme.gone'),
-    ("Then(grant.name, {'order_number': 'A-1'})", "the task does not take this: missing a required argument: 'email'"),
+    ("Then('acme.gone', {})", 'the task acme.gone is not registered'),
+    ("Then(grant.name, {'order_number': 'A-1'})",
+     "the task does not accept these arguments: missing a required argument: 'email'"),
     ("Then(grant.name, {'order_number': 'A-1', 'email': {1}})", 'its arguments cannot be written as JSON (TypeError)'),
-    ("Then(grant.name, {'order_number': [], 'email': ''})", 'its order_number is not a string'),
+    ("Then(grant.name, {'order_number': [], 'email': ''})", 'order_number is not a string'),
     ('None', 'a programming error in the intake: TypeError at functions.py'),
 ])
 def test_what_no_task_takes_is_parked_and_answered(current, app, returned, reason):
@@ -107,8 +108,10 @@ def test_its_service_is_that_of_the_site(current, peer):
 
 
 @pytest.mark.parametrize('options, problem', [
-    ({'events': {'x': 'fulfill_order'}}, 'INTAKES[acme][events] has no use, for this kind decides itself'),
-    ({'arguments': {'x': 'y'}}, 'INTAKES[acme][arguments] has no use, for this kind decides itself'),
+    ({'events': {'x': 'fulfill_order'}},
+     'INTAKES[acme][events] has no effect: this kind chooses the task and its arguments itself'),
+    ({'arguments': {'x': 'y'}},
+     'INTAKES[acme][arguments] has no effect: this kind chooses the task and its arguments itself'),
     ({'kind': 'acmee'}, 'INTAKES[acme][kind] names acmee, which does not exist; did you mean acme?'),
 ])
 def test_what_is_wrong_with_an_intake_of_its_kind_is_told(current, app, options, problem):
@@ -118,8 +121,8 @@ def test_what_is_wrong_with_an_intake_of_its_kind_is_told(current, app, options,
 
 
 @pytest.mark.parametrize('kind, problem', [
-    ('shopify', 'extension acme: its kind of intake shopify comes with the worker'),
-    ('others', 'extension acme: its kind of intake others must be called acme, or begin with that and _'),
+    ('shopify', 'extension acme: its kind of intake shopify is already built in'),
+    ('others', 'extension acme: its kind of intake others must be named acme or begin with acme_'),
 ])
 def test_its_kinds_of_intakes_have_its_name(current, app, kind, problem):
     with pytest.raises(Misconfigured) as caught:

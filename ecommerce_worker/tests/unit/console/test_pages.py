@@ -471,7 +471,7 @@ def test_a_page_without_a_beat_says_what_that_means(console):
 def test_what_nobody_has_fired_is_overdue(console):
     due = firing(console, 3)
     words = of_schedule(console)
-    assert f'SCHEDULE[resubmit] is overdue since {minute(due + 600)} UTC: no beat has fired it.' in words
+    assert f'SCHEDULE[resubmit] has been overdue since {minute(due + 600)} UTC: no beat has fired it.' in words
     assert f'overdue since {minute(due + 600)}' in words
 
 

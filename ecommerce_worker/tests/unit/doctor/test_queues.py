@@ -84,7 +84,7 @@ def test_the_management_plugin_is_asked_for_our_virtual_host_with_its_own_user(p
     url = peer.url.replace('http://', 'http://monitor:p%40ss@')
     line, = look(connection(host='a/b'), managed(url))
     assert (line.state, line.sentence) == (
-        State.BAD, 'Messages of ecommerce.fulfillment are destroyed after 60 s (message-ttl).')
+        State.BAD, 'Messages in ecommerce.fulfillment are destroyed after 60 s (message-ttl).')
     request, = peer.requests
     assert request.target == '/api/queues/a%2Fb'
     assert request.headers['authorization'] == 'Basic bW9uaXRvcjpwQHNz'
@@ -142,5 +142,5 @@ def test_rabbitmqctl_tells_of_policies_and_of_those_of_operators(rabbitmqctl):
 
 def test_without_either_it_is_unknown(monkeypatch, tmp_path):
     monkeypatch.setenv('PATH', str(tmp_path))
-    with pytest.raises(Unseen, match='no rabbitmqctl here'):
+    with pytest.raises(Unseen, match='rabbitmqctl is not installed'):
         seen(connection(), SETTINGS)

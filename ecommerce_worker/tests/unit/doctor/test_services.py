@@ -51,7 +51,7 @@ def test_a_certificate_that_ends_soon_is_a_warning(monkeypatch, days, expected):
     monkeypatch.setattr(looking, 'look', lambda *_: looking.Seen(expires=time.time() + days * 86_400 + 60))
     line, = services.way('shop', 'https://shop.example.com/api/v2/', 5)
     assert line.state.value == expected
-    assert 'good until' in line.sentence
+    assert 'valid until' in line.sentence
 
 
 def test_behind_a_proxy_nothing_is_seen(peer, monkeypatch):
@@ -82,11 +82,11 @@ def test_an_order_that_there_is_not_tells_that_our_user_may_fulfil(peer):
 
 
 @pytest.mark.parametrize('replies, said, remedy', [
-    ([reply(403, b'{}')], 'may not read orders', 'staff'),
-    ([ABSENT, reply(403, b'{}')], 'may not fulfil orders', 'staff'),
-    ([reply(401, b'{}')], 'may not read orders', 'JWT_SECRET_KEY'),
-    ([reply(500, b'{}')], 'may not read orders', 'log'),
-    ([reply(404, b'<html>', ['Content-Type: text/html'])], 'may not read orders', 'log'),
+    ([reply(403, b'{}')], 'may read orders failed', 'staff'),
+    ([ABSENT, reply(403, b'{}')], 'may fulfil orders failed', 'staff'),
+    ([reply(401, b'{}')], 'may read orders failed', 'JWT_SECRET_KEY'),
+    ([reply(500, b'{}')], 'may read orders failed', 'log'),
+    ([reply(404, b'<html>', ['Content-Type: text/html'])], 'may read orders failed', 'log'),
 ], ids=str)
 def test_whatever_keeps_our_user_out_is_bad(peer, replies, said, remedy):
     line = permission(peer, *replies)[1][-1]

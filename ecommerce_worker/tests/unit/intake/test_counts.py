@@ -79,4 +79,4 @@ def test_a_slow_function_is_named_once_a_minute(counts, caplog):
         counts.report()
         counts.report()
     assert [record.getMessage() for record in caplog.records] == [
-        'the function of an intake is slow, and other deliveries wait for it: intake=shop count=2 longest=0.040']
+        'the function of an intake is slow and blocks other deliveries: intake=shop count=2 longest=0.040']
