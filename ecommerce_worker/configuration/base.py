@@ -95,8 +95,8 @@ WORKER_POOL = 'threads'
 # as many again for other services; with prefork this is the total number of child processes.
 WORKER_CONCURRENCY = 32
 
-# How many processes `ecommerce-worker worker` starts, each with a connection and threads of its own. One process uses one
-# core, however many threads it has. 'auto' means one for each processor. See docs/performance.rst.
+# How many processes `ecommerce-worker worker` starts, each with a connection and threads of its own. One process uses
+# one core, however many threads it has. 'auto' means one for each processor. See docs/performance.rst.
 WORKER_PROCESSES: int | str = 1
 
 # How long a stopping worker waits for running tasks; unfinished messages are delivered again. Must be less than the
