@@ -124,7 +124,7 @@ def test_a_policy_that_destroys_orders_is_found(doctor, start_worker, policy, de
     found = doctor()
     line, = lines(found, 'policies')
     assert line['state'] == ('warning' if 'overflow' in definition else 'bad')
-    assert line['sentence'].startswith(('Messages of ecommerce.fulfillment', 'ecommerce.fulfillment'))
+    assert line['sentence'].startswith(('Messages in ecommerce.fulfillment', 'ecommerce.fulfillment'))
     assert said in line['sentence']
 
 

@@ -28,5 +28,5 @@ def test_an_answer_of_somebody_else_is_no_acceptance(peer, given, status):
 
 def test_somebody_who_does_not_speak_http_is_nobody(peer):
     peer.replies = [Reply([b'AMQP\0\0\x09\x01'], close=True)]
-    with pytest.raises(posting.NotAnswered, match='nobody answers at http'):
+    with pytest.raises(posting.NotAnswered, match='no answer from http'):
         posting.post(INTAKE, b'{}', peer.url)
