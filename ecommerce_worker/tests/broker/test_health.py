@@ -75,7 +75,7 @@ def test_a_worker_is_alive_ready_and_started_once_it_consumes_and_gone_when_it_h
     assert ' threads, 0 in hand' in vitals['detail']
     assert worker.stop() == 0
     gone = probe(directory, '--live')
-    assert (gone.returncode, gone.stderr) == (1, f'no process that runs writes to {directory}\n')
+    assert (gone.returncode, gone.stderr) == (1, f'no running process writes to {directory}\n')
 
 
 def test_a_worker_that_is_stopped_by_a_signal_is_not_alive_until_it_goes_on(start, directory):

@@ -324,9 +324,10 @@ def test_an_order_whose_report_was_lost_is_overdue_until_the_shop_is_asked(
     with closing(sqlite3.connect(tmp_path / 'ledger.sqlite3', timeout=20)) as ledger, ledger:
         for number in ('EDX-1', 'EDX-2'):
             ledger.execute('INSERT INTO ledger_order (identity, key, task, site, state, reason, next_try, attempts, '
-                           'first_seen, last_seen, heard, cause) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)',
+                           'first_seen, last_seen, heard, cause, order_number, product, course, mode, learner, mask) '
+                           'VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)',
                            [uuid.uuid5(uuid.NAMESPACE_OID, json.dumps([number, FULFILL, ''])).hex, number, FULFILL, '',
-                            'waiting', 'down', *['2026-01-01 00:00:00', 1], *['2026-01-01 00:00:00'] * 3, ''])
+                            'waiting', 'down', *['2026-01-01 00:00:00', 1], *['2026-01-01 00:00:00'] * 3, *[''] * 7])
     done = command('status')
     assert 'unknown   2 orders overdue; 0 reports of runs lost in the last 7 days' in done.stdout
     assert 'trouble: 2 orders overdue: no report when one was due' in done.stdout

@@ -36,7 +36,8 @@ def test_an_order_goes_through_intake_queue_worker_and_waiting_room_to_a_stand_i
     found = smoke()
     assert found['problem'] is None
     assert [it['step'] for it in found['steps']] == [
-        'a temporary worker consumes a temporary queue', 'a temporary intake answers and is ready to publish to RabbitMQ',
+        'a temporary worker consumes a temporary queue',
+        'a temporary intake answers and is ready to publish to RabbitMQ',
         'the intake accepted the order, and RabbitMQ confirmed it',
         'the worker called the stand-in shop, which answered 503',
         'the retry left the waiting room, and the order is fulfilled',

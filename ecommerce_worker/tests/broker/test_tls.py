@@ -136,7 +136,7 @@ def test_the_doctor_warns_of_a_certificate_of_rabbitmq_that_ends_soon(node, cert
     line, = [each for each in said if 'its certificate is valid until' in each]
     assert line.startswith('warning  broker: 127.0.0.1 answers; its certificate is valid until ')
     assert f'{datetime.now(UTC) + timedelta(days=7):%Y-%m-%d}' in line
-    assert 'no worker connects once it is over' in said[said.index(line) + 1]
+    assert 'no worker connects once it has expired' in said[said.index(line) + 1]
 
 
 def test_two_brokers_to_fall_back_on_may_have_a_private_authority(node, certificates, command):

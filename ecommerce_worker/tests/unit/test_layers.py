@@ -89,7 +89,7 @@ KNOW_VENDORS = 'configuration settings email.vendors email.calls sailthru braze 
 
 #: Who may read the environment; demo and the stand-ins start programs, which inherit one, and what systemd, probes and
 #: `up` say there is no setting.
-ENVIRONMENT = 'settings configuration demo testing process.pulse process.ending health.__main__'
+ENVIRONMENT = 'settings configuration demo testing process.pulse process.ending process.several health.__main__'
 
 
 def within(module: str, names: str) -> bool:

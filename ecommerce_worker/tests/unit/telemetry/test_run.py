@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import uuid
 from dataclasses import replace
 
 import pytest
@@ -33,8 +34,16 @@ def test_on_the_wire_a_fact_is_json_with_a_version_and_without_what_is_not_there
     assert body == {'version': 1, 'outcome': 'done', 'started': 1.0, 'seconds': 0.0, 'attempt': 0, 'fact': '0' * 32}
 
 
-def test_two_facts_are_never_the_same():
-    assert RunReport('done').fact != RunReport('done').fact
+def test_two_facts_are_never_the_same_and_each_is_a_uuid():
+    ids = {RunReport('done').fact for _ in range(1000)}
+    assert len(ids) == 1000
+    assert {(id_.version, id_.variant) for id_ in map(uuid.UUID, ids)} == {(4, uuid.RFC_4122)}
+
+
+@pytest.mark.parametrize('id_', ['e45e1782ac03dd9f70c8e2c448cfa42e', '0' * 32, 'f' * 32, 'id-1', 7])
+def test_what_mariadb_would_not_take_for_a_uuid_is_no_fact(id_):
+    with pytest.raises(Undecodable, match='its fact is not'):
+        RunReport.read(json.dumps({'version': 1, 'outcome': 'done', 'started': 1.0, 'fact': id_}).encode())
 
 
 @pytest.mark.parametrize('task, key', [
@@ -100,11 +109,11 @@ def test_the_wait_for_the_next_try_is_counted_from_the_end_and_to_the_thousandth
 def test_an_earlier_workers_report_is_read():
     body = (b'{"version":1,"outcome":"parked","started":1700000000.5,"seconds":0.25,"attempt":2,"task":"a.b",'
             b'"id":"id-1","key":"EDX-1","site":"edx","queue":"q","reason":"why","status":503,"worker":"w@h",'
-            b'"root_id":"root","teller":"t","number":7,"fact":"00000000000000000000000000000001"}')
+            b'"root_id":"root","teller":"t","number":7,"fact":"00000000000040008000000000000001"}')
     assert read(body) == RunReport(
         'parked', started=1_700_000_000.5, seconds=0.25, attempt=2, task='a.b', id='id-1', key='EDX-1', site='edx',
         queue='q', reason='why', status=503, worker='w@h', root_id='root', teller='t', number=7,
-        fact='00000000000000000000000000000001')
+        fact='00000000000040008000000000000001')
 
 
 NOW = 1_795_000_000.0  # in November 2026
