@@ -24,6 +24,9 @@ ASKED = ('live', 'ready', 'started')
 #: How the name of a file ends.
 _END = '.json'
 
+#: The file of this process, by device and inode, once there is one.
+_own = None
+
 
 class Vitals:
     """The file of this process, which is kept locked for as long as the process lives: who finds it unlocked knows.
@@ -74,16 +77,24 @@ class Vitals:
         if self._open is not None:
             os.close(self._open)
         self._open = file
+        global _own  # noqa: PLW0603 - a process has one
+        _own = _inode(os.fstat(file))
+
+
+def _inode(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
 
 
 def _forget(path: str) -> None:
     """Delete the file of a process that is gone."""
     try:
+        if _inode(os.stat(path)) == _own:
+            return  # see `found`
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
         return
     try:
-        if _is_left(file):
+        if _is_left(file, path):
             os.unlink(path)
     except OSError:
         pass  # somebody else's
@@ -91,26 +102,33 @@ def _forget(path: str) -> None:
         os.close(file)
 
 
-def _is_left(file: int) -> bool:
-    """Whether nobody holds the lock of this file."""
+def _is_left(file: int, path: str) -> bool:
+    """Whether nobody holds the lock of this file, which was opened at that path."""
     try:
         fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
         return False
-    return True
+    try:
+        # Its process may have put another in its place since it was opened.
+        return _inode(os.stat(path)) == _inode(os.fstat(file))
+    except FileNotFoundError:
+        return True
 
 
 def found(directory: str, role: str = '') -> Iterator[dict[str, Any]]:
-    """What the processes say that live; those of one role only, if that is not ''.  Raises OSError."""
+    """What the other processes say that live; those of one role only, if that is not ''.  Raises OSError."""
     for name in sorted(os.listdir(directory)):
         if not name.endswith(_END) or (role and name.rpartition('-')[0] != role):
             continue
+        path = os.path.join(directory, name)
         try:
-            file = os.open(os.path.join(directory, name), os.O_RDONLY | os.O_CLOEXEC)
+            if _inode(os.stat(path)) == _own:
+                continue  # a process that closes a file gives up its lock of it, by whatever descriptor it has that
+            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             continue
         try:
-            if not _is_left(file):
+            if not _is_left(file, path):
                 yield json.loads(os.read(file, 1 << 16))
         finally:
             os.close(file)

@@ -186,6 +186,28 @@ def test_a_file_of_who_lives_is_read_by_others_and_one_of_who_is_dead_is_not(pul
     assert not (directory / 'worker-1.json').exists()
 
 
+def test_who_looks_at_others_keeps_the_lock_of_its_own_file(pulse, tmp_path):
+    directory = str(tmp_path / 'health')
+    assert not list(found(directory))
+    Vitals(directory, 'worker')
+    program = ('import sys\nfrom ecommerce_worker.process.vitals import found\n'
+               'print(*(it["pid"] for it in found(sys.argv[1])))')
+    seen = subprocess.run([sys.executable, '-c', program, directory], capture_output=True, text=True, check=True)
+    assert seen.stdout == f'{os.getpid()}\n'
+
+
+def test_a_file_that_was_replaced_while_it_was_looked_at_is_not_one_of_a_dead_process(tmp_path, monkeypatch):
+    path = tmp_path / 'worker-1.json'
+    path.write_text('{"pid": 1}')
+
+    def replaced(*_):
+        (tmp_path / 'new').write_text('{"pid": 1}')
+        (tmp_path / 'new').replace(path)
+
+    monkeypatch.setattr('ecommerce_worker.process.vitals.fcntl.lockf', replaced)
+    assert [it['pid'] for it in found(str(tmp_path))] == [1]
+
+
 def test_of_two_processes_of_one_number_as_containers_have_them_each_is_seen(tmp_path):
     program = ('import sys\nfrom ecommerce_worker.process import vitals\nvitals.os.getpid = lambda: 7\n'
                'vitals.Vitals(sys.argv[1], "worker").write({"role": "worker", "pid": 7})\n'
