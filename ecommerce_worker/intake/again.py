@@ -20,26 +20,30 @@ from ecommerce_worker.telemetry.run import by_intake
 if TYPE_CHECKING:
     from celery import Celery
 
+    from ecommerce_worker.intake.intakes import Intake
+
 #: The header of a parked message that says which intake it came by, when, and with which headers.
 HEADER: Final = 'delivery'
 
 #: The maximum number of bytes kept of its headers; headers with one of these words in their names are never kept.
 MOST: Final = 8 * 1024
-SECRET: Final = ('authorization', 'cookie', 'signature', 'hmac', 'token', 'secret', 'forwarded', 'real-ip')
+SECRET: Final = ('auth', 'cookie', 'signature', 'hmac', 'token', 'secret', 'api-key', 'apikey', 'access-key',
+                 'password', 'credential', 'session', 'jwt', 'forwarded', '-ip')
 
 
 class NotMapped(WorkerError):
     """The intake cannot turn the delivery into a task: the text says why."""
 
 
-def kept(intake: str, delivery: Delivery) -> dict[str, Any]:
-    """The header of a parked delivery; without credentials or signatures."""
+def kept(intake: Intake, delivery: Delivery) -> dict[str, Any]:
+    """The header of a parked delivery; without credentials, signatures, or addresses of the sender."""
     left, headers = MOST, {}
+    signature = str(intake.source.options.get('header', '')).lower()
     for name, value in delivery.headers.items():
         left -= len(name) + len(value.encode(errors='replace'))
-        if left >= 0 and not any(part in name for part in SECRET):
+        if left >= 0 and name != signature and not any(part in name for part in SECRET):
             headers[name] = value
-    return {HEADER: {'intake': intake, 'at': delivery.received, 'headers': headers}}
+    return {HEADER: {'intake': intake.name, 'at': delivery.received, 'headers': headers}}
 
 
 def is_delivery(headers: Mapping[str, Any]) -> bool:

@@ -253,7 +253,7 @@ class Application:
             return self._ignored(intake, f'dry run; it would be parked: {reason}')
         request_id = correlation.current()
         raw = Raw(delivery.body, delivery.header('content-type')[:127] or None, None,
-                  {**({correlation.HEADER: request_id} if request_id else {}), **again.kept(intake.name, delivery)},
+                  {**({correlation.HEADER: request_id} if request_id else {}), **again.kept(intake, delivery)},
                   {'correlation_id': id_})
         parked = publishing.parked_message(raw, ParkingNote(
             id=id_, site=intake.site, reason=f'intake {intake.name}: {reason}'))
