@@ -8,6 +8,7 @@ import platform
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,9 +46,11 @@ def write(path: Path, doctor: Mapping[str, Any], settings: Settings | None, stat
     except FileExistsError:
         raise NotWritten(f'{path} already exists') from None
     except OSError as error:
+        with suppress(OSError):
+            path.unlink()  # what is there of it is no archive
         raise NotWritten(f'{path} cannot be written: {error.strerror}') from None
 
 
 def _versions() -> dict[str, Any]:
     return {'ecommerce-worker': __version__, 'python': platform.python_version(), 'system': platform.platform(),
-            'packages': {it.name: it.version for it in sorted(distributions(), key=lambda it: it.name.lower())}}
+            'packages': dict(sorted((it.name, it.version) for it in distributions() if it.name))}

@@ -32,6 +32,8 @@ def _read(words: list[str]) -> tuple[str, str, str]:
             asked = word[2:]
         elif name in said:
             said[name] = value if is_given else next(rest, '')
+            if name == '--role' and not said[name]:
+                raise _Misused('--role needs a value')
         else:
             raise _Misused(f'no such option: {word}')
     if not said['--dir']:

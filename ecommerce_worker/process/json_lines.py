@@ -98,7 +98,7 @@ def _time(seconds: float) -> str:
 
 
 def _value(name: str, value: Any) -> Any:
-    if name == 'seconds' and isinstance(value, int | float):
+    if name == 'seconds' and isinstance(value, int | float) and math.isfinite(value):
         return round(value * 1e9)  # ECS has nanoseconds
     if isinstance(value, datetime):
         return _time(value.timestamp())

@@ -87,6 +87,14 @@ def test_an_outcome_is_a_success_or_not(kept, monkeypatch, outcome, success):
     assert [(it['event.action'], it['event.outcome']) for it in kept.read()] == [(outcome, success)]
 
 
+@pytest.mark.parametrize('seconds', [float('inf'), float('nan')])
+def test_a_duration_that_is_no_number_costs_no_line(kept, seconds):
+    logs.Log(kept.logger).info('it took', seconds=seconds)
+    (said,) = kept.read()
+    assert said['message'] == 'it took'
+    assert said['event.duration'] == str(seconds)
+
+
 def test_a_traceback_is_within_the_object(kept):
     try:
         raise ValueError('it\nbroke')

@@ -256,6 +256,7 @@ def test_what_follows_from_what_it_says(asked, ready, started, due, no):
 @pytest.mark.parametrize('options, status, said', [
     (['--help'], 0, 'Usage: '), (['--alive'], 2, 'no such option: --alive'),
     (['--role', 'beat'], 1, 'no running beat writes'), (['--dir='], 2, 'specify the directory'),
+    (['--role', ''], 2, '--role needs a value'),
     (['--dir', '/nowhere/at/all'], 1, 'cannot be read (No such file or directory)')])
 def test_the_probe_says_in_one_line_what_is_wrong(tmp_path, options, status, said):
     done = probe(tmp_path, *options)
