@@ -87,7 +87,9 @@ class PrivateServer:
         self._end(self.cut)
 
     def __enter__(self) -> Self:
-        subprocess.run(self._words(self.making), check=True, capture_output=True, cwd='/', **self._as_user())
+        made = subprocess.run(self._words(self.making), check=False, capture_output=True, text=True, cwd='/',
+                              **self._as_user())
+        assert not made.returncode, f'{self.title} cannot be made: {made.stdout}{made.stderr}'
         self.start()
         return self
 
