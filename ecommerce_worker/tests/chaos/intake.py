@@ -51,8 +51,9 @@ class Site:
     """All that runs, and what can be done to it."""
 
     def __init__(self, node: PrivateNode, directory: Path, shop: ShopProcess, spool: Path) -> None:
-        self.node, self.directory = node, directory
+        self.node, self.directory, self.spool = node, directory, spool
         self.port = free_port()
+        self.senders = Senders(self.port)
         self._environment = {
             **worker_environment(node.url, shop, **SETTINGS), 'ECOMMERCE_WORKER_INTAKES': json.dumps(INTAKES),
             'ECOMMERCE_WORKER_INTAKE_ADDRESS': f'127.0.0.1:{self.port}', 'ECOMMERCE_WORKER_INTAKE_SPOOL': str(spool)}
@@ -94,19 +95,21 @@ class Site:
         self.node.start()
 
     def delete_queue(self) -> None:
-        """Delete the queue while it is empty; the worker, which is held for a while, makes it anew."""
+        """Delete the queue while nothing is in it; the worker, which is held for a while, makes it anew.
+
+        Nor may anything be on its way: RabbitMQ confirms what it was given for a queue that is deleted in that moment.
+        """
         pid = self.worker.process.pid
-        with Connection(self.node.url) as connection:
-            while True:
-                os.kill(pid, signal.SIGSTOP)
-                try:
-                    connection.channel().queue_delete(QUEUE, if_empty=True)
-                    break
-                except connection.channel_errors:
-                    os.kill(pid, signal.SIGCONT)
-                    time.sleep(0.2)
+        with self.senders.paused(), Connection(self.node.url) as connection:
+            eventually(lambda: not list(self.spool.glob('*.json')) and self._is_empty(), seconds=PATIENCE)
+            os.kill(pid, signal.SIGSTOP)
+            connection.channel().queue_delete(QUEUE)
         time.sleep(3)
         os.kill(pid, signal.SIGCONT)
+
+    def _is_empty(self) -> bool:
+        """Whether nothing is in the queue, or in the hands of its consumers."""
+        return f'{QUEUE}\t0' in self.node.ctl('list_queues', '--no-table-headers', 'name', 'messages').splitlines()
 
     def end(self) -> None:
         """Stop all of it."""
@@ -157,18 +160,21 @@ class Story:
 class Senders:
     """Shops that post orders, some of which come again until they are answered with success, some of which do not."""
 
-    def __init__(self, port: int, rate: float) -> None:
-        self._port, self._rate = port, rate
+    def __init__(self, port: int) -> None:
+        self._port = port
         self._lock = threading.Lock()
+        self._posting = 0
+        self._may_post = threading.Event()
+        self._may_post.set()
         self.accepted: set[str] = set()
         self.refusals = 0
         self._threads: list[threading.Thread] = []
 
-    def start(self, numbers: list[str]) -> None:
-        """Post each of them at its time, from a thread of its own."""
+    def start(self, numbers: list[str], rate: float) -> None:
+        """Post each of them at its time, so many in a second, from a thread of its own."""
         for place, number in enumerate(numbers):
             once = place % ONCE == 0
-            thread = threading.Timer(place / self._rate, self._post_once if once else self._post, (number,))
+            thread = threading.Timer(place / rate, self._post_once if once else self._post, (number,))
             thread.start()
             self._threads.append(thread)
 
@@ -177,11 +183,33 @@ class Senders:
         for thread in self._threads:
             thread.join()
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Nothing is posted within this context, and all that was has been answered."""
+        self._may_post.clear()
+        try:
+            eventually(lambda: not self._posting, seconds=PATIENCE)
+            yield
+        finally:
+            self._may_post.set()
+
+    def _count(self, more: int) -> None:
+        with self._lock:
+            self._posting += more
+
     def _answered(self, name: str, number: str, body: bytes, headers: Mapping[str, str]) -> bool:
+        self._count(1)
+        # Counted first: whoever pauses sees it, or it sees the pause.
+        while not self._may_post.is_set():
+            self._count(-1)
+            self._may_post.wait()
+            self._count(1)
         try:
             answer = posted(self._port, f'/in/{name}', body, headers)
         except (OSError, HTTPException, ValueError):
             return False
+        finally:
+            self._count(-1)
         good = answer.state in ('accepted', 'repeated')
         with self._lock:
             if good:
@@ -229,8 +257,8 @@ def run(node: PrivateNode, directory: Path, fault: str, orders: int = 90, rate: 
         try:
             site.worker.ready()
             site.intake.ready()
-            senders = Senders(site.port, rate)
-            senders.start(numbers)
+            senders = site.senders
+            senders.start(numbers, rate)
             for place, act in enumerate(acts, 1):
                 eventually(partial(_come, senders, place * orders // (len(acts) + 2)), seconds=PATIENCE)
                 act(site)

@@ -84,7 +84,7 @@ def test_the_image_that_is_built_runs_each_command_as_nobody_and_fulfils_an_orde
 
     asked = run('python', '-m', 'ecommerce_worker.health', '--live')
     assert asked.returncode == 1
-    assert 'no process' in asked.stdout + asked.stderr
+    assert 'no running process' in asked.stdout + asked.stderr
 
     unconfigured = run('tini', '--', 'ecommerce-worker', 'worker')
     assert unconfigured.returncode == 1
