@@ -122,7 +122,10 @@ class PrivateServer:
         return str(found[-1]) if found else shutil.which(name)
 
     def _as_user(self) -> dict[str, Any]:
-        return {'user': self._user.pw_uid, 'group': self._user.pw_gid, 'extra_groups': []} if self._user else {}
+        # Servers clear their temporary directory as they start: of one that they share, each other's tables too.
+        own = {'env': {**os.environ, 'TMPDIR': str(self.directory)}}
+        user = self._user
+        return {**own, 'user': user.pw_uid, 'group': user.pw_gid, 'extra_groups': []} if user else own
 
 
 class PrivatePostgres(PrivateServer):
