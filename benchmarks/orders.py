@@ -129,20 +129,21 @@ def programs(options: argparse.Namespace) -> Iterator[Program]:
         'stock Celery', [python, '-m', 'celery', '-A', 'benchmarks.peers.stock_celery', 'worker', '--pool', 'threads',
                          '--concurrency', str(threads)],
         'benchmark.celery', message=lambda number: celery_message('fulfil', number, {}))
+
+    def worker(name: str, given: list[str], tree: Path = HERE, **settings: str) -> Program:
+        return Program(
+            name, [python, '-m', 'ecommerce_worker', 'worker', *given], 'ecommerce.fulfillment',
+            message=lambda number: celery_message(TASK, number, {'site_code': 'edx', 'email_opt_in': True}),
+            tree=tree, settled=ALONE,
+            environment={f'ECOMMERCE_WORKER_{setting}': value for setting, value in settings.items()})
+
     trees = {'worker': HERE, **{f'worker of {Path(tree).name}': Path(tree).resolve() for tree in options.against}}
     for name, tree in trees.items():
         for kind, given in ((' as shipped', []), (f', {threads} threads', ['--concurrency', str(threads)])):
-            yield Program(
-                f'{name}{kind}', [python, '-m', 'ecommerce_worker', 'worker', *given], 'ecommerce.fulfillment',
-                message=lambda number: celery_message(TASK, number, {'site_code': 'edx', 'email_opt_in': True}),
-                tree=tree, settled=ALONE)
+            yield worker(f'{name}{kind}', given, tree)
     for setting in options.setting:
         name, _, value = setting.partition('=')
-        yield Program(
-            f'worker, {threads} threads, {setting}',
-            [python, '-m', 'ecommerce_worker', 'worker', '--concurrency', str(threads)], 'ecommerce.fulfillment',
-            message=lambda number: celery_message(TASK, number, {'site_code': 'edx', 'email_opt_in': True}),
-            settled=ALONE, environment={f'ECOMMERCE_WORKER_{name}': value})
+        yield worker(f'worker, {threads} threads, {setting}', ['--concurrency', str(threads)], **{name: value})
 
 
 class Running:

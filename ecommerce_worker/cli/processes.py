@@ -16,7 +16,6 @@ from ecommerce_worker.cli.options import DURATION, leveled
 from ecommerce_worker.cli.output import fail, needs, running, say
 from ecommerce_worker.cli.resources import application
 from ecommerce_worker.cli.root import main
-from ecommerce_worker.process import several
 
 
 # Celery's short options take their value without a space (-Qhigh), so none of ours may be short.
@@ -96,6 +95,8 @@ def _count(given: str | None) -> int:
 
 def _several(count: int, options: list[str]) -> NoReturn:
     """Run so many workers until told to stop."""
+    from ecommerce_worker.process import several
+
     for short, long in (('-n', '--hostname'), ('--pidfile', '--pidfile'), ('-S', '--statedb')):
         if _said(tuple(options), short, long) is not None:
             fail(f'{long} is that of one process: leave it out, or run one (--processes 1)', 2)

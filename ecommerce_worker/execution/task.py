@@ -285,18 +285,19 @@ class Task(celery.Task):
 
         Raises Celery's ``Ignore`` (acknowledge), or :class:`Handover` with what must be published before that.
         """
-        if not run.secured and (publications := tuple(self._publications(delivery, run))):
-            following = tuple(self._accepted_from(delivery, run))
-            raise Handover(publications, delivery.message, run.report, run.name, following)
+        if not run.secured:
+            following = tuple(self._following(delivery, run.outcome))
+            if publications := tuple(self._publications(delivery, run, following)):
+                raise Handover(publications, delivery.message, run.report, run.name,
+                               tuple(self._accepted_from(delivery, following)))
         if not isinstance(run.outcome, Done):
             raise Ignore(run.outcome.reason)
 
-    def _publications(self, delivery: Delivery, run: runtime.Run) -> Iterator[Publication]:
-        """The publications that follow from the outcome."""
+    def _publications(self, delivery: Delivery, run: runtime.Run, following: Iterable[Call]) -> Iterator[Publication]:
+        """What is to be published after the run: the tasks that follow from it, or its own message."""
+        for call in following:
+            yield publishing.waiting_call(call, Notes(queue=delivery.queue, published=time.time()), 0)
         match outcome := run.outcome:
-            case Done():
-                for call in self._following(delivery, outcome):
-                    yield publishing.waiting_call(call, Notes(queue=delivery.queue, published=time.time()), 0)
             case Retrying() | Deferred():
                 try:
                     yield publishing.waiting_call(delivery.call, outcome.notes, outcome.delay)
@@ -311,20 +312,19 @@ class Task(celery.Task):
             id=call.id, task=self.name, key=self.key_of(call), site=self.site_of(call), reason=reason,
             notes=run.outcome.notes, report=run.report))
 
-    def _following(self, delivery: Delivery, outcome: Done) -> Iterator[Call]:
+    def _following(self, delivery: Delivery, outcome: Outcome) -> Iterator[Call]:
         """The tasks that follow from this one; their ids stay the same when this run is repeated."""
         call = delivery.call
-        for number, then in enumerate(outcome.then):
+        for number, then in enumerate(outcome.then if isinstance(outcome, Done) else ()):
             id_ = str(uuid.uuid5(uuid.NAMESPACE_OID, f'{call.id} {number} {then.task}'))
             yield Call(then.task, id_, kwargs=then.kwargs, origin=call.origin, root_id=call.root_id or call.id,
                        parent_id=call.id, request_id=call.request_id)
 
-    def _accepted_from(self, delivery: Delivery, run: runtime.Run) -> Iterator[RunReport]:
-        """The reports that the tasks that follow from the outcome were accepted."""
-        if isinstance(run.outcome, Done):
+    def _accepted_from(self, delivery: Delivery, following: Iterable[Call]) -> Iterator[RunReport]:
+        """The reports that the tasks that follow from this one were accepted."""
+        for call in following:
             reason = f'after {short_name(self.name)} {self.key_of(delivery.call)}'.rstrip()
-            for call in self._following(delivery, run.outcome):
-                yield accepted(self.app.tasks.get(call.task), call, delivery.queue, reason, began=time.time())
+            yield accepted(self.app.tasks.get(call.task), call, delivery.queue, reason, began=time.time())
 
     def lane_of(self, call: Call) -> str:
         """The lane of a run of this call; never fails, whatever the call holds."""

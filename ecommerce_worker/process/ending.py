@@ -12,7 +12,6 @@ Python calls a handler when its main thread comes back from wherever it is; the 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import select
 import signal
@@ -163,7 +162,12 @@ def with_parent() -> None:
     Otherwise the next `up` would start a second beat and find the ports of the first in use.  On Linux only.
     """
     parent = os.environ.pop(PARENT, None)
-    if parent is None or (prctl := getattr(ctypes.CDLL(None), 'prctl', None)) is None:
+    if parent is None:
+        return
+    import ctypes  # which no other process needs
+
+    prctl = getattr(ctypes.CDLL(None), 'prctl', None)
+    if prctl is None:
         return
     prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != int(parent):  # it ended before

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from amqp import spec
 from amqp.exceptions import PreconditionFailed
@@ -28,7 +28,7 @@ from ecommerce_worker.broker.publishing import Publication
 from ecommerce_worker.broker.transport import corked
 from ecommerce_worker.broker.wire import CONTENT_TYPES, Call, Raw, published_at, read
 from ecommerce_worker.errors import Taken, Undecodable, UnknownTask, WrongArguments
-from ecommerce_worker.execution.delivery import DELIVERY, Delivery
+from ecommerce_worker.execution.delivery import Delivery
 from ecommerce_worker.execution.outcomes import Handover
 from ecommerce_worker.execution.parking import noted
 from ecommerce_worker.fulfillment.names import FULFILL
@@ -46,10 +46,8 @@ from ecommerce_worker.worker.control import Control
 from ecommerce_worker.worker.direct import Strategy
 from ecommerce_worker.worker.keeper import KEEP_SECONDS, LAST_SECONDS, Keeper, Kept
 from ecommerce_worker.worker.lanes import Lanes
+from ecommerce_worker.worker.request import Request, headers_of
 from ecommerce_worker.worker.watchdog import Watchdog
-
-if TYPE_CHECKING:
-    from ecommerce_worker.worker.request import Request
 
 logger = logs.of(__name__)
 
@@ -625,15 +623,9 @@ def _remember_form(message: Any) -> None:
 def _present(message: Any, delivery: Delivery, *, keep_eta: bool) -> None:
     """Make the message one that Celery takes without decoding it again.
 
-    Only what it needs is handed on: an order does not expire, time limits and revocations are not the producer's,
-    and the arguments are shown to nobody.  An eta is waited for in the broker, where it can.
+    An eta is waited for in the broker, where it can.
     """
     call: Call = delivery.call
-    message.headers = {
-        'lang': 'py', 'task': call.task, 'id': call.id, 'root_id': call.root_id, 'parent_id': call.parent_id,
-        'retries': call.retries, 'origin': call.origin, 'argsrepr': '', 'kwargsrepr': '',
-        'eta': call.eta.isoformat() if keep_eta and call.eta else None,
-        DELIVERY: delivery,
-    }
+    message.headers = headers_of(delivery, call.eta.isoformat() if keep_eta and call.eta else None)
     # What `Message.payload` keeps: a mapping makes Celery take it as decoded.
     message._decoded_cache = {'args': call.args, 'kwargs': call.kwargs, **call.embed}  # noqa: SLF001

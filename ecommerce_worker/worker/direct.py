@@ -19,8 +19,8 @@ from celery import signals
 from celery.worker import state
 from celery.worker.strategy import default
 
-from ecommerce_worker.execution.delivery import DELIVERY, Delivery
-from ecommerce_worker.worker.request import Request
+from ecommerce_worker.execution.delivery import Delivery
+from ecommerce_worker.worker.request import Request, headers_of
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -53,10 +53,7 @@ class Strategy:
         if (not hasattr(consumer.pool, 'put') or not consumer.hub or (eventer and eventer.enabled)
                 or any(call.embed.values()) or any(signal.receivers for signal in HEARD)):
             return False
-        message.headers = headers = {
-            'lang': 'py', 'task': call.task, 'id': call.id, 'root_id': call.root_id, 'parent_id': call.parent_id,
-            'retries': call.retries, 'origin': call.origin, 'argsrepr': '', 'kwargsrepr': '', 'eta': None,
-            DELIVERY: delivery}
+        message.headers = headers = headers_of(delivery)
         request = Request(
             message, on_ack=partial(_acknowledge, consumer, message, call.id),
             on_reject=partial(_return, consumer, message), app=self._app, hostname=consumer.hostname, eventer=None,

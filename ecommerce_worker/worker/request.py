@@ -26,6 +26,18 @@ if TYPE_CHECKING:
 logger = logs.of(__name__)
 
 
+def headers_of(delivery: Delivery, eta: str | None = None) -> dict[str, Any]:
+    """The headers that Celery gets of a delivery.
+
+    Only what it needs is handed on: an order does not expire, time limits and revocations are not the producer's,
+    and the arguments are shown to nobody.
+    """
+    call = delivery.call
+    return {'lang': 'py', 'task': call.task, 'id': call.id, 'root_id': call.root_id, 'parent_id': call.parent_id,
+            'retries': call.retries, 'origin': call.origin, 'argsrepr': '', 'kwargsrepr': '', 'eta': eta,
+            DELIVERY: delivery}
+
+
 class Request(request.Request):
     """A request whose thread is free as soon as the run ends, however its message is settled."""
 
