@@ -15,6 +15,7 @@ from kombu.transport import memory
 
 from ecommerce_worker import runtime, settings
 from ecommerce_worker.clients.http import Api
+from ecommerce_worker.locks.machine import Turns
 from ecommerce_worker.testing.peer import Peer, Reply
 from ecommerce_worker.tests.support.isolation import environment, loopback_only  # noqa: F401 - for each test
 from ecommerce_worker.tests.support.ledger import PrivateMariadb, PrivatePostgres, PrivateServer, private
@@ -89,6 +90,8 @@ def in_force() -> Iterator[Callable[..., runtime.Runtime]]:
             made = runtime.Runtime(settings.load({
                 'WORKER_CONFIGURATION_MODULE': 'ecommerce_worker.configuration.test',
                 'ECOMMERCE_WORKER_JWT_SECRET_KEY': 'a secret of more than thirty-two bytes', **environ}))
+            # Locks are those of the machine, on which another process may run the same test.
+            made.turn = Turns((made.settings.BROKER_URL, os.getpid())).turn
             stack.callback(_close, made)
             return stack.enter_context(runtime.use(made))
 
