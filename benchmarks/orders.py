@@ -141,6 +141,8 @@ def programs(options: argparse.Namespace) -> Iterator[Program]:
     for name, tree in trees.items():
         for kind, given in ((' as shipped', []), (f', {threads} threads', ['--concurrency', str(threads)])):
             yield worker(f'{name}{kind}', given, tree)
+        yield worker(f'{name}, {options.processes} processes', [
+            '--processes', str(options.processes), '--concurrency', str(-(-threads // options.processes))], tree)
     for setting in options.setting:
         name, _, value = setting.partition('=')
         yield worker(f'worker, {threads} threads, {setting}', ['--concurrency', str(threads)], **{name: value})
@@ -323,6 +325,7 @@ def main() -> None:
     parser.add_argument('--orders', type=int, default=3000, help='of each repetition')
     parser.add_argument('--latency', type=float, default=0.1, help='seconds that the shop takes for each call')
     parser.add_argument('--threads', type=int, default=100)
+    parser.add_argument('--processes', type=int, default=2, help='of the row with several, which share the threads')
     parser.add_argument('--repeat', type=int, default=3)
     parser.add_argument('--seconds', type=float, default=5.0, help='at half load; 0 for none')
     parser.add_argument('--only', action='append', default=[], metavar='TEXT', help='programs whose names have this')

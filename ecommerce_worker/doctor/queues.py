@@ -12,6 +12,7 @@ import re
 import subprocess
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -88,7 +89,8 @@ def _managed(url: str, host: str) -> list[dict[str, Any]]:
         f'{parts.scheme}://{parts.netloc.rpartition("@")[2]}{parts.path.rstrip("/")}/api/queues/{quote(host, safe="")}')
     if parts.username:
         given = f'{unquote(parts.username)}:{unquote(parts.password or "")}'
-        request.add_header('Authorization', f'Basic {base64.b64encode(given.encode()).decode()}')
+        # Not for whom a redirect names.
+        request.add_unredirected_header('Authorization', f'Basic {base64.b64encode(given.encode()).decode()}')
     try:
         with urllib.request.urlopen(request, timeout=PATIENCE) as answer:  # noqa: S310 - as above
             return _listed(answer.read(LARGEST))
@@ -108,9 +110,16 @@ def _controlled(host: str) -> list[Queue]:
 
 
 def _applies(policy: Mapping[str, Any], queue: Mapping[str, Any]) -> bool:
-    to = str(policy.get('apply-to'))
-    return to in ('all', 'queues', f'{_kind(queue)}_queues') and bool(
-        re.search(str(policy.get('pattern')), str(queue.get('name'))))
+    if policy.get('apply-to') not in ('all', 'queues', f'{_kind(queue)}_queues'):
+        return False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('error')
+            return bool(re.search(str(policy.get('pattern')), str(queue.get('name'))))
+    except (re.error, FutureWarning):
+        # RabbitMQ reads patterns as Erlang does, which knows more of them, such as [[:alpha:]].
+        raise Unseen(f'only RabbitMQ can read the pattern of the operator policy {policy.get("name")}; set '
+                     'MANAGEMENT_URL') from None
 
 
 def _ctl(command: str, host: str, *columns: str) -> list[dict[str, Any]]:

@@ -111,10 +111,16 @@ def _workers() -> Iterator[int]:
 
 def _unit_of(pid: int) -> str:
     try:
-        line = Path(f'/proc/{pid}/cgroup').read_text(encoding='utf-8')
+        return unit_in(Path(f'/proc/{pid}/cgroup').read_text(encoding='utf-8'))
     except OSError:
         return ''
-    return next((part.strip() for part in reversed(line.split('/')) if part.strip().endswith('.service')), '')
+
+
+def unit_in(cgroup: str) -> str:
+    """The system's service that a control group belongs to; '' for a user's terminal, service or container."""
+    parts = cgroup.strip().split('/')
+    unit = next((part for part in reversed(parts) if part.endswith(('.service', '.scope'))), '')
+    return unit if unit.endswith('.service') and not any(part.startswith('user@') for part in parts) else ''
 
 
 def _stop_time_of(unit: str) -> float | None:

@@ -216,8 +216,12 @@ class Intake:
             kwargs.update({SHOP: {'intake': self.name, 'order': reference}} if reference else {})
         if self.site and kwargs['site_code'] != self.site:
             raise WrongArguments('its site_code is not the site of the intake')
-        if len(str(kwargs.get(action.key, ''))) > LONGEST_NUMBER:
+        number = str(kwargs.get(action.key, ''))
+        if len(number) > LONGEST_NUMBER:
             raise Undecodable(f'its {action.key} is longer than {LONGEST_NUMBER} characters')
+        if not number.isprintable():
+            # No ledger can keep NUL or half a surrogate pair, and nobody could look for what does not show.
+            raise Undecodable(f'its {action.key} has control characters')
         try:
             action.signature.bind(**kwargs)
         except TypeError as error:

@@ -13,6 +13,7 @@ import base64
 import contextlib
 import json
 import os
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -169,9 +170,10 @@ def directory_of(settings: Settings) -> Path:
 
 
 def lying(directory: Path) -> Iterator[tuple[Path, Raw]]:
-    """The files in a spool directory, each with its message, or its bytes if it cannot be read.
+    """The files in a spool directory, each with its message.
 
-    Includes unreadable files that were renamed, and incomplete files of killed processes.
+    Includes unreadable files that were renamed, and incomplete files of killed processes: of these the body is all that
+    they hold, followed by what can be decoded of the message's body.
     """
     for path in sorted(directory.glob('*')) if directory.is_dir() else ():
         try:
@@ -181,7 +183,12 @@ def lying(directory: Path) -> Iterator[tuple[Path, Raw]]:
         try:
             yield path, _of(content)[0].raw
         except Exception:  # noqa: BLE001 - whatever it holds
-            yield path, Raw(content, None, None)
+            yield path, Raw(content + b'\n' + _body_begun(content), None, None)
+
+
+def _body_begun(content: bytes) -> bytes:
+    begun = re.search(rb'"body": "([A-Za-z0-9+/]*)', content)
+    return base64.b64decode(begun[1][:len(begun[1]) // 4 * 4]) if begun else b''
 
 
 def _of(content: bytes) -> tuple[Publication, RunReport | None]:

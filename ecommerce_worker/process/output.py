@@ -103,9 +103,17 @@ class Outlet:
 
     def _start(self) -> None:
         # Whoever comes second need not wait.
-        if self._starting.acquire(blocking=False) and self._thread is None:
-            self._thread = threading.Thread(target=self._run, name='output', daemon=True)
-            self._thread.start()
+        if not self._starting.acquire(blocking=False):
+            return
+        try:
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name='output', daemon=True)
+                # Where the system has no thread for us now, it may have one when the next line is put.
+                with contextlib.suppress(RuntimeError):
+                    thread.start()
+                    self._thread = thread
+        finally:
+            self._starting.release()
 
     def _run(self) -> None:
         while True:

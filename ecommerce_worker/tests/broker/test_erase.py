@@ -1,5 +1,6 @@
 """A person is removed from all that is kept, and it is said what there was."""
 
+import base64
 import json
 import sqlite3
 import subprocess
@@ -64,7 +65,8 @@ def kept(broker, command, environment, tmp_path):
             publishing.wait(app, Call(MAIL, f'waits-{number}', kwargs={'to': address}), Notes(queue=QUEUE), 600)
             Spool(Away(), tmp_path / 'spool').publish(Publication(
                 Raw(body(address), 'application/json', 'utf-8', {}, {'correlation_id': f'spooled-{number}'}), QUEUE))
-            (tmp_path / 'spool' / f'.draft-{number}').write_bytes(b'{"body": "' + address.encode())
+            (tmp_path / 'spool' / f'.draft-{number}').write_bytes(
+                b'{"queue": "q", "body": "' + base64.b64encode(b'xy' + body(address))[:-7])
     eventually(lambda: broker.waiting() == 2)
     yield tmp_path
     with broker.connection() as connection:

@@ -254,6 +254,14 @@ def test_an_id_that_no_bytes_stand_for_is_an_id_as_any(contract: Any, name: str)
     assert intake.post(body, headers).content['state'] == 'accepted'
 
 
+@pytest.mark.parametrize('number', ['EDX-\0', 'EDX-\ud800', 'EDX\n1'], ids=['NUL', 'half a pair', 'a line break'])
+def test_an_order_number_that_no_ledger_can_keep_is_not_accepted(number: str) -> None:
+    intake, body = MemoryIntake('submit', 'order'), json.dumps({'order_number': number}).encode()
+    answer = intake.post(body, intake.source.signed(body, intake.source.key(SECRET), 'order', 0))
+    assert (answer.status, answer.content['detail']) == (422, 'its order_number has control characters')
+    assert not list(intake.calls())
+
+
 def test_who_submits_names_no_other_site_than_its_intake_has() -> None:
     intake = MemoryIntake('submit', 'order')
     intake.intake = replace(intake.intake, site='mine')

@@ -140,6 +140,24 @@ def test_rabbitmqctl_tells_of_policies_and_of_those_of_operators(rabbitmqctl):
         Queue(ORDERS, 'classic', {'max-length': 5, 'message-ttl': 7, 'overflow': 'reject-publish'})]
 
 
+@pytest.mark.parametrize('pattern', ['^[[:alpha:]]+', '(?R)'])
+def test_a_pattern_that_only_erlang_reads_makes_it_unknown(rabbitmqctl, pattern):
+    rabbitmqctl(list_operator_policies=[{'name': 'theirs', 'pattern': pattern, 'definition': '{"expires":1}',
+                                         'apply-to': 'all', 'priority': 1}],
+                list_queues=[{'name': ORDERS, 'type': 'classic', 'arguments': []}])
+    with pytest.raises(Unseen, match='pattern of the operator policy theirs; set MANAGEMENT_URL'):
+        seen(connection(), SETTINGS)
+
+
+def test_whom_a_redirect_names_is_given_no_password(plugin):
+    other = plugin(reply(body=b'[]'))
+    first = plugin(reply(302, headers=[f'Location: {other.url}api']))
+    line, = look(connection(), managed(first.url.replace('http://', 'http://monitor:hush@')))
+    assert line.state is not State.BAD
+    assert [it.headers.get('authorization') for it in (*first.requests, *other.requests)] == [
+        'Basic bW9uaXRvcjpodXNo', None]
+
+
 def test_without_either_it_is_unknown(monkeypatch, tmp_path):
     monkeypatch.setenv('PATH', str(tmp_path))
     with pytest.raises(Unseen, match='rabbitmqctl is not installed'):

@@ -64,6 +64,17 @@ def test_a_duration_of_systemd_is_read(text, seconds):
     assert machine.seconds_in(text) == seconds
 
 
+@pytest.mark.parametrize('cgroup, unit', [
+    ('0::/system.slice/shop-worker.service', 'shop-worker.service'),
+    ('0::/system.slice/shop-worker.service/child', 'shop-worker.service'),
+    ('0::/user.slice/user-0.slice/user@0.service/app.slice/vte.scope', ''),
+    ('0::/user.slice/user-0.slice/user@0.service/app.slice/mine.service', ''),
+    ('0::/system.slice/docker.service/docker-1234.scope', ''),
+    ('0::/', '')])
+def test_a_unit_is_known_by_its_control_group(cgroup, unit):
+    assert machine.unit_in(f'{cgroup}\n') == unit
+
+
 @pytest.mark.parametrize('seconds, expected', [(None, 0), (90.0, 0), (30.0, 0), (29.9, 1)])
 def test_a_supervisor_that_is_impatient_is_found(seconds, expected):
     times = {'shop-worker.service': seconds}
