@@ -151,7 +151,9 @@ class _Handler(socketserver.BaseRequestHandler):
         """Answer one request, in time."""
         until, head = time.monotonic() + SECONDS, b''
         while b'\r\n\r\n' not in head and len(head) < LARGEST:
-            self.request.settimeout(max(0.01, until - time.monotonic()))
+            if (left := until - time.monotonic()) <= 0:
+                return  # it sends its head byte by byte
+            self.request.settimeout(left)
             piece = self.request.recv(4096)
             if not piece:
                 return

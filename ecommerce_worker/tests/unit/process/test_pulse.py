@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -287,6 +288,17 @@ def test_whatever_is_said_to_a_port_of_pages_it_answers_the_next_one(pulse, said
             assert stranger.recv(100).partition(b'\r\n')[0].split()[1:2] in ([], [b'400'], [b'404'], [b'405'])
     assert page(port, '/fine') == (200, 'fine\n')
     assert not caplog.records[1:]
+
+
+def test_one_that_sends_byte_by_byte_is_not_waited_for(pulse, monkeypatch):
+    monkeypatch.setattr(serving, 'SECONDS', 0.2)
+    port, sent = free_port(), 0
+    serving.serve(f'127.0.0.1:{port}', {})
+    with socket.create_connection(('127.0.0.1', port), timeout=30) as slow, contextlib.suppress(OSError):
+        while sent < serving.LARGEST:
+            sent += slow.send(b'x')
+            time.sleep(0.001)
+    assert 0 < sent < serving.LARGEST // 8
 
 
 #: Serves pages, has no file left for a connection, and says how much CPU the next second takes.
