@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ecommerce_worker import __version__
+from ecommerce_worker.email.message import without_addresses
 from ecommerce_worker.errors import WorkerError
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def write(path: Path, doctor: Mapping[str, Any], settings: Settings | None, stat
         'settings.json': [{'name': name, 'from': source, 'value': value} for name, value, source in settings.rows()]
         if settings else None,
         'parked.json': [{'task': task, 'reason': reason, 'messages': number} for (task, reason), number in Counter(
-            (it.short_task, it.reason) for it in parked).most_common()]}
+            (it.short_task, _reason(it)) for it in parked).most_common()]}
     try:
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), 'wb') as file, \
                 zipfile.ZipFile(file, 'w', zipfile.ZIP_DEFLATED) as bundle:
@@ -49,6 +50,11 @@ def write(path: Path, doctor: Mapping[str, Any], settings: Settings | None, stat
         with suppress(OSError):
             path.unlink()  # what is there of it is no archive
         raise NotWritten(f'{path} cannot be written: {error.strerror}') from None
+
+
+def _reason(parked: InQueue) -> str:
+    """Why it is parked, in which a shop or a vendor may have named the order and people."""
+    return without_addresses(parked.reason.replace(parked.key, '<order>') if parked.key else parked.reason)
 
 
 def _versions() -> dict[str, Any]:

@@ -87,7 +87,6 @@ class Chosen:
 @contextmanager
 def looked_through(connection: Connection) -> Iterator[Iterator[InQueue]]:
     """The parked messages, oldest first; what is not acknowledged in between goes back to its place afterwards."""
-    topology.declare_parked(connection, runtime.current().settings.QUEUE_TYPE)
     # As many as there are now, so that messages parked again meanwhile are not seen twice.
     found = [topology.depth(connection, name) for name in (topology.PARKED, topology.PARKED_LARGE)]
     channel = connection.channel()

@@ -325,6 +325,25 @@ def test_what_is_no_secret_is_not_read_from_a_file():
     assert load(env(JWT_ISSUER='file:/etc/hostname')).JWT_ISSUER == 'file:/etc/hostname'
 
 
+def test_products_are_read_from_a_file_of_yaml(tmp_path, with_yaml):
+    products = tmp_path / 'products.yaml'
+    products.write_text("PY101: {course: 'course-v1:edX+PY101+2027', mode: verified}")
+    assert load(env(PRODUCTS=f'file:{products}')).PRODUCTS == {
+        'PY101': ({'course': 'course-v1:edX+PY101+2027', 'mode': 'verified'},)}
+    assert with_yaml(f'SITE_OVERRIDES: {{MITx: {{PRODUCTS: "file:{products}"}}}}').for_site('MITx').PRODUCTS.keys() == {
+        'PY101'}
+
+
+@pytest.mark.parametrize('written, problem', [
+    (None, 'No such file or directory'), ('- PY101', 'it is not a mapping in YAML'),
+    ('a: {b', 'it is not a mapping in YAML')])
+def test_a_file_of_products_that_cannot_be_read_is_a_problem(tmp_path, written, problem):
+    if written:
+        (tmp_path / 'products').write_text(written)
+    assert the_problem(load, env(PRODUCTS=f'file:{tmp_path}/products')) == (
+        f'environment ECOMMERCE_WORKER_PRODUCTS: PRODUCTS cannot be read from {tmp_path}/products: {problem}')
+
+
 def test_a_secret_in_a_file_that_is_not_there_is_a_problem():
     assert the_problem(load, env(JWT_SECRET_KEY='file:/nowhere/secret')) == (
         'environment ECOMMERCE_WORKER_JWT_SECRET_KEY: JWT_SECRET_KEY cannot be read from /nowhere/secret: '
