@@ -21,5 +21,6 @@ def test_reasons_are_counted_without_the_numbers_of_orders_and_addresses(tmp_pat
         parked(3, 'wrong arguments')])
     with zipfile.ZipFile(tmp_path / 'it.zip') as written:
         assert json.loads(written.read('parked.json')) == [
-            {'task': 'acme.tasks.ship', 'reason': 'the shop answered 404: no order <order> of <address>', 'messages': 2},
+            {'task': 'acme.tasks.ship', 'messages': 2,
+             'reason': 'the shop answered 404: no order <order> of <address>'},
             {'task': 'acme.tasks.ship', 'reason': 'wrong arguments', 'messages': 1}]
