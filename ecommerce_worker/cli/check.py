@@ -74,7 +74,7 @@ def _remarks_on_intakes(conf: settings.Settings) -> Iterator[str]:
 
     if conf.INTAKES:
         with runtime.use(runtime.Runtime(conf)):
-            yield from intakes.remarks(intakes.read(conf, application().tasks))
+            yield from intakes.remarks(intakes.read(conf, application().tasks), conf)
 
 
 def _further_problems(found: settings.Examined) -> Iterator[str]:

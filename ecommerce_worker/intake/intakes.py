@@ -303,7 +303,7 @@ def read(settings: Settings, tasks: Mapping[str, Any]) -> dict[str, Intake]:
     return found
 
 
-def remarks(intakes: Mapping[str, Intake]) -> Iterator[str]:
+def remarks(intakes: Mapping[str, Intake], settings: Settings) -> Iterator[str]:
     """Notes about settings that are valid but may surprise."""
     for intake in intakes.values():
         if intake.state != 'live':
@@ -314,6 +314,13 @@ def remarks(intakes: Mapping[str, Intake]) -> Iterator[str]:
         if not intake.source.REPEATS and intake.rate and intake.state == 'live':
             yield (f'INTAKES[{intake.name}] loses deliveries above its rate, which are answered 429, since this '
                    'sender never retries; rate: 0 removes the limit')
+        if any(action.task == _REVOKE for action in intake.events.values()) and \
+                not settings.for_site(intake.site).COVERED_BY:
+            yield (f'INTAKES[{intake.name}] takes refunds, but COVERED_BY is empty: each refunded line is parked until '
+                   'somebody decides about it')
+
+
+_REVOKE: Final = 'ecommerce_worker.enrolment.tasks.revoke'
 
 
 class _Reader:

@@ -72,6 +72,6 @@ def _connection(app: Celery, settings: Settings) -> Any:
 
 
 def _greet(say: Callable[[str], None], settings: Settings, found: Mapping[str, intakes.Intake]) -> None:
-    for remark in intakes.remarks(found):
+    for remark in intakes.remarks(found, settings):
         say(f'note: {remark}')
     say(f'accepting deliveries at {url_of(settings)}/in/ for {", ".join(found)}')

@@ -467,6 +467,15 @@ def test_check_says_what_is_no_mistake_but_should_be_known(command):
     assert sum('loses' in note for note in told['notes']) == 2
 
 
+@pytest.mark.parametrize('covered, notes', [('', 1), ('nothing', 0)])
+def test_check_notes_refunds_that_nobody_could_decide_about(command, covered, notes):
+    given = {'shop': {**SHOP, 'events': {'orders/paid': 'enroll', 'orders/refunded': 'revoke'}}}
+    done = command('check', '--json', INTAKES=json.dumps(given), COVERED_BY=covered, PRODUCTS=json.dumps(
+        {'PY101': [{'course': 'course-v1:edX+PY101+2027', 'mode': 'verified'}]}))
+    assert done.returncode == 0, done.stdout
+    assert sum('takes refunds, but COVERED_BY is empty' in note for note in json.loads(done.stdout)['notes']) == notes
+
+
 def test_check_tells_once_of_an_extension_that_is_not_installed(command):
     done = command('check', EXTENSIONS='acme', ACME=json.dumps({'url': 'http://x'}), INTAKES=json.dumps({
         'acme': {'kind': 'acme', 'secrets': [SECRET]}}))
