@@ -16,7 +16,7 @@ from django.http import Http404
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
-from django.views.decorators.http import require_POST, require_safe
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from ecommerce_worker import celery_app, runtime
 from ecommerce_worker.clients.ecommerce import ORDER_NUMBER
@@ -97,10 +97,17 @@ STATES: Final = (('', 'all'), ('trying', 'with a worker'), ('waiting', 'waiting'
                  (figures.OVERDUE, 'overdue'), ('fulfilled', 'fulfilled'), ('discarded', 'given up'))
 
 
-@require_safe
+@require_http_methods(['GET', 'HEAD', 'POST'])
 def orders(request: Any, context: Context) -> Any:
-    """Search results; without a search, all orders or those in one state, a page at a time."""
-    text, state = figures.clean(request.GET.get('q', '')), request.GET.get('state', '')
+    """Search results; without a search, all orders or those in one state, a page at a time.
+
+    A search is posted, since proxies log URLs, in which no address may stand; for any other text that leads to the URL
+    of its results.
+    """
+    posted = request.method == 'POST'
+    text, state = figures.clean((request.POST if posted else request.GET).get('q', '')), request.GET.get('state', '')
+    if posted and '@' not in text:
+        return redirect(f'{reverse("admin:orders")}?{urlencode({"q": text})}')
     page = _page_of(request)
     if state not in dict(STATES):
         state = ''
