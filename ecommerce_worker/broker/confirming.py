@@ -30,6 +30,7 @@ from kombu import Connection
 from ecommerce_worker import logs
 from ecommerce_worker.broker import publishing, topology
 from ecommerce_worker.broker.publishing import Publication, Unfit
+from ecommerce_worker.broker.transport import corked
 from ecommerce_worker.errors import NotPublished
 from ecommerce_worker.telemetry.run import Fact, RunReport
 
@@ -235,7 +236,7 @@ class Confirming:
             if (now := time.monotonic()) >= next_look:
                 next_look = now + LOOK_SECONDS
                 self._look(now)
-        self._tell_all()
+        self._send_all()
 
     def _look_for_queues(self) -> None:
         """See which of the queues exist.  Without a permission: RabbitMQ tells that to anybody."""
@@ -260,31 +261,31 @@ class Confirming:
         return frozenset(sent.publication.queue for sent in self._sent.values() if now - sent.at > PATIENCE)
 
     def _send_all(self) -> None:
-        while self._waiting and not self._blocked:
-            with self._lock:
-                sent = self._waiting.popleft()
-            if sent.gone:
-                continue
-            try:
-                message = publishing.prepared(sent.publication, self._connection, self._channel, **{
-                    name: value for name, value in sent.publication.raw.properties.items() if value})
-            except Unfit as error:
-                sent.trouble = str(error)
-                sent.done.set()
-                continue
-            self._tag += 1
-            sent.at, sent.returned, self._sent[self._tag] = time.monotonic(), False, sent
-            exchange, routing_key = sent.publication.address(self._connection)
-            publishing.send(self._channel, message, exchange, routing_key, mandatory=True)
-        self._tell_all()
+        if not (self._waiting or self._to_tell):
+            return
+        with corked(self._channel):
+            while self._waiting and not self._blocked:
+                with self._lock:
+                    sent = self._waiting.popleft()
+                if not sent.gone:
+                    self._send(sent)
+            while self._to_tell and not self._blocked:
+                self._report(self._to_tell.popleft())
 
-    def _tell_all(self) -> None:
-        """Publish what is to be told; what was confirmed has been told before."""
-        while self._to_tell and not self._blocked:
-            self._report(self._to_tell.popleft())
+    def _send(self, sent: _Sent) -> None:
+        try:
+            message = publishing.prepared(sent.publication, self._connection, self._channel, **{
+                name: value for name, value in sent.publication.raw.properties.items() if value})
+        except Unfit as error:
+            sent.trouble = str(error)
+            sent.done.set()
+            return
+        self._tag += 1
+        sent.at, sent.returned, self._sent[self._tag] = time.monotonic(), False, sent
+        exchange, routing_key = sent.publication.address(self._connection)
+        publishing.send(self._channel, message, exchange, routing_key, mandatory=True)
 
     def _on_confirm(self, taken: bool, tag: int, multiple: bool) -> None:
-        facts = []
         for each in [each for each in self._sent if each <= tag] if multiple else [tag]:
             sent = self._sent.pop(each, None)
             if sent is None:
@@ -295,14 +296,11 @@ class Confirming:
             elif not taken:
                 sent.trouble = 'the queue accepts no messages'
             elif sent.fact:
-                facts.append(sent.fact)
+                self._to_tell.append(sent.fact)
             sent.done.set()
             self._on_published(sent.publication.kind, None if sent.trouble else time.monotonic() - sent.at)
         if self._late:
             self._late = self._not_in_time(time.monotonic())
-        # Not before all are done: it may be now that the connection is lost.
-        for fact in facts:
-            self._report(fact)
 
     def _report(self, fact: Fact) -> None:
         if self._facts is None:

@@ -66,7 +66,7 @@ class Answer:
 
 @dataclass
 class _Remembered:
-    """A recent event: the digest of its body, and its answer; None while it is being processed."""
+    """A recent event: the digest of its body for senders that read answers; its answer, None while it is processed."""
 
     digest: str
     answer: Answer | None = None
@@ -212,13 +212,15 @@ class Application:
 
     def _accept(self, intake: Intake, delivery: Delivery, event: Event, call: Call, publication: Publication) -> Answer:
         answers = intake.source.ANSWERS
+        # Not with the lock: whoever hashes lets others run, all of which would wait for it.
+        this = _Remembered(delivery.digest if answers else '')
         with self._lock:
             before = self._lately.get(call.id)
             if before is None:
-                self._lately[call.id] = _Remembered(delivery.digest)
+                self._lately[call.id] = this
                 while len(self._lately) > REMEMBERED:
                     self._lately.popitem(last=False)
-        if before and answers and before.digest != delivery.digest:
+        if before and answers and before.digest != this.digest:
             return self._objected(intake, 422, 'this Idempotency-Key was already used for a different request')
         if before and before.answer is None and answers:
             return self._objected(intake, 409, 'a request with this Idempotency-Key is still being processed')
@@ -240,7 +242,8 @@ class Application:
             return self._unpublished(intake, error)
         answer = Answer(202 if answers else 200, {'id': call.id, 'state': 'accepted'})
         with self._lock:
-            self._lately[call.id] = _Remembered(delivery.digest, answer)
+            this.answer = answer
+            self._lately[call.id] = this
         self._counts.add(intake.name, 'accepted')
         logger.info('accepted', intake=intake.name, task=call.task, key=number, id=call.id,
                     also={'request_id': call.correlation, 'action': 'accepted'})

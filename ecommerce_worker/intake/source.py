@@ -77,7 +77,7 @@ class Delivery:
         """The string or integer at a path, as a string; raises ``Undecodable`` for anything else."""
         return text_at(self.object, path)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """The SHA-256 of the body, in hex."""
         return hashlib.sha256(self.body).hexdigest()
