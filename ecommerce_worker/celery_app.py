@@ -24,7 +24,7 @@ from ecommerce_worker import logs, runtime
 from ecommerce_worker.broker import topology
 from ecommerce_worker.broker.app import Application, celery_settings
 from ecommerce_worker.broker.facts import CONFIRM_SECONDS, Reporter
-from ecommerce_worker.enrolment.cover import REPEATABLE
+from ecommerce_worker.fulfillment.names import REPEATABLE
 from ecommerce_worker.process import output
 from ecommerce_worker.settings import Settings, queue_remarks
 from ecommerce_worker.worker import (

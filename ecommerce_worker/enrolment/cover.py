@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final
 from ecommerce_worker import plugins
 from ecommerce_worker.enrolment import coverage
 from ecommerce_worker.errors import Misconfigured
-from ecommerce_worker.fulfillment.names import FULFILL
 
 if TYPE_CHECKING:
     from ecommerce_worker.settings import Settings
@@ -21,9 +20,6 @@ LOOKUP_SECONDS: Final = 60.0
 #: those who have no tasks.
 ENROLL_LINE, SET_MODE, REVOKE_LINE = LINES = tuple(
     f'ecommerce_worker.enrolment.tasks.{name}' for name in ('enroll_line', 'set_mode', 'revoke_line'))
-
-#: What may be run again without harm: it is asked first how things stand.
-REPEATABLE: Final = frozenset((FULFILL, *LINES))
 
 #: What is asked with these: ``(order_number, learner, course_id, site_code)``.
 Question = Callable[[str, str, str, str | None], bool]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from ecommerce_worker import correlation, runtime
-from ecommerce_worker.broker import facts, preflight, publishing
+from ecommerce_worker.broker import batches, facts, preflight, publishing
 from ecommerce_worker.broker.notes import Notes, ParkingNote
 from ecommerce_worker.broker.publishing import Publication
 from ecommerce_worker.broker.wire import Raw
@@ -67,7 +67,7 @@ def send(app: Celery, messages: Sequence[tuple[ParkingNote, Raw]]) -> list[str |
             found.append(_sending(app, note, raw, began))
         except WorkerError as error:
             found.append(error)
-    troubles = iter(publishing.publish_all(app, [it.publication for it in found if isinstance(it, Sending)]))
+    troubles = iter(batches.publish_all(app, [it.publication for it in found if isinstance(it, Sending)]))
     outcomes: list[str | WorkerError] = []
     for it in found:
         if isinstance(it, WorkerError):

@@ -29,9 +29,9 @@ from ecommerce_worker.broker import facts, topology
 from ecommerce_worker.broker.notes import ParkingNote
 from ecommerce_worker.broker.wire import Raw
 from ecommerce_worker.clients.ecommerce import COMPLETE, FULFILLABLE
-from ecommerce_worker.enrolment.cover import REPEATABLE
 from ecommerce_worker.errors import ApiError, Transient, WorkerError
 from ecommerce_worker.execution.parking import note_of, refuse_too_often
+from ecommerce_worker.fulfillment.names import REPEATABLE
 from ecommerce_worker.intake import again
 from ecommerce_worker.ledger import database
 from ecommerce_worker.ledger.words import ORDER, kind_of

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from ecommerce_worker.broker import publishing, topology
+from ecommerce_worker.broker import batches, publishing, topology
 from ecommerce_worker.broker.notes import Notes, ParkingNote
 from ecommerce_worker.broker.wire import Raw
 from ecommerce_worker.fulfillment.names import FULFILL
@@ -28,7 +28,7 @@ def park(broker, shop):
             shop.add_order(number)
         with shop_app(broker.url) as app, broker.connection() as connection:
             topology.declare_parked(connection)
-            assert not any(publishing.publish_all(app, [publishing.parked_message(
+            assert not any(batches.publish_all(app, [publishing.parked_message(
                 Raw(f'[["{number}"], {{}}, {{}}]'.encode(), 'application/json', 'utf-8',
                     {'task': task, 'id': f'id-{number}'}),
                 ParkingNote(id=f'id-{number}', task=task, key=number, reason='why', notes=Notes(queue=queue)))
