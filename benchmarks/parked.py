@@ -2,8 +2,8 @@
 
     python -m benchmarks.parked --messages 2000
 
-Prints messages per second, and CPU milliseconds of the command for each, without a ledger and with one in SQLite.  What
-is flat takes twice as long for twice as many.
+Prints messages per second, and CPU milliseconds of the command for each, without a ledger, with one in SQLite, and once
+a recorder has taken them into that.  What is flat takes twice as long for twice as many.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ from ecommerce_worker.testing.rabbitmq import PrivateNode
 
 QUEUE = 'ecommerce.fulfillment'
 
+#: Where they are parked, and whether who resends them is on record.
+PLACES = ('without a ledger', 'with a ledger', 'in the ledger')
+
 
 def park(node: PrivateNode, count: int) -> None:
     """Park so many orders."""
@@ -42,7 +45,19 @@ def park(node: PrivateNode, count: int) -> None:
             channel.basic_publish(publishing.prepared(message, connection, channel), routing_key=topology.PARKED)
 
 
-def measure(node: PrivateNode, count: int, directory: Path, *, ledger: bool) -> tuple[float, float]:
+def taken(node: PrivateNode, environment: dict[str, str]) -> None:
+    """Have a recorder take them into the ledger."""
+    recorder = subprocess.Popen([sys.executable, '-m', 'ecommerce_worker', 'recorder'], env=environment,
+                                stderr=subprocess.DEVNULL)
+    with Connection(node.url) as connection:
+        while (found := topology.depth(connection, topology.PARKED)) and found.messages:
+            time.sleep(0.1)
+    # It writes and acknowledges what it has in hand.
+    recorder.terminate()
+    recorder.wait(60)
+
+
+def measure(node: PrivateNode, count: int, directory: Path, where: str) -> tuple[float, float]:
     """Seconds, and seconds of CPU."""
     with Shop(0) as shop:
         environment = {
@@ -53,8 +68,10 @@ def measure(node: PrivateNode, count: int, directory: Path, *, ledger: bool) -> 
             'ECOMMERCE_WORKER_BACKEND_SERVICE_EDX_OAUTH2_SECRET': 'a-secret',
             'HOME': str(directory)}
         command = [sys.executable, '-m', 'ecommerce_worker']
-        if ledger:
+        if where != PLACES[0]:
             subprocess.run([*command, 'migrate'], env=environment, check=True, stdout=subprocess.DEVNULL)
+        if where == PLACES[2]:
+            taken(node, environment)
         begun, before = time.monotonic(), os.times()
         done = subprocess.run([*command, 'parked', 'resend', '--all'], env=environment, check=False, text=True,
                               capture_output=True)
@@ -72,12 +89,12 @@ def main() -> None:
     options = parser.parse_args()
     print(f'{"":18}{"messages":>10}{"seconds":>10}{"a second":>10}{"CPU ms":>10}')
     with PrivateNode() as node:
-        for ledger in (False, True):
+        for where in PLACES:
             for count in (options.messages // 2, options.messages):
                 with tempfile.TemporaryDirectory() as directory:
                     park(node, count)
-                    seconds, cpu = measure(node, count, Path(directory), ledger=ledger)
-                    print(f'{"with a ledger" if ledger else "without a ledger":18}{count:10}{seconds:10.1f}'
+                    seconds, cpu = measure(node, count, Path(directory), where)
+                    print(f'{where:18}{count:10}{seconds:10.1f}'
                           f'{count / seconds:10.0f}{cpu / count * 1000:10.2f}', flush=True)
 
 

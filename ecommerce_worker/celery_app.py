@@ -24,8 +24,7 @@ from ecommerce_worker import logs, runtime
 from ecommerce_worker.broker import topology
 from ecommerce_worker.broker.app import Application, celery_settings
 from ecommerce_worker.broker.facts import CONFIRM_SECONDS, Reporter
-from ecommerce_worker.enrolment.cover import LINES
-from ecommerce_worker.fulfillment.names import FULFILL
+from ecommerce_worker.fulfillment.names import REPEATABLE
 from ecommerce_worker.process import output
 from ecommerce_worker.settings import Settings, queue_remarks
 from ecommerce_worker.worker import (
@@ -118,7 +117,7 @@ def tell_the_ledger(instance: Any, **_: Any) -> None:
     """Publish a fact of each run, on brokers that let the ledger's queue grow no further than it should."""
     current = runtime.current()
     if current.settings.PUBLISH_FACTS and topology.is_rabbitmq(instance.app.connection_for_write()):
-        reporter = Reporter(instance.app, queue_type=current.settings.QUEUE_TYPE, repeatable=[FULFILL, *LINES],
+        reporter = Reporter(instance.app, queue_type=current.settings.QUEUE_TYPE, repeatable=REPEATABLE,
                             published=current.published)
         current.listeners.add(reporter)
         current.safety = reporter

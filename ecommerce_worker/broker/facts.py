@@ -19,7 +19,8 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -80,6 +81,25 @@ def tell(app: Celery, settings: Settings, *reports: RunReport) -> None:
                     publishing.tell(producer.connection, report.as_body(), report.routing_key, settings.QUEUE_TYPE)
     except (NotPublished, OSError, KombuError, *publishing.broker_errors(app)) as error:
         logger.warning('the ledger was not informed of this', id=reports[0].id, error=type(error).__name__)
+
+
+@contextmanager
+def telling(app: Celery, settings: Settings) -> Iterator[Callable[[list[RunReport]], None]]:
+    """The same for many, by one connection: what is called with each batch of them."""
+    publisher = Publisher(app, settings.QUEUE_TYPE)
+
+    def tell_all(reports: list[RunReport]) -> None:
+        if not (reports and settings.PUBLISH_FACTS and topology.is_rabbitmq(app.connection_for_write())):
+            return
+        try:
+            publisher.publish(reports)
+        except (NotPublished, NotConfirmed, OSError, KombuError, *publishing.broker_errors(app)) as error:
+            logger.warning('the ledger was not informed of this', id=reports[0].id, error=type(error).__name__)
+
+    try:
+        yield tell_all
+    finally:
+        publisher.close()
 
 
 def _nobody(kind: str, seconds: float | None) -> None:

@@ -209,11 +209,11 @@ def park(app: Celery, raw: Raw, note: ParkingNote) -> None:
     publish(app, parked_message(raw, note))
 
 
-def unpark(app: Celery, raw: Raw, note: ParkingNote, known: Container[str]) -> None:
-    """Send a parked message to the queue that it came from, as new, but known to have been tried before.
+def unparked(raw: Raw, note: ParkingNote, known: Container[str]) -> Publication:
+    """A parked message as it goes to the queue that it came from, as new, but known to have been tried before.
 
-    Raises :class:`~ecommerce_worker.errors.NotPublished`, or :class:`UnknownQueue` for a queue that is not among
-    the ``known`` ones: what is written on a message may be of anybody's hand.
+    Raises :class:`UnknownQueue` for a queue that is not among the ``known`` ones: what is written on a message may be
+    of anybody's hand.
     """
     notes = note.notes
     if not notes.queue:
@@ -227,8 +227,7 @@ def unpark(app: Celery, raw: Raw, note: ParkingNote, known: Container[str]) -> N
     fresh = Notes(queue=notes.queue, resent=True, attempt=tried, history=notes.history).having(
         {'at': time.time(), 'reason': 'resent by a person', 'resent': True})
     headers = {**without_traces(raw.headers), NOTES: fresh.as_header()}
-    publish(app, Publication(replace(raw, headers=headers, content_type=note.content_type or raw.content_type),
-                             notes.queue))
+    return Publication(replace(raw, headers=headers, content_type=note.content_type or raw.content_type), notes.queue)
 
 
 def _if_text(value: Any) -> str | None:
@@ -301,8 +300,13 @@ def publish(app: Celery, publication: Publication) -> None:
     except (KombuError, MessageNacked, OSError, *broker_errors(app)) as error:
         if isinstance(error, NotFound) or getattr(error, 'reply_code', None) == NO_ROUTE:
             missed.set()
-        # Not its text: some quote headers.
-        raise NotPublished(f'the broker did not confirm a message ({type(error).__name__})') from None
+        raise NotPublished(unconfirmed(error)) from None
+
+
+def unconfirmed(error: BaseException) -> str:
+    """Why a message may not be where it was published to."""
+    # Not the text of the error: some quote headers.
+    return f'the broker did not confirm a message ({type(error).__name__})'
 
 
 def _unless_late(error: BaseException, interval: float) -> None:  # noqa: ARG001

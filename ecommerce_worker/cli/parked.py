@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from ecommerce_worker.cli.options import JSON
 from ecommerce_worker.cli.output import answered, fail, plainly, print_json, say, table
 from ecommerce_worker.cli.resources import connected, who
 from ecommerce_worker.cli.root import main
-from ecommerce_worker.errors import NotPublished, WorkerError
+from ecommerce_worker.errors import NotPublished
 from ecommerce_worker.words import counted
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ def chosen(command: Callable[..., Any]) -> Callable[..., Any]:
         command = decorator(command)
     return command
 
+
+#: Messages after which a command that sends many says how far it is.
+STEP = 1000
 
 NONE_LIKE_THAT = 'no parked message matches; `ecommerce-worker parked list` shows all'
 
@@ -167,33 +171,59 @@ def resend(ids: tuple[str, ...], order: str | None, task: str | None, everything
     The shop is asked for the status of each order first: one that is complete, or that the shop would refuse, stays
     parked, and so does one that was resent RESENDS_PER_HOUR times within an hour.  The others start with a fresh retry
     policy.
+
+    Ctrl-C ends it after those that it is about to send.
     """
     _say_which(ids, order, task, everything)
-    sent, stuck = list[dict[str, Any]](), list[dict[str, Any]]()
+    sent, stuck, refused = list[dict[str, Any]](), list[dict[str, Any]](), list[NotPublished]()
     try:
-        with _parked(order, task, ids, reason) as (messages, desk):
-            for it in _meant(messages, ids) if ids else messages:
-                try:
-                    queue = desk.resend(it)
-                except NotPublished:
-                    raise
-                except WorkerError as error:
-                    stuck.append({'id': it.id, 'order': it.key, 'reason': str(error)})
+        with _parked(order, task, ids, reason) as (messages, desk), _asked_to_stop() as stop:
+            chosen = _meant(messages, ids) if ids else messages
+            for done in desk.resend(chosen, until=lambda: bool(stop or refused)):
+                it = done.parked
+                if isinstance(done.error, NotPublished):
+                    refused.append(done.error)
+                elif done.error:
+                    stuck.append({'id': it.id, 'order': it.key, 'reason': str(done.error)})
                     if not as_json:
-                        say(f'{it.id[:8]} {error}', err=True)
-                    continue
-                sent.append({'id': it.id, 'order': it.key, 'queue': queue})
-                if not as_json:
-                    say(f'{it.id[:8]} {it.key or "-"} sent to {queue}')
+                        say(f'{it.id[:8]} {done.error}', err=True)
+                else:
+                    sent.append({'id': it.id, 'order': it.key, 'queue': done.queue})
+                    if not as_json:
+                        say(f'{it.id[:8]} {it.key or "-"} sent to {done.queue}')
+                if (count := len(sent) + len(stuck)) % STEP == 0 and count:
+                    say(f'{count} so far: {len(sent)} resent, {len(stuck)} not', err=True)
     finally:
         # Also after an error: what was resent is reported.
         if as_json and (sent or stuck):
             print_json({'resent': sent, 'stuck': stuck})
+    if refused:
+        raise refused[0]
+    if stop:
+        fail(f'interrupted: {counted(len(sent), "message")} resent, all others are parked as before', 128 + stop[0])
     if not (sent or stuck):
         fail(NONE_LIKE_THAT)
     if not as_json:
         say(f'{counted(len(sent), "message")} resent')
     sys.exit(0 if sent and not stuck else 1)
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[list[int]]:
+    """The signals to stop that came in the block, by Ctrl-C or SIGTERM; the second one ends the process at once."""
+    came, before = list[int](), dict[int, Any]()
+
+    def take_note(number: int, _: object) -> None:
+        came.append(number)
+        signal.signal(number, before[number])
+
+    for stopping in (signal.SIGINT, signal.SIGTERM):
+        before[stopping] = signal.signal(stopping, take_note)
+    try:
+        yield came
+    finally:
+        for caught, handler in before.items():
+            signal.signal(caught, handler)
 
 
 @parked.command()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ecommerce_worker.console import queries
-from ecommerce_worker.errors import NotPublished, WorkerError
+from ecommerce_worker.errors import NotPublished
 from ecommerce_worker.ledger import decisions
 from ecommerce_worker.ledger.queries import InLedger
 from ecommerce_worker.operations.parked import Desk
@@ -30,23 +30,16 @@ class Done:
 
 def resend(app: Celery, numbers: Iterable[int], *, who: str, reason: str) -> Done:
     """Resend these parked messages, as far as the shop and the hourly limit allow."""
-    count, troubles, left = 0, [], []
-    desk = Desk(app, who=who, reason=reason)
-    for number in numbers:
-        parked = queries.one_parked(number)
-        if parked is None:
-            troubles.append(decisions.no_longer_parked(number))
-            continue
-        try:
-            desk.resend(parked)
-        except NotPublished:
-            troubles.append(f'{_name(parked)}: RabbitMQ did not take it; it stays parked')
-        except WorkerError as error:
-            troubles.append(f'{_name(parked)}: {error}')
-        else:
+    found = {number: queries.one_parked(number) for number in numbers}
+    troubles = [decisions.no_longer_parked(number) for number, parked in found.items() if parked is None]
+    count, left = 0, []
+    for done in Desk(app, who=who, reason=reason).resend(parked for parked in found.values() if parked):
+        if done.error is None:
             count += 1
             continue
-        left.append(number)
+        why = 'RabbitMQ did not take it; it stays parked' if isinstance(done.error, NotPublished) else str(done.error)
+        troubles.append(f'{_name(done.parked)}: {why}')
+        left.append(done.parked.number)
     return Done(count, tuple(troubles), tuple(left))
 
 

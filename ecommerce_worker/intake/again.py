@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from ecommerce_worker import correlation, runtime
-from ecommerce_worker.broker import facts, preflight, publishing
+from ecommerce_worker.broker import batches, facts, preflight, publishing
 from ecommerce_worker.broker.notes import Notes, ParkingNote
+from ecommerce_worker.broker.publishing import Publication
 from ecommerce_worker.broker.wire import Raw
 from ecommerce_worker.errors import Misconfigured, Undecodable, WorkerError, WrongArguments, where
 from ecommerce_worker.execution.task import accepted
 from ecommerce_worker.intake import intakes
 from ecommerce_worker.intake.source import Delivery, Objection
-from ecommerce_worker.telemetry.run import by_intake
+from ecommerce_worker.telemetry.run import RunReport, by_intake
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -52,17 +53,45 @@ def is_delivery(headers: Mapping[str, Any]) -> bool:
     return isinstance(found, Mapping) and isinstance(found.get('intake'), str)
 
 
-def send(app: Celery, raw: Raw, note: ParkingNote) -> str:
-    """Send a parked message back to the queue that it came from; return that queue once the broker has confirmed.
+def send(app: Celery, messages: Sequence[tuple[ParkingNote, Raw]]) -> list[str | WorkerError]:
+    """Send parked messages back to the queues that they came from, a delivery to the queue that its intake names now.
 
-    A delivery goes to the queue that its intake names now.  Raises
-    :class:`~ecommerce_worker.broker.publishing.UnknownQueue`, :class:`~ecommerce_worker.errors.NotPublished`, or
+    For each the queue, once the broker has confirmed, or why it was not sent:
+    :class:`~ecommerce_worker.broker.publishing.UnknownQueue`, :class:`~ecommerce_worker.errors.NotPublished` or
     :class:`NotMapped`.
     """
+    began = time.time()
+    found: list[Sending | WorkerError] = []
+    for note, raw in messages:
+        try:
+            found.append(_sending(app, note, raw, began))
+        except WorkerError as error:
+            found.append(error)
+    troubles = iter(batches.publish_all(app, [it.publication for it in found if isinstance(it, Sending)]))
+    outcomes: list[str | WorkerError] = []
+    for it in found:
+        if isinstance(it, WorkerError):
+            outcomes.append(it)
+            continue
+        trouble = next(troubles)
+        outcomes.append(trouble or it.publication.queue)
+        if it.accepted and not trouble:
+            facts.tell(app, runtime.current().settings, it.accepted)
+    return outcomes
+
+
+@dataclass(frozen=True)
+class Sending:
+    """A message that is sent again, and what the ledger is told of the order that a delivery leads to."""
+
+    publication: Publication
+    accepted: RunReport | None = None
+
+
+def _sending(app: Celery, note: ParkingNote, raw: Raw, began: float) -> Sending:
     settings = runtime.current().settings
     if not is_delivery(raw.headers):
-        publishing.unpark(app, raw, note, settings.known_queues)
-        return note.queue
+        return Sending(publishing.unparked(raw, note, settings.known_queues))
     preflight.import_tasks(app, settings)
     name, delivery = _delivery(raw)
     try:
@@ -71,14 +100,11 @@ def send(app: Celery, raw: Raw, note: ParkingNote) -> str:
         raise NotMapped(f'the configuration of its intake is not valid: {error.problems[0]}') from None
     if intake is None:
         raise NotMapped(f'there is no intake {name} in INTAKES; the delivery stays parked')
-    began = time.time()
     call = replace(_call(intake, delivery), request_id=correlation.of_message(raw.headers))
     notes = Notes(queue=intake.queue, ask=True, resent=True, history=note.notes.history).having(
         {'at': began, 'reason': 'sent again by hand', 'resent': True})
-    publishing.publish(app, publishing.new_call(call, notes))
-    facts.tell(app, settings, accepted(app.tasks.get(call.task), call, intake.queue,
-                                       f'{by_intake(name)}, of a delivery that was parked', began=began))
-    return intake.queue
+    return Sending(publishing.new_call(call, notes), accepted(
+        app.tasks.get(call.task), call, intake.queue, f'{by_intake(name)}, of a delivery that was parked', began=began))
 
 
 def _delivery(raw: Raw) -> tuple[str, Delivery]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 
 from django.db import transaction
+from django.db.models import Count, Q
 from django.db.models.functions import Now
 
 from ecommerce_worker.broker.notes import ParkingNote
@@ -17,61 +17,60 @@ from ecommerce_worker.execution.parking import refuse_too_often
 from ecommerce_worker.intake import again
 from ecommerce_worker.ledger import headers
 from ecommerce_worker.ledger.models import Audit, Order, ParkedMessage, State
-
-if TYPE_CHECKING:
-    from celery import Celery
+from ecommerce_worker.ledger.queries import InLedger
+from ecommerce_worker.ledger.recording import Promise
 
 
 class AlreadySettled(WorkerError):
     """Somebody else has already decided: look at the message again."""
 
 
-def resend(app: Celery, number: int, *, who: str, reason: str = '') -> str:
-    """Send the parked message to the queue that it came from, and erase it here; returns the queue.
+#: Sends messages; for each the queue that it went to, or why it was not sent.
+Send = Callable[[Sequence[tuple[ParkingNote, Raw]]], Sequence[str | WorkerError]]
 
-    A delivery is mapped again; see :mod:`ecommerce_worker.intake.again`.
 
-    ``number`` is that of the ledger.  Raises :class:`AlreadySettled`, or
-    :class:`~ecommerce_worker.execution.parking.TooOften`, :class:`~ecommerce_worker.broker.publishing.UnknownQueue` or
-    :class:`~ecommerce_worker.errors.NotPublished`, after which it is parked as before.
+def resend(messages: Sequence[InLedger | tuple[ParkingNote, Raw]], send: Send, *, who: str,
+           reason: str = '') -> list[str | WorkerError]:
+    """Have parked messages of the ledger or of RabbitMQ sent, each on record; the ledger erases its copies.
+
+    For each message the queue that it went to, or why it is parked as before: what ``send`` says,
+    :class:`AlreadySettled` or :class:`~ecommerce_worker.execution.parking.TooOften`.
     """
+    now, notes = datetime.now(UTC), [it if isinstance(it, InLedger) else it[0] for it in messages]
+    outcomes, sending = dict[int, str | WorkerError](), dict[int, tuple[ParkingNote, Raw]]()
     with transaction.atomic():
-        parked = _locked(number)
-        # Serializes two people who decide at once.
-        _ = Order.objects.select_for_update().filter(pk=parked.order_id).first()  # type: ignore[misc]  # maybe of none
-        refuse_too_often(_times(parked.key, parked.task, parked.message_id))
-        # Written before it is published: the run that follows may be over at once, and who records that waits for this.
-        raw = raw_of(parked)
-        # What a delivery leads to has an entry of its own: there is nothing more to come of this one.
-        state = State.FULFILLED if again.is_delivery(raw.headers) else State.TRYING
-        _settle(parked, datetime.now(UTC), 'resent', state, who, reason)
-        return again.send(app, raw, ParkingNote.read(raw.headers) or ParkingNote(id=parked.message_id))
-
-
-@contextmanager
-def recorded(note: ParkingNote, action: str, *, who: str, reason: str) -> Iterator[None]:
-    """Record what a person does in the block with a parked message not yet in the ledger, if it succeeds.
-
-    Raises :class:`~ecommerce_worker.execution.parking.TooOften` if the limit of resends is reached.
-    """
-    with transaction.atomic():
-        if action == 'resent':
-            _ = list(Order.objects.select_for_update().filter(key=note.key or note.id, task=note.task, site=note.site))
-            refuse_too_often(_times(note.key, note.task, note.id))
-        write_down(who, action, reason, message_id=note.id, key=note.key, task=note.task)
-        yield
-
-
-def _times(key: str, task: str, message_id: str) -> int:
-    """How often within an hour messages of that key or, without one, of that id were resent."""
-    lately = Audit.objects.filter(key=key, task=task, action='resent', at__gte=datetime.now(UTC) - timedelta(hours=1))
-    return int((lately if key else lately.filter(message_id=message_id)).count())
+        rows = _locked([note.number for note in notes if isinstance(note, InLedger)])
+        _lock_orders(notes, rows)
+        times = _times(notes)
+        for place, (note, it) in enumerate(zip(notes, messages, strict=True)):
+            try:
+                sending[place] = _kept(it, rows) if isinstance(it, InLedger) else it
+                refuse_too_often(times[_counted_by(note)])
+            except WorkerError as error:
+                outcomes[place] = error
+                sending.pop(place, None)
+                continue
+            times[_counted_by(note)] += 1
+        # Written before it is published: what cannot be written is not sent.
+        Audit.objects.bulk_create([_entry(who, 'resent', reason, notes[place], now) for place in sending])
+        outcomes.update(zip(sending, send([*sending.values()]), strict=True))
+        if refused := [notes[place].id for place in sending if isinstance(outcomes[place], WorkerError)]:
+            Audit.objects.filter(at=now, who=who[:255], action='resent', message_id__in=refused).delete()
+        for state in (State.TRYING, State.FULFILLED):
+            # What a delivery leads to has an entry of its own: there is nothing more to come of this one.
+            _settle([rows[note.number] for place, note in enumerate(notes)
+                     if isinstance(note, InLedger) and not isinstance(outcomes[place], WorkerError)
+                     and again.is_delivery(sending[place][1].headers) == (state == State.FULFILLED)],
+                    now, 'resent', state, who)
+    return [outcomes[place] for place in range(len(messages))]
 
 
 def discard(number: int, *, who: str, reason: str) -> None:
     """Discard the parked message permanently; raises :class:`AlreadySettled`."""
     with transaction.atomic():
-        _settle(_locked(number), datetime.now(UTC), 'discarded', State.DISCARDED, who, reason)
+        parked, now = _still_parked(number, _locked([number])), datetime.now(UTC)
+        _settle([parked], now, 'discarded', State.DISCARDED, who)
+        write_down(who, 'discarded', reason, message_id=parked.message_id, key=parked.key, task=parked.task, at=now)
 
 
 def raw_of(parked: ParkedMessage) -> Raw:
@@ -92,25 +91,69 @@ def no_longer_parked(number: int, settled: ParkedMessage | None = None) -> str:
     return f'message {number} is no longer parked{how}'
 
 
-def _locked(number: int) -> ParkedMessage:
-    parked: ParkedMessage | None = ParkedMessage.objects.select_for_update().filter(pk=number).first()
-    if parked is None or parked.settled:
-        raise AlreadySettled(no_longer_parked(number, parked))
-    return parked
-
-
-def _settle(parked: ParkedMessage, now: datetime, action: str, state: State, who: str, reason: str) -> None:
-    ParkedMessage.objects.filter(pk=parked.pk).update(
-        body=None, headers='', correlation_id='', settled=action, settled_at=now)
-    # Discarding one message of an order does not undo that another fulfilled it.
-    done = [State.FULFILLED] if state == State.DISCARDED else []
-    Order.objects.filter(pk=parked.order_id).exclude(state__in=done).update(  # type: ignore[misc]  # as above
-        state=state, reason=f'{action} by {who}'[:1000], next_try=None, last_seen=now, heard=Now())
-    write_down(who, action, reason, message_id=parked.message_id, key=parked.key, task=parked.task, at=now)
-
-
 def write_down(who: str, action: str, reason: str, *, message_id: str = '', key: str = '', task: str = '',
                at: datetime | None = None) -> None:
     """Write an entry of the audit log; ``action`` has up to 32 characters."""
     Audit.objects.create(at=at or datetime.now(UTC), who=who[:255], action=action, reason=reason[:1000],
                          message_id=message_id, key=key, task=task)
+
+
+def _locked(numbers: Collection[int]) -> dict[int, ParkedMessage]:
+    """The parked messages of these numbers, locked: of two people who decide at once, one waits for the other."""
+    # Always in the same order, or they could deadlock.
+    found = ParkedMessage.objects.select_for_update().filter(pk__in=numbers).order_by('pk')
+    return {parked.pk: parked for parked in found}
+
+
+def _still_parked(number: int, rows: Mapping[int, ParkedMessage]) -> ParkedMessage:
+    parked = rows.get(number)
+    if parked is None or parked.settled:
+        raise AlreadySettled(no_longer_parked(number, parked))
+    return parked
+
+
+def _kept(note: InLedger, rows: Mapping[int, ParkedMessage]) -> tuple[ParkingNote, Raw]:
+    """A message of the ledger as it was in the parked queue, with the note on it."""
+    raw = raw_of(_still_parked(note.number, rows))
+    return ParkingNote.read(raw.headers) or ParkingNote(id=note.id), raw
+
+
+def _lock_orders(notes: Iterable[ParkingNote], rows: Mapping[int, ParkedMessage]) -> None:
+    """Lock the orders of these messages: the runs that follow may be over at once, and who records that waits."""
+    numbers = _orders_of(rows.values())
+    identities = [Promise.of(note).identity for note in notes if not isinstance(note, InLedger)]
+    _ = list(Order.objects.select_for_update().filter(Q(pk__in=numbers) | Q(identity__in=identities)).order_by('pk')
+             .values_list('pk'))
+
+
+def _counted_by(note: ParkingNote) -> tuple[str, str, str]:
+    """By what the resends of an order are counted, whichever message it was: by its key or, without one, by its id."""
+    return note.task, note.key, '' if note.key else note.id
+
+
+def _times(notes: Iterable[ParkingNote]) -> Counter[tuple[str, str, str]]:
+    """How often each of these was resent within an hour."""
+    lately = Audit.objects.filter(action='resent', at__gte=datetime.now(UTC) - timedelta(hours=1)).order_by()
+    by_key = lately.filter(key__in={note.key for note in notes} - {''}).values_list('task', 'key')
+    by_id = lately.filter(key='', message_id__in={note.id for note in notes if not note.key})
+    return Counter({**{(task, key, ''): count for task, key, count in by_key.annotate(count=Count('pk'))},
+                    **{(task, '', id_): count for task, id_, count in
+                       by_id.values_list('task', 'message_id').annotate(count=Count('pk'))}})
+
+
+def _settle(rows: Sequence[ParkedMessage], now: datetime, action: str, state: State, who: str) -> None:
+    ParkedMessage.objects.filter(pk__in=[row.pk for row in rows]).update(
+        body=None, headers='', correlation_id='', settled=action, settled_at=now)
+    # Discarding one message of an order does not undo that another fulfilled it.
+    done = [State.FULFILLED] if state == State.DISCARDED else []
+    Order.objects.filter(pk__in=_orders_of(rows)).exclude(state__in=done).update(
+        state=state, reason=f'{action} by {who}'[:1000], next_try=None, last_seen=now, heard=Now())
+
+
+def _orders_of(rows: Iterable[ParkedMessage]) -> list[int]:
+    return [row.order_id for row in rows if row.order_id is not None]
+
+
+def _entry(who: str, action: str, reason: str, note: ParkingNote, at: datetime) -> Audit:
+    return Audit(at=at, who=who[:255], action=action, reason=reason[:1000], message_id=note.id, key=note.key,
+                 task=note.task)

@@ -14,11 +14,13 @@ The same rules apply whoever asks, and wherever the message is.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from kombu import Queue
 
@@ -29,6 +31,7 @@ from ecommerce_worker.broker.wire import Raw
 from ecommerce_worker.clients.ecommerce import COMPLETE, FULFILLABLE
 from ecommerce_worker.errors import ApiError, Transient, WorkerError
 from ecommerce_worker.execution.parking import note_of, refuse_too_often
+from ecommerce_worker.fulfillment.names import REPEATABLE
 from ecommerce_worker.intake import again
 from ecommerce_worker.ledger import database
 from ecommerce_worker.ledger.words import ORDER, kind_of
@@ -36,15 +39,19 @@ from ecommerce_worker.telemetry.run import RunReport
 from ecommerce_worker.words import is_about
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
     from celery import Celery
     from kombu import Connection
 
     from ecommerce_worker.ledger.queries import InLedger
 
 #: The seconds to which the limit of resends applies.
-HOUR = 3600.0
+HOUR: Final = 3600.0
+
+#: Messages, and bytes of their bodies, that are resent at once, at most; and how many of them shops are asked about at
+#: once, if a worker may do so many.
+BATCH: Final = 100
+BATCH_BYTES: Final = 4 * 1024 * 1024
+MOST_ASKED: Final = 16
 
 
 class NotNow(WorkerError):
@@ -67,6 +74,12 @@ class InQueue(ParkingNote):
     def size(self) -> int:
         """The size of its body in bytes."""
         return len(self.raw.body)
+
+
+if TYPE_CHECKING:
+    Parked = InQueue | InLedger
+
+P = TypeVar('P', bound='Parked')
 
 
 @dataclass(frozen=True)
@@ -118,13 +131,22 @@ def in_ledger(chosen: Chosen) -> Iterator[InLedger]:
     yield from queries.parked(key=chosen.order, task=chosen.task, ids=chosen.ids)
 
 
-def body_of(parked: InQueue | InLedger) -> bytes:
+def body_of(parked: Parked) -> bytes:
     """Its raw body, which may contain personal data; empty if it was settled meanwhile."""
     if isinstance(parked, InQueue):
         return parked.raw.body
     from ecommerce_worker.ledger import queries
 
     return queries.body_of(parked.number) or b''
+
+
+@dataclass(frozen=True)
+class Resent(Generic[P]):
+    """A message that was to be resent: the queue that it went to, or else the ``error`` for which it stays parked."""
+
+    parked: P
+    queue: str = ''
+    error: WorkerError | None = None
 
 
 class Desk:
@@ -134,74 +156,147 @@ class Desk:
         self._app = app
         self._who = who
         self._reason = reason
-        #: Why shops are unreachable, by site: they are not asked again for each of fifty orders.
+        #: The sites whose shops were asked, and why they are unreachable: those are not asked again for fifty orders.
+        self._asked: set[str] = set()
         self._unreachable: dict[str, str] = {}
+        self._is_open = False
 
-    def resend(self, parked: InQueue | InLedger) -> str:
-        """Return it to the queue that it came from, if the shop and the limit allow it; returns that queue.
+    def resend(self, messages: Iterable[P], until: Callable[[], bool] = lambda: False) -> Iterator[Resent[P]]:
+        """Return each to the queue that it came from, if the shop and the limit allow it, ``until`` that is true.
 
         A delivery of which an intake could make nothing is mapped again.
 
-        Raises :class:`NotNow`, :class:`~ecommerce_worker.execution.parking.TooOften`,
-        :class:`~ecommerce_worker.broker.publishing.UnknownQueue` or :class:`~ecommerce_worker.errors.NotPublished`; of
-        one in the ledger ``AlreadySettled`` too.  It stays parked then.
+        The shop is asked about many orders at once, and they are published at once.  If the process is killed then,
+        those of one batch may be published and parked as well: a worker asks the shop about such an order before it
+        does anything.  All else goes one by one, for a mail that is published twice is sent twice.
+
+        An ``error`` is :class:`NotNow`, :class:`~ecommerce_worker.execution.parking.TooOften`,
+        :class:`~ecommerce_worker.broker.publishing.UnknownQueue`, :class:`~ecommerce_worker.intake.again.NotMapped`,
+        :class:`~ecommerce_worker.errors.NotPublished`; of one in the ledger ``AlreadySettled`` too.  Raises
+        ``LedgerUnusable`` where it could not be recorded.
         """
-        self._ask_the_shop(parked)
+        settings = runtime.current().settings
+        asking = ThreadPoolExecutor(min(MOST_ASKED, settings.WORKER_CONCURRENCY), 'asking')
+        with asking, facts.telling(self._app, settings) as tell:
+            for batch in _batches(messages):
+                if until():
+                    return
+                done, reports = self._resend(batch, asking)
+                tell(reports)
+                yield from done
+
+    def _resend(self, batch: Sequence[P], asking: Executor) -> tuple[list[Resent[P]], list[RunReport]]:
+        """Resend these, and what the ledger is to be told of it."""
+        objections = self._ask_the_shops(batch, asking)
         # Taken before publishing: the run that follows may end before this is reported.
-        now = time.time()
-        refuse_too_often(parked.notes.resends(now - HOUR))
-        if not isinstance(parked, InQueue):
-            from ecommerce_worker.ledger import decisions
+        now, errors = time.time(), dict[int, WorkerError]()
+        for place, parked in enumerate(batch):
+            try:
+                if objection := objections[place]:
+                    raise objection
+                refuse_too_often(parked.notes.resends(now - HOUR))
+            except WorkerError as error:
+                errors[place] = error
+        left = [place for place in range(len(batch)) if place not in errors]
+        sent = self._send([batch[place] for place in left]) if left else []
+        outcomes = errors | dict(zip(left, sent, strict=True))
+        done, reports = list[Resent[P]](), list[RunReport]()
+        for place, parked in enumerate(batch):
+            outcome = outcomes[place]
+            if isinstance(outcome, WorkerError):
+                done.append(Resent(parked, error=outcome))
+                continue
+            done.append(Resent(parked, outcome))
+            if isinstance(parked, InQueue):
+                parked.message.ack()
+                # What a delivery leads to has an entry of its own in the ledger.
+                reports += _taken_out(parked, 'done' if again.is_delivery(parked.raw.headers) else 'resent', now)
+        return done, reports
 
-            return decisions.resend(self._app, parked.number, who=self._who, reason=self._reason)
-        with self._on_record(parked, 'resent'):
-            queue = again.send(self._app, parked.raw, parked)
-        parked.message.ack()
-        # What a delivery leads to has an entry of its own in the ledger.
-        outcome = 'done' if again.is_delivery(parked.raw.headers) else 'resent'
-        facts.tell(self._app, runtime.current().settings, *_taken_out(parked, outcome, now))
-        return queue
+    def _send(self, batch: Sequence[Parked]) -> Sequence[str | WorkerError]:
+        """Publish these, on record; for each the queue that it went to, or why it did not."""
+        in_queue = [(it, it.raw) for it in batch if isinstance(it, InQueue)]
+        # Whoever has one of the ledger has opened it.
+        if len(in_queue) == len(batch) and not self._open_ledger():
+            return again.send(self._app, in_queue)
+        from ecommerce_worker.ledger import decisions
 
-    def discard(self, parked: InQueue | InLedger) -> None:
-        """Discard it permanently; raises ``AlreadySettled`` for one in the ledger."""
+        return decisions.resend([(it, it.raw) if isinstance(it, InQueue) else it for it in batch],
+                                partial(again.send, self._app), who=self._who, reason=self._reason)
+
+    def discard(self, parked: Parked) -> None:
+        """Discard it permanently; raises ``AlreadySettled`` for one in the ledger.
+
+        Raises ``LedgerUnusable`` where it could not be recorded.
+        """
         if not isinstance(parked, InQueue):
             from ecommerce_worker.ledger import decisions
 
             decisions.discard(parked.number, who=self._who, reason=self._reason)
             return
-        with self._on_record(parked, 'discarded'):
-            pass
+        if self._open_ledger():
+            from ecommerce_worker.ledger import decisions
+
+            decisions.write_down(self._who, 'discarded', self._reason, message_id=parked.id, key=parked.key,
+                                 task=parked.task)
         parked.message.ack()
         facts.tell(self._app, runtime.current().settings, *_taken_out(parked, 'discarded', time.time()))
 
-    def _ask_the_shop(self, note: ParkingNote) -> None:
-        """Raise the reason not to resend it; the shop is asked about fulfilments only."""
-        if kind_of(note.task) != ORDER or not note.key:
-            return
+    def _ask_the_shops(self, batch: Sequence[Parked], asking: Executor) -> list[NotNow | None]:
+        """For each of these the reason not to resend it; shops are asked about fulfilments only."""
+        places = [place for place, it in enumerate(batch) if kind_of(it.task) == ORDER and it.key]
+        # Of a shop that was not asked yet, one order first: one that is down is not asked about all of them.
+        new = {batch[place].site: place for place in reversed(places) if batch[place].site not in self._asked}
+        found: list[NotNow | None] = [None] * len(batch)
+        first = sorted(new.values())
+        for some in (first, [place for place in places if place not in first]):
+            answers = asking.map(self._objection, [batch[place] for place in some])
+            for place, objection in zip(some, answers, strict=True):
+                found[place] = objection
+        self._asked |= new.keys()
+        return found
+
+    def _objection(self, note: ParkingNote) -> NotNow | None:
+        """What the shop has against resending it."""
         if note.site in self._unreachable:
-            raise NotNow(self._unreachable[note.site])
+            return NotNow(self._unreachable[note.site])
         try:
             status = runtime.site(note.site or None).ecommerce.status(note.key)
         except Transient as error:
             self._unreachable[note.site] = f'not resent: {error}'
-            raise NotNow(self._unreachable[note.site]) from None
+            return NotNow(self._unreachable[note.site])
         except (ApiError, WorkerError) as error:
-            raise NotNow(f'not resent: {error}') from None
+            return NotNow(f'not resent: {error}')
         if status == COMPLETE:
-            raise NotNow('not resent: the shop has already fulfilled it (Complete); you may discard it')
+            return NotNow('not resent: the shop has already fulfilled it (Complete); you may discard it')
         if status not in FULFILLABLE:
-            raise NotNow(f'not resent: the shop would refuse to fulfil it: its status there is {status[:50]}')
+            return NotNow(f'not resent: the shop would refuse to fulfil it: its status there is {status[:50]}')
+        return None
 
-    def _on_record(self, note: ParkingNote, action: str) -> AbstractContextManager[None]:
-        """Record what is done in the block with one in RabbitMQ; raises ``LedgerUnusable`` if it cannot be recorded."""
-        if not database.is_kept(runtime.current().settings):
-            return nullcontext()
-        from ecommerce_worker.ledger import setup
+    def _open_ledger(self) -> bool:
+        """Whether a ledger is kept, open now; raises ``LedgerUnusable`` if it cannot be opened."""
+        if not self._is_open and database.is_kept(runtime.current().settings):
+            from ecommerce_worker.ledger import setup
 
-        setup.open_current_ledger()
-        from ecommerce_worker.ledger import decisions
+            setup.open_current_ledger()
+            self._is_open = True
+        return self._is_open
 
-        return decisions.recorded(note, action, who=self._who, reason=self._reason)
+
+def _batches(messages: Iterable[P]) -> Iterator[list[P]]:
+    """Those that may be run twice without harm, some at once; all others one by one."""
+    batch, size = list[P](), 0
+    for it in messages:
+        if it.task not in REPEATABLE:
+            yield [it]
+            continue
+        batch.append(it)
+        size += it.size
+        if len(batch) >= BATCH or size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def _taken_out(parked: InQueue, outcome: str, at: float) -> tuple[RunReport, ...]:

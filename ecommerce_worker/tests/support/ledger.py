@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Self
 from unittest import mock
@@ -315,11 +316,18 @@ def resend(broker_url: str, number: int, **said: str) -> str:
     """Send a parked message again, by that broker."""
     from celery import Celery
 
+    from ecommerce_worker.intake import again
     from ecommerce_worker.ledger import decisions
+    from ecommerce_worker.ledger.models import ParkedMessage
+    from ecommerce_worker.ledger.queries import InLedger
 
     with Celery('worker', broker=broker_url, set_as_current=False) as app:
         app.conf.broker_transport_options = {'confirm_publish': True, 'connect_timeout': 1}
-        return decisions.resend(app, number, **said)
+        parked = InLedger.of(ParkedMessage.objects.get(pk=number))
+        [outcome] = decisions.resend([parked], partial(again.send, app), **said)
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
 
 
 def firings(method: str, *args: Any) -> Any:

@@ -12,10 +12,10 @@ import ecommerce_worker
 ROOT = Path(ecommerce_worker.__file__).parent
 
 #: What runs in the worker's processes only: rows below those that a shop imports.
-OF_THE_WORKER = ('broker.app', 'broker.confirming', 'broker.consuming', 'broker.facts', 'broker.mailbox',
-                 'broker.preflight', 'broker.transport', 'celery_app', 'cli', 'console', 'demo', 'doctor', 'extension',
-                 'health', 'intake', 'ledger', 'operations', 'resubmit', 'schedule.beat', 'smoke', 'standalone',
-                 'testing', 'worker', '__main__', 'tests')
+OF_THE_WORKER = ('broker.app', 'broker.batches', 'broker.confirming', 'broker.consuming', 'broker.facts',
+                 'broker.mailbox', 'broker.preflight', 'broker.transport', 'celery_app', 'cli', 'console', 'demo',
+                 'doctor', 'extension', 'health', 'intake', 'ledger', 'operations', 'resubmit', 'schedule.beat',
+                 'smoke', 'standalone', 'testing', 'worker', '__main__', 'tests')
 
 #: The modules that shops import by name.
 SURFACE = ['ecommerce_worker.fulfillment.v1.tasks', 'ecommerce_worker.email.v1.api',

@@ -148,7 +148,7 @@ def sent_again(app, channel):
     raw = Raw.of(taken(channel, topology.PARKED))
     found = ParkingNote.read(raw.headers)
     assert found
-    publishing.unpark(app, raw, found, TASK_QUEUES)
+    publishing.publish(app, publishing.unparked(raw, found, TASK_QUEUES))
 
 
 def test_a_parked_message_is_kept_as_it_came_with_the_reason_beside_it(app, channel):
