@@ -6,7 +6,7 @@ from ecommerce_worker.process.output import Outlet
 
 
 def test_a_thread_that_could_not_be_started_is_started_with_the_next_line(monkeypatch):
-    outlet, done = Outlet(), []
+    outlet, done = Outlet(), list[int]()
     with monkeypatch.context() as full:
         def refuse(thread):
             raise RuntimeError("can't start new thread")
