@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Container, Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -42,18 +42,49 @@ class Run:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
+#: Ids of messages that a process remembers to have run: some 2 MB.
+REMEMBERED: Final = 10_000
+
+
 class Runs:
     """The recent messages of this process.
 
     A connection that is lost during a run takes the acknowledgement with it, and the broker delivers the message
     again.  If that is to the same process, it knows how the run ended, and need not do it again.
+
+    There may also be two messages of one id: a shop published it twice, or a next try was published and the worker
+    killed before it had acknowledged the message itself.  Nothing on the later one shows that the other was run.
     """
 
     def __init__(self, length: int) -> None:
         self._length = length
         self._runs: OrderedDict[Hashable, Run] = OrderedDict()
         self._expected: OrderedDict[str, Run] = OrderedDict()
+        self._at_work: Counter[str] = Counter()
+        self._ended: OrderedDict[str, None] = OrderedDict()
         self._lock = threading.Lock()
+
+    def begin(self, id_: str) -> None:
+        """Take note that a run of the message of this id begins."""
+        with self._lock:
+            self._at_work[id_] += 1
+
+    def end(self, id_: str, *, acted: bool) -> None:
+        """Take note that it has ended, and whether it may have done anything."""
+        with self._lock:
+            self._at_work[id_] -= 1
+            if not self._at_work[id_]:
+                del self._at_work[id_]
+            if acted:
+                self._ended[id_] = None
+                self._ended.move_to_end(id_)
+                if len(self._ended) > REMEMBERED:
+                    self._ended.popitem(last=False)
+
+    def has_another(self, id_: str) -> bool:
+        """Whether, beside the run that asks, there is or was one of the same id that may have done something."""
+        with self._lock:
+            return id_ in self._ended or self._at_work[id_] > 1
 
     def of(self, message: Hashable, *, redelivered: bool, name: str = '') -> Run:
         """The run of this message; one that is not delivered again begins anew, whatever was before.

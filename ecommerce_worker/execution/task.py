@@ -132,7 +132,11 @@ class Task(celery.Task):
             return
         try:
             if run.outcome is None:
-                run.outcome, report = self._heard(delivery)
+                runs.begin(delivery.call.id)
+                try:
+                    run.outcome, report = self._heard(delivery)
+                finally:
+                    runs.end(delivery.call.id, acted=not isinstance(run.outcome, Deferred))
                 run.report = self.announce(delivery, run.outcome, report)
             else:
                 logger.info('redelivered after its run had ended', task=self.name, id=delivery.call.id)
@@ -189,7 +193,9 @@ class Task(celery.Task):
     def repeated(self) -> bool:
         """Whether to ask before acting: another run may already have taken effect."""
         delivery: Delivery | None = self.request.get(DELIVERY)
-        return delivery.repeated if delivery else bool(self.request.is_eager and self.request.retries)
+        if delivery is None:
+            return bool(self.request.is_eager and self.request.retries)
+        return delivery.repeated or runtime.current().runs.has_another(delivery.call.id)
 
     @property
     def unsure(self) -> bool:

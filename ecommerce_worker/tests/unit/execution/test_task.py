@@ -382,6 +382,48 @@ def test_a_run_that_may_not_be_the_first_asks_before_it_repeats(peer, in_force, 
     assert requests_of(shop) == [GET, PUT + 'False']
 
 
+def test_the_second_of_two_messages_of_one_id_asks_first(peer, in_force):
+    # Neither was delivered before, nor tried: a shop published it twice, or a worker was killed between both.
+    shop = peer(reply(body=COMPLETE))
+    in_force(ECOMMERCE_API_ROOT=shop.url)
+    assert settled(fulfill_order, delivery()) is None
+    skipped = settled(fulfill_order, delivery(notes=Notes(queue=QUEUE, deferred=2.0)))
+    assert str(skipped) == 'the order is already complete'
+    assert requests_of(shop) == [PUT + 'False', GET]
+
+
+def test_one_that_was_put_off_before_it_had_done_anything_need_not_ask(peer, in_force):
+    shop = peer(*[reply(503)] * 5, reply(body=COMPLETE))
+    in_force(ECOMMERCE_API_ROOT=shop.url)
+    for number in range(5):
+        handed_over(fulfill_order, dataclasses.replace(delivery(), call=dataclasses.replace(
+            delivery().call, id=f'other-{number}')))
+    assert Notes.of(handed_over(fulfill_order, delivery()).publications[0].raw.headers).deferred
+    del shop.requests[:]
+    assert not runtime.current().runs.has_another('id-1')
+
+
+def test_while_one_of_the_same_id_is_at_work_there_is_another():
+    runs = runtime.Runs(2)
+    runs.begin('id-1')
+    assert not runs.has_another('id-1')
+    runs.begin('id-1')
+    assert runs.has_another('id-1')
+    runs.end('id-1', acted=False)
+    assert not runs.has_another('id-1')
+    runs.end('id-1', acted=True)
+    assert runs.has_another('id-1')
+
+
+def test_only_so_many_ids_are_remembered(monkeypatch):
+    monkeypatch.setattr(runtime, 'REMEMBERED', 2)
+    runs = runtime.Runs(2)
+    for number in range(3):
+        runs.begin(f'id-{number}')
+        runs.end(f'id-{number}', acted=True)
+    assert [runs.has_another(f'id-{number}') for number in range(3)] == [False, True, True]
+
+
 def test_an_order_that_turns_out_to_be_complete_is_left_alone(peer, in_force):
     shop = peer(reply(body=COMPLETE))
     in_force(ECOMMERCE_API_ROOT=shop.url)
