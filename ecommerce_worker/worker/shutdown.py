@@ -22,7 +22,6 @@ from functools import partial
 from typing import Any
 
 from billiard import active_children
-from celery.apps import worker as application
 
 from ecommerce_worker import logs, runtime
 from ecommerce_worker.process import ending, output, status
@@ -49,6 +48,8 @@ class Ending:
         if self._installed:
             return  # ready again, on another connection
         self._installed = True
+        from celery.apps import worker as application  # other commands begin without it
+
         application.safe_say = _say
         # Celery would re-execute itself on SIGHUP, which does not fit how we were started.
         for number, like in ((signal.SIGHUP, signal.SIGTERM), (signal.SIGINT, signal.SIGINT),
