@@ -39,7 +39,7 @@ DIALECTS: Final = {
 FILL: Final = (
     """
     CREATE TEMPORARY TABLE seeds AS
-    WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {orders})
+    WITH RECURSIVE numbers(n) AS (SELECT CAST(1 AS bigint) UNION ALL SELECT n + 1 FROM numbers WHERE n < {orders})
     SELECT n, n * 7919 % 1009 AS one, n * 104729 % 997 AS two, ({orders} - n) * 15552000.0 / {orders} AS age,
            CASE WHEN n * 7919 % 100 < 2 THEN 'parked' WHEN n * 7919 % 100 = 2 THEN 'waiting'
                 WHEN n * 7919 % 100 = 3 THEN 'discarded' WHEN n * 7919 % 1000 = 4 THEN 'trying'

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from django.db.models import Count, Min, Q, QuerySet, Value
+from django.db.models import Count, Q, QuerySet, Value
 from django.db.models.fields import IntegerField
 
 from ecommerce_worker.console.charts import Chart, chart
@@ -49,9 +49,6 @@ class Figures:
 
 def figures(now: datetime) -> Figures:
     """All of it."""
-    waiting = Order.objects.filter(state__in=UNFULFILLED, task__endswith=f'.{SHORT_NAME}')
-    first = waiting.aggregate(first=Min('first_seen'))['first']
-    oldest = waiting.filter(first_seen=first).order_by('pk').first() if first else None
     parked = ParkedMessage.objects.filter(settled='')
     reasons = parked.order_by().values_list('task', 'reason').annotate(count=Count('*')).order_by('-count')
     kinds: dict[str, dict[str, int]] = {kind: {} for kind in words.KINDS}
@@ -59,11 +56,19 @@ def figures(now: datetime) -> Figures:
         states = kinds[words.kind_of(task)]
         states[state] = states.get(state, 0) + count
     return Figures(
-        oldest=Entry.of(oldest) if oldest else None,
+        oldest=_oldest(),
         orders=kinds[words.ORDER], enrolments=kinds[words.ENROLMENT], mails=kinds[words.MAIL], jobs=kinds[words.JOB],
         tasks=kinds[words.TASK],
         parked=parked.count(), reasons=tuple(reasons[:8]),
         hour=_rates(now, timedelta(minutes=5), 12), day=_rates(now, timedelta(hours=1), 24))
+
+
+def _oldest() -> Entry | None:
+    """The order that has waited longest."""
+    # One query per state, so that an index has the answer first.
+    found = [order for state in UNFULFILLED if (order := Order.objects.filter(
+        state=state, task__endswith=f'.{SHORT_NAME}').order_by('first_seen', 'pk').first())]
+    return Entry.of(min(found, key=lambda it: (it.first_seen, it.pk))) if found else None
 
 
 def _rates(now: datetime, step: timedelta, count: int) -> Chart:
@@ -94,9 +99,11 @@ def orders(state: str, page: int) -> tuple[list[Entry], int]:
     found = Order.objects.all()
     if state:
         found = found.filter(are_overdue() if state == OVERDUE else Q(state=state))
-    by = 'last_seen' if state == OVERDUE or state in UNFULFILLED else '-last_seen'
+    by = ('last_seen', 'pk') if state == OVERDUE or state in UNFULFILLED else ('-last_seen', '-pk')
     begin = (page - 1) * PAGE
-    return [Entry.of(each) for each in found.order_by(by, 'pk')[begin:begin + PAGE]], found.count()
+    # Rows are read of this page only: those of all pages before are skipped in the index.
+    numbers = found.order_by(*by).values_list('pk', flat=True)[begin:begin + PAGE]
+    return [Entry.of(each) for each in Order.objects.filter(pk__in=list(numbers)).order_by(*by)], found.count()
 
 
 def intakes(settings: Settings, now: datetime) -> tuple[int, list[Summary]]:
