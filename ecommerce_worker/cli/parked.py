@@ -305,4 +305,5 @@ def _parked(order: str | None, task: str | None, ids: tuple[str, ...] = (), reas
             say(f'ecommerce-worker: {error}; messages parked there are left out', err=True)
         with parked.looked_through(connection) as messages:
             found = (it for it in messages if which.has(it))
-            yield chain(found, parked.in_ledger(which, limit) if is_kept else ()), parked.Desk(app, who=who(), reason=reason)
+            kept = parked.in_ledger(which, limit) if is_kept else ()
+            yield chain(found, kept), parked.Desk(app, who=who(), reason=reason)
