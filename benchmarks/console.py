@@ -101,7 +101,8 @@ def fill(orders: int) -> None:
             cursor.execute(statement.format(
                 orders=orders, uuid=words['uuid'], blob=words['blob'], seen=ago('age'), soon=ago('-two'),
                 hour=ago('(n / 20) * 3600')))
-        cursor.execute('ANALYZE')
+        # As the database does by itself after a while, and housekeeping in SQLite.
+        cursor.execute('VACUUM ANALYZE' if connection.vendor == 'postgresql' else 'ANALYZE')
 
 
 Ask = Callable[[], Any]

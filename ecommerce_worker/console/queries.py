@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -26,6 +29,10 @@ UNFULFILLED: Final = (State.TRYING, State.WAITING, State.PARKED)
 #: Rows per page.
 PAGE: Final = 50
 
+#: Entries that are too many to be counted for each page, and the seconds for which their number is known.
+MANY: Final = 100_000
+KEPT_SECONDS: Final = 10.0
+
 
 @dataclass(frozen=True)
 class Figures:
@@ -47,12 +54,33 @@ class Figures:
     day: Chart
 
 
+class _Counts:
+    """How many entries there are, by state and task; of many it is known for some seconds."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._found: dict[tuple[str, str], int] = {}
+        self._until = -math.inf
+
+    def look(self) -> Mapping[tuple[str, str], int]:
+        """The numbers; who asks while they are counted waits for that."""
+        with self._lock:
+            if time.monotonic() >= self._until:
+                found = Order.objects.order_by().values_list('state', 'task').annotate(count=Count('*'))
+                self._found = {(state, task): count for state, task, count in found}
+                self._until = time.monotonic() + (KEPT_SECONDS if sum(self._found.values()) >= MANY else 0.0)
+            return self._found
+
+
+_counts = _Counts()
+
+
 def figures(now: datetime) -> Figures:
     """All of it."""
     parked = ParkedMessage.objects.filter(settled='')
     reasons = parked.order_by().values_list('task', 'reason').annotate(count=Count('*')).order_by('-count')
     kinds: dict[str, dict[str, int]] = {kind: {} for kind in words.KINDS}
-    for state, task, count in Order.objects.order_by().values_list('state', 'task').annotate(count=Count('*')):
+    for (state, task), count in _counts.look().items():
         states = kinds[words.kind_of(task)]
         states[state] = states.get(state, 0) + count
     return Figures(
@@ -103,7 +131,10 @@ def orders(state: str, page: int) -> tuple[list[Entry], int]:
     begin = (page - 1) * PAGE
     # Rows are read of this page only: those of all pages before are skipped in the index.
     numbers = found.order_by(*by).values_list('pk', flat=True)[begin:begin + PAGE]
-    return [Entry.of(each) for each in Order.objects.filter(pk__in=list(numbers)).order_by(*by)], found.count()
+    rows = [Entry.of(each) for each in Order.objects.filter(pk__in=list(numbers)).order_by(*by)]
+    if state == OVERDUE or state in UNFULFILLED:
+        return rows, found.count()
+    return rows, sum(count for (each, _), count in _counts.look().items() if state in ('', each))
 
 
 def intakes(settings: Settings, now: datetime) -> tuple[int, list[Summary]]:
