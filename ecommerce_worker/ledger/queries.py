@@ -176,6 +176,9 @@ def covering(order_number: str, course: str, learners: Collection[str], site: st
 
 def containing(found: QuerySet[Any], text: str) -> QuerySet[Any]:
     """Orders whose key contains the text, ignoring case, also on MariaDB, where keys are case-sensitive."""
+    if connection.vendor == 'sqlite':
+        # Its LIKE ignores case by itself, and UPPER takes three times as long.
+        return found.filter(key__contains=text)
     having: QuerySet[Any] = found.alias(upper_key=Upper('key')).filter(upper_key__contains=text.upper())
     return having
 
