@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Iterable, Mapping
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -17,6 +18,7 @@ from ecommerce_worker.settings.kinds import Kind
 from ecommerce_worker.words import hint
 
 
+@cache
 def names(shipped: ModuleType) -> list[str]:
     """Those that come with this package, which are the modules of ``shipped``."""
     return sorted(module.name for module in pkgutil.iter_modules(shipped.__path__))

@@ -61,13 +61,16 @@ REASON = click.option('--reason', default='', help='Why; recorded in the ledger,
 @plainly
 def list_(order: str | None, task: str | None, limit: int, as_json: bool) -> None:
     """List them, oldest first."""
+    from ecommerce_worker.operations.parked import Chosen, InQueue, count_in_ledger
+
     rows, listed, count = list[tuple[Any, ...]](), list[dict[str, Any]](), 0
-    with _parked(order, task) as (messages, _):
+    with _parked(order, task, limit=max(0, limit)) as (messages, _):
         for it in messages:
-            count += 1
-            if count <= limit:
+            count += isinstance(it, InQueue)
+            if len(rows) < limit:
                 rows.append(_row(it))
                 listed.append(_as_json(it))
+        count += count_in_ledger(Chosen(order, task))
     if as_json:
         print_json({'parked': listed, 'count': count})
         return
@@ -282,9 +285,9 @@ def _meant(messages: Iterable[Parked], ids: tuple[str, ...]) -> list[Parked]:
 
 
 @contextmanager
-def _parked(order: str | None, task: str | None, ids: tuple[str, ...] = (), reason: str = '') -> Iterator[
-        tuple[Iterator[Parked], Desk]]:
-    """The selected messages, and the desk at which they are resent or discarded.
+def _parked(order: str | None, task: str | None, ids: tuple[str, ...] = (), reason: str = '', *,
+            limit: int | None = None) -> Iterator[tuple[Iterator[Parked], Desk]]:
+    """The selected messages, of the ledger ``limit`` at most, and the desk at which they are resent or discarded.
 
     Messages of the queue stay unacknowledged until the end, so that each is seen once.
     """
@@ -302,4 +305,5 @@ def _parked(order: str | None, task: str | None, ids: tuple[str, ...] = (), reas
             say(f'ecommerce-worker: {error}; messages parked there are left out', err=True)
         with parked.looked_through(connection) as messages:
             found = (it for it in messages if which.has(it))
-            yield chain(found, parked.in_ledger(which) if is_kept else ()), parked.Desk(app, who=who(), reason=reason)
+            kept = parked.in_ledger(which, limit) if is_kept else ()
+            yield chain(found, kept), parked.Desk(app, who=who(), reason=reason)

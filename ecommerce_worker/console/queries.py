@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from django.db.models import Count, Min, Q, QuerySet, Value
+from django.db.models import Count, Q, QuerySet, Value
 from django.db.models.fields import IntegerField
 
 from ecommerce_worker.console.charts import Chart, chart
@@ -25,6 +28,10 @@ UNFULFILLED: Final = (State.TRYING, State.WAITING, State.PARKED)
 
 #: Rows per page.
 PAGE: Final = 50
+
+#: Entries that are too many to be counted for each page, and the seconds for which their number is known.
+MANY: Final = 100_000
+KEPT_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True)
@@ -47,23 +54,49 @@ class Figures:
     day: Chart
 
 
+class _Counts:
+    """How many entries there are, by state and task; of many it is known for some seconds."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._found: dict[tuple[str, str], int] = {}
+        self._until = -math.inf
+
+    def look(self) -> Mapping[tuple[str, str], int]:
+        """The numbers; who asks while they are counted waits for that."""
+        with self._lock:
+            if time.monotonic() >= self._until:
+                found = Order.objects.order_by().values_list('state', 'task').annotate(count=Count('*'))
+                self._found = {(state, task): count for state, task, count in found}
+                self._until = time.monotonic() + (KEPT_SECONDS if sum(self._found.values()) >= MANY else 0.0)
+            return self._found
+
+
+_counts = _Counts()
+
+
 def figures(now: datetime) -> Figures:
     """All of it."""
-    waiting = Order.objects.filter(state__in=UNFULFILLED, task__endswith=f'.{SHORT_NAME}')
-    first = waiting.aggregate(first=Min('first_seen'))['first']
-    oldest = waiting.filter(first_seen=first).order_by('pk').first() if first else None
     parked = ParkedMessage.objects.filter(settled='')
     reasons = parked.order_by().values_list('task', 'reason').annotate(count=Count('*')).order_by('-count')
     kinds: dict[str, dict[str, int]] = {kind: {} for kind in words.KINDS}
-    for state, task, count in Order.objects.order_by().values_list('state', 'task').annotate(count=Count('*')):
+    for (state, task), count in _counts.look().items():
         states = kinds[words.kind_of(task)]
         states[state] = states.get(state, 0) + count
     return Figures(
-        oldest=Entry.of(oldest) if oldest else None,
+        oldest=_oldest(),
         orders=kinds[words.ORDER], enrolments=kinds[words.ENROLMENT], mails=kinds[words.MAIL], jobs=kinds[words.JOB],
         tasks=kinds[words.TASK],
         parked=parked.count(), reasons=tuple(reasons[:8]),
         hour=_rates(now, timedelta(minutes=5), 12), day=_rates(now, timedelta(hours=1), 24))
+
+
+def _oldest() -> Entry | None:
+    """The order that has waited longest."""
+    # One query per state, so that an index has the answer first.
+    found = [order for state in UNFULFILLED if (order := Order.objects.filter(
+        state=state, task__endswith=f'.{SHORT_NAME}').order_by('first_seen', 'pk').first())]
+    return Entry.of(min(found, key=lambda it: (it.first_seen, it.pk))) if found else None
 
 
 def _rates(now: datetime, step: timedelta, count: int) -> Chart:
@@ -94,9 +127,14 @@ def orders(state: str, page: int) -> tuple[list[Entry], int]:
     found = Order.objects.all()
     if state:
         found = found.filter(are_overdue() if state == OVERDUE else Q(state=state))
-    by = 'last_seen' if state == OVERDUE or state in UNFULFILLED else '-last_seen'
+    by = ('last_seen', 'pk') if state == OVERDUE or state in UNFULFILLED else ('-last_seen', '-pk')
     begin = (page - 1) * PAGE
-    return [Entry.of(each) for each in found.order_by(by, 'pk')[begin:begin + PAGE]], found.count()
+    # Rows are read of this page only: those of all pages before are skipped in the index.
+    numbers = found.order_by(*by).values_list('pk', flat=True)[begin:begin + PAGE]
+    rows = [Entry.of(each) for each in Order.objects.filter(pk__in=list(numbers)).order_by(*by)]
+    if state == OVERDUE or state in UNFULFILLED:
+        return rows, found.count()
+    return rows, sum(count for (each, _), count in _counts.look().items() if state in ('', each))
 
 
 def intakes(settings: Settings, now: datetime) -> tuple[int, list[Summary]]:

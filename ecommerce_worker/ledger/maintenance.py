@@ -27,8 +27,9 @@ from ecommerce_worker.settings import Settings
 
 logger = logs.of(__name__)
 
-#: Rows deleted per step.
+#: Rows deleted per step, and looked for at once, at most.
 CHUNK: Final = 500
+LOOKED_FOR: Final = 20_000
 
 #: Seconds between two checks of what is due.
 LOOK_SECONDS: Final = 30.0
@@ -153,27 +154,37 @@ def _timing_of(entry: Entry, zone: tzinfo) -> Timing:
 def _over(end: datetime) -> models.QuerySet[Any]:
     """The orders that ended before that time, of which nothing is parked any more."""
     found: models.QuerySet[Any] = Order.objects.filter(state__in=(State.FULFILLED, State.DISCARDED), last_seen__lt=end)
-    return found.exclude(parked__in=_undecided())
+    return found.exclude(pk__in=_undecided())
 
 
 def _undecided() -> models.QuerySet[Any]:
-    return ParkedMessage.objects.filter(settled='')
+    """The orders of which something is parked."""
+    # By their numbers, which are looked up once: joined, SQLite would look through all of them for each order.
+    return ParkedMessage.objects.filter(settled='', order__isnull=False).values('order')
+
+
+def _chunks(rows: models.QuerySet[Any]) -> Iterator[list[int]]:
+    """The numbers of these rows, so many at a time, until there are none; each chunk is to be dealt with."""
+    # Looked for once for many chunks.  In no order, for which a database would sort all there are; so it stops early.
+    while numbers := sorted(rows.order_by().values_list('pk', flat=True)[:LOOKED_FOR]):
+        for begin in range(0, len(numbers), CHUNK):
+            yield numbers[begin:begin + CHUNK]
 
 
 def _delete(rows: models.QuerySet[Any]) -> Iterator[int]:
-    while chosen := list(rows.order_by('pk').values_list('pk', flat=True)[:CHUNK]):
+    for chosen in _chunks(rows):
         # Only if they have still ended: another recorder may have had reports of them since.
         rows.filter(pk__in=chosen).delete()
         yield len(chosen)
 
 
 def _erase(old: models.QuerySet[Any], reason: str, now: datetime) -> Iterator[int]:
-    while chosen := list(old.order_by('pk').values_list('pk', flat=True)[:CHUNK]):
+    for chosen in _chunks(old):
         # Message before order, as whoever resends one locks them.
         with transaction.atomic():
             count = old.filter(pk__in=chosen).update(
                 body=None, headers='', correlation_id='', settled='erased', settled_at=now)
             # If no message of it is left, the order says so.
-            Order.objects.filter(state=State.PARKED, parked__in=chosen).exclude(parked__in=_undecided()).update(
+            Order.objects.filter(state=State.PARKED, parked__in=chosen).exclude(pk__in=_undecided()).update(
                 state=State.DISCARDED, reason=reason)
         yield count

@@ -73,6 +73,7 @@ class Order(models.Model):
         """How it is looked for."""
 
         indexes = (models.Index(fields=('state', 'last_seen'), name='order_state_last_seen'),
+                   models.Index(fields=('state', 'first_seen'), name='order_state_first_seen'),
                    models.Index(fields=('state', 'next_try'), name='order_state_next_try'),
                    models.Index(fields=('state', 'task'), name='order_state_task'),
                    models.Index(fields=('last_seen',), name='order_last_seen'))

@@ -118,8 +118,8 @@ def _first(channel: Any, depth: topology.Depth) -> Iterator[InQueue]:
         yield InQueue.of(message)
 
 
-def in_ledger(chosen: Chosen) -> Iterator[InLedger]:
-    """The parked messages in the ledger.
+def in_ledger(chosen: Chosen, limit: int | None = None) -> Iterator[InLedger]:
+    """The parked messages in the ledger, or so many of them.
 
     Raises :class:`~ecommerce_worker.ledger.setup.LedgerUnusable`.
     """
@@ -128,7 +128,16 @@ def in_ledger(chosen: Chosen) -> Iterator[InLedger]:
     setup.open_current_ledger()
     from ecommerce_worker.ledger import queries  # not before the ledger is open
 
-    yield from queries.parked(key=chosen.order, task=chosen.task, ids=chosen.ids)
+    yield from queries.parked(key=chosen.order, task=chosen.task, ids=chosen.ids, limit=limit)
+
+
+def count_in_ledger(chosen: Chosen) -> int:
+    """How many parked messages are in the ledger, which is open; none where none is kept."""
+    if not database.is_kept(runtime.current().settings):
+        return 0
+    from ecommerce_worker.ledger import queries
+
+    return queries.count_parked(key=chosen.order, task=chosen.task, ids=chosen.ids)
 
 
 def body_of(parked: Parked) -> bytes:

@@ -103,8 +103,7 @@ def _assignments(module: ModuleType) -> dict[Names, int]:
 def yaml_layer(path: str) -> Layer:
     """The layer of a YAML file; raises Unreadable."""
     try:
-        loader = yaml.SafeLoader(Path(path).read_text(encoding='utf-8'))
-        node = loader.get_single_node()
+        loader, node = _parsed(Path(path).read_text(encoding='utf-8'))
         silent = list(pitfalls_in(node))
         values = {} if node is None else _with_text_keys(loader.construct_document(node))
     except OSError as error:
@@ -124,6 +123,18 @@ def yaml_layer(path: str) -> Layer:
     problems = tuple((names, f'{path}:{line}: {problem}') for names, line, problem in silent)
     return Layer({setting_of(name): value for name, value in values.items()}, _in_file(path, dict(_lines(node))),
                  problems=problems)
+
+
+def _parsed(text: str) -> tuple[Any, yaml.Node | None]:
+    """What reads the document, and the document."""
+    # By libyaml, where PyYAML has it: with thousands of sites that is most of the time in which a command starts.
+    if loads := getattr(yaml, 'CSafeLoader', None):
+        with contextlib.suppress(yaml.YAMLError):
+            loader = loads(text)
+            return loader, loader.get_single_node()
+    # What is wrong is said in the words of PyYAML itself.
+    loader = yaml.SafeLoader(text)
+    return loader, loader.get_single_node()
 
 
 def _with_text_keys(value: Any) -> Any:

@@ -254,6 +254,18 @@ def execute(*statements: str) -> None:
             cursor.execute(statement)
 
 
+def plan(name: str, *args: Any) -> list[str]:
+    """How a SQLite answers the queries of a function of the ledger's, line by line."""
+    from django.db import connection
+    from django.test.utils import CaptureQueriesContext
+
+    with CaptureQueriesContext(connection) as captured:
+        _call(name, args, {})
+    with connection.cursor() as cursor:
+        return [row[-1] for query in captured if query['sql'].startswith('SELECT')
+                for row in cursor.execute(f'EXPLAIN QUERY PLAN {query["sql"]}').fetchall()]
+
+
 def hang_up() -> None:
     """Close the connections of all others to a PostgreSQL or a MariaDB once they are idle.
 

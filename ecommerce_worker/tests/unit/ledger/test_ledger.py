@@ -489,7 +489,7 @@ def test_a_ledger_of_another_version_names_the_command(ledger):
     ledger('setup.require_schema')
     ledger('execute', "UPDATE django_migrations SET name = '0000_old' WHERE app = 'ledger' AND name = '0001_initial'")
     try:
-        with pytest.raises(Refused, match=r'newer version .migration 0000_old.*`ecommerce-worker migrate 0006_'):
+        with pytest.raises(Refused, match=r'newer version .migration 0000_old.*`ecommerce-worker migrate 0007_'):
             ledger('setup.require_schema')
         ledger('execute', "UPDATE django_migrations SET app = 'other' WHERE app = 'ledger'")
         with pytest.raises(Refused, match=r'there is no ledger yet.*`ecommerce-worker migrate`'):
@@ -726,3 +726,29 @@ def test_it_is_known_when_an_intake_last_had_an_order_published(ledger):
         fact('accepted', NOW + 9, reason=f'{by}, of a delivery that was parked', id='id-4')])
     assert ledger('queries.last_accepted_by', 'mine') == datetime.fromtimestamp(NOW + 5, UTC)
     assert ledger('queries.last_accepted_by', 'min') is None
+
+
+@pytest.mark.parametrize('opened', ['sqlite'], indirect=True)
+@pytest.mark.parametrize('question', [
+    ('queries.story', 1), ('queries.count_parked',), ('queries.entries_of', ['EDX-1'], TASK),
+    ('queries.orders',), ('decisions.no_longer_parked', 1), ('queries.body_of', 1), ('queries.last_ended', ['id-1'])],
+    ids=lambda it: it[0])
+def test_what_is_asked_of_a_ledger_of_any_size_is_answered_by_an_index(ledger, question):
+    ledger('recording.record', [fact()])
+    [number] = ledger('rows', 'Order', 'pk')
+    name, *rest = question
+    given = [number] if rest == [1] else rest
+    assert [line for line in ledger('plan', name, *given) if line.startswith('SCAN') and 'INDEX' not in line] == []
+
+
+@pytest.mark.parametrize('opened', ['sqlite'], indirect=True)
+def test_an_order_is_found_among_any_number_by_its_number_and_by_its_lines(ledger):
+    ledger('recording.record', [fact(key='#1', id='a'), fact(key='#1 1', id='b'), fact(key='#10', id='c'),
+                                fact(key='#1!', id='d')])
+    assert [it['key'] for it in ledger('queries.search', '#1')] == ['#1', '#1 1']
+    assert [line for line in ledger('plan', 'queries.search', '#1') if line.startswith('SCAN')] == []
+
+
+@pytest.mark.parametrize('opened', ['sqlite'], indirect=True)
+def test_what_is_over_is_not_compared_with_each_parked_message(ledger):
+    assert [line for line in ledger('plan', 'maintenance.retention', 90) if 'CORRELATED' in line] == []
