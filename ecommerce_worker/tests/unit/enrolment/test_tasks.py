@@ -347,7 +347,7 @@ def test_a_refund_of_who_has_not_confirmed_their_address_keeps_them_out_when_the
 
 
 @pytest.mark.parametrize('taken_back, left', [('True', AUDIT), ('False', VERIFIED)])
-def test_of_who_registers_after_the_refund_the_mode_is_not_set(configured, lms, tmp_path, monkeypatch, taken_back, left):
+def test_who_registers_after_the_refund_gets_no_paid_mode(configured, lms, tmp_path, monkeypatch, taken_back, left):
     (tmp_path / f'acme_knows_{taken_back.lower()}.py').write_text(
         'def covers(*_):\n    return False\n\n\n'
         f'def taken_back(order_number, learner, course_id, site_code):\n    return {taken_back}\n')
@@ -361,7 +361,7 @@ def test_of_who_registers_after_the_refund_the_mode_is_not_set(configured, lms, 
     assert lms.standing(BOB, ONE) == left
 
 
-def test_who_is_known_to_have_paid_is_enrolled_though_the_lms_has_not_let_them_in(configured, lms, tmp_path, monkeypatch):
+def test_who_is_known_to_have_paid_is_enrolled_if_the_lms_has_not_done_so(configured, lms, tmp_path, monkeypatch):
     (tmp_path / 'acme_knows_all.py').write_text('def covers(*_):\n    return False\n\n\ntaken_back = covers\n')
     monkeypatch.syspath_prepend(tmp_path)
     orders = refunding(configured, COVERED_BY='acme_knows_all')
