@@ -117,7 +117,7 @@ class Lms:
             return student
 
     def confirm(self, email: str) -> None:
-        """Confirm the address of an account; whoever was let in is in the course then, in the mode that it begins with."""
+        """Confirm the address of an account; whoever was let in is in the course then, in its first mode."""
         with self._lock:
             student = self.students[email.casefold()]
             student.active = True
