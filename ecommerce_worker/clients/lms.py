@@ -28,6 +28,14 @@ class NotRegistered(Transient):
 
 
 @dataclass(frozen=True)
+class Account:
+    """An account; until its address is confirmed it is not ``active``, and nobody is let into courses by the LMS."""
+
+    username: str
+    active: bool
+
+
+@dataclass(frozen=True)
 class Enrolment:
     """How a learner stands in a course."""
 
@@ -54,6 +62,10 @@ class Lms:
 
     def username(self, email: str) -> str:
         """The name of the account with that address; raises :class:`NotRegistered` if there is none."""
+        return self.account(email).username
+
+    def account(self, email: str) -> Account:
+        """The account with that address; raises :class:`NotRegistered` if there is none."""
         try:
             found = self._ask('GET', 'api/user/v1/accounts', params={'email': email})
         except NotFound:
@@ -65,7 +77,7 @@ class Lms:
         name = found.get('username') if isinstance(found, dict) else None
         if not isinstance(name, str) or not _USERNAME.fullmatch(name):
             raise PeerFailure(f'{self._peer} answered with JSON that is not an account', status=200)
-        return name
+        return Account(name, active=found.get('is_active') is not False)
 
     def enrolment(self, username: str, course_id: str) -> Enrolment | None:
         """How the learner stands in the course; None if they never were in it."""
@@ -119,17 +131,18 @@ class Lms:
             # A page for people says that there is no such path: the LMS is older than that.
             if error.status != 404:
                 raise
-            self._bulk('unenroll', email, course_id)
+            return self._bulk('unenroll', email, course_id)
         return True
 
-    def _bulk(self, action: str, email: str, course_id: str) -> None:
-        """The older way, which answers 200 whatever became of the learner."""
+    def _bulk(self, action: str, email: str, course_id: str) -> bool:
+        """The older way, which answers 200 whatever became of the learner; whether they were let in before."""
         found = self._ask('POST', _BULK, json={
             'identifiers': email, 'courses': course_id, 'action': action, 'auto_enroll': True, 'email_students': False})
         try:
             results = found['courses'][course_id]['results']
             failed = [it for it in results if it.get('invalidIdentifier') or it.get('error')]
             after = [it['after'] for it in results if it not in failed]
+            were_allowed = any(it.get('before', {}).get('allowed', True) for it in results)
             reached = len(results) == 1 and (
                 action == 'unenroll' or all(it.get('enrollment') or it.get('allowed') for it in after))
         except (LookupError, TypeError, AttributeError):
@@ -138,6 +151,7 @@ class Lms:
         if failed or not reached:
             raise Rejected(f'{self._peer} answered 200, and that it could not {action} the learner in {course_id}: is '
                            'the address one?', status=200)
+        return were_allowed
 
     def _ask(self, method: str, path: str, **request: Any) -> Any:
         try:

@@ -21,6 +21,9 @@ LOOKUP_SECONDS: Final = 60.0
 ENROLL_LINE, SET_MODE, REVOKE_LINE = LINES = tuple(
     f'ecommerce_worker.enrolment.tasks.{name}' for name in ('enroll_line', 'set_mode', 'revoke_line'))
 
+#: How a line ends that the shop says was refunded before it was enrolled.
+REFUNDED: Final = 'the money was given back meanwhile'
+
 #: What is asked with these: ``(order_number, learner, course_id, site_code)``.
 Question = Callable[[str, str, str, str | None], bool]
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from ecommerce_worker import runtime
 from ecommerce_worker.clients.lms import Enrolment, NotRegistered, checked
+from ecommerce_worker.enrolment.cover import REFUNDED
 from ecommerce_worker.enrolment.learner import masked, pseudonym
 from ecommerce_worker.enrolment.lines import LONGEST, Line, addresses_in, read
 from ecommerce_worker.enrolment.origin import Origin
@@ -39,9 +40,6 @@ FREE: Final = frozenset({'audit', 'honor'})
 
 #: What a learner keeps where REFUND says so.
 AUDIT: Final = 'audit'
-
-#: Why an order is not enrolled any more.
-_REFUNDED: Final = 'the money was given back meanwhile'
 
 
 def lane(site: Site) -> str:
@@ -67,7 +65,7 @@ def enroll(self: Task, order_number: str, lines: Any, site_code: str | None = No
     (1 if not given) and ``line``, its id in the order.  ``shop`` says which order of which intake's shop it is.
     """
     del self
-    origin, lines = Origin.read(shop), read(lines)
+    order_number, origin, lines = _number(order_number), Origin.read(shop), read(lines)
     parted = _parted(enroll_line, order_number, lines, site_code, origin, lacking=True)
     if origin and origin.reports(runtime.site(site_code)):
         parted += _report(order_number, lines, parted, site_code, origin)
@@ -78,7 +76,7 @@ def enroll(self: Task, order_number: str, lines: Any, site_code: str | None = No
 def revoke(self: Task, order_number: str, lines: Any, site_code: str | None = None, shop: Any = None) -> Iterable[Then]:
     """Take back what the refunded lines of an order paid for, each by a task of its own; see :func:`enroll`."""
     del self
-    return _parted(revoke_line, order_number, read(lines), site_code, Origin.read(shop), lacking=False)
+    return _parted(revoke_line, _number(order_number), read(lines), site_code, Origin.read(shop), lacking=False)
 
 
 @task(policy=lambda site: site.enrolment_policy, key='item', lane=lane, about=about)
@@ -121,21 +119,28 @@ def set_mode(self: Task, item: str, order_number: str, product: str, learner: st
              site_code: str | None = None, shop: Any = None) -> Iterable[Then]:
     """Wait for a learner who has no account yet, and enrol them in the mode that was paid for when they have.
 
-    The LMS opens the course to them as soon as they register, in the mode that it begins with: it keeps no other.
+    The LMS opens the course to them as soon as they have confirmed the address of their account, in the mode that it
+    begins with: it keeps no other.
     """
     del item, product
     site, origin = runtime.site(site_code), Origin.read(shop)
     wanted, learner = _wanted(course_id, mode, learner)
     with _turn(self, site, course_id, learner):
-        username = site.lms.username(learner)
-        found = site.lms.enrolment(username, course_id)
+        account = site.lms.account(learner)
+        found = site.lms.enrolment(account.username, course_id)
         if found == wanted:
             raise Skip(f'the learner is enrolled as {wanted} in {course_id} already')
-        if origin and origin.is_paid(site) is False:
-            raise Skip(_REFUNDED)
-        if not (found and found.active):
-            raise Rejected(f'the learner has an account by now, and is not enrolled in {course_id}: was it refunded?')
-        _enrol(site, username, course_id, found, wanted, order_number)
+        refunded = _is_refunded(site, origin, order_number, learner, course_id, site_code)
+        if refunded:
+            raise Skip(REFUNDED)
+        if found is None and not account.active:
+            raise NotRegistered('the learner has not confirmed the address of their account yet')
+        # Whoever is out again may have been put out by people; who never was in may have been refunded before that.
+        is_doubtful = not found.active if found else refunded is None
+        if is_doubtful and not self.resent:
+            raise Rejected(f'the learner has an account by now, and is not enrolled in {course_id}: was it refunded? '
+                           'If not, send it again')
+        _enrol(site, account.username, course_id, found, wanted, order_number)
     return ()
 
 
@@ -149,17 +154,20 @@ def revoke_line(self: Task, item: str, order_number: str, product: str, learner:
         return _unsettled(revoke_line, item, order_number, product, learner, site, site_code, problem, origin)
     paid, learner = _wanted(course_id, mode, learner)
     with _turn(self, site, course_id, learner):
+        username, found = None, None
         try:
             username = site.lms.username(learner)
+            found = site.lms.enrolment(username, course_id)
         except NotRegistered:
-            _look_for_cover(site, order_number, learner, course_id, site_code)
-            if not site.lms.disallow(learner, course_id):
-                _wait_for_enrolment(site, origin, order_number, learner, course_id, site_code)
-            return ()
-        found = site.lms.enrolment(username, course_id)
+            pass
         if found and not found.active:
             raise Skip(f'the learner is not enrolled in {course_id} any more')
-        if found is None or (found.mode != paid.mode and found.mode in FREE):
+        if found is None and (username is None or site.covers):
+            # They may have been let in: an account whose address is not confirmed is in no course yet.
+            _look_for_cover(site, order_number, learner, course_id, site_code)
+            if site.lms.disallow(learner, course_id):
+                return ()
+        if username is None or found is None or (found.mode != paid.mode and found.mode in FREE):
             _wait_for_enrolment(site, origin, order_number, learner, course_id, site_code)
         if found.mode != paid.mode:
             raise Rejected(f'the learner is enrolled as {found} in {course_id}, and {paid} was refunded: what gave '
@@ -287,6 +295,13 @@ def _arguments(item: str, order_number: str, product: str, learner: str, course_
             'course_id': course_id, 'mode': mode, 'site_code': site_code, **_of(origin)}
 
 
+def _number(given: Any) -> str:
+    """The number of an order, by which its lines are known in the ledger."""
+    if isinstance(given, bool) or not isinstance(given, str | int) or given == '':
+        raise WrongArguments('order_number is not a string or an integer')
+    return str(given)
+
+
 def _address(learner: str) -> str:
     if addresses_in(learner) != (learner,):
         raise WrongArguments('learner is no address')
@@ -316,18 +331,27 @@ def _refuse_refunded(run: Task, site: Site, origin: Origin | None, found: Enrolm
     """
     paid = origin.is_paid(site) if origin else None
     if paid is False:
-        raise Skip(_REFUNDED)
+        raise Skip(REFUNDED)
     left = Enrolment(AUDIT, active=True) if site.settings.REFUND == AUDIT else Enrolment(wanted.mode, active=False)
     if paid or (is_registered and found != left):
         return
     if site.covers and site.covers.taken_back:
         if site.covers.taken_back(order_number, learner, course_id, site_code):
-            raise Skip(_REFUNDED)
+            raise Skip(REFUNDED)
     elif found == left and not run.resent:
         reason = (f'the learner is {found} in {course_id}, as a refund leaves them, and nobody knows whether this '
                   'order was refunded: if not, send it again; with a key to the API of the shop in INTAKES, or '
                   'COVERED_BY: ledger, it is known')
         raise Misconfigured([reason])
+
+
+def _is_refunded(site: Site, origin: Origin | None, order_number: str, learner: str, course_id: str,
+                 site_code: str | None) -> bool | None:
+    """Whether the money was given back: the shop has the say, then whoever ``COVERED_BY`` names; None if none knows."""
+    paid = origin.is_paid(site) if origin else None
+    if paid is None and site.covers and site.covers.taken_back:
+        return site.covers.taken_back(order_number, learner, course_id, site_code)
+    return None if paid is None else not paid
 
 
 def _enrol(site: Site, username: str, course_id: str, found: Enrolment | None, wanted: Enrolment,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -149,7 +150,7 @@ def _lines_of(number: str) -> Q:
 
 @dataclass(frozen=True)
 class Covering:
-    """Which other orders of the ledger pay for a course of a learner, and whether the refund of this one is done: what
+    """Which orders of the ledger still pay for a course of a learner, and whether the refund of this one is done: what
     it paid for was taken back, or covered.
     """
 
@@ -158,20 +159,38 @@ class Covering:
 
 
 def covering(order_number: str, course: str, learners: Collection[str], site: str) -> Covering:
-    """Who pays for a learner's course, as far as the ledger reaches back: orders neither refunded nor given up.
+    """Who pays for a learner's course, as far as the ledger reaches back: orders with a line neither refunded nor given
+    up.
 
-    ``learners`` are pseudonyms of the learner.
+    ``learners`` are pseudonyms of the learner.  The order itself is among them if another line of it pays, such as that
+    of a bundle.
     """
     found = Order.objects.filter(learner__in=learners, course=course, site=site).exclude(state=State.DISCARDED)
-    lines = list(found.values_list('order_number', 'task', 'mode'))
-    # Who paid for less than this one did does not pay for it.
-    modes = {mode for number, _, mode in lines if number == order_number}
-    refunded = {number for number, task, _ in lines if task == cover.REVOKE_LINE}
-    paid = {number for number, task, mode in lines if task != cover.REVOKE_LINE and (mode in modes or not modes)}
+    lines = [(number, task == cover.REVOKE_LINE or reason == cover.REFUNDED, mode, _line_of(key))
+             for number, task, mode, key, reason in found.values_list('order_number', 'task', 'mode', 'key', 'reason')]
+    # Who paid for less than what was refunded does not pay for it; before there is a refund, that is all of the order.
+    ours = [(is_refund, mode) for number, is_refund, mode, _ in lines if number == order_number]
+    given_back = {mode for is_refund, mode in ours if is_refund}
+    modes = given_back or {mode for _, mode in ours}
+    paid, refunded = defaultdict[str, set[str]](set), defaultdict[str, set[str]](set)
+    for number, is_refund, mode, line in lines:
+        if mode in modes or not modes:
+            (refunded if is_refund else paid)[number].add(line)
+    # A line may be called otherwise by its refund than it was when it was bought, but there are no more of them.
+    covering = {number for number, bought in paid.items() if len(bought) > len(refunded[number])}
+    if not given_back:
+        covering.discard(order_number)
     # Another message of the same refund, which was just told of again, has the line be tried anew.
     ended = Q(state=State.FULFILLED) | Q(facts__outcome__in=ENDS)
-    done = found.filter(ended, task=cover.REVOKE_LINE, order_number=order_number).exists()
-    return Covering(tuple(sorted(paid - refunded - {order_number})), done)
+    done = found.filter(ended, task=cover.REVOKE_LINE, order_number=order_number).values_list('key', flat=True)
+    taken_back = bool(done) and len({_line_of(key) for key in done}) >= len(paid[order_number])
+    return Covering(tuple(sorted(covering)), taken_back)
+
+
+def _line_of(key: str) -> str:
+    """The line of an order, of whose parts, one for each learner and course, this is the key of one."""
+    line, _, part = key.rpartition('.')
+    return line if part.isdigit() and line else key
 
 
 def containing(found: QuerySet[Any], text: str) -> QuerySet[Any]:

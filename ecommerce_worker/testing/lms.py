@@ -58,6 +58,7 @@ class Student:
     """An account, and how it stands in courses: mode and whether that is active, by the id of the course."""
 
     username: str
+    active: bool = True
     enrolments: dict[str, tuple[str, bool]] = field(default_factory=dict)
     #: The numbers of orders, by the id of the course.
     orders: dict[str, list[str]] = field(default_factory=dict)
@@ -107,13 +108,22 @@ class Lms:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def register(self, email: str, username: str) -> Student:
-        """Make an account; whoever was let in is in the course at once, in the mode that it begins with."""
+    def register(self, email: str, username: str, *, active: bool = True) -> Student:
+        """Make an account, whose address is confirmed at once or, if not ``active``, by :meth:`confirm`."""
         with self._lock:
-            student = self.students[email.casefold()] = Student(username)
-            for _, course in sorted(it for it in self.allowed if it[0] == email.casefold()):
-                student.enrolments[course] = (self.courses[course].modes[0], True)
+            student = self.students[email.casefold()] = Student(username, active=False)
+            if active:
+                self.confirm(email)
             return student
+
+    def confirm(self, email: str) -> None:
+        """Confirm the address of an account; whoever was let in is in the course then, in its first mode."""
+        with self._lock:
+            student = self.students[email.casefold()]
+            student.active = True
+            for _, course in sorted(it for it in self.allowed if it[0] == email.casefold()):
+                if not student.enrolments.get(course, ('', False))[1]:
+                    student.enrolments[course] = (self.courses[course].modes[0], True)
 
     def standing(self, email: str, course_id: str) -> tuple[str, bool] | None:
         """The mode of a learner in a course, and whether it is active; None if they never were in it."""
@@ -177,7 +187,8 @@ class Lms:
 
     def _account(self, email: str) -> Reply:
         student = self.students.get(email.casefold())
-        return Reply.of([{'username': student.username, 'email': email}]) if student else _not_found()
+        return Reply.of([{'username': student.username, 'email': email,
+                          'is_active': student.active}]) if student else _not_found()
 
     def _by_username(self, username: str) -> Student | None:
         return next((it for it in self.students.values() if it.username == username), None)
@@ -231,13 +242,14 @@ class Lms:
         email, course_id = body['identifiers'], body['courses']
         if course_id not in self.courses:
             return _not_found()
+        before = {'enrollment': False, 'allowed': (email.casefold(), course_id) in self.allowed}
         if body['action'] == 'unenroll':
             self.allowed.discard((email.casefold(), course_id))
         else:
             self.allowed.add((email.casefold(), course_id))
         after = {'enrollment': False, 'allowed': (email.casefold(), course_id) in self.allowed}
         return Reply.of({'action': body['action'], 'courses': {course_id: {
-            'action': body['action'], 'results': [{'identifier': email, 'after': after}]}}})
+            'action': body['action'], 'results': [{'identifier': email, 'before': before, 'after': after}]}}})
 
 
 def _not_found() -> Reply:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ecommerce_worker.clients.lms import Enrolment, Lms, NotRegistered
+from ecommerce_worker.clients.lms import Account, Enrolment, Lms, NotRegistered
 from ecommerce_worker.errors import PeerFailure, Rejected, Throttled, Transient
 from ecommerce_worker.testing.peer import reply
 from ecommerce_worker.tests.unit.clients.test_ecommerce import Signer
@@ -114,6 +114,12 @@ def test_an_account_is_looked_up_by_its_address(peer, lms, answer):
     assert server.requests[0].target == '/api/user/v1/accounts?email=ann%2B1%40example.com'
 
 
+@pytest.mark.parametrize('told, active', [('', True), (', "is_active": true', True), (', "is_active": false', False)])
+def test_an_account_is_active_unless_the_lms_says_that_its_address_is_not_confirmed(peer, lms, told, active):
+    server = peer(reply(body=f'[{{"username": "ann"{told}}}]'.encode()))
+    assert lms(server).account(ADDRESS) == Account('ann', active=active)
+
+
 @pytest.mark.parametrize('answer, kind', [
     (refused(404), NotRegistered), (reply(body=b'[]'), NotRegistered), (page(404), PeerFailure),
     (reply(body=b'[{"username": "ann"}, {"username": "bob"}]'), PeerFailure), (reply(body=b'{}'), PeerFailure),
@@ -174,7 +180,9 @@ def test_letting_them_in_is_taken_back(peer, lms, answer, was_there):
         'DELETE', {'email': ADDRESS, 'course_id': COURSE})
 
 
-def test_before_quince_it_is_taken_back_by_a_bulk_enrolment(peer, lms):
-    server = peer(page(404), bulk(after={'enrollment': False, 'allowed': False}))
-    assert lms(server).disallow(ADDRESS, COURSE) is True
+@pytest.mark.parametrize('before, was_there', [({'before': {'allowed': True}}, True), ({}, True),
+                                               ({'before': {'enrollment': False, 'allowed': False}}, False)])
+def test_before_quince_it_is_taken_back_by_a_bulk_enrolment(peer, lms, before, was_there):
+    server = peer(page(404), bulk(**before, after={'enrollment': False, 'allowed': False}))
+    assert lms(server).disallow(ADDRESS, COURSE) is was_there
     assert json.loads(server.requests[1].body)['action'] == 'unenroll'

@@ -72,6 +72,14 @@ def test_each_line_has_a_name_of_its_own_that_begins_with_the_number_of_its_orde
     assert all(is_about(name, '#1001') and not is_about(name, '#100') for name in names)
 
 
+def test_an_order_may_have_a_number_for_its_number(orders, lms):
+    orders.come(enroll, bought(), number=1001)
+    assert [it.call.kwargs['order_number'] for it in orders.runs[1:]] == ['1001']
+    assert lms.students[ANN.casefold()].orders == {ONE: ['1001']}
+    orders.come(enroll, bought(), number=True)
+    assert 'order_number' in orders.parked[0]
+
+
 def test_an_order_that_comes_twice_enrols_once(orders, lms):
     orders.come(enroll, bought())
     orders.come(enroll, bought())
@@ -230,13 +238,26 @@ def test_they_are_waited_for_three_months_and_then_it_is_for_people(orders, lms)
     assert 'no account yet' in orders.parked[0]
 
 
-def test_who_was_put_out_of_the_course_before_the_mode_was_set_stays_out(orders, lms):
+def test_who_was_put_out_of_the_course_before_the_mode_was_set_stays_out_unless_a_person_says_so(orders, lms):
     orders.come(enroll, bought(learner=BOB))
     lms.allowed.clear()
     lms.register(BOB, 'bob')
     orders.wait()
     assert lms.standing(BOB, ONE) is None
     assert 'was it refunded' in orders.parked[0]
+    orders.resend()
+    assert lms.standing(BOB, ONE) == VERIFIED
+
+
+def test_who_has_an_account_and_has_not_confirmed_their_address_is_waited_for(orders, lms):
+    orders.come(enroll, bought(learner=BOB))
+    lms.register(BOB, 'bob', active=False)
+    orders.wait()
+    assert 'has not confirmed the address' in orders.waiting[0].outcome.reason
+    lms.confirm(BOB)
+    orders.wait()
+    assert lms.standing(BOB, ONE) == VERIFIED
+    assert orders.ends[-1] == 'set_mode done'
 
 
 # -- refunds ----------------------------------------------------------------------------------------------------------
@@ -311,6 +332,44 @@ def test_a_refund_of_who_has_no_account_keeps_them_out_when_they_have_one(config
     lms.register(BOB, 'bob')
     orders.wait()
     assert lms.standing(BOB, ONE) is None
+
+
+@pytest.mark.parametrize('quince', [True, False])
+def test_a_refund_of_who_has_not_confirmed_their_address_keeps_them_out_when_they_have(configured, lms, quince):
+    lms.quince = quince
+    orders = refunding(configured)
+    orders.come(enroll, bought(learner=BOB))
+    lms.register(BOB, 'bob', active=False)
+    orders.come(revoke, bought(learner=BOB))
+    assert orders.ends[-1] == 'revoke_line done'
+    lms.confirm(BOB)
+    assert lms.standing(BOB, ONE) is None
+
+
+@pytest.mark.parametrize('taken_back, left', [('True', AUDIT), ('False', VERIFIED)])
+def test_who_registers_after_the_refund_gets_no_paid_mode(configured, lms, tmp_path, monkeypatch, taken_back, left):
+    (tmp_path / f'acme_knows_{taken_back.lower()}.py').write_text(
+        'def covers(*_):\n    return False\n\n\n'
+        f'def taken_back(order_number, learner, course_id, site_code):\n    return {taken_back}\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    configured()
+    orders = Orders()
+    orders.come(enroll, bought(learner=BOB))
+    configured(COVERED_BY=f'acme_knows_{taken_back.lower()}')
+    lms.register(BOB, 'bob')  # and is in the course, by themselves or as they were let in
+    orders.wait()
+    assert lms.standing(BOB, ONE) == left
+
+
+def test_who_is_known_to_have_paid_is_enrolled_if_the_lms_has_not_done_so(configured, lms, tmp_path, monkeypatch):
+    (tmp_path / 'acme_knows_all.py').write_text('def covers(*_):\n    return False\n\n\ntaken_back = covers\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    orders = refunding(configured, COVERED_BY='acme_knows_all')
+    orders.come(enroll, bought(learner=BOB))
+    lms.allowed.clear()
+    lms.register(BOB, 'bob')
+    orders.wait()
+    assert lms.standing(BOB, ONE) == VERIFIED
 
 
 @pytest.mark.parametrize('refund', ['unenroll', 'audit'])

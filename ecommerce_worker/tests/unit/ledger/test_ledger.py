@@ -613,8 +613,8 @@ COURSE = 'course-v1:edX+A+1'
 def line(number='#1', task='enroll_line', outcome='done', learner='ann', **other):
     bought = {'order_number': number, 'product': 'A', 'course': COURSE, 'mode': 'verified', 'learner': learner,
               'mask': 'a…@e….com'}
-    return fact(outcome, task=f'{ENROLMENT}{task}', key=f'{number} 1', **{
-        'id': f'{number} {task}', **bought, **other})
+    return fact(outcome, task=f'{ENROLMENT}{task}', **{
+        'key': f'{number} 1', 'id': f'{number} {task} {other.get("key")}', **bought, **other})
 
 
 def test_an_order_shows_its_lines_what_they_were_for_and_how_each_stands(ledger):
@@ -646,11 +646,34 @@ def test_the_lines_of_a_learner_are_found_by_a_pseudonym(ledger):
     ([line('#2'), line('#2', task='revoke_line', outcome='retrying')], ()),
     ([line('#2', learner='bob')], ()), ([line('#2', course='course-v1:edX+B+1')], ()), ([line('#2', site='x')], ()),
     ([line('#2', mode='audit')], ()), ([line('#2', learner='old')], ('#2',)),
-], ids=range(11))
+    # the single course of the order was given back, and not the bundle that has it too
+    ([line('#2'), line('#2', key='#2 2.1'), line('#2', task='revoke_line')], ('#2',)),
+    ([line('#2'), line('#2', key='#2 2.1'), line('#2', task='revoke_line'),
+      line('#2', key='#2 2', task='revoke_line')], ()),
+    # one line that was told of twice, with another number of learners
+    ([line('#2'), line('#2', key='#2 1.1'), line('#2', key='#2 1.1', task='revoke_line')], ()),
+    ([line('#2', outcome='skipped', reason='the money was given back meanwhile')], ()),
+    ([line('#2'), line('#2', task='set_mode', outcome='skipped', reason='the money was given back meanwhile')], ()),
+], ids=range(16))
 def test_another_order_pays_for_a_course_unless_it_was_refunded_or_given_up_or_was_for_less(ledger, others, covered_by):
     ledger('recording.record', [line(), *others])
     assert ledger('queries.covering', '#1', COURSE, ('ann', 'old'), 'edx') == {
         'covered_by': covered_by, 'taken_back': False}
+
+
+def test_another_line_of_the_order_itself_pays_for_a_course_until_it_is_refunded_too(ledger):
+    bundle, single = line(key='#1 2.1'), line()
+    ledger('recording.record', [single, bundle])
+    assert ledger('queries.covering', '#1', COURSE, ('ann',), 'edx') == {'covered_by': (), 'taken_back': False}
+    ledger('recording.record', [replace(single, task=f'{ENROLMENT}revoke_line', fact='1' * 32, id='a')])
+    assert ledger('queries.covering', '#1', COURSE, ('ann',), 'edx') == {'covered_by': ('#1',), 'taken_back': False}
+    ledger('recording.record', [replace(bundle, task=f'{ENROLMENT}revoke_line', fact='2' * 32, id='b')])
+    assert ledger('queries.covering', '#1', COURSE, ('ann',), 'edx') == {'covered_by': (), 'taken_back': True}
+
+
+def test_what_was_free_in_an_order_does_not_pay_for_what_was_refunded_of_it(ledger):
+    ledger('recording.record', [line(), line(key='#1 2', mode='audit'), line(task='revoke_line')])
+    assert ledger('queries.covering', '#1', COURSE, ('ann',), 'edx') == {'covered_by': (), 'taken_back': True}
 
 
 @pytest.mark.parametrize('outcome, taken_back', [('done', True), ('skipped', True), ('retrying', False),
