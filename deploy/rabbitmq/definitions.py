@@ -4,7 +4,7 @@
     deploy/rabbitmq/definitions.py [--vhost shop] [--host rabbitmq:5672] [--scheme amqps]
         [--management http://rabbitmq:15672] DIRECTORY
 
-makes in DIRECTORY, readable for its owner only,
+makes in DIRECTORY, readable for its owner only (a file that is there keeps its permissions),
 
     broker-url            workers, and who gives commands
     recorder-broker-url   the recorder, which takes what the ledger is told, and parked messages
@@ -83,12 +83,14 @@ def definitions(vhost: str, passwords: dict[str, str]) -> dict[str, Any]:
 
 
 def write(directory: Path, name: str, text: str) -> None:
-    """Write a file that nobody else may read, whole or not at all."""
-    begun = directory / f'.{name}.new'
+    """Write a file that nobody else may read, whole or not at all; one that is there keeps its permissions."""
+    begun, file = directory / f'.{name}.new', directory / name
     begun.unlink(missing_ok=True)
     begun.touch(mode=0o600, exist_ok=False)
     begun.write_text(text + '\n', encoding='utf-8')
-    begun.replace(directory / name)
+    if file.exists():
+        begun.chmod(file.stat().st_mode & 0o777)
+    begun.replace(file)
 
 
 def main() -> None:

@@ -38,13 +38,15 @@ def run(app: Celery, settings: Settings, say: Callable[[str], None], *, threads:
     listener = web.listener_at(settings.INTAKE_ADDRESS, 'the intake', 'INTAKE_ADDRESS', shared=True)
     broker = Confirming(partial(_connection, app, settings), {it.queue for it in found.values()},
                         lambda *what: metrics.published(*what) if metrics else None)
+    spooled = any(it.spool for it in found.values())
     # A missing queue does not make the intake unready for supervisors: the worker that declares it may start later.
-    metrics = serving.begin('intake', settings, lambda: ('' if broker.ready else broker.hindrance,
+    # Nor does a broker that is away if there is a spool: what no request is led to can keep none.
+    metrics = serving.begin('intake', settings, lambda: ('' if broker.ready or spooled else broker.hindrance,
                                                          broker.hindrance or counted(len(found), 'intake')))
     counts = Counts(broker.tell if settings.PUBLISH_FACTS else None, {
         it.name: {'kind': it.kind, 'url': url_of(settings) + it.path, 'state': it.state, 'test_orders': it.test_orders}
         for it in found.values()}, *([metrics.delivered] if metrics else ()))
-    spool = Spool(broker, directory_of(settings)) if any(intake.spool for intake in found.values()) else None
+    spool = Spool(broker, directory_of(settings)) if spooled else None
     publishers: Mapping[str, Publisher] = {
         name: spool if spool and intake.spool else broker for name, intake in found.items()}
     application = Application(found, publishers, counts, lambda: not broker.hindrance, facts=settings.PUBLISH_FACTS)

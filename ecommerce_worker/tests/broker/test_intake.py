@@ -331,13 +331,18 @@ def test_a_ping_of_woocommerce_is_200_and_nothing_is_done(start_intake, broker):
 def test_what_a_shop_sends_only_once_is_kept_on_disk_while_the_broker_is_away(start_intake, broker, link, tmp_path):
     body = json.dumps({'id': 727, 'number': '727', 'status': 'processing', 'date_paid_gmt': '2026-01-01T00:00:00',
                        'billing': {'email': 'learner@example.com'}}).encode()
-    intake = start_intake({'BROKER_URL': link.url}, blog={**WOO, 'spool': True}).ready()
+    watched = {'BROKER_URL': link.url, 'HEALTH_DIR': tmp_path / 'health'}
+    intake = start_intake(watched, blog={**WOO, 'spool': True}).ready()
     with link.interrupted():
         answer = intake.post('blog', body, signed('woocommerce', body, 'order.updated'))
         assert (answer.status, answer.state) == (200, 'accepted')
         kept, = (tmp_path / 'spool').glob('*.json')
         assert b'learner' not in kept.read_bytes()
         assert kept.stat().st_mode & 0o077 == 0
+        # Whoever leads requests to those who are ready goes on to do so.
+        shown, = (tmp_path / 'health').glob('intake-*.json')
+        eventually(lambda: 'the broker' in json.loads(shown.read_text())['detail'])
+        assert json.loads(shown.read_text())['ready'] is True
         # Another process finds it.
         intake.kill()
     start_intake({'BROKER_URL': link.url}, blog={**WOO, 'spool': True}).ready()

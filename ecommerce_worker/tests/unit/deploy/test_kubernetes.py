@@ -161,9 +161,24 @@ def test_a_pod_may_do_next_to_nothing(name, role):
                        *(['/var/lib/ecommerce-worker'] if role == 'up' else [])}
 
 
+def seconds_before_it_is_told_to_stop(name, role):
+    container, = pod(name, role)['containers']
+    program, seconds = container.get('lifecycle', {}).get('preStop', {}).get('exec', {}).get('command', ['sleep', '0'])
+    assert program == 'sleep'
+    return float(seconds)
+
+
 @each_role
 def test_a_pod_is_killed_only_after_its_process_has_ended_by_itself(name, role):
-    assert pod(name, role)['terminationGracePeriodSeconds'] > base.SHUTDOWN_SECONDS + GRACE + 2 * LAST
+    assert (pod(name, role)['terminationGracePeriodSeconds'] - seconds_before_it_is_told_to_stop(name, role)
+            > base.SHUTDOWN_SECONDS + GRACE + 2 * LAST)
+
+
+def test_who_answers_goes_on_until_a_service_leads_to_others():
+    served = {role for role in CHILDREN if any(
+        chosen({'matchLabels': it['spec']['selector']}, roles()[role]['spec']['template']['metadata']['labels'])
+        for it in of_kind('base', 'Service'))}
+    assert served == {role for role in CHILDREN if seconds_before_it_is_told_to_stop('base', role) >= 5}
 
 
 @each_role

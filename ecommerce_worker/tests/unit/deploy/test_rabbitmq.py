@@ -97,3 +97,12 @@ def test_passwords_are_kept_until_their_url_is_deleted_and_nobody_else_can_read_
     assert again['worker'] != first['worker']
     assert again['shop'] == first['shop']
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+
+
+def test_a_file_that_others_were_let_read_stays_so_when_a_password_is_changed(tmp_path):
+    write(tmp_path)
+    for path in tmp_path.iterdir():
+        path.chmod(0o644)  # as Compose needs it: a container reads it as a user without a name
+    (tmp_path / 'broker-url').unlink()
+    write(tmp_path)
+    assert {path.name for path in tmp_path.iterdir() if path.stat().st_mode & 0o777 != 0o644} == {'broker-url'}

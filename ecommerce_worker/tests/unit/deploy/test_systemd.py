@@ -123,6 +123,17 @@ def test_a_unit_is_killed_only_after_its_process_has_ended_by_itself(units):
         assert int(unit['TimeoutStopSec'][-1]) > base.SHUTDOWN_SECONDS + GRACE + 2 * LAST
 
 
+def test_a_database_that_is_not_there_at_boot_keeps_nobody_from_starting_for_good(root, units):
+    assert units['ecommerce-worker-migrate']['Restart'][-1] == 'on-failure'
+    place = root / 'etc/systemd/system'
+    for role in ('recorder', 'beat', 'console'):
+        found = read(place / f'ecommerce-worker-{role}.service')
+        assert 'ecommerce-worker-migrate.service' in found['Wants'][0].split()
+        assert 'ecommerce-worker-migrate.service' in found['After'][0].split()
+        # systemd starts nothing again whose requirement has failed.
+        assert 'Requires' not in found
+
+
 def test_a_configuration_that_is_there_already_is_left_as_it_is(root):
     kept = root / 'etc/ecommerce-worker/worker.yml'
     kept.write_text('# ours')
