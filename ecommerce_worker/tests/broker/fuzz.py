@@ -39,7 +39,6 @@ from ecommerce_worker.broker import topology
 from ecommerce_worker.broker.notes import NOTES
 from ecommerce_worker.email.delivery import NOT_ALL
 from ecommerce_worker.fulfillment.names import FULFILL
-from ecommerce_worker.testing.rabbitmq import PrivateNode
 from ecommerce_worker.testing.shop import ShopProcess
 from ecommerce_worker.tests.support.harness import (
     QUEUE,
@@ -50,6 +49,7 @@ from ecommerce_worker.tests.support.harness import (
     worker_environment,
 )
 from ecommerce_worker.tests.support.messages import MESSAGES
+from ecommerce_worker.tests.support.rabbitmq import Node
 
 JSON, PICKLE = 'application/json', 'application/x-python-serialize'
 
@@ -396,7 +396,7 @@ class Good(threading.Thread):
         self.join()
 
 
-def fuzz(node: PrivateNode, directory: Path, messages: int, seed: int, *, seconds: float = 3600,
+def fuzz(node: Node, directory: Path, messages: int, seed: int, *, seconds: float = 3600,
          say: Callable[[str], None] = lambda line: None) -> Report:
     """Send so many messages, or as many as can be in so many seconds; the worker and the recorder are started and
     stopped here.
@@ -501,7 +501,7 @@ RUN_SQL: Final = """
 """
 
 
-def held(node: PrivateNode) -> int:
+def held(node: Node) -> int:
     """How many messages are in these queues or in somebody's hands; RabbitMQ tells that to its administrator only."""
     lines = [line.split() for line in node.ctl('list_queues', '--quiet', '--no-table-headers', 'name', 'messages',
                                                timeout=120).splitlines()]
@@ -528,7 +528,7 @@ def main() -> None:
     parser.add_argument('--seconds', type=float, default=3600, help='stop sending after so many seconds')
     parser.add_argument('--within', type=float, default=2.0, help='seconds in which a good order is to be called for')
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as directory, PrivateNode() as node:
+    with tempfile.TemporaryDirectory() as directory, Node() as node:
         broker = Broker(node)
         broker.empty()
         report = fuzz(node, Path(directory), options.messages, options.seed, seconds=options.seconds, say=print)

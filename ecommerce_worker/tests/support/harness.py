@@ -23,8 +23,8 @@ from kombu import Connection, Exchange, Producer, Queue
 from ecommerce_worker.broker import topology
 from ecommerce_worker.broker.notes import NOTES
 from ecommerce_worker.fulfillment.names import FULFILL
-from ecommerce_worker.testing.rabbitmq import PrivateNode, program_named
 from ecommerce_worker.testing.shop import CLIENT_ID, CLIENT_SECRET, Shop, ShopProcess
+from ecommerce_worker.tests.support.rabbitmq import Node
 
 T = TypeVar('T')
 
@@ -102,7 +102,7 @@ def kept_connection(url: str) -> Connection:
 class Broker:
     """The node as the tests see it."""
 
-    node: PrivateNode
+    node: Node
 
     @property
     def url(self) -> str:
@@ -187,17 +187,9 @@ class Broker:
                 topology.task_queue(name).bind(channel).declare()
 
     def _untouched(self) -> set[str]:
-        """The queues that nothing has happened to; none where there is no program to ask the node by.
-
-        ``rabbitmqctl eval`` would start a machine of its own, for half a second.
-        """
-        if not (program := program_named('erl_call')):
-            return set()
-        cookie = (self.node.directory / '.erlang.cookie').read_text()
-        done = subprocess.run([program, '-sname', 'rabbit@localhost', '-c', cookie, '-e'], input=_UNTOUCHED, text=True,
-                              env=self.node.environment, capture_output=True, check=False, timeout=30)
-        return {name for name, bit in zip((*ROOMS, *QUEUES), re.findall(r'\b[01]\b', done.stdout), strict=False)
-                if bit == '1'}
+        """The queues that nothing has happened to; none where the node cannot be asked at once."""
+        bits = re.findall(r'[01]', self.node.evaluated(_UNTOUCHED) or '')
+        return {name for name, bit in zip((*ROOMS, *QUEUES), bits, strict=False) if bit == '1'}
 
     def publish_raw(self, body: bytes, *, exchange: str = '', routing_key: str = QUEUE, **properties: Any) -> None:
         """Publish as a stranger would; to an exchange named after the queue for Celery 3.1."""
