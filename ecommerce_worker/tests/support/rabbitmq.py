@@ -64,9 +64,9 @@ CALLED: dict[str, Callable[..., str]] = {
         f'rabbit_disk_monitor:set_disk_free_limit({limit if limit.isdecimal() else json.dumps(limit)})',
     'set_vm_memory_high_watermark': lambda fraction:
         f'vm_memory_monitor:set_vm_memory_high_watermark({fraction})',
-    'set_permissions': lambda _, host, user, *patterns:
-        f'rabbit_auth_backend_internal:set_permissions({_text(user)}, {_text(host)}, '
-        f'{", ".join(map(_text, patterns))}, <<"a test">>)',
+    'set_permissions': lambda *words:
+        f'rabbit_auth_backend_internal:set_permissions({_text(words[-4])}, <<"/">>, '
+        f'{", ".join(map(_text, words[-3:]))}, <<"a test">>)',
     'set_policy': lambda name, pattern, definition:
         f'rabbit_policy:parse_set(<<"/">>, {_text(name)}, {_text(pattern)}, {_text(definition)}, 0, <<"all">>, '
         '<<"a test">>)',

@@ -11,8 +11,8 @@
     the test
 
 A Python that starts a worker or a command is busy with imports for half a second, and the tests start several hundred.
-A program that is started in any other way, with other variables for Python itself, or under ``COLD_PROCESSES=1``, is
-started as ever.
+A program that is started in any other way, from another copy of our package, with other variables for Python itself, or
+under ``COLD_PROCESSES=1``, is started as ever.
 """
 
 from __future__ import annotations
@@ -82,6 +82,12 @@ class Job:
 def at_start(environment: Mapping[str, str]) -> dict[str, str]:
     """What of an environment cannot be changed once Python runs."""
     return {name: value for name, value in environment.items() if name.startswith(AT_START) and name not in LATER}
+
+
+def _python_path(environment: Mapping[str, str]) -> list[str]:
+    """Where modules are looked for right after the directory of the program."""
+    path = environment.get('PYTHONPATH', '')
+    return [str(Path(place).absolute()) for place in path.split(os.pathsep)] if path else []
 
 
 # --- The side of the tests -------------------------------------------------------------------------------------------
@@ -173,9 +179,16 @@ def _job(args: Any, env: Mapping[str, str] | None, cwd: Any, *, own_session: boo
     """What the warm interpreter can run in place of this program, if it can."""
     environment = dict(os.environ if env is None else env)
     if not (isinstance(args, list) and args[:2] == [sys.executable, '-m'] and args[2].startswith('ecommerce_worker')
-            and at_start(environment) == at_start(os.environ)):
+            and at_start(environment) == at_start(os.environ) and not _has_another_package(environment)):
         return None
     return Job(args[2], [os.fspath(word) for word in args[3:]], environment, os.fspath(cwd or Path.cwd()), own_session)
+
+
+def _has_another_package(environment: Mapping[str, str]) -> bool:
+    """Whether a program with this environment would find another copy of our package."""
+    name, *_ = __name__.split('.')
+    return any(Path(place, name).is_dir() and place != str(Path(__file__).parents[3])
+               for place in _python_path(environment))
 
 
 @contextlib.contextmanager
@@ -259,12 +272,6 @@ def _become(job: Job, descriptors: list[int]) -> None:
     unbuffered = bool(job.environment.get('PYTHONUNBUFFERED'))
     sys.stdout.reconfigure(line_buffering=unbuffered or sys.stdout.isatty())  # type: ignore[union-attr]
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def _python_path(environment: Mapping[str, str]) -> list[str]:
-    """Where modules are looked for right after the directory of the program."""
-    path = environment.get('PYTHONPATH', '')
-    return [str(Path(place).absolute()) for place in path.split(os.pathsep)] if path else []
 
 
 def _main() -> None:
