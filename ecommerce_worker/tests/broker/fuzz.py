@@ -426,7 +426,8 @@ def fuzz(node: Node, directory: Path, messages: int, seed: int, *, seconds: floa
             send(broker, rng, messages, report, processes, seconds, say)
             good.stop()
             eventually(lambda: lost(report, processes) or not any(depths(broker).values()), seconds=300)
-            eventually(lambda: lost(report, processes) or not held(node), seconds=300)
+            eventually(lambda: lost(report, processes) or not node.held(QUEUE, topology.PARKED, topology.LEDGER),
+                       seconds=300)
             report.took = time.monotonic() - began
             lost(report, processes)
             report.megabytes = {name: resident_megabytes(process.pid) for name, process in processes.items()
@@ -499,13 +500,6 @@ RUN_SQL: Final = """
     WHERE ledger_attempt.outcome IN ('done', 'skipped') AND ledger_attempt.worker != ''
     AND ledger_order.task NOT LIKE '%.report_assignment_email'
 """
-
-
-def held(node: Node) -> int:
-    """How many messages are in these queues or in somebody's hands; RabbitMQ tells that to its administrator only."""
-    lines = [line.split() for line in node.ctl('list_queues', '--quiet', '--no-table-headers', 'name', 'messages',
-                                               timeout=120).splitlines()]
-    return sum(int(words[1]) for words in lines if words[0] in (QUEUE, topology.PARKED, topology.LEDGER))
 
 
 def recorded(ledger: Path) -> tuple[int, int]:

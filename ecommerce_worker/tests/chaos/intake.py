@@ -110,7 +110,7 @@ class Site:
 
     def _is_empty(self) -> bool:
         """Whether nothing is in the queue, or in the hands of its consumers."""
-        return f'{QUEUE}\t0' in self.node.ctl('list_queues', '--no-table-headers', 'name', 'messages').splitlines()
+        return not self.node.held(QUEUE)
 
     def end(self) -> None:
         """Stop all of it."""

@@ -139,6 +139,8 @@ class Broker:
 
     def parked(self) -> list[Any]:
         """The parked messages, left where they are."""
+        if not self.depth(topology.PARKED):
+            return []
         with self.connection() as connection:
             channel = connection.channel()
             queue = Queue(topology.PARKED).bind(channel)

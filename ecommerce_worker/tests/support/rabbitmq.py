@@ -102,6 +102,19 @@ class Node(PrivateNode):
         return super().ctl(*args, timeout=timeout) if said is None else said
 
 
+    def held(self, *queues: str) -> int:
+        """How many messages are in these queues, or with who consumes them; AMQP tells of those that are ready only."""
+        names = ', '.join(map(_text, queues))
+        return int(self.ctl('eval', f"""
+            lists:sum([try
+                {{ok, Queue}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, Name)),
+                [{{messages, Count}}] = rabbit_amqqueue:info(Queue, [messages]),
+                Count
+            catch _:_ -> 0
+            end || Name <- [{names}]]).
+        """))
+
+
 class SecureNode(Node):
     """A node that listens with TLS too."""
 
