@@ -30,7 +30,7 @@ PYTHON ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help requirements production-requirements upgrade worker console recorder beat intake check status up flower demo rabbitmq rabbitmq-stop \
-	test test-unit test-broker test-rabbitmq test-system test-browser coverage quality reference docs validate benchmark chaos fuzz \
+	test test-unit test-broker test-rabbitmq test-system test-browser coverage quality types documents reference docs validate benchmark chaos fuzz \
 	clean programs image deploy-tools
 
 help: ## List the targets
@@ -124,11 +124,13 @@ programs:
 
 quality: $(VENV)/.installed-quality ## Lint, check types, check the documents
 	$(BIN)/ruff check --config .ci/ruff.toml .
+	@$(MAKE) --no-print-directory --jobs=2 types documents
+
+types: $(VENV)/.installed-quality
 	$(BIN)/mypy --config-file tox.ini ecommerce_worker benchmarks
-	@for document in $$(find README.rst CHANGELOG.rst docs -name '*.rst' 2>/dev/null | sort); do \
-		echo "rst $$document"; \
-		$(BIN)/python -m docutils --report=info --exit-status=info "$$document" /dev/null || exit 1; \
-	done
+
+documents: $(VENV)/.installed-quality
+	$(BIN)/python .ci/documents.py README.rst CHANGELOG.rst docs
 	@$(MAKE) --no-print-directory docs
 
 reference: $(VENV)/.installed-production ## Write docs/reference/settings.rst anew from the settings

@@ -12,6 +12,9 @@ import pytest
 
 from ecommerce_worker.tests.support.warm import warm_processes
 
+#: The variables that name certificates, in the order in which pip looks at them.
+CERTIFICATES = ('REQUESTS_CA_BUNDLE', 'CURL_CA_BUNDLE', 'SSL_CERT_FILE', 'SSL_CERT_DIR')
+
 
 def pytest_collection() -> None:
     """Collect no garbage while tests are collected: thousands of them come, and none goes."""
@@ -28,12 +31,18 @@ def pytest_collection_finish() -> None:
 def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Iterator[Path]]:
     """A new home each time; none of them is there yet.
 
-    What is in the home of whoever runs the tests, such as a ledger, is of no account, and stays as it is.  Only pip
-    keeps what it has downloaded.
+    What is in the home of whoever runs the tests, such as a ledger, is of no account, and stays as it is.  So are the
+    certificates that the environment names, which each process of ours would read as it starts, for 50 ms each.  Only
+    pip keeps what it has downloaded, and trusts whom it trusted.
     """
     place = tmp_path_factory.mktemp('homes')
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv('PIP_CACHE_DIR', os.environ.get('PIP_CACHE_DIR') or str(Path('~/.cache/pip').expanduser()))
+        trusted = [os.environ.get(name) for name in ('PIP_CERT', *CERTIFICATES)]
+        for name in CERTIFICATES:
+            environment.delenv(name, raising=False)
+        if found := next(filter(None, trusted), None):
+            environment.setenv('PIP_CERT', found)
         environment.setenv('HOME', str(place / 'shared'))
         yield (place / str(number) for number in itertools.count())
 

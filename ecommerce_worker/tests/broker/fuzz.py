@@ -39,7 +39,6 @@ from ecommerce_worker.broker import topology
 from ecommerce_worker.broker.notes import NOTES
 from ecommerce_worker.email.delivery import NOT_ALL
 from ecommerce_worker.fulfillment.names import FULFILL
-from ecommerce_worker.testing.rabbitmq import PrivateNode
 from ecommerce_worker.testing.shop import ShopProcess
 from ecommerce_worker.tests.support.harness import (
     QUEUE,
@@ -50,6 +49,7 @@ from ecommerce_worker.tests.support.harness import (
     worker_environment,
 )
 from ecommerce_worker.tests.support.messages import MESSAGES
+from ecommerce_worker.tests.support.rabbitmq import Node
 
 JSON, PICKLE = 'application/json', 'application/x-python-serialize'
 
@@ -396,7 +396,7 @@ class Good(threading.Thread):
         self.join()
 
 
-def fuzz(node: PrivateNode, directory: Path, messages: int, seed: int, *, seconds: float = 3600,
+def fuzz(node: Node, directory: Path, messages: int, seed: int, *, seconds: float = 3600,
          say: Callable[[str], None] = lambda line: None) -> Report:
     """Send so many messages, or as many as can be in so many seconds; the worker and the recorder are started and
     stopped here.
@@ -426,7 +426,8 @@ def fuzz(node: PrivateNode, directory: Path, messages: int, seed: int, *, second
             send(broker, rng, messages, report, processes, seconds, say)
             good.stop()
             eventually(lambda: lost(report, processes) or not any(depths(broker).values()), seconds=300)
-            eventually(lambda: lost(report, processes) or not held(node), seconds=300)
+            eventually(lambda: lost(report, processes) or not node.held(QUEUE, topology.PARKED, topology.LEDGER),
+                       seconds=300)
             report.took = time.monotonic() - began
             lost(report, processes)
             report.megabytes = {name: resident_megabytes(process.pid) for name, process in processes.items()
@@ -501,13 +502,6 @@ RUN_SQL: Final = """
 """
 
 
-def held(node: PrivateNode) -> int:
-    """How many messages are in these queues or in somebody's hands; RabbitMQ tells that to its administrator only."""
-    lines = [line.split() for line in node.ctl('list_queues', '--quiet', '--no-table-headers', 'name', 'messages',
-                                               timeout=120).splitlines()]
-    return sum(int(words[1]) for words in lines if words[0] in (QUEUE, topology.PARKED, topology.LEDGER))
-
-
 def recorded(ledger: Path) -> tuple[int, int]:
     """How many messages are parked, and how many were run."""
     with sqlite3.connect(ledger) as database:
@@ -528,7 +522,7 @@ def main() -> None:
     parser.add_argument('--seconds', type=float, default=3600, help='stop sending after so many seconds')
     parser.add_argument('--within', type=float, default=2.0, help='seconds in which a good order is to be called for')
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as directory, PrivateNode() as node:
+    with tempfile.TemporaryDirectory() as directory, Node() as node:
         broker = Broker(node)
         broker.empty()
         report = fuzz(node, Path(directory), options.messages, options.seed, seconds=options.seconds, say=print)

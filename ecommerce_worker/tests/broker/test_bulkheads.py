@@ -117,12 +117,6 @@ def test_orders_in_the_hands_of_a_frozen_worker_cost_its_neighbour_no_thread(sho
         os.killpg(frozen.process.pid, signal.SIGCONT)
 
 
-def in_hand(broker):
-    """How many orders are in their queue or with a worker."""
-    lines = broker.node.ctl('list_queues', '--no-table-headers', 'name', 'messages').splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f'{QUEUE}\t'))
-
-
 # -- a run that hangs -------------------------------------------------------------------------------------------------
 
 def test_a_run_that_hangs_costs_one_thread_and_is_parked(shop, broker, publish, start_worker, begun):
@@ -138,7 +132,7 @@ def test_a_run_that_hangs_costs_one_thread_and_is_parked(shop, broker, publish, 
     assert 'ctypes.CDLL(None).pause()' in worker.log
     assert worker.process.poll() is None
     # Nothing is in hand any more, of it neither.
-    eventually(lambda: in_hand(broker) == 0)
+    eventually(lambda: broker.node.held(QUEUE) == 0)
 
 
 def test_a_run_that_ends_late_after_all_is_the_one_that_counts(shop, broker, publish, start_worker):

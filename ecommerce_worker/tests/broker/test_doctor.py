@@ -16,6 +16,7 @@ from ecommerce_worker.settings import load
 from ecommerce_worker.testing.intake import SECRET
 from ecommerce_worker.testing.rabbitmq import PrivateNode, free_port
 from ecommerce_worker.tests.support.harness import QUEUE, eventually
+from ecommerce_worker.tests.support.rabbitmq import Node
 
 
 @pytest.fixture
@@ -176,7 +177,7 @@ def test_a_worker_says_at_start_what_it_sees_of_the_machine(start_worker, comman
     assert 'remedy="`chmod o-rwx' in log
 
 
-class ManagedNode(PrivateNode):
+class ManagedNode(Node):
     """A node with the management plugin."""
 
     def _prepared(self):

@@ -191,7 +191,7 @@ def test_every_role_has_a_pulse_and_is_ready_once_it_works(run, directory, broke
     assert run('migrate').process.wait(60) == 0
     program = run(role, **settings)
     eventually(lambda: is_so(directory, 'ready', '--role', role))
-    assert page(port, '/livez')[0] == page(port, '/readyz')[0] == 200
+    eventually(lambda: page(port, '/livez')[0] == page(port, '/readyz')[0] == 200)
     program.process.send_signal(signal.SIGSTOP)
     eventually(lambda: not is_so(directory, 'live'))
     program.process.send_signal(signal.SIGCONT)

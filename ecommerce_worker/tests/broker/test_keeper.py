@@ -226,7 +226,7 @@ def alarm(broker):
 
     def set_off(on):
         broker.node.ctl('set_disk_free_limit', str(10 ** 15) if on else before)
-        eventually(lambda: ('{resource_limit,disk' in broker.node.ctl('eval', 'rabbit_alarm:get_alarms().')) is on)
+        eventually(lambda: ('disk' in broker.node.ctl('eval', 'rabbit_alarm:get_alarms().')) is on)
 
     yield set_off
     set_off(False)

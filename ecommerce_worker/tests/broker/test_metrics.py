@@ -12,11 +12,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from ecommerce_worker.broker import topology
 from ecommerce_worker.fulfillment.names import FULFILL
 from ecommerce_worker.testing.intake import SECRET
-from ecommerce_worker.testing.rabbitmq import PrivateNode, free_port
+from ecommerce_worker.testing.rabbitmq import free_port
 from ecommerce_worker.testing.shop import Answer
 from ecommerce_worker.tests.support.harness import QUEUE, Program, eventually, shop_app, standstill
 from ecommerce_worker.tests.support.health import page
 from ecommerce_worker.tests.support.intake import posted
+from ecommerce_worker.tests.support.rabbitmq import Node
 
 
 class Scraped:
@@ -122,7 +123,7 @@ def test_how_long_a_message_lay_before_its_first_run_is_counted_where_it_says_wh
     assert 100 <= worker.metrics('first_run_delay_seconds_sum') < 160
 
 
-class StampingNode(PrivateNode):
+class StampingNode(Node):
     """A node that writes onto each message when it came, as deploy/container/compose.yaml has it."""
 
     def _prepared(self):

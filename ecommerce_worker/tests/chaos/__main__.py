@@ -22,11 +22,11 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from ecommerce_worker.testing.rabbitmq import PrivateNode
 from ecommerce_worker.tests.chaos import cluster, intake, outage
 from ecommerce_worker.tests.chaos.faults import FAULTS
 from ecommerce_worker.tests.chaos.harness import LASTING, OURS, STOCK, Count, run
 from ecommerce_worker.tests.support.harness import Broker
+from ecommerce_worker.tests.support.rabbitmq import Node
 
 COLUMNS = ('accepted', 'refused', 'fulfilled', 'left_alone', 'waiting', 'parked', 'missing', 'repeated', 'overlapping',
            'twice', 'strangers', 'p50', 'p99', 'recovery', 'seconds')
@@ -79,7 +79,7 @@ def main() -> int:
     good, found = True, []
     about = {'date': time.strftime('%Y-%m-%d', time.gmtime()), 'python': platform.python_version(),
              'celery': version('celery'), 'kombu': version('kombu'), 'orders': options.orders, 'worker': kind.name}
-    with PrivateNode() as node:
+    with Node() as node:
         about['rabbitmq'] = node.ctl('version').strip()
         print(' '.join(f'{name}={value}' for name, value in about.items()))
         print(f'{"fault":<26}{"pool":<8}' + ' '.join(f'{name:>11}' for name in COLUMNS), flush=True)
@@ -107,7 +107,7 @@ def main() -> int:
     posted = []
     for name in intake.FAULTS if options.intake else ():
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory, \
-                PrivateNode(Path(directory) / 'node') as node:
+                Node(Path(directory) / 'node') as node:
             posted.append(intake.run(node, Path(directory), name, options.intake))
         good = good and posted[-1].kept
         print(posted[-1], flush=True)

@@ -21,16 +21,17 @@ from typing import Any, Self
 from kombu import Connection
 
 from ecommerce_worker.broker import topology
-from ecommerce_worker.testing.rabbitmq import PrivateNode, free_port, program_named
+from ecommerce_worker.testing.rabbitmq import free_port, program_named
 from ecommerce_worker.testing.shop import ShopProcess
 from ecommerce_worker.tests.chaos.harness import CONFIRMED, PATIENCE, SETTINGS, send
 from ecommerce_worker.tests.support.harness import QUEUE, Broker, Worker, eventually, shop_app, worker_environment
+from ecommerce_worker.tests.support.rabbitmq import Node
 
 #: Seconds until a node is missed by the others, and seconds for a node to start on a busy machine.
 NET_TICK, BOOT = 10, 180
 
 
-class Member(PrivateNode):
+class Member(Node):
     """One node of a cluster: the name, the cookie and the port mapper are the cluster's."""
 
     def __init__(self, cluster: Cluster, number: int) -> None:

@@ -350,9 +350,7 @@ class Scene:
 
     def unsettled(self) -> int:
         """How many messages are in the task queues or with a worker."""
-        lines = self.broker.node.ctl('list_queues', '--no-table-headers', 'name', 'messages').splitlines()
-        found = {name: int(count) for name, count in (line.split() for line in lines if line.strip())}
-        return sum(found.get(name, 0) for name in QUEUES)
+        return self.broker.node.held(*QUEUES)
 
     def stop_workers(self, on_duty: int = 1) -> list[str]:
         """Stop all workers as a deployment does; what is wrong with how they, or the last so many before, ended."""

@@ -29,11 +29,12 @@ from typing import Any, Final
 from kombu import Connection
 
 from ecommerce_worker.testing.intake import SECRET
-from ecommerce_worker.testing.rabbitmq import PrivateNode, free_port
+from ecommerce_worker.testing.rabbitmq import free_port
 from ecommerce_worker.testing.shop import ShopProcess
 from ecommerce_worker.tests.chaos.harness import PATIENCE, SETTINGS
 from ecommerce_worker.tests.support.harness import QUEUE, Broker, Worker, eventually, worker_environment
 from ecommerce_worker.tests.support.intake import Intake, order, posted, signed
+from ecommerce_worker.tests.support.rabbitmq import Node
 
 INTAKES: Final = {
     'shop': {'kind': 'shopify', 'secrets': [SECRET], 'events': {'orders/paid': 'fulfill_order'}},
@@ -50,7 +51,7 @@ ONCE: Final = 3
 class Site:
     """All that runs, and what can be done to it."""
 
-    def __init__(self, node: PrivateNode, directory: Path, shop: ShopProcess, spool: Path) -> None:
+    def __init__(self, node: Node, directory: Path, shop: ShopProcess, spool: Path) -> None:
         self.node, self.directory, self.spool = node, directory, spool
         self.port = free_port()
         self.senders = Senders(self.port)
@@ -109,7 +110,7 @@ class Site:
 
     def _is_empty(self) -> bool:
         """Whether nothing is in the queue, or in the hands of its consumers."""
-        return f'{QUEUE}\t0' in self.node.ctl('list_queues', '--no-table-headers', 'name', 'messages').splitlines()
+        return not self.node.held(QUEUE)
 
     def end(self) -> None:
         """Stop all of it."""
@@ -244,7 +245,7 @@ def small_disk(directory: Path, size: str = '40k') -> Iterator[Path]:
         subprocess.run(['umount', str(directory)], check=True)
 
 
-def run(node: PrivateNode, directory: Path, fault: str, orders: int = 90, rate: float = 6.0,
+def run(node: Node, directory: Path, fault: str, orders: int = 90, rate: float = 6.0,
         spool: Path | None = None, acts: tuple[Act, ...] | None = None) -> Story:
     """Post so many orders while these acts are done, and wait until all that were accepted have ended."""
     acts = FAULTS[fault] if acts is None else acts

@@ -19,36 +19,37 @@ from ecommerce_worker.testing.rabbitmq import PrivateNode
 from ecommerce_worker.testing.shop import Shop
 from ecommerce_worker.tests.support.harness import Broker, Worker, eventually, shop_app, worker_environment
 from ecommerce_worker.tests.support.proxy import Proxy
+from ecommerce_worker.tests.support.rabbitmq import Certificates, Node, SecureNode
 
 
 @pytest.fixture(scope='session')
-def shared_node() -> Iterator[PrivateNode]:
+def shared_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureNode]:
     """A RabbitMQ for this session."""
     if PrivateNode.program() is None:
         why = 'there is no rabbitmq-server program: install RabbitMQ to run the tests against a broker'
         if os.environ.get('CI') or os.environ.get('REQUIRE_BROKER'):
             pytest.fail(why)
         pytest.skip(why)
-    with PrivateNode() as node:
+    with SecureNode(Certificates.made(tmp_path_factory.mktemp('certificates'))) as node:
         yield node
 
 
 @pytest.fixture
-def own_node() -> Iterator[PrivateNode]:
+def own_node() -> Iterator[Node]:
     """A RabbitMQ that no other test has, which may be stopped, killed and reset."""
-    with PrivateNode() as node:
+    with Node() as node:
         yield node
 
 
 @pytest.fixture
-def node(request: pytest.FixtureRequest) -> PrivateNode:
+def node(request: pytest.FixtureRequest) -> Node:
     """The RabbitMQ of this session; with the mark ``restarts_rabbitmq`` one that no other test has.
 
     One that comes up again needs a moment to find the leaders of its quorum queues. RabbitMQ 3.10 ends all
     dead-lettering if a queue of the waiting room is deleted in that moment, as the next test would.
     """
     own = request.node.get_closest_marker('restarts_rabbitmq')
-    node: PrivateNode = request.getfixturevalue('own_node' if own else 'shared_node')
+    node: Node = request.getfixturevalue('own_node' if own else 'shared_node')
     return node
 
 
@@ -76,7 +77,7 @@ def link(broker: Broker) -> Iterator[Link]:
 
 
 @pytest.fixture
-def broker(node: PrivateNode) -> Broker:
+def broker(node: Node) -> Broker:
     """The node, empty."""
     broker = Broker(node)
     broker.empty()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,8 +23,8 @@ from kombu import Connection, Exchange, Producer, Queue
 from ecommerce_worker.broker import topology
 from ecommerce_worker.broker.notes import NOTES
 from ecommerce_worker.fulfillment.names import FULFILL
-from ecommerce_worker.testing.rabbitmq import PrivateNode
 from ecommerce_worker.testing.shop import CLIENT_ID, CLIENT_SECRET, Shop, ShopProcess
+from ecommerce_worker.tests.support.rabbitmq import Node
 
 T = TypeVar('T')
 
@@ -56,6 +57,28 @@ def worker_environment(broker_url: str, shop: Shop | ShopProcess, **settings: ob
             **{f'ECOMMERCE_WORKER_{name}': str(value) for name, value in given.items()}}
 
 
+#: The levels of the waiting room, and those in which tests have messages wait: up to a minute.
+ROOMS = tuple(topology.level(number) for number in range(topology.BITS))
+SHORT_ROOMS = ROOMS[:6]
+
+#: Of the queues of the waiting room and of the task queues those that are as they were declared, hold no message, ready
+#: or in any hands, and are consumed by nobody; a tuple of bits, for ``eval``.
+_UNTOUCHED = """
+    Room = fun(Name, Wait) ->
+        {ok, {_, Found}, _} = ra:local_query({Name, node()}, fun rabbit_fifo:overview/1),
+        #{num_messages := 0, config := #{dead_lettering_enabled := true, msg_ttl := Wait}} = Found, 1
+    end,
+    Task = fun(Name) ->
+        {ok, Queue} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, Name)),
+        [{_, []}, {_, true}, {_, 0}, {_, 0}] = rabbit_amqqueue:info(Queue, [arguments, durable, messages, consumers]),
+        rabbit_classic_queue = amqqueue:get_type(Queue), 1
+    end,
+    list_to_tuple([try Look() catch _:_ -> 0 end || Look <- [%s]]).
+""" % ', '.join([  # noqa: UP031 - braces are Erlang's
+    *(f"fun() -> Room('%2F_{name}', {2 ** number * 1000}) end" for number, name in enumerate(ROOMS)),
+    *(f'fun() -> Task(<<"{name}">>) end' for name in QUEUES)])
+
+
 def standstill(queue: str, what: str) -> str:
     """What has the process of a queue in RabbitMQ stand still (``suspend``), or go on (``resume``); for ``eval``."""
     return (f'{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, <<"{queue}">>)), '
@@ -79,7 +102,7 @@ def kept_connection(url: str) -> Connection:
 class Broker:
     """The node as the tests see it."""
 
-    node: PrivateNode
+    node: Node
 
     @property
     def url(self) -> str:
@@ -116,6 +139,8 @@ class Broker:
 
     def parked(self) -> list[Any]:
         """The parked messages, left where they are."""
+        if not self.depth(topology.PARKED):
+            return []
         with self.connection() as connection:
             channel = connection.channel()
             queue = Queue(topology.PARKED).bind(channel)
@@ -146,22 +171,27 @@ class Broker:
             end.""")
 
     def empty(self) -> None:
-        """Make all queues anew; a producer with a kept connection would not declare a deleted one again."""
+        """Make all queues anew that are not as new; a producer with a kept connection would not declare a deleted one
+        again.
+        """
         with self.connection() as connection:
             channel = connection.channel()
-            for name in (*QUEUES, topology.PARKED):
+            if touched := {*ROOMS, *QUEUES} - self._untouched():
+                for found in topology.depths(connection, touched & {*ROOMS}):
+                    if found.messages:
+                        channel.queue_purge(found.name)
+                # What has waited and then found no queue is still in the hands of RabbitMQ, before all that comes after
+                # it, where a purge does not reach it. To make a queue of this kind is expensive.
+                touched -= self._untouched() | {*ROOMS} - {*SHORT_ROOMS}
+            for name in {*touched, topology.PARKED}:
                 channel.queue_delete(name)
             for name in QUEUES:
                 topology.task_queue(name).bind(channel).declare()
-            # What has waited and then found no queue is still in the hands of RabbitMQ, before all that comes after it,
-            # where a purge does not reach it. No test waits for longer than those six; the others are purged, since a
-            # queue of this kind is expensive to make.
-            rooms = [topology.level(number) for number in range(topology.BITS)]
-            for name in rooms[:6]:
-                channel.queue_delete(name)
-            for found in topology.depths(connection, rooms[6:]):
-                if found.messages:
-                    channel.queue_purge(found.name)
+
+    def _untouched(self) -> set[str]:
+        """The queues that nothing has happened to; none where the node cannot be asked at once."""
+        bits = re.findall(r'[01]', self.node.evaluated(_UNTOUCHED) or '')
+        return {name for name, bit in zip((*ROOMS, *QUEUES), bits, strict=False) if bit == '1'}
 
     def publish_raw(self, body: bytes, *, exchange: str = '', routing_key: str = QUEUE, **properties: Any) -> None:
         """Publish as a stranger would; to an exchange named after the queue for Celery 3.1."""

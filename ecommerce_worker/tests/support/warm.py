@@ -11,8 +11,8 @@
     the test
 
 A Python that starts a worker or a command is busy with imports for half a second, and the tests start several hundred.
-A program that is started in any other way, with other variables for Python itself, or under ``COLD_PROCESSES=1``, is
-started as ever.
+A program that is started in any other way, from another copy of our package, with other variables for Python itself, or
+under ``COLD_PROCESSES=1``, is started as ever.
 """
 
 from __future__ import annotations
@@ -39,19 +39,31 @@ from typing import Any
 #: What workers, commands, recorders and consoles import; nothing of it looks at the environment as it is imported, or
 #: registers tasks.
 IMPORTED = (
-    'celery.app.control', 'celery.apps.beat', 'celery.apps.worker', 'celery.backends.base', 'celery.bin.celery',
-    'celery.bin.worker', 'celery.concurrency.prefork', 'celery.concurrency.thread', 'celery.events.state',
+    'celery.app.amqp', 'celery.app.control', 'celery.app.events', 'celery.app.log', 'celery.app.routes',
+    'celery.apps.beat', 'celery.apps.worker', 'celery.backends.base', 'celery.bin.celery', 'celery.bin.worker',
+    'celery.concurrency.prefork', 'celery.concurrency.thread', 'celery.events.state', 'celery.fixups.django',
     'celery.worker.autoscale', 'celery.worker.components', 'celery.worker.consumer', 'celery.worker.strategy',
     'django.contrib.auth.tokens', 'django.contrib.sessions.serializers', 'django.core.management.commands.migrate',
-    'django.db.backends.sqlite3.base', 'django.db.models', 'django.middleware.http', 'django.test', 'jwt',
-    'kombu.transport.native_delayed_delivery', 'kombu.transport.pyamqp', 'requests', 'waitress.server', 'yaml',
-    'ecommerce_worker.cli', 'ecommerce_worker.worker.consumer', 'ecommerce_worker.broker.facts',
-    'ecommerce_worker.worker.wakeup',
+    'django.db.backends.postgresql.base', 'django.db.backends.sqlite3.base', 'django.db.models',
+    'django.db.models.sql.compiler', 'django.middleware.http', 'django.test', 'django.utils.translation.trans_null',
+    'jwt', 'kombu.transport.native_delayed_delivery', 'kombu.transport.pyamqp', 'pymysql', 'requests',
+    'waitress.server', 'yaml',
+    'ecommerce_worker.broker.app', 'ecommerce_worker.broker.consuming', 'ecommerce_worker.broker.facts',
+    'ecommerce_worker.cli', 'ecommerce_worker.clients.lms', 'ecommerce_worker.email.delivery',
+    'ecommerce_worker.email.mime', 'ecommerce_worker.email.vendors.outbox', 'ecommerce_worker.enrolment.coverage',
+    'ecommerce_worker.enrolment.learner', 'ecommerce_worker.enrolment.origin', 'ecommerce_worker.health.machine',
+    'ecommerce_worker.health.standing', 'ecommerce_worker.intake.spool',
+    'ecommerce_worker.ledger.migrations.0001_initial', 'ecommerce_worker.locks.broker',
+    'ecommerce_worker.operations.queues', 'ecommerce_worker.sailthru.purchase', 'ecommerce_worker.schedule.checks',
+    'ecommerce_worker.schedule.commands', 'ecommerce_worker.schedule.file_store', 'ecommerce_worker.site',
+    'ecommerce_worker.telemetry.serving', 'ecommerce_worker.telemetry.tally', 'ecommerce_worker.worker.consumer',
+    'ecommerce_worker.worker.figures', 'ecommerce_worker.worker.pool', 'ecommerce_worker.worker.wakeup',
 )
 
-#: Variables that Python and the C library read as they start; what is buffered can be changed later.
+#: Variables that Python and the C library read as they start; what is buffered can be changed later, and where modules
+#: are looked for.
 AT_START = ('PYTHON', 'LANG', 'LC_', 'LD_', 'MALLOC_', 'TZ')
-LATER = ('PYTHONUNBUFFERED',)
+LATER = ('PYTHONUNBUFFERED', 'PYTHONPATH')
 
 LENGTH = struct.Struct('!Q')
 
@@ -70,6 +82,12 @@ class Job:
 def at_start(environment: Mapping[str, str]) -> dict[str, str]:
     """What of an environment cannot be changed once Python runs."""
     return {name: value for name, value in environment.items() if name.startswith(AT_START) and name not in LATER}
+
+
+def _python_path(environment: Mapping[str, str]) -> list[str]:
+    """Where modules are looked for right after the directory of the program."""
+    path = environment.get('PYTHONPATH', '')
+    return [str(Path(place).absolute()) for place in path.split(os.pathsep)] if path else []
 
 
 # --- The side of the tests -------------------------------------------------------------------------------------------
@@ -161,9 +179,16 @@ def _job(args: Any, env: Mapping[str, str] | None, cwd: Any, *, own_session: boo
     """What the warm interpreter can run in place of this program, if it can."""
     environment = dict(os.environ if env is None else env)
     if not (isinstance(args, list) and args[:2] == [sys.executable, '-m'] and args[2].startswith('ecommerce_worker')
-            and at_start(environment) == at_start(os.environ)):
+            and at_start(environment) == at_start(os.environ) and not _has_another_package(environment)):
         return None
     return Job(args[2], [os.fspath(word) for word in args[3:]], environment, os.fspath(cwd or Path.cwd()), own_session)
+
+
+def _has_another_package(environment: Mapping[str, str]) -> bool:
+    """Whether a program with this environment would find another copy of our package."""
+    name, *_ = __name__.split('.')
+    return any(Path(place, name).is_dir() and place != str(Path(__file__).parents[3])
+               for place in _python_path(environment))
 
 
 @contextlib.contextmanager
@@ -239,6 +264,9 @@ def _become(job: Job, descriptors: list[int]) -> None:
     for number, descriptor in enumerate(descriptors[:3]):
         os.dup2(descriptor, number)
     os.chdir(job.directory)
+    inherited = _python_path(os.environ)
+    sys.path[:] = [job.directory, *_python_path(job.environment),
+                   *(place for place in sys.path[1:] if place not in inherited)]
     os.environ.clear()
     os.environ.update(job.environment)
     unbuffered = bool(job.environment.get('PYTHONUNBUFFERED'))
@@ -257,7 +285,6 @@ def _main() -> None:
         return
     # All that served for forking is closed by now; what is left belongs to other children.
     os.closerange(3, min(65536, os.sysconf('SC_OPEN_MAX')))
-    sys.path[0] = job.directory
     sys.argv = [job.module, *job.arguments]
     try:
         runpy.run_module(job.module, run_name='__main__', alter_sys=True)
