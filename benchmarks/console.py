@@ -5,8 +5,8 @@
 
 Fills a ledger in SQLite and one in PostgreSQL by statements of the database, and prints for each page and question the
 median and the longest of its repetitions in milliseconds, the median of this process's CPU (of SQLite too, but not of
-PostgreSQL), and how many queries it takes.  ``--keep`` leaves the
-ledger in SQLite in that directory for the next run; ``--explain`` shows how the database answers what took longest.
+PostgreSQL), and how many queries it takes.  ``--keep`` leaves the ledger in SQLite in that directory for the next run;
+``--explain`` shows how the database answers what took longest.
 """
 
 from __future__ import annotations

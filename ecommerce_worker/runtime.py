@@ -158,10 +158,10 @@ class Runtime:
         """
         root = site.settings.ECOMMERCE_API_ROOT
         with self._lock:
-            if root not in self._shops:
+            if not self._shops:
+                # Of all sites at once: there may be thousands.
                 codes = (None, *sorted(self.settings.site_codes))
-                roots = {self.settings.for_site(code).ECOMMERCE_API_ROOT: code or '' for code in reversed(codes)}
-                self._shops[root] = roots[root]
+                self._shops = {self.settings.for_site(code).ECOMMERCE_API_ROOT: code or '' for code in reversed(codes)}
             return self._shops[root]
 
     def check(self, spoiled: Container[str] = ()) -> None:
