@@ -71,6 +71,11 @@ class Site:
             made: _T = self._kept[name]
             return made
 
+    def forget(self, name: str) -> None:
+        """Have what is kept under this name be made anew when it is next needed: a key of it may have been changed."""
+        with self.lock:
+            self._kept.pop(name, None)
+
     def close(self) -> None:
         """Close the connections that are kept to services of extensions."""
         with self.lock:

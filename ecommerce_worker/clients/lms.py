@@ -20,6 +20,7 @@ from ecommerce_worker.settings.kinds import COURSE_ID, MODE
 _ENROLMENT: Final = 'api/enrollment/v1/enrollment'
 _ALLOWED: Final = 'api/enrollment/v1/enrollment_allowed/'
 _BULK: Final = 'api/bulk_enroll/v1/bulk_enroll'
+_STAFF: Final = 'to act for others, the user of BACKEND_SERVICE_EDX_OAUTH2_KEY must be global staff'
 _USERNAME = re.compile(r'[\w.@+-]{1,150}')
 
 
@@ -82,8 +83,12 @@ class Lms:
     def enrolment(self, username: str, course_id: str) -> Enrolment | None:
         """How the learner stands in the course; None if they never were in it."""
         # Slashes of older ids stay: servers in front of the LMS refuse them encoded.
-        found = self._ask('GET', f'{_ENROLMENT}/{quote(username, safe="@+")},{quote(course_id, safe=":+/")}',
-                          blank=True)
+        try:
+            found = self._ask('GET', f'{_ENROLMENT}/{quote(username, safe="@+")},{quote(course_id, safe=":+/")}',
+                              blank=True)
+        except NotFound:
+            raise Rejected(f'{self._peer} does not tell how the learner stands in {course_id} (404): {_STAFF}',
+                           status=404) from None
         return None if found is None else self._read(found, username, course_id)
 
     def put(self, username: str, course_id: str, wanted: Enrolment, *, order_number: str = '',
@@ -118,8 +123,9 @@ class Lms:
             self._bulk('enroll', email, course_id)
         except Rejected as error:
             if error.status != 409:  # it is allowed already
+                asked = _STAFF if error.status == 403 else 'does the course exist?'
                 raise Rejected(f'{self._peer} does not let learners without an account into {course_id} '
-                               f'({error.status}): does the course exist?', status=error.status) from None
+                               f'({error.status}): {asked}', status=error.status) from None
 
     def disallow(self, email: str, course_id: str) -> bool:
         """Take that back; whether there was anything to take back, as far as the LMS tells."""
@@ -180,7 +186,7 @@ class Lms:
             return (f'{said}: enrolment is closed, or BACKEND_SERVICE_EDX_OAUTH2_KEY is of a user who may not set this '
                     'mode; it must be global staff')
         if error.status == 404:
-            return f'{said}: to act for others, the user of BACKEND_SERVICE_EDX_OAUTH2_KEY must be global staff'
+            return f'{said}: {_STAFF}'
         if error.status != 400:
             return said
         if not self._has(course_id):

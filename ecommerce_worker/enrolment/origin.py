@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ecommerce_worker import logs
-from ecommerce_worker.errors import Misconfigured, Rejected, Undecodable, WrongArguments
+from ecommerce_worker.errors import Misconfigured, Rejected, Unauthorized, Undecodable, WrongArguments
 
 if TYPE_CHECKING:
     from ecommerce_worker.intake.source import Asked, Source, Untold
@@ -49,9 +49,17 @@ class Origin:
         Raises :class:`~ecommerce_worker.errors.Transient` while it cannot be asked, and ``Misconfigured``.
         """
         source = self._source(site)
+        if source is None:
+            return None
         try:
-            shop = source and self._shop(site, source)
-            return source.is_paid(shop, self.order, self.line) if source and shop else None
+            try:
+                return self._is_paid(site, source)
+            except Unauthorized as error:
+                if error.status != 401:
+                    raise
+                # Somebody may have changed the key, which is a file.
+                site.forget(self._name_of_shop)
+                return self._is_paid(site, source)
         except (Rejected, Undecodable, ValueError) as error:
             # A key that may not read orders is as good as none.
             logger.warning('a shop does not say whether an order is still paid for', intake=self.intake,
@@ -77,7 +85,11 @@ class Origin:
             raise Misconfigured([f'INTAKES[{self.intake}]: the key to the API of the shop {error}']) from None
         if shop is None:
             raise Misconfigured([f'INTAKES[{self.intake}] has no key to the API of the shop'])
-        return source.untold(shop, self.order, lines, whole=whole)
+        try:
+            return source.untold(shop, self.order, lines, whole=whole)
+        except Unauthorized:
+            site.forget(self._name_of_shop)  # for the next try
+            raise
 
     def _source(self, site: Site) -> Source | None:
         """The source of the intake; None if there is no such intake any more."""
@@ -85,6 +97,14 @@ class Origin:
 
         return site.kept(f'intake {self.intake}', lambda: intakes.source_of(site.settings, self.intake))
 
+    def _is_paid(self, site: Site, source: Source) -> bool | None:
+        shop = self._shop(site, source)
+        return source.is_paid(shop, self.order, self.line) if shop else None
+
+    @property
+    def _name_of_shop(self) -> str:
+        return f'shop of {self.intake}'
+
     def _shop(self, site: Site, source: Source) -> Asked | None:
         """The API of its shop, made once, of which nothing is asked yet; raises ValueError for a key in no file."""
-        return site.kept(f'shop of {self.intake}', lambda: source.shop(site.connect))
+        return site.kept(self._name_of_shop, lambda: source.shop(site.connect))

@@ -207,7 +207,12 @@ class Intake:
             kwargs.update(event.then.kwargs)
         paths = {action.key: action.key} if event.then and action.key in kwargs else {**event.paths, **self.arguments}
         for name, path in paths.items():
-            kwargs[name] = (text_at if name == action.key else value_at)(event.content, path)
+            try:
+                kwargs[name] = (text_at if name == action.key else value_at)(event.content, path)
+            except Undecodable:
+                if name != action.key or not event.unnumbered or LINES not in action.signature.parameters:
+                    raise
+                kwargs[name] = event.unnumbered
         if LINES in action.signature.parameters and LINES not in kwargs and not event.then:
             sold = self.source.sold(event)
             kwargs.update({} if sold is None else {LINES: [it.line(self.learner).message() for it in sold]})

@@ -31,6 +31,9 @@ def credential_problems(settings: Settings) -> Iterator[tuple[str, str]]:
                 yield name, f'is not set, but {way} authentication needs it{remedy}'
         elif value in SHIPPED and SETTINGS[name].secrecy is Secrecy.WHOLE and not settings.ALLOW_INSECURE_SECRETS:
             yield name, f'is the publicly known default, which production refuses{remedy}'
+    secret = settings.BACKEND_SERVICE_EDX_OAUTH2_SECRET
+    if way == 'jwt' and settings.PRODUCTS and (not secret or secret in SHIPPED) and not settings.ALLOW_INSECURE_SECRETS:
+        yield _OAUTH2[1], 'is not set, but PRODUCTS needs it: the LMS, which enrols, knows no other authentication'
 
 
 def delay_problems(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -107,7 +110,10 @@ def remarks_on(settings: Settings, given: set[str]) -> Iterator[tuple[str, str]]
         yield 'EMAIL_VENDOR', 'is not set, and neither Braze nor Sailthru is enabled: mail is parked'
     if settings.ALLOW_INSECURE_SECRETS:
         return
-    for name in ('ECOMMERCE_API_ROOT', *(['BACKEND_SERVICE_EDX_OAUTH2_PROVIDER_URL'] if way == 'oauth2' else [])):
+    for name in ('ECOMMERCE_API_ROOT', *(['BACKEND_SERVICE_EDX_OAUTH2_PROVIDER_URL'] if way == 'oauth2' else []),
+                 *(['LMS_ROOT_URL'] if settings.PRODUCTS else [])):
         url = getattr(settings, name)
-        if name in given and urlsplit(url).hostname in ('127.0.0.1', 'localhost', '::1'):
+        # Whoever says what is sold, and no LMS, has that of a development machine.
+        is_meant = name in given or (name == 'LMS_ROOT_URL' and 'PRODUCTS' in given)
+        if is_meant and urlsplit(url).hostname in ('127.0.0.1', 'localhost', '::1'):
             yield name, f'is {mask(name, url)}, on this machine itself'

@@ -60,8 +60,10 @@ class Source(source.Source):
             # Paid later; another event reports that.
             ignored = 'not paid'
         number = _NUMBER_OF_SESSION if topic.startswith(_SESSION) else _NUMBER_OF_OTHERS
+        # A refund is of a charge: its id would not lead to the order, so that its metadata must.
         return Event(topic, text_at(event, 'id'), event, {'order_number': number}, ignored,
-                     event.get('livemode') is False)
+                     event.get('livemode') is False,
+                     unnumbered=first_text(content.get('id')) if topic.startswith(_SESSION) else '')
 
     @override
     def sold(self, event: Event) -> list[Sold]:

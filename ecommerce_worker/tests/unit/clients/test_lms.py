@@ -141,9 +141,15 @@ def test_who_has_no_account_is_let_in_and_may_be_already(peer, lms, answer):
     assert json.loads(request.body) == {'email': ADDRESS, 'course_id': COURSE, 'auto_enroll': True}
 
 
-def test_a_refusal_to_let_them_in_is_for_people(peer, lms):
-    with pytest.raises(Rejected, match='does the course exist'):
-        lms(peer(refused(400))).allow(ADDRESS, COURSE)
+@pytest.mark.parametrize('status, advice', [(400, 'does the course exist'), (403, 'must be global staff')])
+def test_a_refusal_to_let_them_in_is_for_people(peer, lms, status, advice):
+    with pytest.raises(Rejected, match=advice):
+        lms(peer(refused(status))).allow(ADDRESS, COURSE)
+
+
+def test_a_user_who_may_not_look_is_told_what_they_must_be(peer, lms):
+    with pytest.raises(Rejected, match='must be global staff'):
+        lms(peer(refused(404))).enrolment('ann', COURSE)
 
 
 def bulk(**result):

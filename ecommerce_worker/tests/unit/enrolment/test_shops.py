@@ -200,11 +200,24 @@ def test_where_nobody_knows_whether_it_was_refunded_a_person_does(configured, lm
 @pytest.mark.parametrize('answer', [reply(401, b'{}'), reply(403, b'{}'), reply(400, b'{}')])
 def test_a_key_that_may_not_read_orders_is_as_good_as_none(configured, lms, shop, answer, caplog):
     configured(shop)
-    shop.answers = [answer]
+    shop.answers = [answer] * 2
     orders = Orders()
     orders.come(enroll, bought(), shop=origin_in(shop))
     assert lms.standing(ANN, ONE) == VERIFIED
     assert 'a shop does not say whether an order is still paid for' in caplog.text
+
+
+def test_a_key_that_was_changed_is_read_anew(configured, lms, woo, tmp_path):
+    (tmp_path / 'secret').write_text('the one before')
+    configured(woo, INTAKES={'shop': {'secrets': [SIGNING], 'kind': 'woocommerce', 'source': woo.url, 'api_key': KEY,
+                                      'api_secret': f'file:{tmp_path}/secret'}})
+    orders = Orders()
+    orders.come(enroll, bought(), shop=origin_in(woo))
+    assert lms.standing(ANN, ONE) == VERIFIED  # nobody said otherwise
+    give_back(woo)
+    (tmp_path / 'secret').write_text(SECRET)
+    orders.come(enroll, bought('B', line='2'), shop=origin_in(woo))
+    assert lms.standing(ANN, TWO) is None
 
 
 @ALL

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from ecommerce_worker.enrolment import tasks
 from ecommerce_worker.enrolment.lines import Line, Sold, addresses_in, read
 from ecommerce_worker.errors import Misconfigured
+from ecommerce_worker.fulfillment.v1.tasks import fulfill_order
 from ecommerce_worker.intake import intakes
 from ecommerce_worker.testing.intake import SECRET, InMemory, _strange
 
 ANN, BOB = 'ann@example.com', 'bob@example.com'
 COURSE = {'course': 'course-v1:edX+A+1', 'mode': 'verified'}
-KNOWN = {it.name: it for it in (tasks.enroll, tasks.revoke)}
+KNOWN = {it.name: it for it in (tasks.enroll, tasks.revoke, fulfill_order)}
 
 SHOPIFY = {
     'id': 1, 'name': '#1001', 'email': ANN, 'financial_status': 'paid', 'cancelled_at': None, 'test': False,
@@ -86,6 +87,20 @@ def test_a_paid_order_enrols_and_a_refund_revokes_unless_the_intake_says_otherwi
     assert made.calls()[0]['order_number'] in ('#1001', '1001')
     assert read(lines)
     inspect.signature(KNOWN[call.raw.headers['task']].run).bind(**made.calls()[0])
+
+
+def test_a_session_without_a_number_is_known_by_its_id_and_a_refund_by_what_its_payment_says(intake):
+    made = intake('stripe')
+    unnumbered = {**STRIPE, 'data': {'object': {**SESSION, 'client_reference_id': None}}}
+    refund = {**REFUND, 'data': {'object': {**CHARGE, 'metadata': {'order_number': 'cs_1', 'sku': 'A'}}}}
+    assert [posted(made, it).state for it in (unnumbered, refund)] == ['accepted'] * 2
+    assert [it['order_number'] for it in made.calls()] == ['cs_1', 'cs_1']
+    # By the id of the charge it would be the refund of an order that there never was, and the real one would cover it.
+    made = intake('stripe')
+    assert posted(made, {**REFUND, 'data': {'object': {**CHARGE, 'metadata': {'sku': 'A'}}}}).state == 'parked'
+    # No other shop knows an order by that.
+    made = intake('stripe', events={'checkout.session.completed': 'fulfill_order'})
+    assert posted(made, unnumbered).state == 'parked'
 
 
 @pytest.mark.parametrize('learner, found', [

@@ -651,6 +651,22 @@ def test_production_refuses_secrets_that_anybody_knows(in_production, given, sec
     assert secret in the_problem(in_production, **given)
 
 
+SOLD = {'PRODUCTS': '{"A": [{"course": "course-v1:edX+A+1", "mode": "verified"}]}'}
+
+
+def test_who_sells_courses_needs_the_lms_s_authentication_beside_that_of_an_older_shop(in_production):
+    wanted = 'BACKEND_SERVICE_EDX_OAUTH2_SECRET is not set, but PRODUCTS needs it'
+    assert wanted in the_problem(in_production, JWT_SECRET_KEY=GOOD_KEY, **SOLD)
+    lms = {'LMS_ROOT_URL': 'https://lms.example.com/'}
+    assert in_production(**OURS, JWT_SECRET_KEY=GOOD_KEY, AUTHENTICATION='jwt', **SOLD, **lms).remarks == ()
+
+
+def test_who_sells_courses_and_names_no_lms_is_told_so(in_production):
+    remark, = in_production(**OURS, **SOLD).remarks
+    assert 'LMS_ROOT_URL is http://localhost:18000/, on this machine itself' in remark
+    assert in_production(**OURS).remarks == ()
+
+
 def test_a_refusal_tells_both_ways_out(in_production):
     problem = the_problem(in_production)
     assert 'BACKEND_SERVICE_EDX_OAUTH2_KEY' in problem
