@@ -24,6 +24,9 @@ ENROLL_LINE, SET_MODE, REVOKE_LINE = LINES = tuple(
 #: How a line ends that the shop says was refunded before it was enrolled.
 REFUNDED: Final = 'the money was given back meanwhile'
 
+#: What the refund of a line waits for, and then a person decides, that the shop has as paid for at that moment.
+PAID_ALL_THE_SAME: Final = 'the shop told of a refund, and has it as paid for all the same: which of the two holds?'
+
 #: What is asked with these: ``(order_number, learner, course_id, site_code)``.
 Question = Callable[[str, str, str, str | None], bool]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final
 
 from ecommerce_worker.errors import WrongArguments
@@ -16,13 +17,25 @@ MOST: Final = 1000
 #: Characters of a product, and of an address, at most.
 LONGEST: Final = 254
 
-_ADDRESS = re.compile(r'[^\s@,;<>"]+@[^\s@,;<>"]+\.[^\s@,;<>".]+')
+#: Characters of what may have an address in it: a full stop, or brackets, may stand beside one.
+_LONGEST_WORD: Final = LONGEST + 8
+
+#: What no address has in it, unless it is quoted (RFC 5322, 3.2.3).
+_BETWEEN = re.compile(r'[\s,;:<>()\[\]"]+')
+_ADDRESS = re.compile(r'[^@]+@[^@]+\.[^@.]+')
 
 
 def addresses_in(text: Any) -> tuple[str, ...]:
     """The mail addresses that a text holds, each once."""
-    found = _ADDRESS.findall(text) if isinstance(text, str) and len(text) <= MOST * LONGEST else []
-    usable = [it for it in found if len(it) <= LONGEST and it.isprintable()]
+    return _found_in(text) if isinstance(text, str) and len(text) <= MOST * LONGEST else ()
+
+
+@lru_cache(8)  # a field of the order is looked into for each of its lines
+def _found_in(text: str) -> tuple[str, ...]:
+    # A buyer may write as much as they like: no word is looked into that is too long to be an address, since the time
+    # for that grows with the square of its length.
+    words = [it for it in _BETWEEN.split(text) if '@' in it and len(it) <= _LONGEST_WORD]
+    usable = [it for word in words for it in _ADDRESS.findall(word) if len(it) <= LONGEST and it.isprintable()]
     return tuple({it.casefold(): it for it in reversed(usable)}.values())[::-1]
 
 

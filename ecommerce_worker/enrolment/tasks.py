@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from ecommerce_worker import runtime
 from ecommerce_worker.clients.lms import Enrolment, NotRegistered, checked
-from ecommerce_worker.enrolment.cover import REFUNDED
+from ecommerce_worker.enrolment.cover import PAID_ALL_THE_SAME, REFUNDED
 from ecommerce_worker.enrolment.learner import masked, pseudonym
 from ecommerce_worker.enrolment.lines import LONGEST, Line, addresses_in, read
 from ecommerce_worker.enrolment.origin import Origin
@@ -162,13 +162,17 @@ def revoke_line(self: Task, item: str, order_number: str, product: str, learner:
             pass
         if found and not found.active:
             raise Skip(f'the learner is not enrolled in {course_id} any more')
+        is_paid = origin.is_paid(site) if origin else None
+        if is_paid and not self.resent:
+            # It may have read what it knew before, or the refund was a mistake and is undone by now.
+            raise Transient(PAID_ALL_THE_SAME)
         if found is None and (username is None or site.covers):
             # They may have been let in: an account whose address is not confirmed is in no course yet.
             _look_for_cover(site, order_number, learner, course_id, site_code)
             if site.lms.disallow(learner, course_id):
                 return ()
         if username is None or found is None or (found.mode != paid.mode and found.mode in FREE):
-            _wait_for_enrolment(site, origin, order_number, learner, course_id, site_code)
+            _wait_for_enrolment(site, is_paid, order_number, learner, course_id, site_code)
         if found.mode != paid.mode:
             raise Rejected(f'the learner is enrolled as {found} in {course_id}, and {paid} was refunded: what gave '
                            'them the other?')
@@ -373,13 +377,13 @@ def _look_for_cover(site: Site, order_number: str, learner: str, course_id: str,
         raise Skip('another paid order covers the learner')
 
 
-def _wait_for_enrolment(site: Site, origin: Origin | None, order_number: str, learner: str, course_id: str,
+def _wait_for_enrolment(site: Site, is_paid: bool | None, order_number: str, learner: str, course_id: str,
                         site_code: str | None) -> NoReturn:
     """Have a refund that finds nothing to take back wait, unless it is known that nothing is going to come.
 
     It may come before what it takes back is done; what is parked of that may even be sent again much later.
     """
-    if origin and origin.is_paid(site) is False:
+    if is_paid is False:
         # An enrolment that comes later asks the shop, too.
         raise Skip(f'the learner has nothing in {course_id} that was paid for by this')
     if site.covers and site.covers.taken_back and site.covers.taken_back(order_number, learner, course_id, site_code):

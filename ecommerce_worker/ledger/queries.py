@@ -165,7 +165,8 @@ def covering(order_number: str, course: str, learners: Collection[str], site: st
     ``learners`` are pseudonyms of the learner.  The order itself is among them if another line of it pays, such as that
     of a bundle.
     """
-    found = Order.objects.filter(learner__in=learners, course=course, site=site).exclude(state=State.DISCARDED)
+    found = (Order.objects.filter(learner__in=learners, course=course, site=site).exclude(state=State.DISCARDED)
+             .exclude(task=cover.REVOKE_LINE, reason__startswith=cover.PAID_ALL_THE_SAME))
     lines = [(number, task == cover.REVOKE_LINE or reason == cover.REFUNDED, mode, _line_of(key))
              for number, task, mode, key, reason in found.values_list('order_number', 'task', 'mode', 'key', 'reason')]
     # Who paid for less than what was refunded does not pay for it; before there is a refund, that is all of the order.

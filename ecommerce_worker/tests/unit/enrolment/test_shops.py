@@ -145,6 +145,32 @@ def test_nor_does_it_if_the_refund_was_told_of_while_both_waited_for_the_lms(con
 
 
 @ALL
+def test_what_the_shop_has_as_paid_for_is_not_taken_back_before_it_has_it_as_refunded(configured, lms, shop):
+    configured(shop)
+    orders, given = Orders(), {'shop': origin_in(shop)}
+    orders.come(enroll, bought(), **given)
+    orders.come(revoke, bought(), **given)
+    assert lms.standing(ANN, ONE) == VERIFIED
+    assert 'has it as paid for all the same' in orders.waiting[0].outcome.reason
+    give_back(shop)
+    orders.wait()
+    assert lms.standing(ANN, ONE) == OUT
+
+
+def test_a_refund_that_was_undone_in_the_shop_is_for_a_person_after_three_days(configured, lms, woo):
+    configured(woo, FULFILLMENT_GIVE_UP_AFTER=4)
+    orders, given = Orders(), {'shop': origin_in(woo)}
+    orders.come(enroll, bought(), **given)
+    orders.come(revoke, bought(), **given)
+    while orders.waiting:
+        orders.wait()
+    assert lms.standing(ANN, ONE) == VERIFIED
+    assert 'which of the two holds?' in orders.parked[0]
+    orders.resend()
+    assert lms.standing(ANN, ONE) == OUT
+
+
+@ALL
 def test_a_refund_that_is_told_of_twice_is_done_once_and_parks_nothing(configured, lms, shop):
     configured(shop, REFUND='audit')
     orders, given = Orders(), {'shop': origin_in(shop)}

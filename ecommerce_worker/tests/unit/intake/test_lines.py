@@ -160,6 +160,9 @@ def test_an_intake_that_enrols_needs_products(in_force):
 @pytest.mark.parametrize('text, found', [
     (ANN, (ANN,)), (f'Ann <{ANN}>; {BOB}, x', (ANN, BOB)), (f'{ANN} {ANN.upper()}', (ANN,)), ('@', ()), ('a@b', ()),
     ('', ()), (None, ()), (7, ()), ([ANN], ()), ('x@y.z' * 100_000, ()),
+    (f'Ann ({ANN}).', (ANN,)), (f'mailto:{ANN}', (ANN,)),
+    # What a buyer may write into a field: looked at for as long as its length, not as the square of it.
+    (f'{"x" * 250_000} {ANN}', (ANN,)), (f'{"x" * 250_000}@ {ANN}', (ANN,)),
 ])
 def test_addresses_in_a_field(text, found):
     assert addresses_in(text) == found
