@@ -211,6 +211,8 @@ class Scene:
         #: How often a worker was killed among those: each time one may be parked twice, for the first worker had
         #: published it and not yet acknowledged it.
         self.kills = 0
+        #: The statuses with which a worker that is stopped may end.
+        self.good_statuses = {0}
         #: Another site, and who sends the mail, where a fault has them.
         self.neighbour: Neighbour | None = None
         self.mail: Mail | None = None
@@ -370,7 +372,7 @@ class Scene:
                 worker.kill()
                 wrong.append('a worker did not stop within 40 s')
             else:
-                if status:
+                if status not in self.good_statuses:
                     wrong.append(f'a worker ended with status {status}')
         return wrong
 
