@@ -23,7 +23,7 @@ from typing import Any, Final
 from typing_extensions import override
 
 #: Fields that hold sentences: in quotes always, for whoever reads lines by a pattern.
-SENTENCES: Final = frozenset(('reason', 'how', 'output'))
+SENTENCES: Final = frozenset(('reason', 'how', 'output', 'note', 'problem', 'remedy'))
 
 #: What separates fields, or quotes them.
 _ODD: Final = re.compile(r'[ "\\=]').search
@@ -57,7 +57,7 @@ class Log(logging.LoggerAdapter):  # type: ignore[type-arg]  # generic for type 
 
 
 class Line:
-    """A sentence and its fields, written when somebody wants to read it."""
+    """A sentence and its fields, formatted only when needed."""
 
     __slots__ = ('_detail', '_fields', '_sentence')
 

@@ -65,12 +65,12 @@ class Runs:
         self._lock = threading.Lock()
 
     def begin(self, id_: str) -> None:
-        """Take note that a run of the message of this id begins."""
+        """Note that a run of the message with this id begins."""
         with self._lock:
             self._at_work[id_] += 1
 
     def end(self, id_: str, *, acted: bool) -> None:
-        """Take note that it has ended, and whether it may have done anything."""
+        """Note that it has ended, and whether it may have done anything."""
         with self._lock:
             self._at_work[id_] -= 1
             if not self._at_work[id_]:
@@ -87,7 +87,7 @@ class Runs:
             return id_ in self._ended or self._at_work[id_] > 1
 
     def of(self, message: Hashable, *, redelivered: bool, name: str = '') -> Run:
-        """The run of this message; one that is not delivered again begins anew, whatever was before.
+        """The run of this message; one that is not redelivered starts again, whatever was before.
 
         ``name`` is that of a run that the message was told to come back to; see :meth:`expect`.
         """
@@ -110,7 +110,7 @@ class Runs:
                 self._expected.popitem(last=False)
 
     def secured(self, name: str) -> None:
-        """Take note that what follows from the run of this name is safe with the broker."""
+        """Note that the broker has confirmed what follows from the run with this name."""
         with self._lock:
             for run in (*self._runs.values(), *self._expected.values()):
                 if run.name == name:
@@ -123,7 +123,7 @@ class Runtime:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.listeners = Listeners(Lines())
-        #: Before which messages are not acknowledged; None where nobody listens but the log.
+        #: Messages are not acknowledged before it has their reports; None if there is only the log.
         self.safety: Safety | None = None
         self.runs = Runs(2 * settings.WORKER_CONCURRENCY)  # twice as many as are in hand at once
         #: Whose turn it is at an order: one run of this machine, until something wider is put here.
@@ -136,7 +136,7 @@ class Runtime:
     def site(self, code: str | None = None) -> Site:
         """The site of that code; one without overrides of its own shares the default site.
 
-        Codes come with messages: raises :class:`~ecommerce_worker.errors.WrongArguments` for one that is not a text.
+        Codes come with messages: raises :class:`~ecommerce_worker.errors.WrongArguments` for one that is not a string.
         """
         if not (code is None or isinstance(code, str)):
             raise WrongArguments('site_code must be a string')
@@ -145,16 +145,16 @@ class Runtime:
             # Settings of a site are one object for as long as the process lives, and as many as there are overrides.
             found = self._sites.get(id(settings))
             if found is None:
-                # Its clients take a fifth of the time in which a command starts, and most commands call nobody.
+                # Its clients take a fifth of the time in which a command starts, and most commands make no calls.
                 from ecommerce_worker.site import Site
 
                 found = self._sites[id(settings)] = Site(settings, self.circuit)
             return found
 
     def shop(self, site: Site) -> str:
-        """What names the shop of a site: the first site code that leads there, '' if that is none.
+        """The name of a site's shop: the first site code of that shop, '' for the site without one.
 
-        Not its address: two machines may reach one shop by different ones.
+        Not its URL, which may differ between machines.
         """
         root = site.settings.ECOMMERCE_API_ROOT
         with self._lock:
@@ -196,14 +196,14 @@ class Runtime:
             fetched=self._fetched))
 
     def published(self, kind: str, seconds: float | None) -> None:
-        """Have listeners hear of a message that RabbitMQ confirmed, or did not; see
+        """Notify listeners of a message that RabbitMQ confirmed, or did not; see
         :meth:`~ecommerce_worker.telemetry.listening.Listener.published`.
         """
         if self.listeners.published:
             self.listeners.tell(self.listeners.published, kind, seconds)
 
     def left_alone(self) -> list[tuple[str, float]]:
-        """The hosts that are down and left alone, and for how many seconds from now."""
+        """The hosts with an open circuit breaker, and for how many more seconds."""
         return [(host, seconds) for host, circuit in list(self._circuits.items()) if (seconds := circuit.rest) > 0]
 
     def _circuit_changed(self, host: str, state: str, reason: str) -> None:
@@ -218,7 +218,7 @@ class Runtime:
 
 
 def host_of(url: str) -> str:
-    """Host and port of a URL, as one names what is called there."""
+    """Host and port of a URL, for display."""
     return urlsplit(url).netloc.rpartition('@')[2].lower()
 
 

@@ -5,7 +5,7 @@
     thread ──► waiting ──► the one thread: on its way, with all the others ──confirmed──► the thread goes on
                   ▲                              │           │ returned, refused
                   └──── the connection is lost ──┘           └──► NotPublished
-                                         nothing heard in time ──► NotPublished, and it may be there all the same
+                                         no confirm in time ──► NotPublished, and it may be there anyway
 
 RabbitMQ writes to disk by batches: who waits for each message before publishing the next gets some hundred a second,
 while many on their way at once get thousands.
@@ -39,7 +39,7 @@ logger = logs.of(__name__)
 #: Seconds in which a message is confirmed, or is taken not to be: senders wait for five in all.
 PATIENCE: Final = 3.0
 
-#: How many may wait or be on their way at once; beyond that it would take longer than anybody waits.
+#: How many may wait or be on their way at once; beyond that it would take too long.
 MOST: Final = 2000
 
 #: Seconds between two tries to connect: at first, and at most.
@@ -69,15 +69,15 @@ class _Sent:
 
     @property
     def id(self) -> str:
-        """What a broker that has no route for it names it by."""
+        """The id by which a broker names an unroutable message."""
         return str(self.publication.raw.properties.get('correlation_id') or '')
 
 
 class Confirming:
     """Publishes for many threads by one connection, which ``connect`` makes, and a thread of its own.
 
-    A fact that goes with a message is published once that is confirmed; nobody waits for it.  ``queues`` are those that
-    it is for: it is known which of them do not exist.  ``published`` hears of each message, in the thread; see
+    The report of a message is published once that is confirmed, without waiting. ``queues`` are its targets,
+    to know which of them do not exist. ``published`` is called for each message, in the thread; see
     :meth:`~ecommerce_worker.telemetry.listening.Listener.published`.
     """
 
@@ -111,11 +111,11 @@ class Confirming:
         self._thread = threading.Thread(target=self._run, name='confirming', daemon=True)
 
     def start(self) -> None:
-        """Connect, and go on doing so."""
+        """Connect, and reconnect when needed."""
         self._thread.start()
 
     def end(self) -> None:
-        """Let go of the broker."""
+        """Close the connection."""
         self._ending.set()
         self._ring()
         self._thread.join(PATIENCE)
@@ -130,16 +130,16 @@ class Confirming:
 
     @property
     def ready(self) -> bool:
-        """Whether the broker is there, and takes messages."""
+        """Whether the broker is connected and accepts messages."""
         return self._away_since is None and not self.trouble
 
     @property
     def hindrance(self) -> str:
-        """Why nothing can be published to any of the queues just now; '' if something can."""
+        """Why nothing can be published to any of the queues at present; '' if something can."""
         if not self.ready:
-            return self.trouble or 'the broker is not there yet'
+            return self.trouble or 'the broker is not reachable yet'
         nowhere = self._queues and self._queues <= self.absent
-        return 'none of its queues exists: does a worker run?' if nowhere else ''
+        return 'none of its queues exists: is a worker running?' if nowhere else ''
 
     def publish(self, publication: Publication, fact: RunReport | None = None, seconds: float = PATIENCE) -> None:
         """Publish, and return when the broker has confirmed that the message is in a queue and on its disk.
@@ -165,7 +165,7 @@ class Confirming:
             raise NotPublished(sent.trouble)
 
     def tell(self, fact: Fact) -> None:
-        """Publish a fact when there is time, and hear nothing of it: it is lost if it cannot be published."""
+        """Publish a report later, without waiting: it is lost if it cannot be published."""
         self._to_tell.append(fact)
         self._ring()
 
@@ -198,7 +198,7 @@ class Confirming:
         # Each node once; for how long is said by the connection.
         self._connection.ensure_connection(max_retries=max(1, len(self._connection.alt) - 1), interval_start=0)
         if not topology.is_rabbitmq(self._connection):
-            raise NotPublished('only RabbitMQ confirms')
+            raise NotPublished('only RabbitMQ confirms messages')
         connection = self._connection.connection
         connection.on_blocked = partial(self._on_blocked, True)
         connection.on_unblocked = partial(self._on_blocked, False)
@@ -215,7 +215,7 @@ class Confirming:
 
     def _open_facts(self) -> Any:
         channel = self._connection.channel()
-        # Where nobody keeps a ledger there may be no such exchange, or no permission to write to it.
+        # Without a ledger the exchange may not exist, or there may be no permission to write to it.
         channel._callbacks[spec.Channel.Close] = partial(self._on_facts_closed, channel)  # noqa: SLF001
         return channel
 
@@ -239,13 +239,14 @@ class Confirming:
         self._send_all()
 
     def _look_for_queues(self) -> None:
-        """See which of the queues exist.  Without a permission: RabbitMQ tells that to anybody."""
+        """Find out which of the queues exist, which needs no permission in RabbitMQ."""
         found = {depth.name for depth in topology.depths(self._connection, self._queues)}
         self._note_absent(self._queues - found)
 
     def _note_absent(self, absent: frozenset[str]) -> None:
         if absent - self.absent:
-            logger.warning('there is no queue for what comes in: does a worker run?', queues=','.join(sorted(absent)))
+            logger.warning('the queues for deliveries do not exist: is a worker running?',
+                           queues=','.join(sorted(absent)))
         self.absent, self._absent_at = absent, time.monotonic() + ABSENT_SECONDS
 
     def _look(self, now: float) -> None:
@@ -291,7 +292,7 @@ class Confirming:
             if sent is None:
                 continue
             if sent.returned:
-                sent.trouble = 'there is no queue for it'
+                sent.trouble = 'its queue does not exist'
                 self._note_absent(self.absent | (self._queues & {sent.publication.queue}))
             elif not taken:
                 sent.trouble = 'the queue accepts no messages'
@@ -318,10 +319,10 @@ class Confirming:
         channel.send_method(spec.Channel.CloseOk)
         channel.collect()
         self._facts, self._facts_at = None, time.monotonic() + FACTS_SECONDS
-        logger.warning('reports cannot be published: the ledger will not know what is accepted', status=reply_code)
+        logger.warning('reports cannot be published: the ledger will miss accepted deliveries', status=reply_code)
 
     def _on_blocked(self, blocked: bool, *_: Any) -> None:
-        # It is no fault of the queues, which have as long again.
+        # This is not the fault of the queues, which get as long again.
         now, self._late = time.monotonic(), frozenset()
         for sent in self._sent.values():
             sent.at = now
@@ -329,7 +330,7 @@ class Confirming:
         logger.warning('the broker accepts no messages at present' if blocked else 'the broker accepts messages again')
 
     def _lost(self, error: Exception) -> None:
-        """Begin anew with another connection; those that still wait go by that."""
+        """Start again with another connection, on which waiting messages are published."""
         if self._away_since is None or isinstance(error, NotPublished):
             # Not its text: some quote what they were given.
             logger.warning('the connection to the broker is lost', error=type(error.__cause__ or error).__name__)

@@ -1,4 +1,4 @@
-"""Telling the ledger: each outcome becomes a fact, published behind the back of the runs.
+"""Reporting to the ledger: each outcome is published in the background, without delaying runs.
 
 ::
 
@@ -66,12 +66,12 @@ FLUSH_SECONDS: Final = 5.0
 #: takes it back.
 HOLD_SECONDS: Final = 600.0
 
-#: What facts are to who hears of publishing.
+#: The kind of reports in metrics of publishing.
 KIND: Final = 'fact'
 
 
 def tell(app: Celery, settings: Settings, *reports: RunReport) -> None:
-    """Tell the ledger what no run tells: what was published, or done by hand; what hinders that is logged, no more."""
+    """Report to the ledger what no run reports: publications and actions of people; errors are only logged."""
     if not settings.PUBLISH_FACTS:
         return
     try:
@@ -80,12 +80,12 @@ def tell(app: Celery, settings: Settings, *reports: RunReport) -> None:
                 for report in reports:
                     publishing.tell(producer.connection, report.as_body(), report.routing_key, settings.QUEUE_TYPE)
     except (NotPublished, OSError, KombuError, *publishing.broker_errors(app)) as error:
-        logger.warning('the ledger was not informed of this', id=reports[0].id, error=type(error).__name__)
+        logger.warning('a report for the ledger could not be published', id=reports[0].id, error=type(error).__name__)
 
 
 @contextmanager
 def telling(app: Celery, settings: Settings) -> Iterator[Callable[[list[RunReport]], None]]:
-    """The same for many, by one connection: what is called with each batch of them."""
+    """The same for many, with one connection: a function to call with each batch."""
     publisher = Publisher(app, settings.QUEUE_TYPE)
 
     def tell_all(reports: list[RunReport]) -> None:
@@ -94,7 +94,8 @@ def telling(app: Celery, settings: Settings) -> Iterator[Callable[[list[RunRepor
         try:
             publisher.publish(reports)
         except (NotPublished, NotConfirmed, OSError, KombuError, *publishing.broker_errors(app)) as error:
-            logger.warning('the ledger was not informed of this', id=reports[0].id, error=type(error).__name__)
+            logger.warning('a report for the ledger could not be published', id=reports[0].id,
+                           error=type(error).__name__)
 
     try:
         yield tell_all
@@ -107,11 +108,11 @@ def _nobody(kind: str, seconds: float | None) -> None:
 
 
 class NotConfirmed(Exception):
-    """The broker did not confirm a batch of facts."""
+    """The broker did not confirm a batch of reports."""
 
 
 class Publisher:
-    """A connection of its own for facts, opened when it is needed; for one thread."""
+    """A separate connection for reports, opened when needed; for one thread."""
 
     def __init__(self, app: Celery, queue_type: str = 'classic',
                  published: Callable[[str, float | None], None] = _nobody) -> None:
@@ -126,7 +127,7 @@ class Publisher:
     def publish(self, facts: list[RunReport]) -> None:
         """Publish and return when the broker has confirmed all of them.
 
-        Raises whatever is wrong; what was told twice for that reason has the same id.
+        Raises on failure; reports published twice for that reason have the same id.
         """
         began = time.monotonic()
         try:
@@ -147,14 +148,14 @@ class Publisher:
         self._on_published(KIND, time.monotonic() - began)
 
     def close(self) -> None:
-        """Give up the connection; the next publish opens another."""
+        """Close the connection; the next publish opens another."""
         connection, self._connection, self._channel = self._connection, None, None
         if connection:
             connection.collect()
 
     def _open(self) -> Any:
-        # Without heartbeats, which somebody would have to send while there is nothing to tell; and confirmed by
-        # batch, not each one by itself.
+        # Without heartbeats, which would have to be sent while there is nothing to publish; confirmed
+        # by batch rather than one by one.
         self._connection = self._app.connection_for_write(heartbeat=0, transport_options={'confirm_publish': False})
         self._connection.ensure_connection(max_retries=1, interval_start=0, timeout=CONFIRM_SECONDS)
         topology.require_facts(self._connection, self._queue_type)
@@ -172,12 +173,12 @@ class Publisher:
             self._unconfirmed.discard(tag)
 
     def _on_nack(self, tag: int, multiple: bool) -> None:  # noqa: ARG002
-        raise NotConfirmed('the broker refused a fact')
+        raise NotConfirmed('the broker rejected a report')
 
 
 @dataclass
 class _End:
-    """An end that was told and is not confirmed yet: its number, since when (monotonic), and what waits for it."""
+    """A report that is not confirmed yet: its number, since when (monotonic), and what waits for it."""
 
     number: int = 0
     since: float = field(default_factory=time.monotonic)
@@ -188,9 +189,9 @@ class Reporter(Listener):
     """A listener that publishes what is reported from a thread of its own, which the first report starts.
 
     ``repeatable`` are the tasks that may be run again without harm: a message of theirs is not to be acknowledged
-    before its end is safe, for a worker that is killed in between would leave an order of which nobody knows.  Those
+    before its report is safe, since a worker that is killed in between would leave no trace of the order.  Those
     of other tasks are not held: a mail that is sent twice is worse than one that the ledger does not know to be sent.
-    ``published`` hears of each batch; see :meth:`~ecommerce_worker.telemetry.listening.Listener.published`.
+    ``published`` is called for each batch; see :meth:`~ecommerce_worker.telemetry.listening.Listener.published`.
     """
 
     def __init__(self, app: Celery, *, bound: int = BOUND, queue_type: str = 'classic',
@@ -204,20 +205,20 @@ class Reporter(Listener):
         self.begin()
 
     def begin(self, *, patience: float = 0.0) -> None:
-        """Begin anew, in a process that was forked: what the parent has to tell, the parent tells.
+        """Start again in a forked process: the parent publishes its own reports.
 
         Such a process runs one message at a time, whose acknowledgement is its parent's business: telling of an end
         that is not to be missed waits until it is safe, which takes some milliseconds; at most ``patience`` seconds.
         """
         self._patience = patience
-        #: What tells the facts of this process from all others.
+        #: Distinguishes the reports of this process from all others.
         self.name = uuid.uuid4().hex
         self._numbers = itertools.count(1)
         self._told: deque[tuple[int, RunReport]] = deque()
         self._hand: list[tuple[int, RunReport]] = []
         self._ends: dict[str, _End] = {}
         self._held = 0
-        #: How many waited for an end that is safe and are told so just now.
+        #: The number of waiting callbacks being called just now.
         self._settling = 0
         self._lock = threading.Lock()
         self._dropped = 0
@@ -232,7 +233,7 @@ class Reporter(Listener):
 
     @override
     def reported(self, report: RunReport) -> None:
-        """Take note of it; costs a few microseconds and never waits."""
+        """Queue the report; takes a few microseconds and never waits."""
         acts: list[Callable[[], None]] = []
         with self._lock:
             if len(self._told) >= self._bound:
@@ -255,13 +256,13 @@ class Reporter(Listener):
 
     @property
     def pending(self) -> int:
-        """How many are not confirmed yet."""
+        """The number of unconfirmed reports."""
         return len(self._told) + len(self._hand)
 
     def holds(self, id_: str, act: Callable[[], None], most: int) -> bool:
         """See :class:`~ecommerce_worker.telemetry.run.Safety`; ``act`` is called from any thread.
 
-        It is called too if that takes very long: an order must not stand still for its entry in the ledger.
+        It is also called if that takes very long: an order must not be delayed by the ledger.
         """
         with self._lock:
             end = self._ends.get(id_)
@@ -276,10 +277,7 @@ class Reporter(Listener):
         return True
 
     def flush(self, seconds: float = FLUSH_SECONDS) -> None:
-        """Return when all ends are safe, whether or not anything is held for them yet, and what was held has been told.
-
-        In so many seconds at most.
-        """
+        """Return when all reports of ended runs are safe and all callbacks called, or after so many seconds."""
         until = time.monotonic() + seconds
         while self._is_unsettled() and time.monotonic() < until and not self._ending.wait(LOOK_SECONDS):
             pass
@@ -289,14 +287,14 @@ class Reporter(Listener):
             return bool(self._ends or self._settling)
 
     def _ended(self, number: int, report: RunReport) -> list[Callable[[], None]]:
-        """What waited for this fact and need not any more."""
+        """The callbacks that waited for this report."""
         end = self._ends.get(report.id)
         if end is None or end.number != number:
             return []
         return self._released(report.id)
 
     def _let_go(self, before: float, most: float = math.inf) -> list[Callable[[], None]]:
-        """What has waited since before that, and what is too much."""
+        """The callbacks that have waited for too long, and those beyond the limit."""
         acts: list[Callable[[], None]] = []
         while self._held:
             id_, end = next((id_, end) for id_, end in self._ends.items() if end.acts)
@@ -312,7 +310,7 @@ class Reporter(Listener):
         return acts
 
     def _settle(self, acts: list[Callable[[], None]]) -> None:
-        """Act, now that the lock is free; until then somebody waits for it in :meth:`flush`."""
+        """Call the waiting callbacks without the lock; until then :meth:`flush` waits."""
         try:
             for act in acts:
                 act()
@@ -321,7 +319,7 @@ class Reporter(Listener):
                 self._settling -= len(acts)
 
     def end(self, seconds: float = FLUSH_SECONDS) -> None:
-        """Publish what is left, for so long at most."""
+        """Publish the remaining reports, for up to so many seconds."""
         self._ending.set()
         self._gathered.set()
         self._wake.set()
@@ -364,7 +362,7 @@ class Reporter(Listener):
                 return
 
     def _publish(self, publisher: Publisher) -> None:
-        """Publish the oldest; what cannot be published stays in hand."""
+        """Publish the oldest reports; they are kept if that fails."""
         with self._lock:
             while self._told and len(self._hand) < BATCH:
                 self._hand.append(self._told.popleft())

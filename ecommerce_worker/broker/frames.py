@@ -1,4 +1,4 @@
-"""Frames of AMQP 0-9-1 put together to methods and messages, whatever publishers wrote into the messages.
+"""Assembles AMQP 0-9-1 frames to methods and messages, whatever publishers wrote into the messages.
 
 ::
 
@@ -10,7 +10,7 @@
 
 RabbitMQ passes on what publishers write without looking at it: texts in any encoding, arrays in arrays, times beyond
 the calendar.  py-amqp raises on these, out of whatever reads from the connection; here the message is delivered, and
-tells what of it could not be read.  Fields are counted and depth is limited while they are read, so that a content
+reports what could not be read.  Fields are counted and depth is limited while they are read, so that a content
 header costs a few milliseconds at most.
 """
 
@@ -73,11 +73,11 @@ _PROPERTIES: Final = tuple((0x8000 >> number, name, form) for number, (name, for
 
 
 class _Unreadable(Exception):
-    """What follows in these bytes is not known."""
+    """The following bytes cannot be interpreted."""
 
 
 class Content(amqp.Message):
-    """A message whose content header could be anything.
+    """A message with an arbitrary content header.
 
     ``unreadable`` has, by name, the properties that are not text in UTF-8 (which are in ``properties`` too, as bytes)
     and, as ``headers`` or ``properties``, what is left from the first field on that makes no sense.
@@ -86,18 +86,18 @@ class Content(amqp.Message):
     unreadable: Mapping[str, bytes] = {}
 
     def inbound_header(self, buf: bytes, offset: int = 0) -> int:
-        """Take the content header."""
+        """Read the content header."""
         try:
             self.body_size, = _LONG_LONG.unpack_from(buf, offset + 4)
         except StructError:
-            raise UnexpectedFrame('a content header is cut short') from None
+            raise UnexpectedFrame('a content header is truncated') from None
         self.properties, self.unreadable = properties_of(buf, offset + 12)
         self.ready = not self.body_size
         return len(buf)
 
 
 def frame_handler(connection: Connection, callback: Callable[..., Any]) -> Callable[[Frame], bool]:
-    """What takes each frame of a connection; it tells whether a method was complete and handed to ``callback``.
+    """A handler of a connection's frames; it returns whether a method was complete and passed to ``callback``.
 
     Takes the place of :func:`amqp.method_framing.frame_handler`.
     """
@@ -111,7 +111,7 @@ def frame_handler(connection: Connection, callback: Callable[..., Any]) -> Calla
         content = begun.get(channel)
         if content is None:
             if kind != METHOD:
-                raise UnexpectedFrame(f'a frame of type {kind} where a method should be')
+                raise UnexpectedFrame(f'a frame of type {kind} instead of a method')
             method = _SIGNATURE.unpack_from(payload)
             if method in _TEXTS:
                 payload = _with_readable_texts(method, payload)
@@ -154,7 +154,7 @@ def _with_readable_texts(method: tuple[int, int], payload: bytes) -> bytes:
 
 
 def properties_of(buf: bytes, offset: int) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """The properties that a content header holds, and what of them cannot be read (see :class:`Content`)."""
+    """The properties of a content header, and those that cannot be read (see :class:`Content`)."""
     found: dict[str, Any] = {}
     unreadable: dict[str, bytes] = {}
     try:

@@ -46,25 +46,25 @@ CONFIRM_SECONDS: Final = 600
 
 
 class UnknownQueue(WorkerError):
-    """A parked message names no queue of ours to send it to: add that queue to QUEUES, or publish the order again."""
+    """A parked message names a queue that is not in QUEUES: add it there, or publish the order again."""
 
 
 #: What RabbitMQ answers for a message that no queue takes.
 NO_ROUTE: Final = 312
 
-#: Set by who finds that a queue or an exchange is gone, for who declares it anew.
+#: Set when a queue or an exchange is missing, so that it is declared again.
 missed: Final = threading.Event()
 
 
 def tell(connection: Connection, fact: bytes, routing_key: str, queue_type: str = 'classic') -> None:
-    """Publish one fact; raises whatever is wrong.  Workers have a cheaper way for theirs."""
+    """Publish one report; raises on failure. Workers publish theirs in batches."""
     require_facts(connection, queue_type)
     with connection.channel() as channel:
         channel.basic_publish(fact_message(channel, fact), exchange=FACTS, routing_key=routing_key)
 
 
 def fact_message(channel: Any, fact: bytes) -> Any:
-    """A fact as the message that it is."""
+    """The message of a report."""
     return channel.prepare_message(fact, content_type=CONTENT_TYPE, content_encoding='utf-8',
                                    properties={'delivery_mode': 2})
 
@@ -79,10 +79,7 @@ def send(channel: Any, message: Any, exchange: str, routing_key: str, *, mandato
 
 @dataclass(frozen=True)
 class Publication:
-    """A message that is to be published: to the queue, once it has been in the waiting room for ``delay`` seconds.
-
-    0 leads to the queue at once.
-    """
+    """A message to publish to the queue after ``delay`` seconds in the waiting room; 0 for none."""
 
     raw: Raw
     queue: str
@@ -94,7 +91,7 @@ class Publication:
         return 'parked' if self.queue == PARKED else 'waiting' if self.delay else 'queued'
 
     def address(self, connection: Connection) -> tuple[str, str]:
-        """The exchange and the routing key by which it goes there."""
+        """The exchange and the routing key to publish it with."""
         if self.delay and is_rabbitmq(connection):
             return entrance(self.delay), '.'.join((*f'{self.delay:0{BITS}b}', self.queue))
         return '', self.queue
@@ -115,7 +112,7 @@ class Publication:
 
 
 class Unfit(Exception):
-    """A message that RabbitMQ would not bear: it would end the connection, and with it what others wait for."""
+    """A message that RabbitMQ would reject by closing the connection, with all other messages on it."""
 
 
 def prepared(publication: Publication, connection: Connection, channel: Any, **properties: Any) -> Any:
@@ -129,31 +126,31 @@ def prepared(publication: Publication, connection: Connection, channel: Any, **p
     except Exception as error:  # noqa: BLE001 - encoders raise anything
         raise Unfit(f'its headers cannot be written ({type(error).__name__})') from None
     if len(written) > connection.connection.frame_max - FRAME_BYTES:
-        raise Unfit(f'its headers have {len(written)} bytes, more than RabbitMQ takes')
+        raise Unfit(f'its headers have {len(written)} bytes, more than RabbitMQ accepts')
     # Which takes as long as all else together: not once more.
     message._serialize_properties = lambda: written  # noqa: SLF001
     return message
 
 
 def waiting_call(call: Call, notes: Notes, delay: float) -> Publication:
-    """The call as it comes to its queue in ``delay`` seconds, rounded up to whole ones, at least 1.
+    """The publication of a call to its queue in ``delay`` seconds, rounded up to whole ones, at least 1.
 
-    Raises :class:`~ecommerce_worker.errors.WrongArguments` for a call that JSON cannot carry.
+    Raises :class:`~ecommerce_worker.errors.WrongArguments` for a call that JSON cannot represent.
     """
     return replace(new_call(call, notes), delay=min(max(1, math.ceil(delay)), 2 ** BITS - 1))
 
 
 def new_call(call: Call, notes: Notes) -> Publication:
-    """The call as it goes to its queue at once.
+    """The publication of a call to its queue without delay.
 
-    Raises :class:`~ecommerce_worker.errors.WrongArguments` for a call that JSON cannot carry.
+    Raises :class:`~ecommerce_worker.errors.WrongArguments` for a call that JSON cannot represent.
     """
     try:
         body = dumps([list(call.args), dict(call.kwargs), dict(call.embed)]).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise WrongArguments(f'its arguments cannot be written as JSON ({type(error).__name__})') from None
     if len(body) > LARGEST_BODY:
-        raise WrongArguments(f'its arguments have {len(body)} bytes as JSON, more than are read')
+        raise WrongArguments(f'its arguments have {len(body)} bytes as JSON, more than workers accept')
     headers = {
         'lang': 'py', 'task': call.task, 'id': call.id, 'retries': call.retries,
         'eta': None, 'expires': None, 'group': None, 'timelimit': [None, None],
@@ -165,7 +162,7 @@ def new_call(call: Call, notes: Notes) -> Publication:
 
 
 def parked_message(raw: Raw, note: ParkingNote) -> Publication:
-    """The raw message as it goes where a person finds it, with the note on it.
+    """The publication of a raw message to the parked queue, with its note.
 
     Of the note, the content type and what is unreadable are those of the message.
     """
@@ -178,9 +175,10 @@ def parked_message(raw: Raw, note: ParkingNote) -> Publication:
 
 
 def as_new(publication: Publication, now: float) -> Publication | None:
-    """What was to wait, or to be parked, as it goes to its task queue in place of that, behind all that is there.
+    """The publication of a message to the end of its task queue, instead of waiting or being parked.
 
-    It does not run before its time, and then asks how things stand.  None for what nobody could read, or has no queue.
+    It does not run before its time, and then asks for the current state first. None for an unreadable message,
+    or one without a queue.
     """
     raw, notes = publication.raw, replace(Notes.of(publication.raw.headers), ask=True)
     if publication.queue != PARKED:
@@ -202,7 +200,7 @@ def wait(app: Celery, call: Call, notes: Notes, delay: float) -> None:
 
 
 def park(app: Celery, raw: Raw, note: ParkingNote) -> None:
-    """Put the raw message where a person finds it; see :func:`parked_message`.
+    """Park the raw message; see :func:`parked_message`.
 
     Raises :class:`~ecommerce_worker.errors.NotPublished`.
     """
@@ -210,18 +208,18 @@ def park(app: Celery, raw: Raw, note: ParkingNote) -> None:
 
 
 def unparked(raw: Raw, note: ParkingNote, known: Container[str]) -> Publication:
-    """A parked message as it goes to the queue that it came from, as new, but known to have been tried before.
+    """The publication of a parked message to its original queue, as new, but with its earlier tries.
 
-    Raises :class:`UnknownQueue` for a queue that is not among the ``known`` ones: what is written on a message may be
-    of anybody's hand.
+    Raises :class:`UnknownQueue` for a queue that is not among the ``known`` ones, since anyone may have written
+    a message's headers.
     """
     notes = note.notes
     if not notes.queue:
         raise UnknownQueue('its original queue is unknown: it stays parked; '
-                           + ('publish the order again' if note.task else 'have its sender send it again'))
+                           + ('publish the order again' if note.task else 'have the sender send it again'))
     if notes.queue not in known:
-        raise UnknownQueue(f'it names the queue {one_line(notes.queue, 100)}, which QUEUES does not: it stays parked; '
-                           'if that queue is one of yours, add it to QUEUES, else publish the order again')
+        raise UnknownQueue(f'it names the queue {one_line(notes.queue, 100)}, which is not in QUEUES: it '
+                           'stays parked; add that queue to QUEUES if it is yours, otherwise publish the order again')
     # Tries are counted on, by which it is known which of two reports of them is the later one.
     tried = max(notes.attempt + notes.redelivered, note.tries)
     fresh = Notes(queue=notes.queue, resent=True, attempt=tried, history=notes.history).having(
@@ -235,10 +233,10 @@ def _if_text(value: Any) -> str | None:
 
 
 def without_traces(headers: Mapping[str, Any]) -> dict[str, Any]:
-    """The headers without what must not travel on, and without what a frame has no room for beside our own.
+    """The headers without those that must not be passed on, and those for which a frame has no room beside ours.
 
-    ``argsrepr`` and ``kwargsrepr`` show addresses and mail texts to whoever lists a queue; the broker takes an
-    ``x-death`` from an earlier journey for a cycle and drops the message.
+    ``argsrepr`` and ``kwargsrepr`` show addresses and mail texts to anyone who lists a queue;
+    the broker takes an old ``x-death`` for a cycle and drops the message.
     """
     gone = {'argsrepr', 'kwargsrepr', 'x-death', NOTES}
     kept, left = {}, HEADER_BYTES
@@ -253,7 +251,7 @@ def without_traces(headers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _size(name: str, value: Any) -> int:
-    """The bytes that a header takes in a frame; more than there are for one that AMQP cannot carry."""
+    """The size of a header in a frame; too large for one that AMQP cannot represent."""
     try:
         return len(amqp_dumps('F', [_as_amqp({name: value})]))
     except Exception:  # noqa: BLE001 - py-amqp raises whatever struct does, and more
@@ -278,7 +276,7 @@ def _field_name(name: str) -> str | bytes:
 def publish(app: Celery, publication: Publication) -> None:
     """Publish and return when the broker has confirmed that the message is in a queue and on its disk.
 
-    Raises :class:`~ecommerce_worker.errors.NotPublished`, also if there is no such queue.
+    Raises :class:`~ecommerce_worker.errors.NotPublished`, also if the queue does not exist.
     """
     try:
         with app.producer_or_acquire() as producer:
@@ -304,21 +302,21 @@ def publish(app: Celery, publication: Publication) -> None:
 
 
 def unconfirmed(error: BaseException) -> str:
-    """Why a message may not be where it was published to."""
+    """Why a message may not have been published."""
     # Not the text of the error: some quote headers.
     return f'the broker did not confirm a message ({type(error).__name__})'
 
 
 def _unless_late(error: BaseException, interval: float) -> None:  # noqa: ARG001
-    """Let a publish be tried again on another connection, but not if the broker is only slow to confirm the first.
+    """Retry a publish on another connection, but not if the broker is only slow to confirm the first.
 
-    It may read that one yet, from the socket; each further one would be one more message.
+    It may still read that one from the socket; each further one would be one more message.
     """
     if isinstance(error, TimeoutError):
         raise NotPublished('the broker did not confirm a message in time')
 
 
 def broker_errors(app: Celery) -> tuple[type[BaseException], ...]:
-    """What is raised by a connection to the broker of this application, or by a channel of it."""
+    """The exceptions of connections and channels to the broker of this application."""
     connection = app.connection_for_write()
     return (*connection.connection_errors, *connection.channel_errors)

@@ -7,8 +7,8 @@
                                             ▼
                                        frames.Content ──► Channel ──► Message, as it came
 
-Of a wake-up of the event loop, one read takes all frames that are there.  Where somebody else waits for an answer on
-the same connection, he may read ahead too; what he leaves in the buffer the event loop is told of, since its poller
+Of a wake-up of the event loop, one read takes all frames that are there.  If another thread waits for an answer on the
+same connection, it may read ahead, too; the event loop is notified of what it leaves in the buffer, since its poller
 only sees the socket.
 
 Many frames are written at once by who says so: see :func:`corked`.
@@ -40,7 +40,7 @@ READ_BYTES: Final = 64 * 1024
 #: Frames that are written at once, at most.
 MOST_CORKED: Final = 100
 
-#: A frame that announces more bytes than this is none of RabbitMQ's, which agrees on 128 KiB at most by default.
+#: A frame that announces more bytes than this is not from RabbitMQ, which agrees on 128 KiB at most by default.
 LARGEST_FRAME: Final = 16 * 1024 * 1024
 
 _HEAD = Struct('>BHI')
@@ -48,7 +48,7 @@ _END: Final = 0xCE
 
 
 class _ReadsAhead:
-    """What both kinds of sockets have in common; comes before the class of py-amqp."""
+    """Base class of both kinds of sockets; comes before the class of py-amqp."""
 
     sock: Any
     connected: bool
@@ -58,7 +58,7 @@ class _ReadsAhead:
         self._received = b''
         self._at = 0
         self._missing = 0
-        #: What is to be written with all that follows; None if each frame is written by itself.
+        #: What is to be written with all that follows; None if each frame is written separately.
         self._corked: list[bytes] | None = None
 
     def next_frame(self) -> Frame | None:
@@ -81,7 +81,7 @@ class _ReadsAhead:
         return kind, channel, received[begin:end]
 
     def write(self, s: Any) -> None:
-        """Write these bytes, or put them aside until all is written at once."""
+        """Write these bytes, or buffer them until everything is written at once."""
         if self._corked is None:
             super().write(s)  # type: ignore[misc]
             return
@@ -92,7 +92,7 @@ class _ReadsAhead:
 
     @contextmanager
     def corked(self) -> Iterator[None]:
-        """Write all frames of this block by as few calls of the system as can be, the last ones at its end."""
+        """Write all frames of this block with as few system calls as possible, the last ones at its end."""
         self._corked = []
         try:
             yield
@@ -109,11 +109,11 @@ class _ReadsAhead:
 
     @property
     def reads_ahead(self) -> bool:
-        """Whether bytes were received that belong to frames not handed over yet."""
+        """Whether bytes of further frames have been received."""
         return self._at < len(self._received)
 
     def read_frame(self, unpack: object = None) -> Frame:  # noqa: ARG002 - as in py-amqp
-        """The next frame, waited for; raises TimeoutError if none comes in time, and loses nothing then."""
+        """Wait for the next frame; raises TimeoutError if none comes in time, without losing anything."""
         while (frame := self.next_frame()) is None:
             self._receive(self._recv)
         return frame
@@ -163,14 +163,14 @@ class SSLTransport(_ReadsAhead, amqp_transport.SSLTransport):
     def _recv_now(self, size: int) -> bytes:
         with self.having_timeout(0) as sock:
             received = [sock.recv(size)]
-            # What is in its own buffer no poller would tell of.
+            # No poller would report what is in its own buffer.
             while received[-1] and sock.pending():
                 received.append(sock.recv(size))
         return b''.join(received)
 
 
 class Message(base.Message):
-    """A message as it came: decompressed and decoded by who reads it, within bounds.
+    """A raw message: decompressed and decoded by its reader, within bounds.
 
     kombu would decompress it at once, to whatever size.  ``unreadable`` is that of
     :class:`~ecommerce_worker.broker.frames.Content`.
@@ -196,13 +196,13 @@ class Message(base.Message):
 
 
 class Channel(pyamqp.Channel):
-    """A channel whose messages are as they came."""
+    """A channel with raw messages."""
 
     Message = Message
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.auto_decode = False  # a body is bytes until somebody reads it
+        self.auto_decode = False  # a body is bytes until it is read
 
 
 class Connection(pyamqp.Connection):
@@ -210,7 +210,7 @@ class Connection(pyamqp.Connection):
 
     Channel = Channel
 
-    #: Called when somebody has waited for an answer and more than that was received.
+    #: Called when another thread has waited for an answer and received more than that.
     on_read_ahead: Callable[[], None] | None = None
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -299,7 +299,7 @@ class TLSTransport(Transport, pyamqp.SSLTransport):
 
 
 class BrokerConnection(kombu.Connection):
-    """kombu's connection; to RabbitMQ by way of :class:`Transport`, to other brokers as ever."""
+    """kombu's connection; to RabbitMQ with :class:`Transport`, to other brokers unchanged."""
 
     def get_transport_cls(self) -> type:
         """The class of the transport."""

@@ -55,7 +55,7 @@ class Ecommerce:
         return self._status_in(self._api.request('GET', f'orders/{_in_path(number)}/'), number)
 
     def orders(self, following: Mapping[str, str] | None = None) -> Page:
-        """A page of the orders that we may see: all of this site's if our user is staff, else our own, which are none.
+        """A page of the orders that we may see: all of this site if our user is staff, otherwise none.
 
         The newest come first, as Oscar has it, with 20 to a page.  Raises :class:`~ecommerce_worker.errors.ApiError`.
         """
@@ -69,7 +69,7 @@ class Ecommerce:
             raise PeerFailure(f'{self._api.peer} answered with JSON that is not a list of orders', status=200) from None
 
     def fulfill(self, number: str, *, email_opt_in: bool) -> None:
-        """Have the order fulfilled; raises :class:`~ecommerce_worker.errors.Skip` if there is nothing to fulfil.
+        """Fulfil the order; raises :class:`~ecommerce_worker.errors.Skip` if there is nothing to fulfil.
 
         Only the shop's own word counts: an answer with this order in it, and its status.  Anything else, whatever the
         HTTP status, is a :class:`~ecommerce_worker.errors.PeerFailure`.
@@ -90,7 +90,7 @@ class Ecommerce:
                               maybe_done=True)
 
     def _settled(self, number: str) -> NoReturn:
-        """Say what a 406 to a fulfilment stands for: anybody on the way may answer one, so the shop is asked."""
+        """Find out what a 406 to a fulfilment means: a proxy may answer one, too, so the shop is asked."""
         try:
             status = self.status(number)
         except Rejected as error:
@@ -103,19 +103,20 @@ class Ecommerce:
                    + ('' if status == COMPLETE else f': it is {status}'))
 
     def report_assignment_email(self, offer_assignment_id: int | str, send_id: str) -> None:
-        """Have the shop note that the mail of an assignment was accepted; ``send_id`` is the vendor's name for it.
+        """Report to the shop that the mail of an assignment was accepted; ``send_id`` is the vendor's id of it.
 
-        The shop answers 500 if it has a report of that name already.
+        The shop answers 500 if it already has a report with that id.
         """
         answer = self._api.request('POST', 'assignment-email/status/', json={
             'offer_assignment_id': offer_assignment_id, 'send_id': send_id, 'status': 'success'})
         if not isinstance(answer, dict) or answer.get('status') != 'updated':
-            raise PeerFailure(f'{self._api.peer} did not confirm that it noted the mail', status=200, maybe_done=True)
+            raise PeerFailure(f'{self._api.peer} did not confirm that it recorded the mail', status=200,
+                              maybe_done=True)
 
     def course(self, course_id: str) -> dict[str, Any]:
-        """What the shop knows of a course: ``name``, ``verification_deadline`` and more.
+        """The course in the shop: ``name``, ``verification_deadline`` and more.
 
-        Raises :class:`~ecommerce_worker.errors.ApiError`, or WrongArguments for what is no id of a course.
+        Raises :class:`~ecommerce_worker.errors.ApiError`, or WrongArguments for an invalid course id.
         """
         if not COURSE_ID.fullmatch(course_id):
             raise WrongArguments('not a valid course id')
@@ -126,7 +127,7 @@ class Ecommerce:
         return found
 
     def _status_in(self, answer: Any, number: str) -> str:
-        """The status in the shop's JSON of this very order; anything else is not the shop's own word on it."""
+        """The status in the shop's JSON of this order; anything else is not the shop's own answer."""
         if not isinstance(answer, dict) or answer.get('number') != number:
             raise PeerFailure(f'{self._api.peer} answered with JSON that is not this order', status=200,
                               maybe_done=True)
@@ -140,7 +141,7 @@ def _order(found: Any) -> Order:
     number, status, placed = found['number'], found['status'], datetime.fromisoformat(found['date_placed'])
     if not (isinstance(number, str) and ORDER_NUMBER.fullmatch(number) and isinstance(status, str)):
         raise ValueError('this is not an order')
-    # A shop without time zones means UTC, as Django does unless told otherwise.
+    # A shop without time zones means UTC, Django's default.
     return Order(number, status, placed.astimezone(UTC) if placed.tzinfo else placed.replace(tzinfo=UTC))
 
 

@@ -1,4 +1,4 @@
-"""Requests to another service, and what its answers mean."""
+"""Requests to another service, and the meaning of its answers."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def seconds_to_wait(headers: Mapping[str, str]) -> float | None:
 
 
 def seconds_to_reset(headers: Mapping[str, str]) -> float | None:
-    """The seconds until a rate limit is lifted, as Braze, SendGrid and Sailthru tell it; None if they do not."""
+    """The seconds until a rate limit is lifted, as Braze, SendGrid and Sailthru report it; None if absent."""
     value = headers.get('X-RateLimit-Reset', headers.get('X-Rate-Limit-Reset', '')).strip()
     if not _is_number(value) or float(value) == 0:
         return None
@@ -124,7 +124,7 @@ def error_for(response: requests.Response, peer: str = 'the service') -> ApiErro
             kind, meaning = PeerFailure, 'failed'
         case 302 | 303 | 307 if not _is_moved(response):
             place = _place(response.headers.get('Location', '')) or 'another page'
-            kind, meaning = PeerFailure, f'sends us to {place} temporarily, as during maintenance'
+            kind, meaning = PeerFailure, f'redirects to {place} temporarily, as during maintenance'
         case _ if 300 <= status < 400:
             place = _place(response.headers.get('Location', '')) or 'another address'
             kind, meaning = Rejected, f'redirects to {place}; the configured address is not the right one'
@@ -139,7 +139,7 @@ def error_for(response: requests.Response, peer: str = 'the service') -> ApiErro
 def _of_another(response: requests.Response, peer: str, wait: float | None = None) -> PeerFailure:
     """The error for the answer of a firewall, a proxy or a maintenance page, whatever its status.
 
-    The service itself answers in JSON, or with nothing.
+    The service itself answers with JSON, or an empty body.
     """
     kind = response.headers.get('Content-Type', 'something').partition(';')[0]
     return PeerFailure(
@@ -197,7 +197,7 @@ def error_without_answer(error: requests.RequestException, peer: str = 'the serv
     if isinstance(error, requests.ConnectTimeout):
         return Unreachable(f'{peer} did not accept the connection in time')
     if is_due_to(TooMuch):
-        return Unreachable(f'{peer} sent more than {LARGEST_HEAD} bytes and no answer', maybe_done=True)
+        return Unreachable(f'{peer} sent more than {LARGEST_HEAD} bytes of headers', maybe_done=True)
     if isinstance(error, requests.exceptions.SSLError) and not is_due_to(TimeoutError):
         if isinstance(_origin(error), FileNotFoundError | PermissionError | IsADirectoryError):
             return LocalFailure(f'{peer} was not called: {_NO_CERTIFICATES}')
@@ -207,7 +207,7 @@ def error_without_answer(error: requests.RequestException, peer: str = 'the serv
     if is_due_to(NewConnectionError):
         return Unreachable(f'{peer} refused the connection')
     if isinstance(error, requests.exceptions.ProxyError):
-        return Unreachable(f'{peer}: the proxy on the way there failed')
+        return Unreachable(f'{peer}: the proxy in front of it failed')
     if is_due_to(requests.Timeout, ReadTimeoutError, TimeoutError):
         return Unreachable(f'{peer} did not answer in time', maybe_done=True)
     return Unreachable(f'{peer} closed the connection early', maybe_done=True)
@@ -236,7 +236,7 @@ class Api:
     """One service at one root URL, over kept-alive connections, safe for as many threads as ``connections``.
 
     Raises only our own errors.  Never follows a redirect (a PUT would become a GET), never keeps a cookie (a
-    session of one order must not sign the next).  Who is ``correlated`` is told whose sake a request is for, by the
+    session of one order must not sign the next).  A ``correlated`` peer gets the id of the request, in the
     header ``X-Request-ID``.
     """
 
@@ -267,7 +267,7 @@ class Api:
                 blank: bool = False) -> Any:
         """The JSON value of a 2xx answer; None for one without a body (202 or 204).
 
-        ``blank`` tells that any other 2xx may have nothing to say, too.
+        ``blank`` means that any other 2xx may have an empty body, too.
         ``json`` or ``form`` is sent as the body.  ``read_timeout`` bounds, in seconds, the silence before and
         within the answer; twice that bounds the whole, from connecting to the last byte.
         Raises :class:`~ecommerce_worker.errors.ApiError`.
@@ -282,7 +282,7 @@ class Api:
             raise _of_another(response, self.peer) from None
 
     def close(self) -> None:
-        """Close the connections that are kept; the next request opens new ones."""
+        """Close idle connections; the next request opens new ones."""
         self._adapter.close()
 
     def _prepared(self, method: str, path: str, params: Mapping[str, str], json: Any, form: Mapping[str, str] | None,

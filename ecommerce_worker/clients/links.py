@@ -1,4 +1,4 @@
-"""Fetching files that others name: never from the local network, never too much, never for too long."""
+"""Downloading files from given URLs: never from the local network, never too large, never for too long."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def fetch(url: str, *, limit: int, timeout: float, allowed: Allowed = is_global)
     """What there is at an http(s) URL: at most ``limit`` bytes, within ``timeout`` seconds (looking up names apart).
 
     Each address is looked at before it is connected to, those of redirects too, and a name is looked up only once, so
-    that none can change its meaning in between.  Proxies are not asked: they would look up names by themselves.
+    that none can change its meaning in between.  Proxies are not used: they would resolve names themselves.
     Raises :class:`~ecommerce_worker.errors.WrongArguments` for a URL that must not be fetched, and
     :class:`~ecommerce_worker.errors.ApiError` for what cannot be fetched.  Neither contains the URL, which may be
     signed.
@@ -109,7 +109,7 @@ def _parts(url: str) -> SplitResult:
 
 
 def _get(parts: SplitResult, limit: int, allowed: Allowed) -> bytes | str:
-    """What there is, or where else to look for it."""
+    """The content, or the URL of a redirect."""
     target = quote(parts.path or '/', safe=_KEPT) + ('?' + quote(parts.query, safe=_KEPT) if parts.query else '')
     host, port = parts.hostname or '', 443 if parts.scheme == 'https' else 80
     try:
@@ -128,10 +128,10 @@ def _get(parts: SplitResult, limit: int, allowed: Allowed) -> bytes | str:
     except TooMuch:
         raise Rejected(f'an attachment is larger than the remaining {limit} bytes') from None
     except OSError:
-        raise Unreachable('the server of an attachment could not be connected to') from None
-    # ValueError: a length of a chunk that is none.
+        raise Unreachable('the server of an attachment could not be reached') from None
+    # ValueError: an invalid chunk length.
     except (http.client.HTTPException, ValueError):
-        raise Unreachable('the server of an attachment cut its answer short') from None
+        raise Unreachable('the server of an attachment closed the connection early') from None
 
 
 def _read(response: http.client.HTTPResponse, limit: int) -> bytes | str:
@@ -142,7 +142,7 @@ def _read(response: http.client.HTTPResponse, limit: int) -> bytes | str:
         kind: type[ApiError] = PeerFailure if status >= 500 else Rejected
         raise kind(f'the server of an attachment answered {status}', status=status)
     if response.headers.get('Content-Encoding', 'identity') != 'identity':
-        raise Rejected('the server of an attachment answers with an encoding that was not asked for')
+        raise Rejected('the server of an attachment answered with a content encoding that was not requested')
     if (response.length or 0) <= limit:
         found = whole(response.read1, limit)
         if response.length:
@@ -166,7 +166,7 @@ def _connected(scheme: str, host: str, port: int, allowed: Allowed) -> Plain | S
 
 
 def check_link(url: str, what: str, hosts: Container[str]) -> None:
-    """Raise unless the link points to a public host: vendors follow it, and its receivers may."""
+    """Raise unless the link points to a public host: vendors follow it, and recipients may."""
     try:
         parts = urlsplit(url)
         host = (parts.hostname or '').encode('idna').decode().removesuffix('.')

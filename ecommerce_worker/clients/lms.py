@@ -25,7 +25,7 @@ _USERNAME = re.compile(r'[\w.@+-]{1,150}')
 
 
 class NotRegistered(Transient):
-    """The LMS knows nobody of that address; ask again when they have registered."""
+    """No account has that address; retry when the learner has registered."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,14 @@ class Account:
 
 @dataclass(frozen=True)
 class Enrolment:
-    """How a learner stands in a course."""
+    """The enrolment of a learner in a course."""
 
     mode: str
     active: bool
 
     @override
     def __str__(self) -> str:
-        """As one says it."""
+        """For display."""
         return self.mode if self.active else f'{self.mode}, not active'
 
 
@@ -81,7 +81,7 @@ class Lms:
         return Account(name, active=found.get('is_active') is not False)
 
     def enrolment(self, username: str, course_id: str) -> Enrolment | None:
-        """How the learner stands in the course; None if they never were in it."""
+        """The learner's enrolment in the course; None if they were never in it."""
         # Slashes of older ids stay: servers in front of the LMS refuse them encoded.
         try:
             found = self._ask('GET', f'{_ENROLMENT}/{quote(username, safe="@+")},{quote(course_id, safe=":+/")}',
@@ -93,7 +93,7 @@ class Lms:
 
     def put(self, username: str, course_id: str, wanted: Enrolment, *, order_number: str = '',
             force: bool = False) -> None:
-        """Have the learner stand so in the course; what the LMS answers must be just that.
+        """Set the learner's enrolment in the course; the answer of the LMS must match.
 
         The number of the order stays with the enrolment, for who refunds it from the LMS.
         """
@@ -113,7 +113,7 @@ class Lms:
             raise Rejected(f'{self._peer} has the learner as {found} in {course_id}, and not as {wanted}', status=200)
 
     def allow(self, email: str, course_id: str) -> None:
-        """Have whoever registers with that address enrolled at once, in whatever mode the course begins with."""
+        """Enrol whoever registers with that address at once, in the default mode of the course."""
         body = {'email': email, 'course_id': course_id, 'auto_enroll': True}
         try:
             self._ask('POST', _ALLOWED, json=body, blank=True)
@@ -128,13 +128,13 @@ class Lms:
                                f'({error.status}): {asked}', status=error.status) from None
 
     def disallow(self, email: str, course_id: str) -> bool:
-        """Take that back; whether there was anything to take back, as far as the LMS tells."""
+        """Undo :meth:`allow`; returns whether there was anything to undo, according to the LMS."""
         try:
             self._ask('DELETE', _ALLOWED, json={'email': email, 'course_id': course_id}, blank=True)
         except NotFound:
             return False
         except PeerFailure as error:
-            # A page for people says that there is no such path: the LMS is older than that.
+            # An HTML page means that the path does not exist: the LMS is older.
             if error.status != 404:
                 raise
             return self._bulk('unenroll', email, course_id)
@@ -152,7 +152,7 @@ class Lms:
             reached = len(results) == 1 and (
                 action == 'unenroll' or all(it.get('enrollment') or it.get('allowed') for it in after))
         except (LookupError, TypeError, AttributeError):
-            raise PeerFailure(f'{self._peer} answered with JSON that tells of no learner', status=200,
+            raise PeerFailure(f'{self._peer} answered with JSON without a learner', status=200,
                               maybe_done=True) from None
         if failed or not reached:
             raise Rejected(f'{self._peer} answered 200, and that it could not {action} the learner in {course_id}: is '
@@ -180,18 +180,19 @@ class Lms:
         return read
 
     def _refusal(self, error: Rejected, course_id: str, wanted: Enrolment) -> str:
-        """What a refusal stands for, for people; the LMS's own words name the learner."""
-        said = f'{self._peer} refuses to have the learner as {wanted} in {course_id} ({error.status})'
+        """The meaning of a refusal, for people; the LMS's own message names the learner."""
+        said = f'{self._peer} refuses the enrolment in {course_id}, {wanted} ({error.status})'
         if error.status == 403:
-            return (f'{said}: enrolment is closed, or BACKEND_SERVICE_EDX_OAUTH2_KEY is of a user who may not set this '
-                    'mode; it must be global staff')
+            return (f'{said}: enrolment is closed, or the user of BACKEND_SERVICE_EDX_OAUTH2_KEY may '
+                    'not set this mode and must be global staff')
         if error.status == 404:
             return f'{said}: {_STAFF}'
         if error.status != 400:
             return said
         if not self._has(course_id):
-            return f'{said}: it does not know the course; correct PRODUCTS, or make the course'
-        return f'{said}: the mode is not offered there, or its time to enrol is over; see the modes of the course'
+            return f'{said}: the course does not exist; correct PRODUCTS, or create the course'
+        return (f'{said}: the course does not offer this mode, or its enrolment period is over; check the modes of the '
+                'course')
 
     def _has(self, course_id: str) -> bool:
         try:
@@ -209,6 +210,6 @@ class Lms:
 def checked(course_id: str, mode: str) -> None:
     """Raise :class:`~ecommerce_worker.errors.WrongArguments` for what cannot be a course and a mode."""
     if not (isinstance(course_id, str) and COURSE_ID.fullmatch(course_id)):
-        raise WrongArguments('course_id is none of a course')
+        raise WrongArguments('course_id is not the id of a course')
     if not (isinstance(mode, str) and MODE.fullmatch(mode)):
-        raise WrongArguments('mode is none of an enrolment')
+        raise WrongArguments('mode is not an enrolment mode')

@@ -1,4 +1,4 @@
-"""A look at another service from outside: its name, its certificate, its clock; nothing is asked of it in our name."""
+"""Inspecting another service from outside: its name, certificate and clock, without credentials."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Seen:
     """What was seen of a service; ``problem`` says what is wrong with the way there, and then nothing else is known.
 
     ``expires`` is when its certificate does, in epoch seconds; None without TLS.  ``ahead`` is by how many seconds our
-    clock is ahead of its, to the second; None if it does not say.  ``proxy`` tells that a proxy is on the way, so that
+    clock is ahead of its, to the second; None if it does not say.  ``proxy`` means that a proxy is in between, so that
     none of this can be seen.
     """
 
@@ -54,7 +54,7 @@ def look(url: str, seconds: float) -> Seen:
     except ssl.SSLCertVerificationError as error:
         return Seen(f'the certificate of {host} is not accepted: {error.verify_message}')
     except (OSError, http.client.HTTPException, ValueError) as error:
-        return Seen(f'{host}:{port} cannot be connected to ({type(error).__name__})')
+        return Seen(f'cannot connect to {host}:{port} ({type(error).__name__})')
     finally:
         connection.close()
 
@@ -68,7 +68,7 @@ def expiry_of(connected: Any) -> float | None:
 
 
 def _context(url: str) -> ssl.SSLContext:
-    """One that trusts whom our own requests trust."""
+    """A context that trusts the same authorities as our requests."""
     with requests.Session() as session:
         verify = session.merge_environment_settings(url, {}, None, None, None)['verify']
     bundle = str(verify if isinstance(verify, str) else where())

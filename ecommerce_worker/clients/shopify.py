@@ -1,6 +1,6 @@
 """The Admin API of a Shopify shop, as far as missed orders, refunds and reports of fulfilment need it.
 
-It is GraphQL, which tells orders in another form than webhooks do; they are put into that of webhooks here.
+It is GraphQL, whose orders have another form than those of webhooks; they are converted here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ecommerce_worker.words import printable
 #: The version of the API; one that has expired is answered by the oldest that has not.
 VERSION: Final = '2026-07'
 
-#: What is told of an order that is acted on; each is a question of its own.
+#: The fields of an order; each is a separate query.
 STATUSES: Final = ('paid', 'partially_refunded', 'refunded')
 
 #: Orders and lines of each that are asked for at once: a question may cost 1000 points, whatever is found.
@@ -31,7 +31,7 @@ LINES_OF_ONE, FULFILLMENTS, LINES_OF_FULFILLMENT = 250, 5, 50
 _OPEN: Final = ('OPEN', 'IN_PROGRESS')
 _LATER: Final = ('ON_HOLD', 'SCHEDULED')
 
-_OTHER: Final = 'answered with JSON that is no list of what was asked for'
+_OTHER: Final = 'answered with unexpected JSON'
 
 _LINE: Final = """pageInfo { hasNextPage endCursor } nodes {
         id sku quantity currentQuantity variant { id } customAttributes { key value } }"""
@@ -62,7 +62,7 @@ _FULFILL: Final = """mutation ($fulfillment: FulfillmentInput!) {
 
 @dataclass(frozen=True)
 class FulfillmentOrder:
-    """What is to be fulfilled of an order at one location: its state, and how much is left of which line.
+    """The fulfilment order of a location: its state, and the remaining quantities by line.
 
     ``left`` has the lines of the fulfilment order by their own ids, each with the number of the order's line and how
     many are left.
@@ -80,7 +80,7 @@ class Shopify:
         self._api = api
 
     def orders(self, since: float, until: float) -> Iterator[Mapping[str, Any]]:
-        """The paid and the refunded orders that were changed in between (epoch seconds), as webhooks tell them.
+        """The paid and refunded orders changed in between (epoch seconds), in the form of webhooks.
 
         The search is loose, so that what it finds is looked at again.
         """
@@ -98,37 +98,37 @@ class Shopify:
                 if after is None:
                     break
             else:
-                raise PeerFailure(f'{self._api.peer} has no end of pages', status=200)
+                raise PeerFailure(f'{self._api.peer} returned too many pages', status=200)
 
     def order(self, number: str) -> Mapping[str, Any] | None:
-        """The order that webhooks call by this ``id``, as they tell it; None if the shop does not show it to us."""
+        """The order with this ``id`` in the form of webhooks; None if the shop does not return it."""
         found = self._one(number)
         return None if found is None else self._whole(found)
 
     def fulfillment_orders(self, number: str) -> list[FulfillmentOrder]:
-        """What is to be fulfilled of an order; raises :class:`~ecommerce_worker.errors.NotFound`."""
+        """The fulfilment orders of an order; raises :class:`~ecommerce_worker.errors.NotFound`."""
         found, after = [], None
         for _ in range(MOST_PAGES):
             order = self._asked(_QUERY_FULFILLMENTS, 'order', id=_gid(number), after=after)
             if order is None:
-                raise NotFound(f'{self._api.peer} does not show us this order', status=200)
+                raise NotFound(f'{self._api.peer} does not return this order', status=200)
             page = order.get('fulfillmentOrders')
             found += [self._fulfillment_order(it) for it in _nodes(page, self._api.peer)]
             after = _following(page)
             if after is None:
                 return found
-        raise PeerFailure(f'{self._api.peer} has no end of pages', status=200)
+        raise PeerFailure(f'{self._api.peer} returned too many pages', status=200)
 
     def unfulfilled(self, number: str, lines: Collection[str]) -> list[FulfillmentOrder]:
-        """What is left to fulfil of these lines of an order; raises ``Transient`` while the shop holds it back."""
+        """What is left to fulfil of these lines of an order; raises ``Transient`` while the shop has it on hold."""
         ours = [FulfillmentOrder(it.id, it.status, left) for it in self.fulfillment_orders(number)
                 if (left := {id_: (line, count) for id_, (line, count) in it.left.items() if count and line in lines})]
         if [it for it in ours if it.status in _LATER]:
-            raise Transient(f'{self._api.peer} holds the fulfilment of this order back')
+            raise Transient(f'{self._api.peer} has put the fulfilment of this order on hold')
         return [it for it in ours if it.status in _OPEN]
 
     def fulfill(self, order: FulfillmentOrder) -> None:
-        """Have all that is left in it count as fulfilled; the buyer is told nothing by the shop."""
+        """Mark everything left in it as fulfilled, without notifying the buyer."""
         answer = self._asked(_FULFILL, 'fulfillmentCreate', fulfillment={
             'notifyCustomer': False, 'lineItemsByFulfillmentOrder': [{
                 'fulfillmentOrderId': order.id,
@@ -136,23 +136,24 @@ class Shopify:
                                               for id_, (_, count) in order.left.items()]}]})
         errors = answer.get('userErrors') if isinstance(answer, dict) else None
         if not isinstance(errors, list):
-            raise PeerFailure(f'{self._api.peer} answered with JSON that is no fulfilment', status=200, maybe_done=True)
+            raise PeerFailure(f'{self._api.peer} answered with JSON that is not a fulfilment', status=200,
+                              maybe_done=True)
         if errors:
             said = '; '.join(str(it.get('message')) for it in errors if isinstance(it, dict))
             raise Rejected(f'{self._api.peer} refuses the fulfilment: {printable(said)[:200]}', status=200)
 
     def webhooks(self) -> None:
-        """Nobody knows: the API tells of none that were made in the shop's admin."""
+        """Always unknown: the API does not list webhooks created in the shop's admin."""
 
     def switch_on(self, webhook: Webhook) -> None:
-        """What Shopify has given up is gone, and must be made anew."""
+        """Webhooks that Shopify gave up are deleted, and must be created again."""
         raise NotImplementedError(webhook)
 
     def _one(self, number: str, after: str | None = None) -> Any:
         return self._asked(_QUERY_ONE, 'order', id=_gid(number), after=after)
 
     def _asked(self, query: str, what: str, **variables: Any) -> Any:
-        """The member of that name of what is answered."""
+        """The member of that name in the answer."""
         answer = self._api.request('POST', f'admin/api/{VERSION}/graphql.json',
                                    json={'query': query, 'variables': variables})
         if isinstance(answer, dict) and (errors := answer.get('errors')):
@@ -166,7 +167,7 @@ class Shopify:
         return found
 
     def _error(self, errors: Any, extensions: Any) -> Exception:
-        """What errors inside of a 200 stand for."""
+        """The error for errors within a 200."""
         codes = [str(it['extensions'].get('code')) for it in (errors if isinstance(errors, list) else ())
                  if isinstance(it, dict) and isinstance(it.get('extensions'), dict)]
         if 'THROTTLED' in codes:
@@ -187,7 +188,7 @@ class Shopify:
             rest = self._one(_number(found.get('id')), after)
             page = rest.get('lineItems') if rest else None
         else:
-            raise PeerFailure(f'{self._api.peer} has no end of pages', status=200)
+            raise PeerFailure(f'{self._api.peer} returned too many pages', status=200)
         return {'id': _number(found.get('id')), 'name': found.get('name'), 'email': found.get('email'),
                 'financial_status': str(found.get('displayFinancialStatus')).lower(),
                 'cancelled_at': found.get('cancelledAt'), 'test': found.get('test'),
@@ -206,7 +207,7 @@ class Shopify:
         for it in _nodes(page, self._api.peer):
             line, count = it.get('lineItem'), it.get('remainingQuantity')
             if not isinstance(line, dict) or isinstance(count, bool) or not isinstance(count, int):
-                raise PeerFailure(f'{self._api.peer} answered with JSON that is no fulfilment order', status=200)
+                raise PeerFailure(f'{self._api.peer} answered with JSON that is not a fulfilment order', status=200)
             left[str(it.get('id'))] = _number(line.get('id')), count
         if _has_more(page):
             raise Rejected(f'a fulfilment order of {self._api.peer} has more than {LINES_OF_FULFILLMENT} lines: '
@@ -215,7 +216,7 @@ class Shopify:
 
 
 def _nodes(page: Any, peer: str) -> list[Mapping[str, Any]]:
-    """What is on a page; raises ``PeerFailure`` for what is none."""
+    """The nodes of a page; raises ``PeerFailure`` for anything else."""
     nodes = page.get('nodes') if isinstance(page, dict) and isinstance(page.get('pageInfo'), dict) else None
     if not isinstance(nodes, list) or not all(isinstance(it, dict) for it in nodes):
         raise PeerFailure(f'{peer} {_OTHER}', status=200)
@@ -246,7 +247,7 @@ def _fields(found: Any) -> list[dict[str, Any]]:
 
 
 def _time_of(text: Any) -> float:
-    """Epoch seconds; those of now for what is no time, so that it is seen."""
+    """Epoch seconds; the current time if invalid, so that it is not missed."""
     try:
         return datetime.fromisoformat(text).timestamp()
     except (TypeError, ValueError):

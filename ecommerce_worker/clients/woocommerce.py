@@ -21,7 +21,7 @@ class WooCommerce:
         self._api = api
 
     def orders(self, since: float, until: float) -> Iterator[Mapping[str, Any]]:
-        """The orders that were paid or refunded, and were changed in between, as its webhooks tell them.
+        """The paid or refunded orders changed in between, in the form of webhooks.
 
         Old shops know nothing of the window and tell all that they have, and a page of fewer orders is not the last
         one: those that our user may not see are left out of it.
@@ -34,10 +34,10 @@ class WooCommerce:
             if not found:
                 return
             yield from (it for it in found if since <= _time_of(it.get('date_modified_gmt')) <= until)
-        raise PeerFailure(f'{self._api.peer} has no end of pages', status=200)
+        raise PeerFailure(f'{self._api.peer} returned too many pages', status=200)
 
     def order(self, number: str) -> Mapping[str, Any] | None:
-        """The order that webhooks call by this ``id``, as they tell it; None if the shop does not show it to us."""
+        """The order with this ``id`` in the form of webhooks; None if the shop does not return it."""
         try:
             found = self._api.request('GET', _order(number))
         except NotFound:
@@ -45,9 +45,9 @@ class WooCommerce:
         return self._checked(found, number)
 
     def complete(self, number: str) -> None:
-        """Have the order count as completed, of which the shop tells the buyer.
+        """Mark the order as completed; the shop notifies the buyer.
 
-        Nothing else is sent: items or addresses would have totals reckoned anew.  Only what is *processing* is to be
+        Nothing else is sent: items or addresses would recalculate the totals.  Only what is *processing* is to be
         completed; a refunded order would come to life again.
         """
         found = self._checked(self._api.request('PUT', _order(number), json={'status': 'completed'}), number)
@@ -63,7 +63,7 @@ class WooCommerce:
         """Add a note that the buyer does not see."""
         found = self._api.request('POST', f'{_order(number)}/notes', json={'note': text})
         if not isinstance(found, dict) or 'id' not in found:
-            raise PeerFailure(f'{self._api.peer} answered with JSON that is no note', status=200, maybe_done=True)
+            raise PeerFailure(f'{self._api.peer} answered with JSON that is not a note', status=200, maybe_done=True)
 
     def webhooks(self) -> list[Webhook]:
         """All of its webhooks."""
@@ -71,10 +71,10 @@ class WooCommerce:
                 for it in self._list('webhooks', {'status': 'all', 'per_page': '100'})]
 
     def switch_on(self, webhook: Webhook) -> None:
-        """Have it deliver again; its count of failures stays, so that the next one switches it off again."""
+        """Enable it again; its count of failures stays, so the next one disables it again."""
         found = self._api.request('PUT', f'{_API}/webhooks/{quote(webhook.id, safe="")}', json={'status': 'active'})
         if not isinstance(found, dict) or found.get('status') != 'active':
-            raise PeerFailure(f'{self._api.peer} did not switch the webhook on', status=200)
+            raise PeerFailure(f'{self._api.peer} did not enable the webhook', status=200)
 
     def _checked(self, found: Any, number: str) -> Mapping[str, Any]:
         if not isinstance(found, dict) or str(found.get('id')) != number or not isinstance(found.get('status'), str):
@@ -84,7 +84,7 @@ class WooCommerce:
     def _list(self, what: str, params: Mapping[str, str]) -> list[Mapping[str, Any]]:
         found = self._api.request('GET', f'{_API}/{what}', params=params)
         if not isinstance(found, list) or not all(isinstance(it, dict) for it in found):
-            raise PeerFailure(f'{self._api.peer} answered with JSON that is no list of {what}', status=200)
+            raise PeerFailure(f'{self._api.peer} answered with JSON that is not a list of {what}', status=200)
         return found
 
 
@@ -93,7 +93,7 @@ def _order(number: str) -> str:
 
 
 def _time_of(text: Any) -> float:
-    """The epoch seconds of a time without a zone, which is UTC; those of now for what is none, so that it is seen."""
+    """The epoch seconds of a UTC time without a zone; the current time if invalid, so that it is not missed."""
     try:
         return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
     except (TypeError, ValueError):

@@ -11,19 +11,19 @@ from ecommerce_worker.settings import Settings
 
 
 def url_of(settings: Settings) -> str:
-    """The URL at which people open it, without a trailing slash.
+    """Its public URL, without a trailing slash.
 
-    Raises :class:`~ecommerce_worker.errors.Misconfigured` for one over which passwords would travel unencrypted.
+    Raises :class:`~ecommerce_worker.errors.Misconfigured` for one over which passwords would be sent unencrypted.
     """
     url = settings.CONSOLE_URL or f'http://{settings.CONSOLE_ADDRESS}'
     if not url.startswith('https:') and not _on_this_machine(urlsplit(url).hostname or ''):
-        raise Misconfigured([(f'the console would be at {url}, where passwords travel unencrypted: put a proxy with '
+        raise Misconfigured([(f'the console would be at {url}, where passwords are sent unencrypted: put a proxy with '
                               'TLS in front of it and set CONSOLE_URL to its https address')])
     return url
 
 
 def client_of(request: Any) -> str:
-    """The address of whoever sent a request."""
+    """The client address of a request."""
     return str(request.META.get('REMOTE_ADDR', ''))
 
 

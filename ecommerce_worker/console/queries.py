@@ -55,7 +55,7 @@ class Figures:
 
 
 class _Counts:
-    """How many entries there are, by state and task; of many it is known for some seconds."""
+    """The number of entries by state and task; if there are many, it is cached for some seconds."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -63,7 +63,7 @@ class _Counts:
         self._until = -math.inf
 
     def look(self) -> Mapping[tuple[str, str], int]:
-        """The numbers; who asks while they are counted waits for that."""
+        """The numbers; concurrent callers wait while they are being counted."""
         with self._lock:
             if time.monotonic() >= self._until:
                 found = Order.objects.order_by().values_list('state', 'task').annotate(count=Count('*'))
@@ -76,7 +76,7 @@ _counts = _Counts()
 
 
 def figures(now: datetime) -> Figures:
-    """All of it."""
+    """The numbers of the front page."""
     parked = ParkedMessage.objects.filter(settled='')
     reasons = parked.order_by().values_list('task', 'reason').annotate(count=Count('*')).order_by('-count')
     kinds: dict[str, dict[str, int]] = {kind: {} for kind in words.KINDS}
@@ -138,7 +138,7 @@ def orders(state: str, page: int) -> tuple[list[Entry], int]:
 
 
 def intakes(settings: Settings, now: datetime) -> tuple[int, list[Summary]]:
-    """How often somebody asked for an intake that there is not, and all intakes: those of which a process told within a
+    """The number of deliveries to unknown intakes, and all intakes: those reported by a process within a
     day, and those of ``INTAKES`` of which none did.
     """
     found = {it.intake: it for it in summaries(now)}

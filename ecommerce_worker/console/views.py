@@ -152,7 +152,7 @@ def order(request: Any, context: Context, number: int) -> Any:
 
 @require_safe
 def intakes(request: Any, context: Context) -> Any:
-    """What came in within a day, and where shops post to."""
+    """The deliveries of a day by intake, and the URLs for shops."""
     settings = runtime.current().settings
     nobody, shown = figures.intakes(settings, context['now'])
     return render(request, 'console/intakes.html', {
@@ -212,7 +212,7 @@ ACTIONS: Final = {'resend': ('resend',), 'discard': ('discard',), 'all': ('resen
 
 
 def log_in_again(request: Any) -> Any:
-    """Keep the form of somebody whose login expired, and return to its page by way of a login."""
+    """Keep the form of a user whose login expired, and return to its page after a login."""
     back = _back(request)
     if request.method == 'POST':
         drafts.keep(request, drafts.given(request), back)

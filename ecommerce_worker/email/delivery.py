@@ -1,11 +1,11 @@
-"""How a mail task sends its mail: the one body of all of them.
+"""How a mail task sends its mail: the common body of all of them.
 
 ::
 
     historic call ──resolve──► Email ──checked──► rendered ──► Mailer.send ──► Receipt
-                                                                                  │ then, each a task of its own
-                                                   the same for who was left ◄────┤
-                                             the shop is told of an assignment ◄──┘
+                                                                                  │ then, as separate tasks
+                                             the same for the recipients left ◄───┤
+                                       an assignment reported to the shop ◄───────┘
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ecommerce_worker.site import Site
 
 logger = logs.of(__name__)
 
-#: The task that tells the shop of an assignment mail that was accepted.
+#: The task that reports an accepted assignment mail to the shop.
 REPORT: Final = 'ecommerce_worker.email.v1.tasks.report_assignment_email'
 
 #: What is logged of a mail that reached some of its recipients.
@@ -36,7 +36,7 @@ NOT_ALL: Final = 'not all were mailed, the others are retried separately'
 
 
 def patience(site: Site) -> Patience:
-    """The patience of a mail task."""
+    """The retry policy of a mail task."""
     return site.mail_policy
 
 
@@ -46,20 +46,20 @@ def site_of(call: Call) -> Any:
 
 
 def lane(site: Site) -> str:
-    """Whom a mail task waits for: the vendor of this site, apart from one with other options."""
+    """The lane of a mail task: the vendor of this site with its options."""
     settings = site.settings
     return f'mail {settings.email_vendor} {zlib.crc32(repr(settings.email_options).encode(errors="surrogatepass")):x}'
 
 
 def deliver(task: Task, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[Then]:
-    """Send the mail that this call asks for; yields what follows from it.
+    """Send the mail of this call; yields the tasks that follow from it.
 
     Raises :class:`~ecommerce_worker.errors.WrongArguments`, :class:`~ecommerce_worker.errors.Misconfigured` or
-    :class:`~ecommerce_worker.errors.ApiError`, in each case before anybody was mailed.
+    :class:`~ecommerce_worker.errors.ApiError`, in each case before any mail was sent.
     """
     found = resolve(task.name, args, kwargs, runtime.current().settings.site_codes)
     for remark in found.remarks:
-        logger.warning(remark, task=task.name, id=task.request.id)
+        logger.warning('the arguments of a mail are unusual', note=remark, task=task.name, id=task.request.id)
     site = runtime.site(found.email.site_code)
     email, bad = checked(replace(found.email, id=task.request.id or ''), site.settings.ATTACHMENT_HOSTS)
     receipt = site.mailer.send(rendered(email, site.settings.EMAIL_TEMPLATES))

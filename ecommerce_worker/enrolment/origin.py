@@ -1,4 +1,4 @@
-"""The shop that an order came from: how it stands there, and what is told to it."""
+"""The shop that an order came from: the order's state there, and reports to the shop."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Origin:
         found = given if isinstance(given, Mapping) else {}
         intake, order, line = found.get('intake'), found.get('order'), found.get('line', '')
         if not (isinstance(intake, str) and intake and isinstance(order, str) and order and isinstance(line, str)):
-            raise WrongArguments('shop is none that an order can come from')
+            raise WrongArguments('shop is not one that orders can come from')
         return cls(intake, order, line)
 
     def message(self) -> dict[str, str]:
@@ -62,17 +62,17 @@ class Origin:
                 return self._is_paid(site, source)
         except (Rejected, Undecodable, ValueError) as error:
             # A key that may not read orders is as good as none.
-            logger.warning('a shop does not say whether an order is still paid for', intake=self.intake,
+            logger.warning('a shop does not report whether an order is still paid for', intake=self.intake,
                            error=str(error))
             return None
 
     def reports(self, site: Site) -> bool:
-        """Whether its shop is told what is done; raises ``Misconfigured``."""
+        """Whether done orders are reported to its shop; raises ``Misconfigured``."""
         source = self._source(site)
         return bool(source and source.options.get('report_back'))
 
     def untold(self, site: Site, lines: Collection[str], *, whole: bool) -> Untold | None:
-        """What is to be told to the shop when these lines are done; None for nothing; see ``Source.untold``.
+        """What to report to the shop when these lines are done; None for nothing; see ``Source.untold``.
 
         Raises ``ApiError``, and ``Misconfigured`` if there is no key to it.
         """
@@ -82,7 +82,7 @@ class Origin:
         try:
             shop = self._shop(site, source)
         except ValueError as error:
-            raise Misconfigured([f'INTAKES[{self.intake}]: the key to the API of the shop {error}']) from None
+            raise Misconfigured([f'INTAKES[{self.intake}]: the API key of the shop {error}']) from None
         if shop is None:
             raise Misconfigured([f'INTAKES[{self.intake}] has no key to the API of the shop'])
         try:
@@ -92,7 +92,7 @@ class Origin:
             raise
 
     def _source(self, site: Site) -> Source | None:
-        """The source of the intake; None if there is no such intake any more."""
+        """The source of the intake; None if it no longer exists."""
         from ecommerce_worker.intake import intakes  # which shops, that import the tasks, need not have
 
         return site.kept(f'intake {self.intake}', lambda: intakes.source_of(site.settings, self.intake))

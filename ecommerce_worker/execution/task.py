@@ -71,7 +71,7 @@ EAGER_OUTAGES: Final = 2
 def accepted(body: Any, call: Call, queue: str, reason: str = '', *, began: float) -> RunReport:
     """The report that a call was published to this queue, ``began`` (epoch seconds) being when that was begun.
 
-    It may be in the hands of a worker before its publisher is back.  ``body`` is its task; one that is none of ours, or
+    It may be in the hands of a worker before its publisher is back.  ``body`` is its task; one that is not ours, or
     unknown here, has no key.
     """
     ours = isinstance(body, Task)
@@ -147,7 +147,7 @@ class Task(celery.Task):
     def let_go(self, delivery: Delivery) -> Handover | None:
         """How to settle the message of a run that does not end, as if it was redelivered; None if it has ended.
 
-        Not every RabbitMQ redelivers it by itself, however long it is unacknowledged.
+        Not every RabbitMQ redelivers it on its own, however long it is unacknowledged.
         """
         run = runtime.current().runs.of(delivery.message, redelivered=True, name=delivery.notes.run)
         if run.outcome is None and run.lock.locked():
@@ -205,7 +205,7 @@ class Task(celery.Task):
 
     @property
     def resent(self) -> bool:
-        """Whether a person has looked at this message and sent it again."""
+        """Whether a person has resent this message."""
         delivery: Delivery | None = self.request.get(DELIVERY)
         return delivery is not None and delivery.notes.resent
 
@@ -367,7 +367,7 @@ class Task(celery.Task):
     def deferred(self, delivery: Delivery, reason: str, delay: float, cause: str, *, ask: bool = False) -> Deferred:
         """Defer the message for so many seconds; with ``ask`` its next run asks before it acts.
 
-        So is one that was delivered again, which nothing will tell of it any more.
+        So is one that was redelivered, which will not be reported otherwise.
         """
         now, notes = time.time(), delivery.notes
         return Deferred(reason, delay, replace(notes, since=notes.since or now, deferred=notes.deferred + delay,
@@ -395,7 +395,7 @@ class Task(celery.Task):
         rounds = delivery.notes.redelivered + 1
         notes = replace(_noted(delivery, reason, redelivered=1), run=run)
         if rounds > settings.REDELIVERY_LIMIT:
-            return Parked(f'started {rounds} times and never finished; it may be what kills the worker', notes,
+            return Parked(f'started {rounds} times and never finished; it may be crashing the worker', notes,
                           'interrupted')
         first = max(settings.REDELIVERY_DELAY, type(self).longest(settings) / max(1, settings.REDELIVERY_LIMIT))
         return Retrying(reason, first + random.uniform(0, first * rounds), notes, 'interrupted')  # noqa: S311 - no secret
@@ -458,9 +458,10 @@ def task(*, policy: Callable[[Site], Patience] = lambda site: site.fulfillment_p
          longest: Callable[[Settings], float] = lambda _: 0.0,
          about: Callable[[Call], Mapping[str, Any]] = lambda _: {},
          ) -> Callable[[Callable[..., Iterable[Then] | None]], Task]:
-    """Decorator: make a task of a function whose first parameter is the task; tasks that it returns follow from it.
+    """Decorator: turn a function whose first parameter is the task into a task; tasks that it returns are published.
 
-    ``policy`` gives the patience at a site, ``key`` names the argument that people know the task by.  For a body that
+    ``policy`` returns the retry policy at a site,
+    ``key`` names the argument that identifies the task to people.  For a body that
     sorts its arguments out itself, ``position`` tells where that one stands among the positional ones, and ``site``
     gives what a call names as its site.  ``lane`` names, for a site, whom a run waits for (the task itself if not
     given), ``longest`` the seconds that one may take if that is minutes.  ``about`` gives further fields of its
@@ -468,7 +469,7 @@ def task(*, policy: Callable[[Site], Patience] = lambda site: site.fulfillment_p
     """
     def register(body: Callable[..., Iterable[Then] | None]) -> Task:
         if key and position is None and key not in inspect.signature(body).parameters:
-            raise TypeError(f'{body.__name__} has no argument {key!r} to be known by')
+            raise TypeError(f'{body.__name__} has no argument {key!r}, which key names')
         return shared_task(  # type: ignore[no-any-return]
             bind=True, base=Task, policy=staticmethod(policy), key=key, position=position,
             site=staticmethod(site) if site else None, lane=staticmethod(lane or (lambda _: body.__name__)),

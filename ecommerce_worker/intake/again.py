@@ -54,7 +54,7 @@ def is_delivery(headers: Mapping[str, Any]) -> bool:
 
 
 def send(app: Celery, messages: Sequence[tuple[ParkingNote, Raw]]) -> list[str | WorkerError]:
-    """Send parked messages back to the queues that they came from, a delivery to the queue that its intake names now.
+    """Return parked messages to their original queues, and deliveries to the current queue of their intake.
 
     For each the queue, once the broker has confirmed, or why it was not sent:
     :class:`~ecommerce_worker.broker.publishing.UnknownQueue`, :class:`~ecommerce_worker.errors.NotPublished` or
@@ -82,7 +82,7 @@ def send(app: Celery, messages: Sequence[tuple[ParkingNote, Raw]]) -> list[str |
 
 @dataclass(frozen=True)
 class Sending:
-    """A message that is sent again, and what the ledger is told of the order that a delivery leads to."""
+    """A resent message, and the report about the order of a delivery."""
 
     publication: Publication
     accepted: RunReport | None = None
@@ -127,6 +127,6 @@ def _call(intake: intakes.Intake, delivery: Delivery) -> Any:
         raise NotMapped(f'the intake {intake.name} still cannot read it: {error}') from None
     except NotMapped:
         raise
-    except Exception as error:  # noqa: BLE001 - somebody's function; its text may quote what it choked on
+    except Exception as error:  # noqa: BLE001 - third-party code; the error's text may quote the body
         raise NotMapped(f'the intake {intake.name} still has a programming error: {type(error).__name__} at '
                         f'{where(error)}') from None

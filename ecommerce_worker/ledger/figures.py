@@ -1,4 +1,4 @@
-"""Figures of what nobody else knows: where orders are, what is overdue, what lies in RabbitMQ.
+"""Metrics of the ledger and RabbitMQ: where orders are, what is overdue, the messages in queues.
 
 ::
 
@@ -50,16 +50,16 @@ OPEN: Final = (State.TRYING, State.WAITING, State.PARKED)
 
 #: The figures: what each is, and its labels.
 FIGURES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
-    'orders': ('Orders, mails and jobs that are not over, by where they are.', ('state', 'task', 'site', 'cause')),
-    'oldest_open_timestamp_seconds': ('When the oldest of them that is not over was first seen.', ('task', 'site')),
-    'overdue_orders': ('Those of which nothing was heard when it was time.', ('state',)),
-    'lost_facts': ('Reports of runs that never came, lately.', ()),
-    'set_aside_facts': ('Facts that this version cannot read.', ()),
-    'beat_timestamp_seconds': ('When a beat gave its last sign of life.', ()),
+    'orders': ('Open orders, mails and jobs, by state.', ('state', 'task', 'site', 'cause')),
+    'oldest_open_timestamp_seconds': ('When the oldest open order, mail or job was first seen.', ('task', 'site')),
+    'overdue_orders': ('Open orders, mails and jobs without a report when one was due.', ('state',)),
+    'lost_facts': ('Reports of runs that were lost in the last seven days.', ()),
+    'set_aside_facts': ('Reports set aside because this version cannot read them.', ()),
+    'beat_timestamp_seconds': ('Last sign of life of a beat.', ()),
     'job_fired_timestamp_seconds': ('When the last firing of a job was due.', ('entry',)),
-    'overdue_job_timestamp_seconds': ('When a job was due first that nobody has fired.', ('entry',)),
-    'queue_messages': ('Messages in a queue of RabbitMQ.', ('queue',)),
-    'queue_consumers': ('Who consumes a queue of RabbitMQ.', ('queue',)),
+    'overdue_job_timestamp_seconds': ('Since when a job has been due without being fired.', ('entry',)),
+    'queue_messages': ('Messages in a queue.', ('queue',)),
+    'queue_consumers': ('Consumers of a queue.', ('queue',)),
 }
 
 #: The values of each, by its labels.
@@ -67,7 +67,7 @@ Figures = Mapping[str, Mapping[tuple[str, ...], float]]
 
 
 class Looking:
-    """What was seen last; :meth:`start` begins to look."""
+    """The last observations; :meth:`start` begins to collect them."""
 
     def __init__(self, app: Celery, settings: Settings, counted: Metrics) -> None:
         self._queues = tuple(settings.QUEUES)
@@ -82,11 +82,11 @@ class Looking:
             counted.look(name, what, lambda name=name: self._figure(name), *labels)  # type: ignore[misc]
 
     def start(self) -> None:
-        """Look from now on."""
+        """Collect from now on."""
         threading.Thread(target=self._run, name='figures', daemon=True).start()
 
     def _figure(self, name: str) -> Mapping[tuple[str, ...], float]:
-        """What is known of it; nothing of what has not been seen for long."""
+        """The values of a metric; none if they are out of date."""
         since = time.monotonic() - KNOWN_SECONDS
         return next((seen[name] for at, seen in list(self._seen.values()) if at > since and name in seen), {})
 
@@ -102,12 +102,12 @@ class Looking:
         try:
             self._seen[what] = time.monotonic(), look()
             self._failed.discard(what)
-        except Exception as error:  # noqa: BLE001 - whoever measures harms nobody
+        except Exception as error:  # noqa: BLE001 - measuring must not break anything
             self._seen.pop(what, None)
             leave()
             if what not in self._failed:
                 self._failed.add(what)
-                logger.warning('there are no figures while this cannot be looked at', what=what,
+                logger.warning('cannot be reached, so its metrics are left out', what=what,
                                error=type(error.__cause__ or error).__name__)
 
     def _leave_ledger(self) -> None:
@@ -145,7 +145,7 @@ class Looking:
                 'overdue_job_timestamp_seconds': {(name,): due for name, due in overdue.items() if due is not None}}
 
     def _of_broker(self) -> Figures:
-        # Without heartbeats, which nobody would send between two looks.
+        # Without heartbeats, since nothing would send them between two looks.
         connection = self._connection = self._connection or topology.asking(self._app, heartbeat=0)
         connection.ensure_connection(max_retries=1, interval_start=0)
         room = topology.waiting_room(connection)
@@ -166,7 +166,7 @@ class Looking:
 
 
 def _timings(app: Celery, settings: Settings) -> list[tuple[Entry, Timing]]:
-    """The jobs, and when each is due; none of a schedule with which no beat would start."""
+    """The jobs, and when each is due; none if the schedule is invalid."""
     try:
         return checks.timings(app, settings)
     except Misconfigured:

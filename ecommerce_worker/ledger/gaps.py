@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-#: The most gaps that are told apart; of more, the two oldest count as one, with what came between them.
+#: The maximum number of gaps; beyond that the two oldest are merged, including the numbers between them.
 MOST: Final = 200
 
 Gaps = list[list[int]]
@@ -26,7 +26,7 @@ def after(highest: int, gaps: Sequence[Sequence[int]], came: Iterable[int]) -> t
 
 
 def count(gaps: Iterable[Sequence[int]]) -> int:
-    """How many numbers are missing."""
+    """The number of missing numbers."""
     return sum(last - first + 1 for first, last in gaps)
 
 

@@ -9,17 +9,17 @@ from kombu.utils.json import dumps, loads
 
 
 def written(headers: Mapping[str, Any]) -> str:
-    """The headers as text, without those that would not come back as they are."""
+    """The headers as text, without those that would not be restored unchanged."""
     return str(dumps({name: value for name, value in headers.items() if _comes_back(value)}))
 
 
 def read(text: str) -> dict[str, Any]:
-    """The headers that were written so."""
+    """The headers in such a text."""
     return dict(loads(text))
 
 
 def _comes_back(value: Any) -> bool:
-    """Nearly all do, but somebody may have made one up."""
+    """Nearly all do, but one may be made up."""
     try:
         return bool(loads(dumps(value)) == value)
     except (TypeError, ValueError, RecursionError, ArithmeticError):

@@ -1,4 +1,4 @@
-"""What intakes have counted: written as their processes tell it, and read by intake."""
+"""The counts of intakes: written as their processes report them, and read by intake."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ DAY: Final = timedelta(hours=24)
 #: over how long a time; and how long a silence is at least that is one.
 RHYTHM, ENOUGH, WEEK, SHORTEST_SILENCE = timedelta(days=28), 20, timedelta(days=7), timedelta(hours=6)
 
-#: Within how long each process tells of each of its intakes, if it is there: some minutes.
+#: The time within which each running process reports each of its intakes: some minutes.
 ALIVE: Final = timedelta(minutes=3)
 
 
 @dataclass
 class Summary:
-    """What all processes have counted of an intake within a day, and how those have it configured that told last.
+    """The counts of all processes for an intake within a day, and its configuration as last reported.
 
     ``counts`` has states, reasons and numbers; ``last`` is when a genuine delivery came last, ``heard`` when a process
-    told of it last, ``processes`` how many are there, ``p99`` under how many milliseconds 99 of 100 answers were.
+    last reported it, ``processes`` how many are running, ``p99`` under how many milliseconds 99 of 100 answers were.
     """
 
     intake: str
@@ -50,12 +50,12 @@ class Summary:
 
     @property
     def totals(self) -> Mapping[str, int]:
-        """How many deliveries ended in each state."""
+        """The number of deliveries by state."""
         return {state: sum(self.counts[state].values()) if state in self.counts else 0 for state in tally.STATES}
 
     @property
     def reasons(self) -> Sequence[tuple[str, str, int]]:
-        """State, reason and number of what was not simply accepted, the most frequent first."""
+        """State, reason and number of deliveries that were not simply accepted, the most frequent first."""
         found = [(state, reason, number) for state, reasons in self.counts.items() for reason, number in reasons.items()
                  if reason]
         return sorted(found, key=lambda it: (-it[2], it[:2]))
@@ -70,7 +70,7 @@ class Summary:
 
 
 def write(tallies: Iterable[Tally], now: float) -> None:
-    """Write them; of the tallies that a process told of an intake and an hour the latest has the say."""
+    """Write them; of several tallies of a process for an intake and an hour the latest counts."""
     newest: dict[uuid.UUID, Tally] = {}
     for each in tallies:
         identity = uuid.uuid5(uuid.NAMESPACE_OID, json.dumps([each.process, each.intake, each.hour]))
@@ -92,7 +92,7 @@ def write(tallies: Iterable[Tally], now: float) -> None:
 
 
 def silences(now: datetime) -> dict[str, timedelta]:
-    """For how long nothing genuine has come by an intake, of those by which something comes more often as a rule."""
+    """How long intakes have been silent, of those that usually get genuine deliveries more often."""
     found: dict[str, list[tuple[datetime, datetime]]] = defaultdict(list)
     hours = IntakeHour.objects.filter(hour__gt=now - RHYTHM, last__isnull=False).order_by('hour')
     for intake, hour, last in hours.values_list('intake', 'hour').annotate(latest=Max('last')):
@@ -114,23 +114,23 @@ def unusual(hours: Sequence[datetime], last: datetime, now: datetime) -> timedel
 
 
 def write_webhooks(seen: Mapping[str, str], now: datetime) -> None:
-    """Keep what is wrong with the webhooks of these intakes, '' for nothing, as it was seen at this time."""
+    """Store the problems of the webhooks of these intakes, '' for none, as seen at this time."""
     for intake, problem in seen.items():
         Webhook.objects.update_or_create(intake=intake, defaults={'problem': problem[:1000], 'seen': now})
 
 
 def dead_webhooks() -> list[tuple[str, str, datetime]]:
-    """Intake, problem, and when it was seen, of the webhooks by which nothing is delivered."""
+    """Intake, problem, and when it was seen, for each webhook that delivers nothing."""
     return list(Webhook.objects.exclude(problem='').order_by('intake').values_list('intake', 'problem', 'seen'))
 
 
 def summaries(now: datetime) -> list[Summary]:
-    """What was counted within a day, by intake, in the order of their names."""
+    """The counts of the last day by intake, sorted by name."""
     found: dict[str, Summary] = {}
     alive: dict[str, set[str]] = defaultdict(set)
     for row in IntakeHour.objects.filter(hour__gt=now - DAY).order_by('heard', 'pk'):
         it = found.setdefault(row.intake, Summary(row.intake))
-        # Those that were heard of last come last.
+        # The most recently reported ones come last.
         it.kind, it.url, it.state, it.test_orders, it.heard = row.kind, row.url, row.state, row.test_orders, row.heard
         for state, reasons in json.loads(row.counts).items():
             it.counts[state].update(reasons)

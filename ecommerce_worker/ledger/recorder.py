@@ -67,7 +67,7 @@ AT_ONCE: Final = 5
 
 
 def keep(app: Celery, settings: Settings) -> None:
-    """Record until SIGTERM or SIGINT; raises :class:`LedgerUnusable` for a ledger that waiting does not mend."""
+    """Record until SIGTERM or SIGINT; raises :class:`LedgerUnusable` for a ledger that waiting cannot fix."""
     recorder = Recorder(app, settings)
     if counted := serving.begin('recorder', settings, recorder.standing, tasks=app.tasks):
         Looking(app, settings, counted).start()
@@ -97,7 +97,7 @@ class Recorder:
         """See :class:`~ecommerce_worker.process.pulse.Pulse`."""
         if self._consuming:
             return '', f'without {", ".join(sorted(self._missing))}' if self._missing else 'recording'
-        return f'{self._troubled or "the broker"} is not there yet', ''
+        return f'{self._troubled or "the broker"} is not reachable yet', ''
 
     def run(self, stopping: Stop) -> None:
         """Record until stopped; waits for what is unreachable."""
@@ -144,8 +144,9 @@ class Recorder:
         for name, shape in shapes.items():
             if shape is topology.Shape.ANOTHER and name not in self._said:
                 self._said.add(name)
-                logger.warning('a queue does not have the type in QUEUE_TYPE and is used as it is; '
-                               '`ecommerce-worker queues reset` moves it and its messages', queue=name, wanted=kind)
+                logger.warning('a queue does not have the type in QUEUE_TYPE and is used as it '
+                               'is; `ecommerce-worker queues reset` changes its type and keeps its messages',
+                               queue=name, wanted=kind)
         missing = {name for name, shape in shapes.items() if shape is topology.Shape.UNAVAILABLE}
         if missing == set(shapes):
             raise _Trouble('the node of RabbitMQ that keeps the queues of the ledger', ', '.join(sorted(missing)))
@@ -206,7 +207,7 @@ class Recorder:
 
 
     def _keep_apart(self, parked: _Inbox) -> None:
-        """Leave in RabbitMQ, in a queue of their own, those that the database would never take."""
+        """Move messages that are too large for the database to a separate queue of RabbitMQ."""
         largest = recording.largest_body() if parked.messages else None
         large = [message for message in parked.messages if largest is not None and len(Raw.of(message).body) > largest]
         if not large:
@@ -231,7 +232,7 @@ class _Trouble(Exception):
 
 
 class _Inbox:
-    """Messages of one queue that came and are not acknowledged yet, on a channel of their own."""
+    """Unacknowledged messages of one queue, on a separate channel."""
 
     def __init__(self, connection: Any, queue: str, size: int, missing: Collection[str] = ()) -> None:
         self.messages: list[Any] = []
@@ -244,7 +245,7 @@ class _Inbox:
 
     @property
     def full(self) -> bool:
-        """Whether no more will come before these are acknowledged."""
+        """Whether no more will arrive before these are acknowledged."""
         return len(self.messages) >= self._size
 
 

@@ -42,12 +42,12 @@ class Promise:
 
     @classmethod
     def of(cls, found: RunReport | ParkingNote) -> Promise:
-        """A message without a key is known by its own id."""
+        """The identity of a report; a message without a key is identified by its id."""
         return cls(found.key or found.id, found.task, found.site)
 
     @property
     def identity(self) -> uuid.UUID:
-        """The same for the same promise."""
+        """A UUID derived from it."""
         return uuid.uuid5(uuid.NAMESPACE_OID, json.dumps([self.key, self.task, self.site]))
 
 
@@ -58,12 +58,12 @@ def time_of(seconds: float) -> datetime:
 
 def record(facts: Sequence[RunReport] = (), parcels: Sequence[Parcel] = (), aside: Sequence[Aside] = (),
            tallies: Sequence[Tally] = ()) -> None:
-    """Write all of them or, if anything fails, nothing; what was written before is not repeated.
+    """Write all of them or, if anything fails, nothing; idempotent.
 
-    A parcel brings the fact of the run that it was parked after: one that was killed then may not have told it.
+    A parked message carries the report of its last run, which a worker that was killed then may not have published.
 
     Of two facts of one message the one that is later in its life has the say, whichever comes first; of two messages of
-    one order, the one that is heard of last.  What workers take for the time is shown, and decides nothing.
+    one order, the one reported last. The clocks of workers are shown, but decide nothing.
 
     Raises Django's ``Error``; an ``IntegrityError`` if another recorder writes the same at this moment.  At most some
     900 of each: a database limits the values of a statement.
@@ -84,7 +84,7 @@ def record(facts: Sequence[RunReport] = (), parcels: Sequence[Parcel] = (), asid
         _save(orders)
         _count(numbered)
         Attempt.objects.bulk_create([reports.written(report, orders[Promise.of(report).identity]) for report in facts])
-        # Each by itself: they may have megabytes, and MySQL limits a statement.
+        # One by one: they may have megabytes, and MySQL limits a statement.
         ParkedMessage.objects.bulk_create(
             [_parked(parcel, orders[Promise.of(parcel.note).identity]) for parcel in parcels], batch_size=1)
         SetAside.objects.bulk_create(
@@ -101,7 +101,7 @@ _NOTHING: Final = (False, -1, -1)
 
 
 def _standings(orders: Mapping[uuid.UUID, Order], found: Sequence[RunReport | ParkingNote]) -> Standings:
-    """What is known of the messages that these are about."""
+    """The known progress of the messages of these reports."""
     known: Standings = {}
     parked: dict[tuple[uuid.UUID, str], int] = {}
     identities, ids = {order.pk: order.identity for order in orders.values() if order.pk}, {each.id for each in found}
@@ -154,7 +154,7 @@ def _unknown_parcels(parcels: Sequence[Parcel]) -> list[Parcel]:
 
 
 def _orders(found: Iterable[RunReport | ParkingNote]) -> dict[uuid.UUID, Order]:
-    """The orders that these are about, locked, created if missing."""
+    """The orders of these reports, locked, created if missing."""
     promises = {promise.identity: (promise, each) for each in found for promise in (Promise.of(each),)}
     if not promises:
         return {}
@@ -237,7 +237,7 @@ def _parked(parcel: Parcel, order: Order) -> ParkedMessage:
 
 
 def largest_body() -> int | None:
-    """The largest body of a parked message that the database takes, in bytes; None where that is more than comes."""
+    """The largest body of a parked message that the database accepts, in bytes; None if there is no such limit."""
     if connection.vendor != 'mysql':
         return None
     with connection.cursor() as cursor:

@@ -1,4 +1,4 @@
-"""Telling systemd how a service is: the protocol of sd_notify(3), which is a datagram of a few lines."""
+"""Notifying systemd: the protocol of sd_notify(3), a datagram of a few lines."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import socket
 from collections.abc import MutableMapping
 from typing import Final
 
-#: What systemd says to a service, and to nobody that the service starts.
+#: Variables of systemd for a service, which its child processes must not see.
 VARIABLES: Final = ('NOTIFY_SOCKET', 'WATCHDOG_USEC', 'WATCHDOG_PID')
 
 
 class Supervisor:
-    """The systemd that started this process; says nothing where there is none.
+    """The systemd that started this process; does nothing if there is none.
 
-    ``watchdog`` are the seconds within which it wants to hear that all is well; None where it does not watch.
+    ``watchdog`` are the seconds within which it expects a sign of life; None without a watchdog.
     """
 
     def __init__(self, environment: MutableMapping[str, str]) -> None:
-        """Take what it said out of the environment, so that children do not speak in our name."""
+        """Remove its variables from the environment, so that children do not use them."""
         address, microseconds, pid = (environment.pop(name, '') for name in VARIABLES)
         # An abstract address begins with a zero byte, which is written as @.
         self._address = f'\0{address[1:]}' if address.startswith('@') else address
@@ -28,7 +28,7 @@ class Supervisor:
             self.watchdog = int(microseconds) / 1e6
 
     def tell(self, **what: str | int) -> None:
-        """Send these, such as ``READY=1``; does not wait, and whether anybody hears it is not our business."""
+        """Send these, such as ``READY=1``; never waits, and ignores errors."""
         if self._address:
             lines = '\n'.join(f'{name}={str(value).translate(_ONE_LINE)}' for name, value in what.items())
             with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as speaking:

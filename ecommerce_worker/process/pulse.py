@@ -1,4 +1,4 @@
-"""The pulse of this process, taken by the loop that does its work, and whoever may see it.
+"""The pulse of this process: the beats of its main loop, and where they are reported.
 
 ::
 
@@ -27,24 +27,24 @@ logger = logs.of(__name__)
 #: Seconds between two times that the pulse is shown, at most.
 SHOWN_SECONDS: Final = 2.0
 
-#: Seconds that a loop may wait for RabbitMQ or a database: longer than any outage that passes by itself.
+#: Seconds that a loop may wait for RabbitMQ or a database: longer than a short outage.
 OUTSIDE_SECONDS: Final = 300.0
 
 #: Seconds beyond its time that a process has to end.
 LAST_SECONDS: Final = 5.0
 
-#: What a process that is told to stop is.
-STOPPING: Final = 'it is told to stop'
+#: The reason why a stopping process is not ready.
+STOPPING: Final = 'it is stopping'
 
 
 def _starting() -> tuple[str, str]:
-    return 'it starts', ''
+    return 'it is starting', ''
 
 
 class Pulse:
     """The pulse of one process; any thread may ask, and only the loop beats.
 
-    ``look`` tells why the process does not do its work just now ('' if it does), and what it is at, in a few words.
+    ``look`` returns why the process is not ready ('' if it is), and what it is doing, in a few words.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -65,9 +65,9 @@ class Pulse:
 
     def begin(self, role: str, *, seconds: float, directory: str = '',
               look: Callable[[], tuple[str, str]] | None = None) -> None:
-        """Have it known that this process is of that role, and that its loop turns at least once in so many seconds.
+        """Report this process under a role; its loop turns at least once in this many seconds.
 
-        A ``directory`` that cannot be written costs one line in the log.
+        If ``directory`` cannot be written, that is logged once.
         """
         self.role, self._seconds, self._began = role, seconds, time.time()
         if look:
@@ -95,7 +95,7 @@ class Pulse:
                 self._show(now)
 
     def ends(self, seconds: float) -> None:
-        """The process is told to stop, and has so many seconds for it; it may stand still meanwhile."""
+        """The process has been asked to stop, within this many seconds; its loop may hang until then."""
         with self._lock:
             now = self._clock()
             self._ends, self._at, self._due = True, now, now + seconds + LAST_SECONDS
@@ -109,12 +109,12 @@ class Pulse:
 
     @property
     def turned(self) -> float:
-        """When the loop turned last, in epoch seconds."""
+        """The time of the last turn of the loop, in epoch seconds."""
         return time.time() - (self._clock() - self._at)
 
     @property
     def vitals(self) -> dict[str, Any]:
-        """What it says of itself; ``pulse`` and ``due`` are seconds of the monotonic clock, ``began`` epoch seconds."""
+        """Its reported state; ``pulse`` and ``due`` are seconds of the monotonic clock, ``began`` epoch seconds."""
         return {'role': self.role, 'pid': os.getpid(), 'version': __version__, 'began': round(self._began, 3),
                 'pulse': round(self._at, 3), 'due': round(self._due, 3), 'ready': not self._reason,
                 'started': self._started, 'reason': self._reason, 'detail': self._detail}
@@ -125,7 +125,7 @@ class Pulse:
         try:
             reason, self._detail = self.look()
         except Exception as error:  # noqa: BLE001 - whoever looks costs no order
-            reason, self._detail = f'it cannot be told ({type(error).__name__})', ''
+            reason, self._detail = f'its state is unknown ({type(error).__name__})', ''
         self._reason = STOPPING if self._ends else reason
         self._started |= not self._reason
         if self._file:
@@ -151,11 +151,12 @@ class Pulse:
     def _cannot(self, error: OSError) -> None:
         if not self._failed:
             self._failed = True
-            logger.warning('HEALTH_DIR cannot be written, so nobody sees there how this process is; it goes on',
+            logger.warning('HEALTH_DIR cannot be written: the health of this process is not visible there, but it '
+                           'continues',
                            error=error.strerror)
 
     def _forget(self) -> None:
-        """In a process that was forked: it has no loop of ours, and speaks for nobody."""
+        """In a forked process, which has no main loop of ours: report nothing."""
         self._lock = threading.RLock()
         self._file = self._supervisor = None
 

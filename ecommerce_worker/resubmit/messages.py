@@ -78,7 +78,7 @@ def _refuse_queued(connection: Connection, names: Iterable[str]) -> None:
             total = sum(depth.messages for depth in full)
             raise NotNow(
                 f'{total} message{"s are" if total > 1 else " is"} queued ({", ".join(it.name for it in full)}): let '
-                'the workers finish first, or say --look-into-queues, which makes each of them wait half a minute')
+                'the workers finish first, or use --look-into-queues, which delays each of them by half a minute')
         time.sleep(0.2)
 
 
@@ -167,6 +167,6 @@ def in_hand(app: Celery, connection: Connection, names: Iterable[str], workers: 
 
 
 def _are_orders(reply: Any) -> bool:
-    """Whether it is what :func:`orders_in_hand` tells; anybody may answer."""
+    """Whether it is an answer of :func:`orders_in_hand`; anyone may answer."""
     return isinstance(reply, list) and all(
         isinstance(order, list) and len(order) == 2 and all(isinstance(part, str) for part in order) for order in reply)

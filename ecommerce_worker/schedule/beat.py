@@ -71,7 +71,7 @@ class Scheduler(celery_beat.Scheduler):
         super().__init__(app, *args, **kwargs)
 
     def setup_schedule(self) -> None:
-        """Read the schedule; raises :class:`~ecommerce_worker.errors.Misconfigured` with all that is wrong with it."""
+        """Read the schedule; raises :class:`~ecommerce_worker.errors.Misconfigured` with all its problems."""
         self.timings = [(entry, timing) for entry, timing in timings(self.app, runtime.current().settings)
                         if not entry.is_the_recorders]
         if not self.timings:
@@ -140,7 +140,7 @@ class Scheduler(celery_beat.Scheduler):
         began = time.time()
         call = publish(self.app, entry, id=id_, not_after=not_after, origin=f'beat {self._name}')
         facts.tell(self.app, runtime.current().settings, accepted(
-            self.app.tasks[entry.task], call, entry.queue, f'by beat, as SCHEDULE[{entry.name}] says', began=began))
+            self.app.tasks[entry.task], call, entry.queue, f'by beat, for SCHEDULE[{entry.name}]', began=began))
         logger.info('fired', entry=entry.name, task=entry.task, due=_utc(due), id=id_)
         return True
 
@@ -149,8 +149,8 @@ class Scheduler(celery_beat.Scheduler):
         if self._looked and not self._troubles:
             return '', f'{len(self.timings)} entries'
         names = ', '.join(sorted(filter(None, self._troubles)))
-        return ('it has not looked yet' if not self._looked else f'{names} cannot be fired' if names else
-                'it cannot reach where the firings are kept'), ''
+        return ('it has not checked the schedule yet' if not self._looked else f'{names} cannot be fired' if names else
+                'it cannot reach the store of its firings'), ''
 
     def _trouble(self, name: str, what: str) -> None:
         if self._troubles.get(name) != what:
@@ -187,7 +187,7 @@ def run(app: Celery, settings: Settings, firings: Firings) -> None:
 
 
 def _wait(stopping: Stop, seconds: float) -> None:
-    """Wait, and turn meanwhile."""
+    """Wait, with regular beats."""
     until = time.monotonic() + seconds
     while not stopping.is_set() and (rest := until - time.monotonic()) > 0:
         pulse.own.beat()

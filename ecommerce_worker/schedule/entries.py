@@ -53,7 +53,7 @@ class Entry:
 
 
 def entries(settings: Settings) -> list[Entry]:
-    """The entries that are switched on."""
+    """The enabled entries."""
     return [
         Entry(name, task=given.get('task', ''), crontab=given.get('crontab') or '', interval=given.get('interval'),
               args=tuple(given.get('args', ())), kwargs=given.get('kwargs', {}),
@@ -74,7 +74,7 @@ def timing_of(entry: Entry, zone: tzinfo = UTC) -> Timing:
     timing = Crontab(found.minute, found.hour, found.day_of_month, found.month_of_year, found.day_of_week, zone,
                      by_the_clock=any(field.startswith('*') for field in entry.crontab.split()[:2]))
     if timing.coming(0) is None:
-        raise ValueError('there is no such day')
+        raise ValueError('no date ever matches')
     return timing
 
 
@@ -82,7 +82,7 @@ def zone_of(app: Celery) -> tzinfo:
     """The time zone of crontabs; raises :class:`~ecommerce_worker.errors.Misconfigured` if it does not exist."""
     try:
         zone: tzinfo = app.timezone
-    except Exception:  # noqa: BLE001 - ZoneInfo raises anything for a name that is none
+    except Exception:  # noqa: BLE001 - ZoneInfo raises anything for invalid names
         problem = f'CELERY_TIMEZONE names the time zone {app.conf.timezone}, which does not exist'
         raise Misconfigured([problem]) from None
     return zone
@@ -104,7 +104,7 @@ def refuse_late(not_after: object) -> None:
 
 
 def publish(app: Celery, entry: Entry, *, id: str, not_after: float, origin: str) -> Call:  # noqa: A002
-    """Have a worker run the job once, until ``not_after`` if its task can expire; ``id`` identifies this firing.
+    """Publish the job for a worker, until ``not_after`` if its task can expire; ``id`` identifies this firing.
 
     Returns what was published.
 

@@ -19,10 +19,10 @@ class Timing(Protocol):
     """When something is due."""
 
     def latest(self, now: float) -> float | None:
-        """The last time that it was due, now included; None if there is none in sight."""
+        """The last time that it was due, now included; None if there is none."""
 
     def coming(self, now: float) -> float | None:
-        """The next time that it will be due, after now; None if there is none in sight."""
+        """The next time that it will be due, after now; None if there is none."""
 
     def between(self, first: float, last: float) -> int:
         """How many times it was due after the first of two times that it was due, and before the last."""
@@ -82,7 +82,7 @@ class Crontab:
         return sum(first < due < last for day in days if self._matches(day) for due in set(self._times(day)))
 
     def _near(self, now: float, step: int, wanted: Callable[[float], bool]) -> list[float]:
-        """What is wanted of the first day that has any."""
+        """The first match on the nearest day that has any."""
         first = datetime.fromtimestamp(now, self.zone).date()
         for distance in range(DAYS):
             day = first + timedelta(step * distance)

@@ -1,4 +1,4 @@
-"""Extensions: packages of others, found by their entry points, with settings of their own.
+"""Extensions: third-party packages, found by their entry points, with settings of their own.
 
 What an extension brings is what its module holds: groups of settings, which are read here; kinds of intakes, which
 ``intake.intakes`` looks for; and tasks, which Celery knows as soon as the module is imported.
@@ -44,7 +44,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Extension:
-    """A package that is switched on; ``package`` is its name and version."""
+    """An enabled extension; ``package`` is the name and version of its package."""
 
     name: str
     package: str
@@ -56,7 +56,7 @@ class Extension:
         return tuple({id(it): it for it in vars(self.module).values() if isinstance(it, Group)}.values())
 
     def owns(self, name: str) -> bool:
-        """Whether something of this name is its own: its name, or that with ``_`` or ``-`` and more behind it."""
+        """Whether this name belongs to it: its name, or one that begins with it and ``_`` or ``-``."""
         plain = name.lower().replace('-', '_')
         own = self.name.replace('-', '_')
         return plain == own or plain.startswith(f'{own}_')
@@ -89,9 +89,9 @@ def _extension(name: str) -> Extension:
     """The extension; raises ValueError with the reason as the rest of a sentence."""
     points = {point.value: point for point in entry_points(group=ENTRY_POINTS) if point.name == name}
     if not points:
-        raise ValueError(f'which is not installed{hint(name, installed()) or ": no extension is"}')
+        raise ValueError(f'which is not installed{hint(name, installed()) or "; no extensions are installed"}')
     if not _NAME.fullmatch(name):
-        raise ValueError('but the name of an extension may have lower-case letters, digits, - and _ only')
+        raise ValueError('but the name of an extension must consist of lower-case letters, digits, - and _')
     if len(points) > 1:
         packages = ' and '.join(sorted(map(_package, points.values())))
         raise ValueError(f'which more than one package provides: {packages}')
@@ -102,11 +102,11 @@ def _extension(name: str) -> Extension:
     try:
         made_for = _made_for(point.module)
         if made_for is None:
-            raise ValueError(f'whose module {point.module} ({package}) does not say which version of the interface it '
-                             f'was made for: API = {API}')
+            raise ValueError(f'whose module {point.module} ({package}) does not declare the version of the '
+                             f'interface that it was made for: API = {API}')
         if made_for != API:
-            raise ValueError(f'which {package} made for version {made_for} of the interface: this worker has {API}, so '
-                             f'that a {"newer worker" if made_for > API else "newer release of it"} is needed')
+            raise ValueError(f'which {package} made for version {made_for} of the interface, but this worker '
+                             f'has {API}: a {"newer worker" if made_for > API else "newer release of it"} is needed')
         return Extension(name, package, importlib.import_module(point.module))
     except ValueError:
         raise

@@ -65,7 +65,7 @@ class _Draft:
         self.problems: list[str] = []
         self.remarks: list[str] = []
         self.complete = True  # every layer could be read
-        self.spoiled: set[str] = set()  # names of settings whose value in force is not what somebody meant
+        self.spoiled: set[str] = set()  # names of settings whose value in force is not the given one
         self.places: set[Names] = set()  # where exactly those stand
 
     @contextlib.contextmanager
@@ -78,12 +78,12 @@ class _Draft:
             self.complete = False
 
     def extend(self, given: Any) -> None:
-        """Let extensions say which settings they have; ``given`` is the value that EXTENSIONS will have."""
+        """Add the settings of extensions; ``given`` is the value that EXTENSIONS will have."""
         kind = SETTINGS['EXTENSIONS']
         try:
             names = kind.read(self._resolved(given, kind))
         except (ValueError, TypeError, AttributeError):
-            return  # it is told where it is laid
+            return  # reported where it is merged
         self.wanted = tuple(names)
         self.extensions, problems = extensions.find(names, SETTINGS)
         self.problems += problems
@@ -186,16 +186,16 @@ class _Draft:
         if names[0] == 'SITE_OVERRIDES' and len(names) == 3 and setting_of(name) in self.kinds:
             self._refuse(names, f'{where}: {label_of(names)}: {name} cannot differ from site to site')
         elif groups:
-            self._refuse(names, f'{where}: {label_of(names)} belongs into {groups[0]}')
+            self._refuse(names, f'{where}: {label_of(names)} belongs in {groups[0]}')
         elif owner := self._owner(name):
             if owner not in self.wanted:  # else it is told what is wrong with it
                 self._refuse(names, f'{where}: there is no setting {label_of(names)}: it looks like one of the '
-                                    f'extension {owner}, which EXTENSIONS does not name')
+                                    f'extension {owner}, which is not in EXTENSIONS')
         else:
             self._refuse(names, f'{where}: there is no setting {label_of(names)}{did_you_mean(name, known)}')
 
     def _owner(self, name: str) -> str:
-        """The extension that is not at work, though wanted or installed, to which a setting of this name may belong.
+        """The extension that is not loaded, but listed or installed, to which a setting of this name may belong.
 
         '' if there is none.
         """
@@ -209,7 +209,7 @@ class _Draft:
         self.places.add(names)
 
     def narrow(self) -> None:
-        """Remove what older workers supported and this one does not."""
+        """Remove values that older workers supported and this one does not."""
         for name in ('CELERY_TASK_SERIALIZER', 'CELERY_RESULT_SERIALIZER', 'CELERY_EVENT_SERIALIZER'):
             if self.values[name] != 'json':
                 self._remark(name, f'{self.values[name]} is not used: the worker writes JSON only')
@@ -244,7 +244,7 @@ class _Draft:
                     self._refuse((group.name, name), f'{group.name}[{name}] is not set')
 
     def consume(self) -> None:
-        """Have workers consume the queues of extensions, unless somebody said which queues they consume."""
+        """Make workers consume the queues of extensions, unless ``QUEUES`` is set."""
         if self.extensions and self.sources['QUEUES'] == 'default':
             self.values['QUEUES'] = (*self.values['QUEUES'], *self.extensions)
 
@@ -286,11 +286,11 @@ def _setting(names: Names) -> str:
 
 @dataclass(frozen=True)
 class Examined:
-    """A configuration with all that is wrong with it; its settings are good to look at, not to work with."""
+    """A configuration with all its problems; its settings are for display, not for work."""
 
     settings: Settings
     problems: tuple[str, ...]
-    #: Where values stand that are not what somebody meant: ``('SCHEDULE', 'my-job', 'interval')``.
+    #: The places of invalid values: ``('SCHEDULE', 'my-job', 'interval')``.
     spoiled: frozenset[Names]
     #: Every layer could be read: what is missing is missing.
     complete: bool

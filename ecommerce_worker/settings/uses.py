@@ -1,4 +1,4 @@
-"""Which secrets a command uses: it starts without those of the others, and need not be given them."""
+"""The secrets that each command uses: it starts without the others."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ JOBS: Final = frozenset({'DJANGO_PROJECT_ENVIRONMENT'})
 SCHEDULE: Final = frozenset({'WAKE_UP_URL'})
 PAGES: Final = frozenset({'CONSOLE_SECRET_KEY'})
 INTAKE: Final = frozenset({'INTAKE_BROKER_URL'})
-#: What learners are found by, and lines told apart.
+#: The keys by which learners are found.
 LEARNERS: Final = frozenset({'LEARNER_KEY', 'LEARNER_KEY_BEFORE'})
 DOCTOR: Final = frozenset({'MANAGEMENT_URL'})
 
@@ -42,5 +42,5 @@ _USED: Final[Mapping[str, frozenset[str]]] = {
 
 
 def unused(command: str) -> frozenset[str]:
-    """The settings whose secrets this command does not use; empty for one of which nothing is known."""
+    """The settings whose secrets this command does not use; empty for unknown commands."""
     return ALL - _USED.get(command, ALL)

@@ -15,12 +15,12 @@ logger = logs.of(__name__)
 
 _LEVEL = {'parked': logging.ERROR, 'returned': logging.WARNING}
 
-#: Outcomes after which it is not known yet what becomes of the promise, and those that are none of a success.
+#: Outcomes after which the order is not finished yet, and outcomes that are failures.
 _OPEN, _FAILURES = ('retrying', 'accepted', 'resent'), ('parked', 'returned', 'discarded')
 
 
 class Lines(Listener):
-    """The one line of each run, or of what became of a message without one."""
+    """The log line of each run, or of a message without a run."""
 
     @override
     def reported(self, report: RunReport) -> None:
@@ -34,5 +34,5 @@ class Lines(Listener):
 
 
 def _success(outcome: str) -> str:
-    """The outcome in the three words that ECS has."""
+    """The outcome in the words of ECS."""
     return 'unknown' if outcome in _OPEN else 'failure' if outcome in _FAILURES else 'success'

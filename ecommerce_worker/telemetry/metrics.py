@@ -1,4 +1,4 @@
-"""Metrics of this process for Prometheus, counted where things happen and read when somebody asks.
+"""Metrics of this process for Prometheus, counted where things happen and read on request.
 
 ::
 
@@ -6,7 +6,7 @@
     in a child of a prefork pool  ──► a datagram to its parent ──► ──────┤
     what is to be looked at when it is asked for ──► looked at ──────────┴──► /metrics at METRICS_ADDRESS
 
-No label has more values than the configuration has names: what comes with messages is ``other`` where it is none of
+No label has more values than the configuration has names: a value from a message is ``other`` unless it is one of
 them.  No label names this process, for Prometheus knows whom it asks.
 """
 
@@ -41,7 +41,7 @@ logger = logs.of(__name__)
 #: How each name begins.
 PREFIX: Final = 'ecommerce_worker_'
 
-#: What a label says that would else say what anybody may have written.
+#: The label for values that anyone may have written.
 OTHER: Final = 'other'
 
 #: Of circuit breakers, as Prometheus spells them.
@@ -57,14 +57,14 @@ TRIES: Final = (1, 2, 3, 5, 8, 12, 20)
 
 METHODS: Final = ('GET', 'POST', 'PUT', 'PATCH', 'DELETE', 'HEAD')
 
-#: Hosts that are told apart, at most.
+#: The maximum number of hosts with labels of their own.
 HOSTS: Final = 100
 
 #: What a child tells at once, at most; and seconds in which what children tell gathers.
 UNSENT: Final = 200
 GATHER_SECONDS: Final = 0.1
 
-#: What is heard and not counted yet, at most: to count many together takes half as long as each by itself.
+#: The maximum number of events not counted yet: counting many together takes half as long as one by one.
 HEARD: Final = 100
 
 #: A look: the value by the values of the labels; nothing where there is nothing to tell.
@@ -72,7 +72,7 @@ Look = Callable[[], Mapping[tuple[str, ...], float]]
 
 
 class Metrics(Listener):
-    """What is counted in one process, and in its children."""
+    """The metrics of a process and its children."""
 
     def __init__(self, settings: Settings, tasks: Collection[str] = ()) -> None:
         """``tasks`` are the names that a task may have; raises ImportError without ``prometheus_client``."""
@@ -85,7 +85,7 @@ class Metrics(Listener):
         self._looks: dict[str, tuple[Any, str, tuple[str, ...], Look]] = {}
         #: What counts each series: to look it up by its labels takes as long as to count.
         self._series: dict[tuple[str, ...], Callable[[float], None]] = {}
-        #: Of a child: its parent, and what is not told yet.
+        #: In a child: its parent, and the events not reported to it yet.
         self._parent: socket.socket | None = None
         self._lock = threading.Lock()
         self._unsent: list[tuple[str, Collection[str], float]] = []
@@ -97,50 +97,53 @@ class Metrics(Listener):
             return client.Histogram(PREFIX + name, what, labels, buckets=tuple(bounds), registry=self.registry)
 
         self._counters = {
-            'runs': counter('runs', 'Runs of tasks that ended, and how.', 'task', 'queue', 'site', 'outcome', 'cause'),
-            'unrun': counter('messages_without_run', 'Messages that were parked or given back without a run.',
+            'runs': counter('runs', 'Finished runs of tasks, by outcome.', 'task', 'queue', 'site', 'outcome', 'cause'),
+            'unrun': counter('messages_without_run', 'Messages parked or returned to their queue without a run.',
                              'task', 'queue', 'outcome', 'cause'),
-            'circuits': counter('circuit_changes', 'Changes of circuit breakers.', 'host', 'state'),
-            'tokens': counter('token_fetches', 'Tokens that were fetched, and why not.', 'host', 'cause'),
-            'unconfirmed': counter('publish_failures', 'Messages that RabbitMQ refused, or had not confirmed when the '
-                                   'connection was lost.', 'kind'),
-            'deliveries': counter('intake_deliveries', 'Deliveries to intakes, and how they ended.', 'intake', 'state'),
+            'circuits': counter('circuit_changes', 'State changes of circuit breakers.', 'host', 'state'),
+            'tokens': counter('token_fetches', 'Attempts to fetch a token, by the cause of the failure.', 'host',
+                              'cause'),
+            'unconfirmed': counter('publish_failures', 'Messages that RabbitMQ rejected, or had not '
+                                   'confirmed when the connection was lost.', 'kind'),
+            'deliveries': counter('intake_deliveries', 'Deliveries to intakes, by result.', 'intake', 'state'),
         }
         self._histograms = {
-            'seconds': histogram('run_duration_seconds', 'How long runs took.', RUN_SECONDS, 'task', 'outcome'),
-            'queued': histogram('first_run_delay_seconds', 'How long messages had been published when they were first '
-                                'run, of those that say when they were.', QUEUE_SECONDS, 'queue'),
-            'confirms': histogram('publish_confirm_seconds', 'How long RabbitMQ took to confirm what was published.',
+            'seconds': histogram('run_duration_seconds', 'Duration of a run.', RUN_SECONDS, 'task', 'outcome'),
+            'queued': histogram('first_run_delay_seconds', 'Time from publishing a message to '
+                                'its first run, where the message has a time.', QUEUE_SECONDS, 'queue'),
+            'confirms': histogram('publish_confirm_seconds', 'Time until RabbitMQ confirmed a published message.',
                                   CONFIRM_SECONDS, 'kind'),
-            'tries': histogram('attempts', 'At which try messages were done or parked.', TRIES, 'task', 'outcome'),
-            'waits': histogram('next_try_delay_seconds', 'For how long messages wait for their next try.',
+            'tries': histogram('attempts', 'Number of tries until a message was done or parked.', TRIES, 'task',
+                               'outcome'),
+            'waits': histogram('next_try_delay_seconds', 'Delay until the next try of a message.',
                                WAIT_SECONDS, 'cause'),
-            'calls': histogram('http_request_duration_seconds', 'How long other services took to answer.',
+            'calls': histogram('http_request_duration_seconds', 'Duration of an HTTP request to another service.',
                                HTTP_SECONDS, 'host', 'method', 'status_class'),
         }
-        self._circuit = client.Gauge(f'{PREFIX}circuit_state', '1 for the state that a circuit breaker is in.',
+        self._circuit = client.Gauge(f'{PREFIX}circuit_state', '1 for the current state of a circuit breaker.',
                                      ('host', 'state'), registry=self.registry)
         client.ProcessCollector(registry=self.registry)
         self.registry.register(_Looked(self._looks))
-        self.look('build_info', 'What runs here.', lambda: {_build(): 1.0}, 'version', 'python', 'celery', 'kombu')
-        self.look('ready', '1 if the process does its work just now.',
+        self.look('build_info', 'Versions of this process.', lambda: {_build(): 1.0}, 'version', 'python', 'celery',
+                  'kombu')
+        self.look('ready', '1 if the process is ready to do its work.',
                   lambda: {(pulse.own.role,): float(not pulse.own.trouble('ready'))}, 'role')
-        self.look('pulse_timestamp_seconds', 'When the loop of the process turned last.',
+        self.look('pulse_timestamp_seconds', 'Time of the last turn of the main loop.',
                   lambda: {(pulse.own.role,): pulse.own.turned}, 'role')
 
     def look(self, name: str, what: str, look: Look, *labels: str, counts: bool = False) -> None:
-        """Have a gauge, or what ``counts``, whose value is looked at when it is asked for."""
+        """Add a gauge, or with ``counts`` a counter, whose value is read on request."""
         core = self._client.metrics_core
         family = core.CounterMetricFamily if counts else core.GaugeMetricFamily
         self._looks[PREFIX + name] = family, what, labels, look
 
     def page(self) -> tuple[int, str, bytes]:
-        """All of it, as Prometheus reads it."""
+        """All metrics, in Prometheus's format."""
         self._settle()
         return 200, self._client.CONTENT_TYPE_LATEST, self._client.generate_latest(self.registry)
 
     def of_children(self) -> None:
-        """From now on, have children that are forked tell what they count; to be called once, before there are any."""
+        """Make children report what they count; to be called once, before any is forked."""
         told, telling = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         telling.setblocking(False)
 
@@ -159,10 +162,10 @@ class Metrics(Listener):
             if not select.select([told], [], [], 0)[0]:
                 time.sleep(GATHER_SECONDS)
 
-    # -- what is heard ------------------------------------------------------------------------------------------------
+    # -- events -------------------------------------------------------------------------------------------------------
 
     def _hold(self, count: Callable[..., None], *what: Any) -> None:
-        """Have it counted with others, when it is asked for at the latest; a child tells its parent at once."""
+        """Count it later with others, at the latest on request; a child reports to its parent at once."""
         if self._parent is not None:
             count(*what)
             return
@@ -196,13 +199,13 @@ class Metrics(Listener):
 
     @override
     def reported(self, report: RunReport) -> None:
-        """Count what had no run."""
+        """Count a message without a run."""
         if report.outcome == 'returned' or (report.outcome == 'parked' and not report.attempt):
             self._count('unrun', (self._task(report), self._queue(report), report.outcome, _cause(report)))
 
     @override
     def circuit(self, host: str, state: str, reason: str) -> None:
-        """Count a change, and keep the state."""
+        """Count a state change, and store the state."""
         self._count('circuits', (self._host(host), state.replace('-', '_')))
 
     @override
@@ -216,12 +219,12 @@ class Metrics(Listener):
 
     @override
     def fetched(self, host: str, cause: str) -> None:
-        """Count a token, or why there is none."""
+        """Count an attempt to fetch a token."""
         self._count('tokens', (self._host(host), bounded_cause(cause)))
 
     @override
     def published(self, kind: str, seconds: float | None) -> None:
-        """Count a message that was published, or was not."""
+        """Count a message that was confirmed, or not."""
         if seconds is None:
             self._count('unconfirmed', (kind,))
         else:
@@ -248,13 +251,13 @@ class Metrics(Listener):
                 self._circuit.labels(host, state).set(state == now)
 
     def _tell(self, parent: socket.socket, name: str, labels: Collection[str], value: float) -> None:
-        """Tell the parent: what was observed goes with what is counted next, so that a run costs one datagram."""
+        """Report to the parent: observations are sent with the next count, so that a run costs one datagram."""
         with self._lock:
             self._unsent.append((name, labels, value))
             if name in self._histograms and len(self._unsent) < UNSENT:
                 return
             unsent, self._unsent = self._unsent, []
-            # What there is no room for is not counted: a run waits for nobody.
+            # Without room it is not counted: a run never waits.
             with contextlib.suppress(OSError):
                 parent.send(json.dumps(unsent).encode())
 
@@ -280,18 +283,18 @@ def _cause(report: RunReport) -> str:
 
 
 def bounded_cause(cause: str) -> str:
-    """The cause as a label has it: ``none`` for none, and a word that we do not know is another's."""
+    """The cause as a label: ``none`` for none, and ``other`` for unknown ones."""
     return cause if cause in CAUSES else OTHER if cause else 'none'
 
 
 class _Looked:
-    """What is looked at; a look that fails is left out, so that its series is missing and an alert says so."""
+    """Metrics that are read on request; one that fails is left out, so that an alert about its absence is raised."""
 
     def __init__(self, looks: Mapping[str, tuple[Any, str, tuple[str, ...], Look]]) -> None:
         self._looks = looks
 
     def describe(self) -> list[Any]:
-        """Nothing: what is looked at may come later."""
+        """Nothing: metrics may be added later."""
         return []
 
     def collect(self) -> Iterator[Any]:
@@ -301,8 +304,8 @@ class _Looked:
             try:
                 for values, value in look().items():
                     found.add_metric(values, value)
-            except Exception as error:  # noqa: BLE001 - whoever measures harms nobody
-                logger.debug('it could not be measured', name=name, error=type(error).__name__)
+            except Exception as error:  # noqa: BLE001 - measuring must not break anything
+                logger.debug('a metric could not be measured', name=name, error=type(error).__name__)
                 continue
             yield found
 
@@ -312,7 +315,7 @@ def _build() -> tuple[str, ...]:
 
 
 def _client() -> Any:
-    """The library, as it counts in memory.
+    """The client library, counting in memory.
 
     Where ``PROMETHEUS_MULTIPROC_DIR`` is set, for some other program, it would write files, of commands too.  The
     variable stays: an extension may have begun to count that way, and would fail without.
@@ -322,7 +325,7 @@ def _client() -> Any:
 
     client: Any = prometheus_client
     if values.ValueClass is not values.MutexValue:
-        logger.warning('a variable for metrics in files is not obeyed: children tell their parent',
+        logger.warning('a variable for metrics in files is ignored: children report to their parent',
                        name='PROMETHEUS_MULTIPROC_DIR')
         values.ValueClass = values.MutexValue
     # When a counter was begun is when its process was.
@@ -331,9 +334,9 @@ def _client() -> Any:
 
 
 def begun(settings: Settings, tasks: Collection[str] = ()) -> Metrics | None:
-    """The metrics of this process; None, with a line in the log, where they cannot be had."""
+    """The metrics of this process; None, with a line in the log, if the library is not installed."""
     if not extras.is_installed('prometheus_client'):
-        logger.warning('there are no metrics, only health: the library is not installed',
+        logger.warning('metrics are not served, only health: the library is not installed',
                        remedy=extras.install('metrics'))
         return None
     return Metrics(settings, tasks)

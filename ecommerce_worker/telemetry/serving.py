@@ -1,6 +1,6 @@
-"""A few pages for machines at ``METRICS_ADDRESS``: whether this process lives and is ready, and its metrics.
+"""Pages for machines at ``METRICS_ADDRESS``: whether this process is alive and ready, and its metrics.
 
-A thread of its own answers, and judges the pulse that the loop of the process has: it cannot be well while that is not.
+A separate thread answers, and checks the pulse of the main loop: it cannot report health while that hangs.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ Page = Callable[[], tuple[int, str, bytes]]
 
 def begin(role: str, settings: Settings, look: Callable[[], tuple[str, str]] | None = None,
           tasks: Collection[str] = ()) -> Metrics | None:
-    """Have it seen from now on how this process is, which is of that role, as far as the settings say.
+    """Report the health and metrics of this process, as configured.
 
     ``look`` is that of :class:`~ecommerce_worker.process.pulse.Pulse`, ``tasks`` are the names of tasks that may be
-    counted.  The metrics of the process, None where nobody asks for them.  What goes wrong costs a line in the log.
+    counted.  The metrics of the process, None if they are not collected. Errors are only logged.
     """
     pulse.own.begin(role, seconds=settings.HEALTH_SECONDS, directory=settings.HEALTH_DIR, look=look)
     if not settings.METRICS_ADDRESS:
@@ -69,14 +69,14 @@ PAGES: Final[Mapping[str, Page]] = {'/livez': _asked('live'), '/readyz': _asked(
 
 
 def ports_of(address: str) -> tuple[str, range]:
-    """The host, and the ports of which one is to be taken: ``127.0.0.1:9100-9104`` has five."""
+    """The host, and the candidate ports: ``127.0.0.1:9100-9104`` has five."""
     host, _, ports = address.rpartition(':')
     first, _, last = ports.partition('-')
     return host.strip('[]'), range(int(first), int(last or first) + 1)
 
 
 def serve(address: str, pages: Mapping[str, Page]) -> None:
-    """Serve there, in a thread; where nobody can listen, that is one line in the log, and the process goes on."""
+    """Serve at this address, in a thread; if it cannot be opened, log that and continue."""
     host, ports = ports_of(address)
     error: OSError | None = None
     for port in ports:
@@ -90,7 +90,8 @@ def serve(address: str, pages: Mapping[str, Page]) -> None:
         logger.info('health and metrics are served', host=host, port=port)
         return
     why = (error.strerror or str(error)).partition(' (')[0] if error else ''
-    logger.warning('nobody can listen at METRICS_ADDRESS, so this process is not seen there; it goes on',
+    logger.warning('cannot listen at METRICS_ADDRESS: health and metrics of this process are not served, but it '
+                   'continues',
                    address=address, error=why)
 
 
@@ -111,7 +112,7 @@ class _Server(socketserver.ThreadingTCPServer):
         try:
             return super().get_request()
         except OSError:
-            # It is asked for again at once, and would be for as long as there is no file.
+            # The selector reports it again immediately, for as long as no file descriptor is free.
             time.sleep(PAUSE)
             raise
 
@@ -136,7 +137,7 @@ class _Server(socketserver.ThreadingTCPServer):
 
     @override
     def handle_error(self, *_: Any) -> None:
-        """Nobody is told of a client that is gone, or too slow; what else goes wrong is ours."""
+        """Ignore clients that are gone or too slow; log other errors."""
         error = sys.exc_info()[1]
         if not isinstance(error, OSError):
             logger.error('a page about this process failed', error=type(error).__name__,
@@ -148,7 +149,7 @@ class _Handler(socketserver.BaseRequestHandler):
 
     @override
     def handle(self) -> None:
-        """Answer one request, in time."""
+        """Answer one request within the time-out."""
         until, head = time.monotonic() + SECONDS, b''
         while b'\r\n\r\n' not in head and len(head) < LARGEST:
             if (left := until - time.monotonic()) <= 0:

@@ -1,4 +1,4 @@
-"""What an intake counted, and its form on the wire: numbers and reasons, never anything of a delivery."""
+"""The counts of an intake, and their form on the wire: numbers and reasons, never contents."""
 
 from __future__ import annotations
 
@@ -40,10 +40,11 @@ Counted = Mapping[str, Mapping[str, int]]
 
 @dataclass(frozen=True, kw_only=True)
 class Tally:
-    """What one process has counted of one intake since an hour began: a later one takes the place of an earlier one.
+    """The counts of one process for one intake since the beginning of an hour: a later one replaces an earlier one.
 
-    So what is lost of them costs a minute, and what comes twice counts once.  ``hour`` is its beginning in epoch
-    seconds, ``number`` how many the process has told by then, ``counts`` how many deliveries ended in each state for
+    So a lost one costs a minute, and a repeated one counts once.  ``hour`` is its beginning in epoch
+    seconds, ``number`` how many the process has published by then,
+    ``counts`` how many deliveries ended in each state for
     each reason, ``times`` how many answers took so long (see :data:`BOUNDS`), ``last`` when a genuine one came last, in
     epoch seconds.  The rest is how the process has the intake configured.
     """
@@ -68,12 +69,12 @@ class Tally:
         except (ValueError, RecursionError):
             raise Undecodable('not JSON') from None
         if not isinstance(found, dict) or found.get('version') != VERSION or not isinstance(found.get('tally'), dict):
-            raise Undecodable('it is no tally')
+            raise Undecodable('not a tally')
         given = found['tally']
         last = given.get('last')
         texts = {name: one_line(given.get(name), most) for name, most in TEXTS.items()}
         if not (texts['intake'] and texts['process']):
-            raise Undecodable('it does not say whose tally it is')
+            raise Undecodable('it does not name its intake and process')
         return cls(**texts, hour=_number(given.get('hour'), LAST_SECOND) // HOUR * HOUR,
                    number=_number(given.get('number')), counts=_counts(given.get('counts')),
                    times=_times(given.get('times')), last=None if last is None else _number(last, LAST_SECOND))
@@ -94,12 +95,12 @@ class Tally:
 
 
 def span_of(seconds: float) -> int:
-    """Which of the spans an answer belongs to that took so long."""
+    """The index of the span of an answer that took this long."""
     return bisect.bisect_left(BOUNDS, seconds * 1000)
 
 
 def percentile(times: Sequence[int], share: float) -> int | None:
-    """Under how many milliseconds that share of the answers was; None where there was none, or it took longer than all
+    """The percentile of the answers in milliseconds; None without answers, or if it is above all
     bounds.
     """
     left = math.ceil(sum(times) * share)
@@ -112,13 +113,13 @@ def percentile(times: Sequence[int], share: float) -> int | None:
 
 def _number(value: Any, most: float = MOST) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
-        raise Undecodable('a number of it is out of range')
+        raise Undecodable('one of its numbers is out of range')
     return int(value)
 
 
 def _counts(given: Any) -> Counted:
     if not isinstance(given, dict):
-        raise Undecodable('its counts are no mapping')
+        raise Undecodable('its counts are not a mapping')
     return {state: {one_line(reason, REASON_LETTERS): _number(count)
                     for reason, count in itertools.islice(reasons.items(), REASONS + 1)}
             for state, reasons in given.items() if state in STATES and isinstance(reasons, dict)}
@@ -126,5 +127,5 @@ def _counts(given: Any) -> Counted:
 
 def _times(given: Any) -> tuple[int, ...]:
     if not isinstance(given, list) or len(given) not in (0, len(BOUNDS) + 1):
-        raise Undecodable('its times are no list of so many numbers')
+        raise Undecodable('its times are not a list of the right length')
     return tuple(_number(count) for count in given)

@@ -50,7 +50,7 @@ logger = logs.of(__name__)
 KEEP_SECONDS: Final = 1200.0
 
 #: Seconds of these, the last ones, in which it is published to its own queue instead: RabbitMQ from 4.0 on drops what
-#: came back to a quorum queue some twenty times, and does not count what is published anew.
+#: came back to a quorum queue some twenty times, and does not count what is published again.
 LAST_SECONDS: Final = 60.0
 
 #: Seconds after which one that is not published counts as one that cannot be, though it was not refused; and between
@@ -71,7 +71,7 @@ SHORTEST, LONGEST = 1.0, 30.0
 LOOK_SECONDS: Final = 0.02
 
 #: The reason if something only needs to be declared to be published.
-MISSING: Final = 'there is no queue for it'
+MISSING: Final = 'its queue does not exist'
 NOT_FOUND: Final = 404
 
 #: How many acknowledged messages are remembered, in case one is redelivered.
@@ -80,8 +80,8 @@ REMEMBERED: Final = 1000
 
 @dataclass(eq=False)
 class Kept:
-    """A message in hand: what is to be published before it is acknowledged (``settle(True)``) or, if that takes too
-    long, given back (``settle(False)``).
+    """A kept message: what must be published before it is acknowledged (``settle(True)``) or, if that takes
+    too long, returned (``settle(False)``).
     """
 
     message: Message
@@ -97,7 +97,7 @@ class Kept:
     gone: bool = False
 
     def join(self, settle: Callable[[bool], None]) -> None:
-        """Have another delivery settled with this one; those of a connection that is lost bear being settled."""
+        """Settle another delivery together with this one; settling one of a lost connection is harmless."""
         before = self.settle
 
         def both(done: bool) -> None:
@@ -191,7 +191,7 @@ class Keeper:
         self._wake.set()
 
     def adopt(self, message: Message, settle: Callable[[bool], None]) -> bool:
-        """Whether this message, delivered again, is in hand already or was published; ``settle`` is for this one."""
+        """Whether this redelivered message is already kept or was published; ``settle`` is for this one."""
         with self._lock:
             if message in self._published:
                 published = True
@@ -211,7 +211,7 @@ class Keeper:
             return len(self._all)
 
     def late(self) -> dict[str, int]:
-        """How many publications cannot be published at present, by destination."""
+        """The number of publications that cannot be published at present, by destination."""
         return dict(self._late)
 
     def end(self, seconds: float) -> bool:
@@ -231,7 +231,7 @@ class Keeper:
                 self._lost(error)
 
     def _rest(self) -> float | None:
-        """Seconds until there is something to do; None if only another message can bring it."""
+        """Seconds until there is something to do; None until another message comes."""
         if not self._all:
             return None
         if any(way.sent for way in self._ways.values()):
@@ -320,7 +320,7 @@ class Keeper:
         return channel
 
     def _connect(self) -> None:
-        # Without heartbeats, which somebody would have to send while there is nothing to publish.
+        # Without heartbeats, which would have to be sent while there is nothing to publish.
         connection = self._app.connection_for_write(heartbeat=0, transport_options={'confirm_publish': False})
         connection.ensure_connection(max_retries=1, interval_start=0, timeout=CONFIRM_SECONDS)
         connection.connection.on_blocked = partial(self._on_blocked, True)

@@ -30,7 +30,7 @@ def headers_of(delivery: Delivery, eta: str | None = None) -> dict[str, Any]:
     """The headers that Celery gets of a delivery.
 
     Only what it needs is handed on: an order does not expire, time limits and revocations are not the producer's,
-    and the arguments are shown to nobody.
+    and arguments are never shown.
     """
     call = delivery.call
     return {'lang': 'py', 'task': call.task, 'id': call.id, 'root_id': call.root_id, 'parent_id': call.parent_id,
@@ -83,7 +83,7 @@ class Request(request.Request):
         except Ignore:
             pass
         except BaseException as error:  # noqa: BLE001 - whatever it is, the message is given back
-            logger.error('a run ended in the middle, its message is given back', task=self.name, id=self.id,
+            logger.error('a run was interrupted, its message is returned to its queue', task=self.name, id=self.id,
                          error=type(error).__name__)
             self.settle(False)
             return

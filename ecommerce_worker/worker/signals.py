@@ -31,7 +31,7 @@ def show_configuration(**_: Any) -> None:
 
 @celeryd_after_setup.connect
 def show_health(instance: Any, **_: Any) -> None:
-    """From now on it can be seen how this worker is; its consumer is made, and tells what it does."""
+    """Report the health of this worker from now on, once its consumer exists."""
     current = runtime.current()
     if counted := serving.begin('worker', current.settings, tasks=instance.app.tasks):
         counted.of_children()
@@ -49,7 +49,7 @@ def silence_advice(**_: Any) -> None:
 def warn_of_the_machine(**_: Any) -> None:
     """Say at start what is wrong with this machine, as far as it costs nothing to know."""
     for finding in machine.findings(runtime.current().settings):
-        logger.warning(finding.sentence, remedy=finding.remedy)
+        logger.warning('a problem with this machine', problem=finding.sentence, remedy=finding.remedy)
 
 
 @celeryd_after_setup.connect

@@ -72,7 +72,7 @@ class Watchdog:
             return
         if not self._given_up:
             self._given_up = True
-            logger.critical('too many threads are lost, the worker ends so that another is started', lost=len(lost),
+            logger.critical('too many threads are stuck, the worker exits so that it is restarted', lost=len(lost),
                             of=self._room, status=EX_TEMPFAIL)
             status.ends_with(EX_TEMPFAIL)
             os.kill(os.getpid(), signal.SIGTERM)
@@ -91,7 +91,7 @@ class Watchdog:
         call = request.delivery.call
         where = ''
         if request.worker_pid == os.getpid():
-            # As source: the values in it are nobody's business.
+            # Source lines only: values may be private.
             frame = sys._current_frames().get(request.thread or 0)  # noqa: SLF001 - there is no other way
             where = ''.join(traceback.format_stack(frame)) if frame else ''
         logger.error('a run does not end', task=call.task, key=request.task.key_of(call), id=call.id,

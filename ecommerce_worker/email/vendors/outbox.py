@@ -1,4 +1,4 @@
-"""Keeps mail in files instead of sending it: for development, and until there is a vendor."""
+"""Writes mail to files instead of sending it: for development, and until there is a vendor."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ DEFAULTS = {'directory': '~/.ecommerce-worker/outbox', 'from_email': 'shop@examp
 
 
 class Vendor:
-    """One ``.eml`` file for each mail, as smtp would send it, but for attachments, which are linked.
+    """One ``.eml`` file for each mail, as smtp would send it, except that attachments are linked.
 
-    A mail that comes again replaces its file.
+    A repeated mail replaces its file.
     """
 
     policy = None
 
-    def __init__(self, options: Mapping[str, Any], connect: Connect) -> None:  # noqa: ARG002 - nobody is connected to
+    def __init__(self, options: Mapping[str, Any], connect: Connect) -> None:  # noqa: ARG002 - there is no service
         found = read_options(options, OPTIONS, DEFAULTS)
         self._directory = in_home(found['directory'], 'EMAIL_OPTIONS[directory]')
         self._from_email = found['from_email']
 
     def send(self, email: Email) -> Receipt:
-        """Write the mail; its file is whole or not there at all, and only the worker's user can read it."""
+        """Write the mail atomically, to a file that only the worker's user can read."""
         name = f'{email.purpose}-{safe_id(email.id)}.eml'
-        # Before the file system is touched: what goes wrong here is none of its faults.
+        # Before the file system is touched: errors here are not its fault.
         content = composed(email, self._from_email)
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -55,5 +55,5 @@ class Vendor:
         return Receipt(name)
 
     def bounced(self, address: str) -> bool:  # noqa: ARG002
-        """Mail in files does not come back."""
+        """Mail in files never bounces."""
         return False

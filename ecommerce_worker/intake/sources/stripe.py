@@ -39,7 +39,7 @@ class Source(source.Source):
 
     @override
     def verify(self, delivery: Delivery, keys: Sequence[bytes]) -> None:
-        """Signature, then its time: each retry is signed anew."""
+        """Signature, then its time: each retry has a new signature."""
         pairs = [part.strip().partition('=')[::2] for part in delivery.header('stripe-signature').split(',')]
         stamp = next((value for name, value in pairs if name == 't'), '')
         require([value for name, value in pairs if name == 'v1'],
@@ -85,7 +85,7 @@ class Source(source.Source):
     @property
     @override
     def has_key(self) -> bool:
-        """One key does for all."""
+        """A key is enough."""
         return bool(self.options['api_key'])
 
     @override
@@ -106,7 +106,7 @@ class Source(source.Source):
 
     @override
     def is_paid(self, shop: Any, reference: str, line: str) -> bool | None:
-        """All of it or nothing: what a refund of a part was for is not told."""
+        """All or nothing: what a partial refund was for is unknown."""
         charge = shop.charge(reference)
         if charge is None:
             return None

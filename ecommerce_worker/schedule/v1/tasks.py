@@ -26,7 +26,7 @@ def run_management_command(self: Task, name: str = '', *args: str | float, not_a
                            **options: Any) -> None:
     """Run a command of the Django project, one of ``MANAGEMENT_COMMANDS``, with ``--option=value`` for each option.
 
-    ``not_after``, in epoch seconds, is for what comes again by itself, as all that beat publishes does: it is left
+    ``not_after``, in epoch seconds, is for jobs that come again, such as those of beat: it is left
     out when it is late, and a failure is logged and not parked.  A command without it is parked if it fails.
     """
     settings = runtime.current().settings
@@ -42,4 +42,4 @@ def run_management_command(self: Task, name: str = '', *args: str | float, not_a
     logger.error('a command failed', command=name, seconds=ended.seconds, how=ended.how, output=ended.tail)
     if not_after is None:
         raise CommandFailed(f'{name} failed: {ended.how}; the end of its output is in the log')
-    raise Skip(f'{name} failed: {ended.how}; it runs again by itself')
+    raise Skip(f'{name} failed: {ended.how}; it will run again as scheduled')

@@ -208,8 +208,8 @@ def test_the_beginning_of_several_ids_is_refused_with_the_list_of_them(park, com
     assert (refused.returncode, broker.depth(topology.PARKED)) == (1, 3)
     assert refused.stdout == ''
     assert re.findall(r'^[12]\S+', refused.stderr, re.MULTILINE) == ['11111111-1', '11111111-2']
-    assert refused.stderr.endswith('\necommerce-worker: 111 is the beginning of several ids: give more '
-                                   'characters\n')
+    assert refused.stderr.endswith('\necommerce-worker: 111 matches several ids: '
+                                   'give more characters\n')
     assert command('parked', *words, '11111111-2').returncode == 0
     assert broker.depth(topology.PARKED) == 2
 
@@ -239,7 +239,7 @@ def test_that_the_parked_queue_is_not_to_be_had_is_not_taken_for_that_nothing_is
     park('1111')
     with broker.unavailable(topology.PARKED):
         ended = command('parked', 'list')
-    assert 'ecommerce.parked is unavailable: RabbitMQ says that it is down; messages parked there are left out' in (
+    assert 'ecommerce.parked is unavailable: RabbitMQ reports that it is down; messages parked there are left out' in (
         ended.stderr)
     assert command('parked', 'list').stderr == ''
 
@@ -277,7 +277,7 @@ def test_programs_read_how_things_stand(broker, publish, command):
     assert found['queues'][0] == {'name': QUEUE, 'messages': 1, 'consumers': 0}
     assert found['troubles'] == [f'{it["sentence"]} {it["remedy"]}' for it in found['findings']]
     assert found['findings'][1] == {
-        'subject': 'queues', 'severity': 'trouble', 'sentence': f'Nobody consumes {QUEUE}, which holds 1 message.',
+        'subject': 'queues', 'severity': 'trouble', 'sentence': f'No worker consumes {QUEUE}, which holds 1 message.',
         'remedy': f'Start a worker with it in QUEUES (or `-Q {QUEUE}`).'}
 
 
@@ -350,7 +350,7 @@ def test_status_calls_out_a_queue_that_nobody_consumes(broker, start_worker, pub
     eventually(lambda: broker.depth(QUEUE) == 1)
     status = command('status', '--timeout', '3')
     assert status.returncode == 1
-    assert 'trouble: Nobody consumes ecommerce.fulfillment, which holds 1 message.' in status.stdout
+    assert 'trouble: No worker consumes ecommerce.fulfillment, which holds 1 message.' in status.stdout
 
 
 def test_status_counts_what_waits_and_what_is_parked(shop, broker, start_worker, publish, command):

@@ -242,7 +242,7 @@ def test_an_intake_without_a_queue_is_not_ready_until_a_worker_has_declared_it(s
     with broker.connection() as connection:
         connection.channel().queue_delete(QUEUE)
         intake = start_intake()
-        eventually(lambda: intake.said('there is no queue for what comes in: does a worker run[?]: queues=' + QUEUE))
+        eventually(lambda: intake.said(f'the queues for deliveries do not exist: is a worker running.: queues={QUEUE}'))
         assert not intake.is_ready()
         assert intake.get('/healthz').status == 200
         topology.task_queue(QUEUE).bind(connection.channel()).declare()
@@ -486,7 +486,8 @@ def test_check_notes_refunds_that_nobody_could_decide_about(command, covered, no
 def test_check_tells_once_of_an_extension_that_is_not_installed(command):
     done = command('check', EXTENSIONS='acme', ACME=json.dumps({'url': 'http://x'}), INTAKES=json.dumps({
         'acme': {'kind': 'acme', 'secrets': [SECRET]}}))
-    assert done.stdout.splitlines()[0].endswith('EXTENSIONS names acme, which is not installed: no extension is')
+    assert done.stdout.splitlines()[0].endswith(
+        'EXTENSIONS names acme, which is not installed; no extensions are installed')
     assert '1 problem found' in done.stdout
 
 

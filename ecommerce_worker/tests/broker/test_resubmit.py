@@ -288,7 +288,7 @@ def test_what_was_published_is_in_the_ledger_before_a_worker_has_it(shop, record
     order, = json.loads(asked().stdout)['orders']
     event, = order['events']
     assert (order['state'], order['tries'], event['what'], event['queue']) == ('trying', 0, 'accepted', QUEUE)
-    assert event['reason'] == 'resubmitted: the shop had it as Open, and RabbitMQ had no message of it'
+    assert event['reason'] == 'resubmitted: the shop had it as Open, and no message of it was in RabbitMQ'
     assert ' UTC, ' in command('orders', 'show', 'EDX-1').stdout.partition('since')[2].partition('ago')[0]
 
 
@@ -544,7 +544,7 @@ def test_nothing_is_published_while_a_queue_is_not_to_be_had_that_may_hold_the_o
     with broker.unavailable(QUEUE):
         ended = resubmit()
     assert ended.returncode == EX_TEMPFAIL
-    assert f'{QUEUE} is unavailable: RabbitMQ says that it is down; it is unknown' in ended.stderr
+    assert f'{QUEUE} is unavailable: RabbitMQ reports that it is down; it is unknown' in ended.stderr
     assert broker.waiting() == 0
     assert resubmit().returncode == 0
     assert broker.waiting() == 1

@@ -206,7 +206,7 @@ def test_what_a_beat_fires_is_reported_as_accepted(broker, start_beat):
         body = Queue(topology.LEDGER).bind(connection.channel()).get(no_ack=True).body
     report = RunReport.read(body.encode() if isinstance(body, str) else bytes(body))
     assert (report.outcome, report.task, report.key, report.queue) == ('accepted', COMMAND, 'send_queued_mail', DEFAULT)
-    assert report.reason == 'by beat, as SCHEDULE[mail] says'
+    assert report.reason == 'by beat, for SCHEDULE[mail]'
 
 
 def test_a_beat_that_cannot_keep_what_it_fires_says_so_in_one_line(command, tmp_path):
@@ -273,7 +273,7 @@ def test_status_asks_for_a_beat_only_where_somebody_wants_one(command, given, tm
     given['DATABASES'] = {'default': {'NAME': str(tmp_path / 'no-ledger')}}
     assert 'beat' not in command('status', **given).stdout
     given['SCHEDULE'] = {'resubmit': {'interval': '1h'}}
-    assert 'trouble: No beat is running: none ever has.' in command('status', **given).stdout
+    assert 'trouble: No beat is running: none has ever run.' in command('status', **given).stdout
     given['SCHEDULE'] = {'resubmit': {'enabled': False}}
     assert 'beat' not in command('status', **given).stdout
     FileFirings(given['SCHEDULE_STATE']).tick('one that is gone', time.time() - 600)

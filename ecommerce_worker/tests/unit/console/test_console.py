@@ -95,7 +95,7 @@ def test_the_console_is_where_the_settings_say(given, url):
     {'CONSOLE_ADDRESS': '0.0.0.0:8130'}, {'CONSOLE_URL': 'http://orders.example.com'},
     {'CONSOLE_ADDRESS': '192.0.2.1:8130'}])
 def test_passwords_do_not_travel_readable(given):
-    with pytest.raises(Misconfigured, match='passwords travel unencrypted'):
+    with pytest.raises(Misconfigured, match='passwords are sent unencrypted'):
         url_of(settings(**given))
 
 
@@ -206,7 +206,7 @@ def test_a_process_with_another_django_is_refused(tmp_path):
 
 
 def test_a_console_without_a_ledger_names_the_command(tmp_path):
-    assert '`ecommerce-worker migrate` makes one' in running(NAME=str(tmp_path / 'x'))
+    assert '`ecommerce-worker migrate` creates it' in running(NAME=str(tmp_path / 'x'))
     assert not (tmp_path / 'x').exists()
 
 

@@ -125,23 +125,24 @@ def test_an_intake_shows_its_address_and_what_came_of_all_its_processes(console)
     console('recording.record', tallies=[tally(), tally(process='b' * 32)])
     words = console('visit', '/intakes/', who='viewer').words
     assert 'https://hooks.example.com/in/shop Kind shopify Processes 2' in words
-    assert '99 of 100 answered in 20 ms or less' in words
+    assert '99 % answered in 20 ms or less' in words
     assert 'Refused Unavailable 6 0 0 0 4 0 4 refused: signature' in words
     assert 'Test mode' not in words
 
 
 @pytest.mark.parametrize('given, said', [
-    ({'state': 'dry'}, 'It is dry : deliveries are checked, and nothing is done about them.'),
-    ({'test_orders': 'run'}, 'Test mode: test orders are run as all others are.'),
+    ({'state': 'dry'}, 'It is dry : deliveries are checked, but nothing is published.'),
+    ({'test_orders': 'run'}, 'Test mode: test orders are run like all others.'),
     ({'last': None}, 'Last seen nothing yet'),
-    ({'intake': '-', 'counts': {'refused': {'no such intake': 7}}}, '7 asked for an intake that there is not.')])
+    ({'intake': '-', 'counts': {'refused': {'no such intake': 7}}},
+     '7 deliveries named an intake that does not exist.')])
 def test_what_is_not_as_usual_of_an_intake_is_said(console, given, said):
     console('recording.record', tallies=[tally(**given)])
     assert said in console('visit', '/intakes/', who='viewer').words
 
 
 def test_without_an_intake_the_page_says_so(console):
-    assert 'There are none. INTAKES says' in console('visit', '/intakes/', who='viewer').words
+    assert 'No intakes: shops that deliver' in console('visit', '/intakes/', who='viewer').words
 
 
 # -- who may come in --------------------------------------------------------------------------------------------------
@@ -372,11 +373,11 @@ def line(number='#1', key=LEARNER_KEY, **other):
 
 def test_an_order_shows_what_became_of_each_of_its_lines_and_no_address(console):
     console('recording.record', [fact(task=f'{ENROLMENT}enroll', key='#1', id='root'),
-                                 line(outcome='parked', reason='its time to enrol is over')])
+                                 line(outcome='parked', reason='its enrolment period is over')])
     order, row = (console('rows', 'Order', 'pk', key=key)[0] for key in ('#1', '#1 1'))
     page = console('visit', f'/orders/{order}/', who='viewer')
     assert 'Its lines' in page.words
-    for shown in ('#1 1', 'PY101', 'course-v1:edX+PY101+1 (verified)', 'l…@e….com', 'its time to enrol is over'):
+    for shown in ('#1 1', 'PY101', 'course-v1:edX+PY101+1 (verified)', 'l…@e….com', 'its enrolment period is over'):
         assert shown in page.words
     assert f'href="/orders/{row}/"' in page.text
     page = console('visit', f'/orders/{row}/', who='viewer')
@@ -391,7 +392,7 @@ def test_a_learner_is_found_by_an_address_that_the_ledger_does_not_have(console)
     assert found.status == 200  # and no other page, whose URL would have the address
     assert [f'>#{number} 1<' in found.text for number in range(1, 5)] == [True, True, True, False]
     assert SECRET not in str(console('rows', 'Order', 'key', 'reason', 'learner', 'mask'))
-    assert 'Nothing was bought' in console('visit', '/orders/', who='viewer', send={'q': 'x@example.com'}).words
+    assert 'None of its orders' in console('visit', '/orders/', who='viewer', send={'q': 'x@example.com'}).words
 
 
 def test_the_results_for_a_number_have_a_url(console):
@@ -699,5 +700,5 @@ def test_a_broker_that_is_away_is_said_to_be(tmp_path):
         assert 'RabbitMQ is unreachable' in words
         [number] = console('rows', 'ParkedMessage', 'pk')
         console('execute', f"UPDATE ledger_parkedmessage SET task = '{MAIL}'")
-        assert 'RabbitMQ did not take it; it stays parked' in decide(console, 'support', 'resend', number).words
+        assert 'RabbitMQ did not accept it; it stays parked' in decide(console, 'support', 'resend', number).words
         assert (audits(console), console('queries.count_parked')) == ([], 1)

@@ -528,7 +528,7 @@ def test_a_process_with_another_django_is_refused(tmp_path):
 
 
 def test_a_ledger_that_is_not_there_is_not_made_by_looking(tmp_path):
-    assert '`ecommerce-worker migrate` makes one' in opening(NAME=str(tmp_path / 'x'))
+    assert '`ecommerce-worker migrate` creates it' in opening(NAME=str(tmp_path / 'x'))
     assert not list(tmp_path.iterdir())
 
 
@@ -737,8 +737,8 @@ def test_what_is_unusual_is_longer_by_half_than_the_longest_silence_before(ledge
 
 def test_what_is_wrong_with_a_webhook_is_known_until_it_is_mended(ledger):
     now = datetime.now(UTC)
-    ledger('intakes.write_webhooks', {'shop': 'has switched its webhook 7 off', 'blog': ''}, now)
-    assert ledger('intakes.dead_webhooks') == [('shop', 'has switched its webhook 7 off', now)]
+    ledger('intakes.write_webhooks', {'shop': 'has disabled its webhook 7', 'blog': ''}, now)
+    assert ledger('intakes.dead_webhooks') == [('shop', 'has disabled its webhook 7', now)]
     ledger('intakes.write_webhooks', {'shop': ''}, now)
     assert ledger('intakes.dead_webhooks') == []
 

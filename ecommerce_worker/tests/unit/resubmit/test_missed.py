@@ -154,8 +154,8 @@ def told(*codes, **extensions):
         'currentlyAvailable': 0, 'restoreRate': 50}}), 75, 'slow down'),
     (told('THROTTLED'), 75, 'slow down'), (told('INTERNAL_SERVER_ERROR'), 75, 'failed'),
     (told('ACCESS_DENIED'), 1, 'ACCESS_DENIED'), (reply(200, b'{"errors": "no"}'), 1, 'without a code'),
-    (reply(200, b'{"data": null}'), 75, 'no list'),
-    (reply(200, b'{"data": {"orders": {"nodes": [7]}}}'), 75, 'no list'),
+    (reply(200, b'{"data": null}'), 75, 'unexpected JSON'),
+    (reply(200, b'{"data": {"orders": {"nodes": [7]}}}'), 75, 'unexpected JSON'),
     (reply(401, b'{"errors": "Invalid"}'), 1, 'credentials'), (reply(423, b'{}'), 1, '423'),
 ])
 def test_errors_of_shopify_are_looked_for_inside_of_a_200(run, shopify, published, answer, status, word):
@@ -226,7 +226,7 @@ def test_a_dry_run_publishes_and_repairs_nothing(run, woo, published):
     assert woo.webhooks[0]['status'] == 'disabled'
 
 
-@pytest.mark.parametrize('repair, word', [(False, 'reconcile --repair'), (True, 'it is on again')])
+@pytest.mark.parametrize('repair, word', [(False, 'reconcile --repair'), (True, 'it is enabled again')])
 @pytest.mark.parametrize('kind', ['woo', 'stripe'])
 def test_a_webhook_that_was_switched_off_is_told_and_repaired_if_wanted(run, request, kind, repair, word):
     shop = request.getfixturevalue(kind)

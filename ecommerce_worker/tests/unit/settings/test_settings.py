@@ -211,7 +211,7 @@ def test_what_is_wrong_with_tls_is_one_line(with_yaml, given, problem):
 
 
 @pytest.mark.parametrize('text, words', [
-    ('BROKER_URL: amqps://rabbit//', 'may be of any host'),
+    ('BROKER_URL: amqps://rabbit//', 'so certificates of any host are accepted'),
     ('BROKER_URL: rediss://redis/0', 'is not verified'),
     ('BROKER_URL: rediss://redis/0?ssl_cert_reqs=required', ''),
     ('{BROKER_URL: "amqps://rabbit//", BROKER_USE_SSL: true}', ''),
@@ -358,7 +358,7 @@ def test_a_secret_in_a_file_that_is_not_there_is_a_problem():
     ('Braze: {}', '1: there is no setting Braze; did you mean BRAZE?'),
     ('XYZZY: 1', '1: there is no setting XYZZY'),
     ('BRAZE:\n  FROM_EMAL: x', '2: there is no setting BRAZE[FROM_EMAL]; did you mean FROM_EMAIL?'),
-    ('BRAZE_ENABLE: true', '1: BRAZE_ENABLE belongs into BRAZE'),
+    ('BRAZE_ENABLE: true', '1: BRAZE_ENABLE belongs in BRAZE'),
     ('SITE_OVERRIDES:\n  edx:\n    JWT_ISUER: x',
      '3: there is no setting SITE_OVERRIDES[edx].JWT_ISUER; did you mean JWT_ISSUER?'),
     ('SITE_OVERRIDES:\n  edx:\n    BRAZE:\n      FROM_EMAL: x',
