@@ -150,14 +150,14 @@ class LocalFailure(Transient):
 
 #: What a system call fails with that lacks something here, whoever it was about, and what that is.
 _LACKING: Final = {
-    errno.EMFILE: 'this process may open no more files (ulimit -n)',
-    errno.ENFILE: 'this machine may open no more files',
+    errno.EMFILE: 'this process has too many open files (ulimit -n)',
+    errno.ENFILE: 'this machine has too many open files',
     errno.ENOSPC: 'the disk is full',
-    errno.EDQUOT: 'the disk quota is used up',
+    errno.EDQUOT: 'the disk quota is exceeded',
     errno.EROFS: 'the disk is read-only',
-    errno.EIO: 'the disk fails',
-    errno.ENOMEM: 'memory is used up',
-    errno.ENOBUFS: 'memory for sockets is used up',
+    errno.EIO: 'the disk has errors',
+    errno.ENOMEM: 'there is not enough memory',
+    errno.ENOBUFS: 'there is not enough memory for sockets',
     errno.EADDRNOTAVAIL: 'this machine has no ports left for connections',
 }
 

@@ -51,7 +51,7 @@ def module_of(name: str, shipped: ModuleType, setting: str, others: Iterable[str
             raise Misconfigured([f'{setting} names {name}, which does not exist{there}']) from None
         raise Misconfigured([f'{setting} {name} needs the module {error.name}, which is not installed']) from None
     except (AttributeError, TypeError, ValueError):  # for names that are none, such as '' and '.x'
-        raise Misconfigured([f'{setting} names {name}, which is no module']) from None
+        raise Misconfigured([f'{setting} names {name}, which is not a module']) from None
 
 
 def read_options(given: Mapping[str, Any], kinds: Mapping[str, Kind], defaults: Mapping[str, Any],

@@ -85,7 +85,7 @@ def _unpacked(unpacker: Unpacker, body: bytes) -> Iterator[bytes]:
             if len(part) < _PIECE:
                 break
             part = unpacker.decompress(b'', _PIECE)
-    raise Undecodable('the compressed body is cut short')
+    raise Undecodable('the compressed body is truncated')
 
 
 class _Zlib:

@@ -137,9 +137,9 @@ class Confirming:
     def hindrance(self) -> str:
         """Why nothing can be published to any of the queues just now; '' if something can."""
         if not self.ready:
-            return self.trouble or 'the broker is not there yet'
+            return self.trouble or 'the broker is not reachable yet'
         nowhere = self._queues and self._queues <= self.absent
-        return 'none of its queues exists: does a worker run?' if nowhere else ''
+        return 'none of its queues exists: is a worker running?' if nowhere else ''
 
     def publish(self, publication: Publication, fact: RunReport | None = None, seconds: float = PATIENCE) -> None:
         """Publish, and return when the broker has confirmed that the message is in a queue and on its disk.
@@ -198,7 +198,7 @@ class Confirming:
         # Each node once; for how long is said by the connection.
         self._connection.ensure_connection(max_retries=max(1, len(self._connection.alt) - 1), interval_start=0)
         if not topology.is_rabbitmq(self._connection):
-            raise NotPublished('only RabbitMQ confirms')
+            raise NotPublished('only RabbitMQ confirms messages')
         connection = self._connection.connection
         connection.on_blocked = partial(self._on_blocked, True)
         connection.on_unblocked = partial(self._on_blocked, False)
@@ -245,7 +245,8 @@ class Confirming:
 
     def _note_absent(self, absent: frozenset[str]) -> None:
         if absent - self.absent:
-            logger.warning('there is no queue for what comes in: does a worker run?', queues=','.join(sorted(absent)))
+            logger.warning('the queues for deliveries do not exist: is a worker running?',
+                           queues=','.join(sorted(absent)))
         self.absent, self._absent_at = absent, time.monotonic() + ABSENT_SECONDS
 
     def _look(self, now: float) -> None:
@@ -291,7 +292,7 @@ class Confirming:
             if sent is None:
                 continue
             if sent.returned:
-                sent.trouble = 'there is no queue for it'
+                sent.trouble = 'its queue does not exist'
                 self._note_absent(self.absent | (self._queues & {sent.publication.queue}))
             elif not taken:
                 sent.trouble = 'the queue accepts no messages'
@@ -318,7 +319,7 @@ class Confirming:
         channel.send_method(spec.Channel.CloseOk)
         channel.collect()
         self._facts, self._facts_at = None, time.monotonic() + FACTS_SECONDS
-        logger.warning('reports cannot be published: the ledger will not know what is accepted', status=reply_code)
+        logger.warning('reports cannot be published: the ledger will miss accepted deliveries', status=reply_code)
 
     def _on_blocked(self, blocked: bool, *_: Any) -> None:
         # It is no fault of the queues, which have as long again.

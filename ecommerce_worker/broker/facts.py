@@ -80,7 +80,7 @@ def tell(app: Celery, settings: Settings, *reports: RunReport) -> None:
                 for report in reports:
                     publishing.tell(producer.connection, report.as_body(), report.routing_key, settings.QUEUE_TYPE)
     except (NotPublished, OSError, KombuError, *publishing.broker_errors(app)) as error:
-        logger.warning('the ledger was not informed of this', id=reports[0].id, error=type(error).__name__)
+        logger.warning('a report for the ledger could not be published', id=reports[0].id, error=type(error).__name__)
 
 
 @contextmanager
@@ -172,7 +172,7 @@ class Publisher:
             self._unconfirmed.discard(tag)
 
     def _on_nack(self, tag: int, multiple: bool) -> None:  # noqa: ARG002
-        raise NotConfirmed('the broker refused a fact')
+        raise NotConfirmed('the broker rejected a report')
 
 
 @dataclass

@@ -90,7 +90,7 @@ class Content(amqp.Message):
         try:
             self.body_size, = _LONG_LONG.unpack_from(buf, offset + 4)
         except StructError:
-            raise UnexpectedFrame('a content header is cut short') from None
+            raise UnexpectedFrame('a content header is truncated') from None
         self.properties, self.unreadable = properties_of(buf, offset + 12)
         self.ready = not self.body_size
         return len(buf)
@@ -111,7 +111,7 @@ def frame_handler(connection: Connection, callback: Callable[..., Any]) -> Calla
         content = begun.get(channel)
         if content is None:
             if kind != METHOD:
-                raise UnexpectedFrame(f'a frame of type {kind} where a method should be')
+                raise UnexpectedFrame(f'a frame of type {kind} instead of a method')
             method = _SIGNATURE.unpack_from(payload)
             if method in _TEXTS:
                 payload = _with_readable_texts(method, payload)

@@ -87,7 +87,7 @@ class _Reader:
                 return value
             opcode = opcodes.get(code)
             if opcode is None:
-                raise ValueError(f'the pickle has the opcode {code:#04x}, not needed for plain values')
+                raise ValueError(f'the pickle has the opcode {code:#04x}, which plain values do not need')
             opcode(self)
         raise Undecodable('the pickle has too many parts')
 
@@ -96,7 +96,7 @@ class _Reader:
     def _take(self, size: int) -> bytes:
         begin, self._at = self._at, self._at + size
         if self._at > len(self._body):
-            raise ValueError('the pickle is cut short')
+            raise ValueError('the pickle is truncated')
         return self._body[begin:self._at]
 
     def _number(self, form: Struct) -> Any:
@@ -105,7 +105,7 @@ class _Reader:
     def _line(self, longest: int = MOST_BYTES) -> bytes:
         end = self._body.find(b'\n', self._at, self._at + longest + 1)
         if end < 0:
-            raise ValueError('the pickle has a line without an end')
+            raise ValueError('the pickle has an unterminated line')
         begin, self._at = self._at, end + 1
         return self._body[begin:end]
 
@@ -191,7 +191,7 @@ class _Reader:
     def string_line(self) -> None:
         line = self._line()
         if len(line) < 2 or line[0] != line[-1] or line[:1] not in (b'"', b"'"):
-            raise ValueError('the pickle has a text without quotes')
+            raise ValueError('the pickle has a string without quotes')
         # Text of a Python 2 producer comes as bytes, in UTF-8.
         self._push(codecs.escape_decode(line[1:-1])[0].decode())
 
@@ -253,7 +253,7 @@ class _Reader:
     def _extend(self, values: list[Any]) -> None:
         found = self._stack[-1]
         if type(found) is not list:
-            raise Undecodable('the pickle appends to what is not a list')
+            raise Undecodable('the pickle appends to something that is not a list')
         self._weigh_in(found, values)
         found += values
 
@@ -267,7 +267,7 @@ class _Reader:
     def _set(self, values: list[Any]) -> None:
         found = self._stack[-1]
         if type(found) is not dict or len(values) % 2:
-            raise Undecodable('the pickle sets members of what is not a mapping')
+            raise Undecodable('the pickle sets items of something that is not a mapping')
         keys = values[::2]
         for key in keys:
             if type(key) is not str and not (isinstance(key, int) and -2 ** 63 <= key < 2 ** 63):

@@ -85,8 +85,8 @@ def _unusable(error: BaseException, url: Any, settings: Settings) -> BrokerUnusa
     if isinstance(cause, AccessRefused):
         return BrokerUnusable(f'the broker refuses the login of {url}: check user and password', EX_NOPERM)
     if isinstance(cause, NotAllowed):
-        return BrokerUnusable(f'the broker refuses {url}: its virtual host does not exist or is not open to the '
-                              'user (rabbitmqctl list_permissions)', EX_NOPERM)
+        return BrokerUnusable(f'the broker refuses {url}: its virtual host does not exist or '
+                              'the user may not access it (rabbitmqctl list_permissions)', EX_NOPERM)
     if isinstance(cause, ssl.SSLError):
         why = getattr(cause, 'verify_message', '') or cause.reason or cause
         return BrokerUnusable(f'no TLS connection to the broker at {url}: {why}; check BROKER_USE_SSL')
@@ -111,7 +111,7 @@ def refuse_unsafe(connection: Connection, settings: Settings) -> None:
     if kind not in KEEPS_MESSAGES and not settings.ALLOW_UNSAFE_BROKER:
         raise BrokerUnusable(
             f'the {kind} transport loses messages when a worker dies; use RabbitMQ (amqp://), or set '
-            'ALLOW_UNSAFE_BROKER where losing orders does no harm', EX_CONFIG)
+            'ALLOW_UNSAFE_BROKER if losing orders is acceptable', EX_CONFIG)
 
 
 def wait(app: Celery, settings: Settings, seconds: float, say: Callable[[str], None]) -> None:
@@ -140,10 +140,10 @@ def limits(connection: Connection) -> list[str]:
         return []
     timeout = connection.transport_options.get('visibility_timeout')
     return [
-        ('Redis is the broker: it does not confirm, and keeps messages only as far as its own persistence '
-         'goes (appendonly yes)'),
-        (f'Redis is the broker: what a worker had in hand when it was killed is delivered again after {timeout} s '
-         f'(visibility_timeout); workers hold what waits, for at most {publishing.LONGEST_HELD} s at a time'),
+        ('Redis is the broker: it does not confirm messages, and loses them unless its '
+         'persistence is on (appendonly yes)'),
+        (f'Redis is the broker: messages that a killed worker held are delivered again after {timeout} s '
+         f'(visibility_timeout); workers hold waiting messages, for at most {publishing.LONGEST_HELD} s at a time'),
     ]
 
 
@@ -152,21 +152,22 @@ def remarks(connection: Connection, declared: topology.Declared, settings: Setti
     if not topology.is_rabbitmq(connection):
         return
     for name in declared.unavailable:
-        yield f'{name} is unavailable since its RabbitMQ node is down; the worker goes on without it'
+        yield f'{name} is unavailable since its RabbitMQ node is down; the worker continues without it'
     if topology.PARKED in declared.kept:
         yield (f'{topology.PARKED} does not have the type in QUEUE_TYPE ({settings.QUEUE_TYPE}), and is used as '
-               'it is; `ecommerce-worker queues reset` moves it and its messages')
+               'it is; `ecommerce-worker queues reset` changes its type and keeps its messages')
     version = topology.version(connection)
     if version < topology.LIMITS_DELIVERIES:
         return
     shown = '.'.join(map(str, version))
     if any(name != topology.PARKED for name in declared.kept):
-        yield (f'the waiting room is from an earlier version, and RabbitMQ {shown} counts each look into it: after 20 '
-               f'of them a message is sent on before its time; set {POLICIES}, or `ecommerce-worker queues reset`')
+        yield (f'the waiting room was declared by an earlier version, and RabbitMQ {shown} counts each read of it as a '
+               f'redelivery: after 20 a message leaves too early; apply {POLICIES}, or run `ecommerce-worker queues '
+               'reset`')
     if quorum := [name for name in settings.QUEUES
                   if name not in declared.unavailable and topology.is_quorum(connection, name)]:
-        yield (f'RabbitMQ {shown} drops a message of a quorum queue ({", ".join(quorum)}) that came back 20 times, '
-               f'unless a policy parks it: set {POLICIES}')
+        yield (f'RabbitMQ {shown} drops a message of a quorum queue ({", ".join(quorum)}) after 20 redeliveries, '
+               f'unless a policy parks it: apply {POLICIES}')
 
 
 def check(app: Celery, settings: Settings) -> None:

@@ -129,7 +129,7 @@ def prepared(publication: Publication, connection: Connection, channel: Any, **p
     except Exception as error:  # noqa: BLE001 - encoders raise anything
         raise Unfit(f'its headers cannot be written ({type(error).__name__})') from None
     if len(written) > connection.connection.frame_max - FRAME_BYTES:
-        raise Unfit(f'its headers have {len(written)} bytes, more than RabbitMQ takes')
+        raise Unfit(f'its headers have {len(written)} bytes, more than RabbitMQ accepts')
     # Which takes as long as all else together: not once more.
     message._serialize_properties = lambda: written  # noqa: SLF001
     return message
@@ -153,7 +153,7 @@ def new_call(call: Call, notes: Notes) -> Publication:
     except (TypeError, ValueError, RecursionError) as error:
         raise WrongArguments(f'its arguments cannot be written as JSON ({type(error).__name__})') from None
     if len(body) > LARGEST_BODY:
-        raise WrongArguments(f'its arguments have {len(body)} bytes as JSON, more than are read')
+        raise WrongArguments(f'its arguments have {len(body)} bytes as JSON, more than workers accept')
     headers = {
         'lang': 'py', 'task': call.task, 'id': call.id, 'retries': call.retries,
         'eta': None, 'expires': None, 'group': None, 'timelimit': [None, None],
@@ -218,7 +218,7 @@ def unparked(raw: Raw, note: ParkingNote, known: Container[str]) -> Publication:
     notes = note.notes
     if not notes.queue:
         raise UnknownQueue('its original queue is unknown: it stays parked; '
-                           + ('publish the order again' if note.task else 'have its sender send it again'))
+                           + ('publish the order again' if note.task else 'have the sender send it again'))
     if notes.queue not in known:
         raise UnknownQueue(f'it names the queue {one_line(notes.queue, 100)}, which QUEUES does not: it stays parked; '
                            'if that queue is one of yours, add it to QUEUES, else publish the order again')

@@ -19,7 +19,7 @@ from ecommerce_worker.words import counted, hint
 
 @main.command()
 @click.option('--for', 'command', metavar='COMMAND', default='',
-              help='Check what this command uses, such as recorder, rather than everything.')
+              help='Check only what this command uses, such as recorder.')
 @JSON
 def check(command: str, as_json: bool) -> None:
     """Print the configuration, or everything wrong with it.
@@ -69,7 +69,7 @@ def _brought(conf: settings.Settings) -> list[dict[str, Any]]:
 
 
 def _remarks_on_intakes(conf: settings.Settings) -> Iterator[str]:
-    """What is no mistake about them, but should be known."""
+    """Remarks on intakes that are not mistakes."""
     from ecommerce_worker.intake import intakes
 
     if conf.INTAKES:
@@ -89,7 +89,7 @@ def _further_problems(found: settings.Examined) -> Iterator[str]:
             *([] if 'CELERY_IMPORTS' in spoiled else [application]),
             lambda: beats.check(application(), found.settings,
                                 {name for place in found.spoiled for name in place[1:2]}),
-            # Kinds of an extension that cannot be had are no mistake of theirs.
+            # If an extension cannot be loaded, its kinds of intake are unknown; that is not their mistake.
             *([] if spoiled & {'INTAKES', 'EXTENSIONS'} else [
                 lambda: intakes.read(found.settings, application().tasks)]),
         )

@@ -1,4 +1,4 @@
-"""Removing a person from all that the worker keeps."""
+"""The command ``erase``."""
 
 from __future__ import annotations
 
@@ -16,25 +16,26 @@ from ecommerce_worker.words import counted
 
 @main.command()
 @click.argument('address')
-@click.option('--dry-run', is_flag=True, help='Say what there is, and change nothing.')
-@click.option('--yes', is_flag=True, help='Do not ask.')
-@click.option('--reason', default='', help='Why, such as the number of a ticket; it is written into the ledger.')
+@click.option('--dry-run', is_flag=True, help='Change nothing; show what would be removed.')
+@click.option('--yes', is_flag=True, help='Do not prompt.')
+@click.option('--reason', default='', help='Why, such as the number of a ticket; recorded in the ledger.')
 @JSON
 @plainly
 def erase(address: str, dry_run: bool, yes: bool, reason: str, as_json: bool) -> None:
     """Remove a person from messages and ledger.
 
-    ADDRESS is a mail address; - reads it from standard input.  Messages that name it are thrown away: parked ones,
-    those of the waiting room, and those of the intake's spool if that is on this machine.  What they promised is then
-    not done.  Elsewhere in the ledger *** stands in place of the address.  What a worker has in hand, or is about to
-    take, is not touched.
+    ADDRESS is a mail address; - reads it from standard input.  Messages that contain it are discarded: parked ones,
+    those in the waiting room, and those in the intake's spool if it is on this machine.  Their orders are not fulfilled
+    and their mails not sent.  Elsewhere in the ledger the address is replaced by ***.  Messages that are queued,
+    or that
+    a worker holds, are not touched.
     """
     from ecommerce_worker.broker import topology
     from ecommerce_worker.ledger import database
     from ecommerce_worker.operations.erasing import Eraser, Person
 
     if as_json and not (yes or dry_run):
-        fail('--json asks nothing: say --yes or --dry-run', 2)
+        fail('--json cannot prompt: add --yes or --dry-run', 2)
     person = Person((sys.stdin.readline() if address == '-' else address).strip())
     settings = runtime.current().settings
     if database.is_kept(settings):
@@ -46,15 +47,16 @@ def erase(address: str, dry_run: bool, yes: bool, reason: str, as_json: bool) ->
         if not dry_run:
             if found and not yes:
                 with answered('--yes'):
-                    if not click.confirm(f'Erase {counted(len(found), "thing")} for good?'):
+                    if not click.confirm(f'Erase {counted(len(found), "item")} permanently?'):
                         fail('nothing was erased')
             found = list(Eraser(app, person, who=who(), reason=reason).run(connection))
         queued = sum(depth.messages for depth in topology.depths(connection, settings.QUEUES))
     if as_json:
         print_json({'erased' if not dry_run else 'found': [vars(it) for it in found], 'queued': queued})
         return
-    say(f'{counted(len(found), "thing")} {"found, nothing was changed" if dry_run else "erased"}')
+    say(f'{counted(len(found), "item")} {"found, nothing was changed" if dry_run else "erased"}')
     if queued:
-        say(f'{counted(queued, "message")} queued for workers {"was" if queued == 1 else "were"} not looked into: run '
-            'this again when they are done')
-    say('not looked into: the shop, vendors of mail, logs and backups')
+        say(f'{counted(queued, "message")} queued for workers {"was" if queued == 1 else "were"} not searched: run '
+            'this '
+            'again when they are done')
+    say('not searched: the shop, mail vendors, logs and backups')

@@ -1,4 +1,4 @@
-"""The intake: taking deliveries of shops, and trying whether it does."""
+"""The commands of the intake: serve it, list it, make secrets for it, and test it."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ LOOK_SECONDS: Final = 0.5
 @main.group(invoke_without_command=True)
 @click.option('--debug', is_flag=True, help='Log at level DEBUG.')
 @click.option('--threads', type=click.IntRange(1),
-              help='Wait for the broker with so many deliveries at once; 32 if not given.')
+              help='Number of deliveries that wait for the broker at once [default: 32].')
 @click.pass_context
 def intake(context: click.Context, debug: bool, threads: int | None) -> None:
-    """Take signed deliveries of shops, as INTAKES says.
+    """Accept the signed webhooks of the shops in INTAKES.
 
-    Until it is told to stop.  Several may run on one address.
+    Runs until stopped.  Several may run on one address.
     """
     if context.invoked_subcommand is None:
         _serve(debug, threads)
@@ -68,7 +68,7 @@ def intake_named(name: str) -> Intake:
 
 
 def url_of(it: Intake) -> str:
-    """Where it answers on this machine."""
+    """Its URL on this machine."""
     return f'http://{runtime.current().settings.INTAKE_ADDRESS}{it.path}'
 
 
@@ -94,30 +94,31 @@ def list_intakes(as_json: bool) -> None:
 
 @intake.command('secret')
 def make_secret() -> None:
-    """Print a new secret, good for an intake of any kind."""
+    """Print a new secret for an intake of any kind."""
     say(f'whsec_{b64encode(secrets.token_bytes(32)).decode()}')
 
 
 @intake.command('try')
 @click.argument('name')
 @click.argument('file', type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option('--topic', default='', help='The topic that it is about; the first of its events if not given.')
-@click.option('--url', default='', help='Post it there; to INTAKE_ADDRESS if not given.')
-@click.option('--wait', default='30s', show_default=True, type=DURATION, help='Follow the order for so long.')
+@click.option('--topic', default='', help='Topic of the delivery [default: the first of its events].')
+@click.option('--url', default='', help='URL to post it to [default: at INTAKE_ADDRESS].')
+@click.option('--wait', default='30s', show_default=True, type=DURATION, help='How long to follow the order.')
 @needs('intake', 'waitress')
 @plainly
 def try_intake(name: str, file: Path, topic: str, url: str, wait: float) -> None:
     """Sign an order as a shop would, post it, and follow it.
 
-    FILE is the body, and NAME the intake whose shop it is from.  Each step is shown.  Status 1 if it is not accepted,
-    or not done in the end.
+    FILE is the body, NAME the intake.  Prints each step.
+
+    Exit status: 1 if it is not accepted, or not done within --wait.
     """
     from ecommerce_worker.intake import posting
 
     it = intake_named(name)
     topic = topic or posting.first_topic(it)
     url = url or url_of(it)
-    say(f'signed{f" as {topic}" if topic else ""}, posting it to {url}')
+    say(f'signed{f" as {topic}" if topic else ""}, posting to {url}')
     answer = posting.post(it, file.read_bytes(), url, topic)
     say(answer.text)
     if not answer.id:
@@ -126,27 +127,27 @@ def try_intake(name: str, file: Path, topic: str, url: str, wait: float) -> None
 
 
 def _follow(id_: str, seconds: float) -> None:
-    """Tell what the ledger learns of a message until it is over."""
+    """Print what the ledger records about a message until it is finished."""
     if not extras.is_installed('django'):
-        say('there is no ledger here to follow it in; the log of the worker tells the rest')
+        say('there is no ledger here to follow it in; see the log of the worker')
         return
     try:
         queries = opened_ledger()
     except WorkerError as error:
-        say(f'it cannot be followed: {error}')
+        say(f'the order cannot be followed: {error}')
         return
     from ecommerce_worker.ledger import words
 
-    until, told, state, key = time.monotonic() + seconds, set[str](), '', ''
+    until, printed, state, key = time.monotonic() + seconds, set[str](), '', ''
     while time.monotonic() < until and state not in ('fulfilled', 'parked', 'discarded'):
         for entry in queries.search(id_)[:1]:
             for event in queries.story(entry.number).events:
                 line = f'{words.outcome_of(getattr(event, "outcome", ""), entry.task)}: {event.reason or "-"}'
-                if line not in told:
-                    told.add(line)
+                if line not in printed:
+                    printed.add(line)
                     say(f'{entry.key}  {line}')
             state, key = entry.state, entry.key
         time.sleep(LOOK_SECONDS)
     if state != 'fulfilled':
-        fail('nothing was heard of it: do a worker and a recorder run?' if not told else
-             f'it is not done: {state}; `ecommerce-worker orders show {key}` tells how it goes on')
+        fail('no report of it: are a worker and a recorder running?' if not printed else
+             f'not done within --wait: {state}; see `ecommerce-worker orders show {key}`')

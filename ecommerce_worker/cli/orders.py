@@ -61,11 +61,11 @@ def show_order(key: str, as_json: bool) -> None:
     learners = _learners(key) if '@' in key else ()
     found = queries.search(key, learners)
     if not found and learners:
-        fail('no order in the ledger was for this learner')
+        fail('no order in the ledger is for this learner')
     if not found:
         fail(f'no order {key} in the ledger; `ecommerce-worker resubmit --order {key}` asks the shop')
     if as_json:
-        print_json({'orders': [_told(queries.story(entry.number)) for entry in found]})
+        print_json({'orders': [_described(queries.story(entry.number)) for entry in found]})
         return
     if learners or (found[0].key != key and len(found) > 1):
         _orders(found)
@@ -90,21 +90,21 @@ def show_order(key: str, as_json: bool) -> None:
 
 
 def _learners(address: str) -> tuple[str, ...]:
-    """What may stand for the learner in the ledger, which has no addresses."""
+    """The pseudonyms of the learner in the ledger, which has no addresses."""
     from ecommerce_worker.enrolment.learner import pseudonyms
 
     found = pseudonyms(runtime.current().settings, address)
     if not found:
-        fail('the ledger has no addresses, and LEARNER_KEY is not set, by which learners are found')
+        fail('learners cannot be looked up: the ledger keeps no mail addresses, and LEARNER_KEY is not set')
     return found
 
 
 def _bought(line: Any) -> str:
-    return f'{line.product or "-"}, {line.course or "a course that is not known yet"}, for {line.mask or "nobody"}'
+    return f'{line.product or "-"}, {line.course or "an unknown course"}, for {line.mask or "no learner"}'
 
 
 def _lines(lines: Iterable[Any]) -> None:
-    """What became of the lines of an order."""
+    """Print the lines of an order and their states."""
     from ecommerce_worker.ledger import words
 
     table(('LINE', 'PRODUCT', 'COURSE', 'MODE', 'LEARNER', 'TASK', 'STATE', 'REASON'), [
@@ -114,21 +114,21 @@ def _lines(lines: Iterable[Any]) -> None:
 
 
 @orders.command('covering')
-@click.option('--order', 'order_number', required=True, help='The order that was refunded.')
-@click.option('--course', required=True, help='The id of the course that it paid for.')
+@click.option('--order', 'order_number', required=True, help='Order that was refunded.')
+@click.option('--course', required=True, help='Id of the course that it paid for.')
 @click.option('--learner', 'learners', multiple=True, required=True,
-              help='The pseudonym of the learner, or their mail address; repeatable.')
-@click.option('--site', default='', help='The site of the order.')
+              help='Pseudonym or mail address of the learner; repeatable.')
+@click.option('--site', default='', help='Site of the order.')
 @JSON
 @needs('ledger', 'django')
 @plainly
 def covering(order_number: str, course: str, learners: tuple[str, ...], site: str, as_json: bool) -> None:
-    """Show who else paid for a learner's course.
+    """List other orders that pay for a learner's course.
 
-    Those orders of the ledger are shown, beside that one, that were neither refunded nor given up.  With COVERED_BY:
-    ledger, workers ask by this command.
+    These are orders in the ledger that were neither refunded nor given up.  With COVERED_BY: ledger, workers run this
+    command.
 
-    Exit status: 75 if the ledger cannot be asked at this moment, or is behind.
+    Exit status: 75 if the ledger cannot be read now, or is behind.
     """
     from ecommerce_worker.resubmit.known import covering as find
     from ecommerce_worker.resubmit.messages import refuse_unrecorded
@@ -170,7 +170,7 @@ def _order(entry: Any) -> dict[str, Any]:
                if entry.order_number else {})}
 
 
-def _told(story: Any) -> dict[str, Any]:
+def _described(story: Any) -> dict[str, Any]:
     """Everything about an order, for JSON."""
     from ecommerce_worker.ledger.queries import Decision
 

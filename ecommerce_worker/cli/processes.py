@@ -22,7 +22,7 @@ from ecommerce_worker.cli.root import main
 @main.command(context_settings={'ignore_unknown_options': True, 'help_option_names': ['--help']})
 @click.option('--debug', is_flag=True, help='Log at level DEBUG.')
 @click.option('--wait', default='0s', type=DURATION, help='How long to wait for a broker that is still booting.')
-@click.option('--processes', metavar='N', help='How many processes, or auto: one for each processor '
+@click.option('--processes', metavar='N', help='Number of processes, or auto for one per processor '
               '[default: WORKER_PROCESSES].')
 @click.argument('celery_options', nargs=-1, type=click.UNPROCESSED, metavar='[CELERY OPTIONS]...')
 @running
@@ -32,8 +32,8 @@ def worker(debug: bool, wait: float, processes: str | None, celery_options: tupl
     SIGTERM lets it finish running tasks, for up to SHUTDOWN_SECONDS; a second one, or SIGQUIT, does not wait.  Nothing
     is lost either way: unfinished messages are delivered again.
 
-    With more than one of `--processes`, each has a connection and threads of its own, and is begun again if it ends;
-    signals to the parent reach all.
+    With `--processes` above 1, each process has its own connection and threads and is restarted if it exits; signals to
+    the parent are passed on to all.
 
     Pool, concurrency and queues come from the configuration.  Options not listed below are passed on to Celery's
     worker, such as `--concurrency 64`, `--pool prefork`, `-Q ecommerce.fulfillment` (see `celery worker --help`).
@@ -85,7 +85,7 @@ def worker(debug: bool, wait: float, processes: str | None, celery_options: tupl
 
 
 def _count(given: str | None) -> int:
-    """How many processes there are to be."""
+    """The number of processes to run."""
     try:
         count = settings.SETTINGS['WORKER_PROCESSES'].read(given or runtime.current().settings.WORKER_PROCESSES)
     except ValueError:
@@ -94,12 +94,12 @@ def _count(given: str | None) -> int:
 
 
 def _several(count: int, options: list[str]) -> NoReturn:
-    """Run so many workers until told to stop."""
+    """Run this many workers until stopped."""
     from ecommerce_worker.process import several
 
     for short, long in (('-n', '--hostname'), ('--pidfile', '--pidfile'), ('-S', '--statedb')):
         if _said(tuple(options), short, long) is not None:
-            fail(f'{long} is that of one process: leave it out, or run one (--processes 1)', 2)
+            fail(f'{long} cannot be shared by several processes: omit it, or use --processes 1', 2)
     conf = runtime.current().settings
     address, _, first = conf.METRICS_ADDRESS.rpartition(':')
     ports = {}
@@ -171,8 +171,8 @@ def beat(level: str | None) -> None:
 def up(debug: bool) -> None:
     """Run all processes of a small site together.
 
-    They are recorder, worker, console, beat and, if INTAKES has any, intake.  The ledger is migrated first.  A process
-    that exits is restarted.  SIGTERM stops them one after the other, and the worker finishes running tasks.
+    These are recorder, worker, console, beat and, if INTAKES is not empty, intake.  The ledger is migrated first.  A
+    process that exits is restarted.  SIGTERM stops them one after the other; the worker finishes running tasks.
     """
     from ecommerce_worker.cli import up as together
     from ecommerce_worker.ledger import setup

@@ -62,13 +62,13 @@ def purge(names: tuple[str, ...], yes: bool, park: bool) -> None:
 
 @queues.command()
 @emptying
-@click.option('--force', is_flag=True, help='Even if workers are connected.')
+@click.option('--force', is_flag=True, help='Reset even if workers are connected.')
 @plainly
 def reset(yes: bool, park: bool, force: bool) -> None:
     """Delete the task queues and declare them again.
 
     The waiting room too; parked messages stay.  Use it for a queue that was once declared with other arguments.  Stop
-    the workers first.  Messages published meanwhile are treated like those already there.  The queues of parked
+    the workers first.  Messages published during the reset are treated like those already there.  The queues of parked
     messages and of reports get the type in QUEUE_TYPE and keep their messages; stop the recorder, too.
     """
     from ecommerce_worker.broker import topology
@@ -113,8 +113,8 @@ def _empty(app: Celery, connection: Connection, names: Iterable[str], *, yes: bo
         return park or not yes
     table(('QUEUE', 'MESSAGES'), [(depth.name, depth.messages) for depth in full])
     if not (yes or park):
-        say(f'This would destroy {counted(total, "message")}: paid orders and mails that were '
-                   'promised.')
+        say(f'This would destroy {counted(total, "message")}: their orders would not be fulfilled, nor their mails '
+            'sent.')
         with answered('--park or --yes'):
             answer = click.prompt('Park them instead, destroy them, or leave them?',
                                   type=click.Choice(['park', 'destroy', 'leave']), default='park')

@@ -1,4 +1,4 @@
-"""Asking shops for orders whose deliveries never came."""
+"""The command ``reconcile``."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from ecommerce_worker.words import counted, hint
 @main.command()
 @click.argument('names', nargs=-1, metavar='[INTAKE]...')
 @click.option('--since', default='2d', show_default=True, type=DURATION,
-              help='Only orders that were changed within this time.')
+              help='Only orders changed within this time.')
 @click.option('--grace', default='15m', show_default=True, type=DURATION,
-              help='Leave orders changed within this time to the webhook.')
-@click.option('--repair', is_flag=True, help='Switch webhooks on again that the shop has switched off.')
+              help='Ignore orders changed within this time; their webhooks may still come.')
+@click.option('--repair', is_flag=True, help='Enable webhooks that the shop has disabled.')
 @click.option('--dry-run', is_flag=True, help='Publish and repair nothing; show what would be published.')
 @JSON
 @needs('intake', 'waitress')
 @plainly
 def reconcile(names: tuple[str, ...], since: float, grace: float, repair: bool, dry_run: bool, as_json: bool) -> None:
-    """Publish the orders of shops whose deliveries never came.
+    """Publish orders whose webhooks were never delivered.
 
-    The shops of INTAKES with a key to their API are asked, and what the ledger has never heard of is published.  That
-    a shop delivers nothing any more is told too.
+    Asks the shops of INTAKES that have an API key, and publishes orders that the ledger does not have.  Also reports
+    webhooks that are missing or disabled.
 
-    Exit status: 1 if something is wrong, 75 if it cannot be done at this moment.
+    Exit status: 1 if something is wrong, 75 if it cannot run now.
     """
     from ecommerce_worker.intake import intakes, server
     from ecommerce_worker.resubmit import missed
@@ -49,7 +49,7 @@ def reconcile(names: tuple[str, ...], since: float, grace: float, repair: bool, 
     try:
         opened_ledger()
     except WorkerError as error:
-        fail(f'without a ledger it cannot be known what has come: {error}', EX_TEMPFAIL)
+        fail(f'reconcile needs the ledger, to know which orders have arrived: {error}', EX_TEMPFAIL)
     from ecommerce_worker.resubmit.known import came, known, saw
 
     with app.connection_for_read() as connection:
@@ -65,5 +65,5 @@ def reconcile(names: tuple[str, ...], since: float, grace: float, repair: bool, 
         table(('ORDER', 'INTAKE', 'RESULT'), [(it.number, it.intake, it.result) for it in report.missed])
     for trouble in report.troubles:
         say(f'trouble: {trouble}')
-    say(f'{counted(report.looked_at, "order")} looked at, {report.published} {"would be " if dry_run else ""}published')
+    say(f'{counted(report.looked_at, "order")} checked, {report.published} {"would be " if dry_run else ""}published')
     sys.exit(report.status)

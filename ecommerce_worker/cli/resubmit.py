@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option('--order', 'numbers', multiple=True, metavar='NUMBER',
               help='Only this order, whatever its age; repeatable.')
 @click.option('--site', 'sites', multiple=True, metavar='CODE',
-              help='Only the orders of this site, - for the one without a code; repeatable.')
+              help='Only orders of this site, - for the one without a code; repeatable.')
 @click.option('--since', default='2d', show_default=True, type=DURATION,
               help='Only orders placed within this time.')
 @click.option('--grace', default='15m', show_default=True, type=DURATION,
@@ -45,8 +45,8 @@ def resubmit(numbers: tuple[str, ...], sites: tuple[str, ...], since: float, gra
     however often this runs.  Orders parked in the ledger are skipped, and so are discarded ones unless --order names
     them; the shop is asked about overdue ones.
 
-    Exit status: 1 if something could not be asked or published, 75 if it cannot run now, or not here: a shop or LMS
-    that does not answer is waited for half a minute.
+    Exit status: 1 if a shop could not be asked or an order not published, 75 if it cannot run now, or not on this
+    machine.  Waits up to half a minute for a shop or LMS that does not answer.
     """
     from ecommerce_worker.resubmit import run as resubmitting
     from ecommerce_worker.resubmit.names import Wanted

@@ -21,23 +21,24 @@ if TYPE_CHECKING:
 
 
 @main.command()
-@click.option('--order', default='', help='Follow this order of the shop, through the workers that run.')
-@click.option('--site', default='', help='The site code of its shop.')
-@click.option('--intake', 'name', default='', metavar='NAME', help='Have it go in by this intake, which runs.')
+@click.option('--order', default='', help='Order of the shop to send through the running workers.')
+@click.option('--site', default='', help='Site code of its shop.')
+@click.option('--intake', 'name', default='', metavar='NAME', help='Send it to this running intake.')
 @click.option('--file', type=click.Path(exists=True, dir_okay=False, path_type=Path),
-              help='The body that the shop of that intake would post; needed unless its kind is submit.')
-@click.option('--wait', default='60s', show_default=True, type=DURATION, help='Wait so long for all steps together.')
+              help='Body that the shop would post to that intake; required unless its kind is submit.')
+@click.option('--wait', default='60s', show_default=True, type=DURATION, help='How long to wait for all steps '
+                                                                              'together.')
 @JSON
 @plainly
 def smoke(order: str, site: str, name: str, file: Path | None, wait: float, as_json: bool) -> None:
-    """Send an order of its own and tell each step, with its time.
+    """Send a test order and print each step with its time.
 
-    Without --order: by an intake, a queue and a worker of its own to a stand-in shop, through the real RabbitMQ and its
-    waiting room; orders, workers and the ledger are not touched.  With it: through all that runs, to the shop itself;
-    an order that is complete there is not fulfilled again.  With --intake it is signed and posted to that intake, as
-    its shop would.
+    Without --order, a temporary intake, queue and worker send it to a stand-in shop, through the real RabbitMQ and its
+    waiting room; orders, running workers and the ledger are not touched.  With --order, it goes through the running
+    workers to the shop itself; an order that is complete there is not fulfilled again.  With --intake, it is signed and
+    posted to that intake as its shop would.
 
-    Exit status: 1 if a step does not come.
+    Exit status: 1 if a step fails or does not happen in time.
     """
     from ecommerce_worker.intake.posting import NotAnswered
     from ecommerce_worker.smoke import apart, through
@@ -51,13 +52,13 @@ def smoke(order: str, site: str, name: str, file: Path | None, wait: float, as_j
             say(f'{seconds:6.2f} s  {what}')
 
     if file and not name:
-        fail('--file belongs to --intake', 2)
+        fail('--file needs --intake', 2)
     if file and (order or site):
-        fail('--file has the order in it: leave --order and --site out', 2)
+        fail('--file contains the order: omit --order and --site', 2)
     conf, problem = runtime.current().settings, ''
     with connected() as (app, connection):
         if not topology.is_rabbitmq(connection):
-            fail('this needs RabbitMQ')
+            fail('smoke needs RabbitMQ')
         try:
             if name:
                 through.run(connection, conf, _posting(name, order, site, file), tell, wait)
@@ -76,16 +77,16 @@ def smoke(order: str, site: str, name: str, file: Path | None, wait: float, as_j
 
 
 def _posting(name: str, order: str, site: str, file: Path | None) -> Send:
-    """How an order goes in by the intake of that name."""
+    """How to send an order to the intake of that name."""
     from ecommerce_worker.smoke import through
 
     it = intake_named(name)
     if file:
         body = file.read_bytes()
     elif it.kind != 'submit':
-        fail(f'the intake {name} is of the kind {it.kind}: --file has to name a body as its shop posts it', 2)
+        fail(f'the intake {name} is of kind {it.kind}: --file must name a body as its shop posts it', 2)
     elif not order:
-        fail('--order has to name an order of the shop, or --file a body with one', 2)
+        fail('specify an order of the shop with --order, or a body with --file', 2)
     else:
         body = json.dumps({'order_number': order, **({'site_code': site} if site else {})}).encode()
     return through.by_intake(it, url_of(it), body)

@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 def status(timeout: float, fail_on_parked: bool, as_json: bool) -> None:
     """Show the state of workers, queues, ledger and beat.
 
-    Exit status: 1 if nobody consumes a queue that holds messages, a queue is gone, no worker answers, the broker
-    accepts no messages, a ledger has no recorder, orders are overdue, SCHEDULE has entries of your own and no beat
-    runs, or an entry is overdue; with --fail-on-parked, also if messages are parked.  Warnings do not change it.
+    Exit status: 1 if a queue with messages has no consumer, a queue is missing, no worker answers, the broker accepts
+    no messages, a ledger has no recorder, orders are overdue, SCHEDULE has entries of your own and no beat is running,
+    or an entry is overdue; with --fail-on-parked, also if messages are parked.  Warnings do not change it.
     """
     from ecommerce_worker.health.findings import Severity
 
@@ -108,7 +108,7 @@ def _show(found: Standing, findings: Iterable[Finding]) -> None:
     if broker.queues:
         table(('QUEUE', 'MESSAGES', 'CONSUMERS', ''), [
             (it.name, it.messages, '?' if it.consumers is None else it.consumers,
-             '<- nobody consumes it' if it.messages and it.consumers == 0 else '') for it in broker.queues])
+             '<- no consumer' if it.messages and it.consumers == 0 else '') for it in broker.queues])
     else:
         say('No queues yet; the first worker declares them.')
     for finding in findings:

@@ -2,7 +2,7 @@
 
 The first ends last.
 
-    started ──ends by itself──► waits 1, 2, 4 … 60 s ──► started again …
+    started ──exits──► waits 1, 2, 4 … 60 s ──► started again …
         └─────SIGTERM──────► what runs is finished ──► gone          (the recorder's turn only then)
 
 Each child is an ordinary command in a session of its own, so that Ctrl-C reaches it only through us.  If `up` is
@@ -147,7 +147,7 @@ class Child(Watcher):
         self._tell(f'{self.name} {how}; restarting in {self._pause:g} s')
 
 
-class Keeper(Arbiter):
+class Supervisor(Arbiter):
     """Circus's arbiter, which refuses two operations at once; checking children can wait for the other one."""
 
     def manage_watchers(self) -> Any:
@@ -167,13 +167,13 @@ async def _run(settings: Settings, say: Callable[[str], None], *, debug: bool) -
     # Not sooner: each takes the loop that it is made in.
     found += [Child(name, settings, say, debug=debug) for name in CHILDREN
               if name != 'intake' or settings.INTAKES]
-    arbiter = Keeper(_in_order(found), *INSIDE, loop=IOLoop.current(), check_delay=CHECK_SECONDS)
-    told = asyncio.Event()
+    arbiter = Supervisor(_in_order(found), *INSIDE, loop=IOLoop.current(), check_delay=CHECK_SECONDS)
+    stopped = asyncio.Event()
     for number in ENDS:
         # Replaces the arbiter's own handlers, which would stop all children at once, and restart all on SIGHUP.
-        asyncio.get_running_loop().add_signal_handler(number, told.set)
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     await arbiter.start()
-    await told.wait()
+    await stopped.wait()
     # Otherwise it would keep trying to start children, and complain.
     arbiter.ctrl.caller.stop()
     seconds = settings.SHUTDOWN_SECONDS + GRACE
@@ -189,9 +189,9 @@ async def _run(settings: Settings, say: Callable[[str], None], *, debug: bool) -
 
 
 def _standing(found: list[Child]) -> tuple[str, str]:
-    """See :class:`~ecommerce_worker.process.pulse.Pulse`: how each of them is, it tells itself."""
+    """See :class:`~ecommerce_worker.process.pulse.Pulse`: each of them reports its own state."""
     absent = [child.name for child in found if not child.processes]
-    return f'{", ".join(absent)} to be started' if absent else '', f'{len(found)} processes'
+    return f'{", ".join(absent)} not started yet' if absent else '', f'{len(found)} processes'
 
 
 def _in_order(found: list[Child]) -> list[Child]:

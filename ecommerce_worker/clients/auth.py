@@ -68,7 +68,7 @@ class ClientCredentials:
                         connect_timeout=connect_timeout, read_timeout=read_timeout, refusal=token_error,
                         correlated=True)
         self._path = path
-        self._unusable = f'{peer} did not answer with a token'
+        self._unusable = f'{peer} answered without a token'
         self._auth = auth
         self._client_id = client_id
         self._client_secret = client_secret

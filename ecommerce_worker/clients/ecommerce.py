@@ -110,7 +110,8 @@ class Ecommerce:
         answer = self._api.request('POST', 'assignment-email/status/', json={
             'offer_assignment_id': offer_assignment_id, 'send_id': send_id, 'status': 'success'})
         if not isinstance(answer, dict) or answer.get('status') != 'updated':
-            raise PeerFailure(f'{self._api.peer} did not confirm that it noted the mail', status=200, maybe_done=True)
+            raise PeerFailure(f'{self._api.peer} did not confirm that it recorded the mail', status=200,
+                              maybe_done=True)
 
     def course(self, course_id: str) -> dict[str, Any]:
         """What the shop knows of a course: ``name``, ``verification_deadline`` and more.

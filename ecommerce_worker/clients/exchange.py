@@ -49,7 +49,7 @@ class Exchange:
         """The remaining seconds; raises ``TimeoutError`` if there are none."""
         left = self.until - time.monotonic()
         if left <= 0:
-            raise TimeoutError('the exchange has taken its time')
+            raise TimeoutError('the exchange timed out')
         return left
 
     def take(self, size: int) -> None:
@@ -57,7 +57,7 @@ class Exchange:
         if self.left is not None:
             self.left -= size
             if self.left < 0:
-                raise TooMuch('the peer sends more than is taken')
+                raise TooMuch('the peer sends more than we accept')
 
 
 _current: ContextVar[Exchange | None] = ContextVar('exchange', default=None)
@@ -216,7 +216,7 @@ def resolved(host: str, port: int) -> list[Place]:
     try:
         found = socket.getaddrinfo(host.strip('[]'), port, type=socket.SOCK_STREAM)
     except UnicodeError:
-        raise socket.gaierror(socket.EAI_NONAME, 'the name cannot be one') from None
+        raise socket.gaierror(socket.EAI_NONAME, 'the host name is not valid') from None
     return [(family, address) for family, *_, address in found]
 
 
@@ -225,7 +225,7 @@ def connected(places: Iterable[Place], timeout: float | None, options: Iterable[
 
     Raises ``OSError``, that of the last one.
     """
-    failure = OSError('there is nothing to connect to')
+    failure = OSError('the host name has no address')
     for family, address in places:
         link = Plain(family, socket.SOCK_STREAM)
         try:
@@ -266,5 +266,5 @@ def whole(read1: Callable[[int], bytes], most: int) -> bytes:
         pieces.append(piece)
         size += len(piece)
         if size > most or len(pieces) > PIECES:
-            raise TooMuch('the peer sends more than is taken')
+            raise TooMuch('the peer sends more than we accept')
     return b''.join(pieces)

@@ -124,7 +124,7 @@ def error_for(response: requests.Response, peer: str = 'the service') -> ApiErro
             kind, meaning = PeerFailure, 'failed'
         case 302 | 303 | 307 if not _is_moved(response):
             place = _place(response.headers.get('Location', '')) or 'another page'
-            kind, meaning = PeerFailure, f'sends us to {place} temporarily, as during maintenance'
+            kind, meaning = PeerFailure, f'redirects to {place} temporarily, as during maintenance'
         case _ if 300 <= status < 400:
             place = _place(response.headers.get('Location', '')) or 'another address'
             kind, meaning = Rejected, f'redirects to {place}; the configured address is not the right one'
@@ -197,7 +197,7 @@ def error_without_answer(error: requests.RequestException, peer: str = 'the serv
     if isinstance(error, requests.ConnectTimeout):
         return Unreachable(f'{peer} did not accept the connection in time')
     if is_due_to(TooMuch):
-        return Unreachable(f'{peer} sent more than {LARGEST_HEAD} bytes and no answer', maybe_done=True)
+        return Unreachable(f'{peer} sent more than {LARGEST_HEAD} bytes of headers', maybe_done=True)
     if isinstance(error, requests.exceptions.SSLError) and not is_due_to(TimeoutError):
         if isinstance(_origin(error), FileNotFoundError | PermissionError | IsADirectoryError):
             return LocalFailure(f'{peer} was not called: {_NO_CERTIFICATES}')
@@ -207,7 +207,7 @@ def error_without_answer(error: requests.RequestException, peer: str = 'the serv
     if is_due_to(NewConnectionError):
         return Unreachable(f'{peer} refused the connection')
     if isinstance(error, requests.exceptions.ProxyError):
-        return Unreachable(f'{peer}: the proxy on the way there failed')
+        return Unreachable(f'{peer}: the proxy in front of it failed')
     if is_due_to(requests.Timeout, ReadTimeoutError, TimeoutError):
         return Unreachable(f'{peer} did not answer in time', maybe_done=True)
     return Unreachable(f'{peer} closed the connection early', maybe_done=True)

@@ -128,10 +128,10 @@ def _get(parts: SplitResult, limit: int, allowed: Allowed) -> bytes | str:
     except TooMuch:
         raise Rejected(f'an attachment is larger than the remaining {limit} bytes') from None
     except OSError:
-        raise Unreachable('the server of an attachment could not be connected to') from None
+        raise Unreachable('the server of an attachment could not be reached') from None
     # ValueError: a length of a chunk that is none.
     except (http.client.HTTPException, ValueError):
-        raise Unreachable('the server of an attachment cut its answer short') from None
+        raise Unreachable('the server of an attachment closed the connection early') from None
 
 
 def _read(response: http.client.HTTPResponse, limit: int) -> bytes | str:
@@ -142,7 +142,7 @@ def _read(response: http.client.HTTPResponse, limit: int) -> bytes | str:
         kind: type[ApiError] = PeerFailure if status >= 500 else Rejected
         raise kind(f'the server of an attachment answered {status}', status=status)
     if response.headers.get('Content-Encoding', 'identity') != 'identity':
-        raise Rejected('the server of an attachment answers with an encoding that was not asked for')
+        raise Rejected('the server of an attachment answered with a content encoding that was not requested')
     if (response.length or 0) <= limit:
         found = whole(response.read1, limit)
         if response.length:

@@ -152,7 +152,7 @@ class Lms:
             reached = len(results) == 1 and (
                 action == 'unenroll' or all(it.get('enrollment') or it.get('allowed') for it in after))
         except (LookupError, TypeError, AttributeError):
-            raise PeerFailure(f'{self._peer} answered with JSON that tells of no learner', status=200,
+            raise PeerFailure(f'{self._peer} answered with JSON without a learner', status=200,
                               maybe_done=True) from None
         if failed or not reached:
             raise Rejected(f'{self._peer} answered 200, and that it could not {action} the learner in {course_id}: is '
@@ -181,17 +181,18 @@ class Lms:
 
     def _refusal(self, error: Rejected, course_id: str, wanted: Enrolment) -> str:
         """What a refusal stands for, for people; the LMS's own words name the learner."""
-        said = f'{self._peer} refuses to have the learner as {wanted} in {course_id} ({error.status})'
+        said = f'{self._peer} refuses the enrolment in {course_id}, {wanted} ({error.status})'
         if error.status == 403:
-            return (f'{said}: enrolment is closed, or BACKEND_SERVICE_EDX_OAUTH2_KEY is of a user who may not set this '
-                    'mode; it must be global staff')
+            return (f'{said}: enrolment is closed, or the user of BACKEND_SERVICE_EDX_OAUTH2_KEY may '
+                    'not set this mode and must be global staff')
         if error.status == 404:
             return f'{said}: {_STAFF}'
         if error.status != 400:
             return said
         if not self._has(course_id):
-            return f'{said}: it does not know the course; correct PRODUCTS, or make the course'
-        return f'{said}: the mode is not offered there, or its time to enrol is over; see the modes of the course'
+            return f'{said}: the course does not exist; correct PRODUCTS, or create the course'
+        return (f'{said}: the course does not offer this mode, or its enrolment period is over; check the modes of the '
+                'course')
 
     def _has(self, course_id: str) -> bool:
         try:
@@ -209,6 +210,6 @@ class Lms:
 def checked(course_id: str, mode: str) -> None:
     """Raise :class:`~ecommerce_worker.errors.WrongArguments` for what cannot be a course and a mode."""
     if not (isinstance(course_id, str) and COURSE_ID.fullmatch(course_id)):
-        raise WrongArguments('course_id is none of a course')
+        raise WrongArguments('course_id is not the id of a course')
     if not (isinstance(mode, str) and MODE.fullmatch(mode)):
-        raise WrongArguments('mode is none of an enrolment')
+        raise WrongArguments('mode is not an enrolment mode')

@@ -54,7 +54,7 @@ def look(url: str, seconds: float) -> Seen:
     except ssl.SSLCertVerificationError as error:
         return Seen(f'the certificate of {host} is not accepted: {error.verify_message}')
     except (OSError, http.client.HTTPException, ValueError) as error:
-        return Seen(f'{host}:{port} cannot be connected to ({type(error).__name__})')
+        return Seen(f'cannot connect to {host}:{port} ({type(error).__name__})')
     finally:
         connection.close()
 

@@ -31,7 +31,7 @@ LINES_OF_ONE, FULFILLMENTS, LINES_OF_FULFILLMENT = 250, 5, 50
 _OPEN: Final = ('OPEN', 'IN_PROGRESS')
 _LATER: Final = ('ON_HOLD', 'SCHEDULED')
 
-_OTHER: Final = 'answered with JSON that is no list of what was asked for'
+_OTHER: Final = 'answered with unexpected JSON'
 
 _LINE: Final = """pageInfo { hasNextPage endCursor } nodes {
         id sku quantity currentQuantity variant { id } customAttributes { key value } }"""
@@ -98,7 +98,7 @@ class Shopify:
                 if after is None:
                     break
             else:
-                raise PeerFailure(f'{self._api.peer} has no end of pages', status=200)
+                raise PeerFailure(f'{self._api.peer} returned too many pages', status=200)
 
     def order(self, number: str) -> Mapping[str, Any] | None:
         """The order that webhooks call by this ``id``, as they tell it; None if the shop does not show it to us."""
@@ -111,20 +111,20 @@ class Shopify:
         for _ in range(MOST_PAGES):
             order = self._asked(_QUERY_FULFILLMENTS, 'order', id=_gid(number), after=after)
             if order is None:
-                raise NotFound(f'{self._api.peer} does not show us this order', status=200)
+                raise NotFound(f'{self._api.peer} does not return this order', status=200)
             page = order.get('fulfillmentOrders')
             found += [self._fulfillment_order(it) for it in _nodes(page, self._api.peer)]
             after = _following(page)
             if after is None:
                 return found
-        raise PeerFailure(f'{self._api.peer} has no end of pages', status=200)
+        raise PeerFailure(f'{self._api.peer} returned too many pages', status=200)
 
     def unfulfilled(self, number: str, lines: Collection[str]) -> list[FulfillmentOrder]:
         """What is left to fulfil of these lines of an order; raises ``Transient`` while the shop holds it back."""
         ours = [FulfillmentOrder(it.id, it.status, left) for it in self.fulfillment_orders(number)
                 if (left := {id_: (line, count) for id_, (line, count) in it.left.items() if count and line in lines})]
         if [it for it in ours if it.status in _LATER]:
-            raise Transient(f'{self._api.peer} holds the fulfilment of this order back')
+            raise Transient(f'{self._api.peer} has put the fulfilment of this order on hold')
         return [it for it in ours if it.status in _OPEN]
 
     def fulfill(self, order: FulfillmentOrder) -> None:
@@ -136,7 +136,8 @@ class Shopify:
                                               for id_, (_, count) in order.left.items()]}]})
         errors = answer.get('userErrors') if isinstance(answer, dict) else None
         if not isinstance(errors, list):
-            raise PeerFailure(f'{self._api.peer} answered with JSON that is no fulfilment', status=200, maybe_done=True)
+            raise PeerFailure(f'{self._api.peer} answered with JSON that is not a fulfilment', status=200,
+                              maybe_done=True)
         if errors:
             said = '; '.join(str(it.get('message')) for it in errors if isinstance(it, dict))
             raise Rejected(f'{self._api.peer} refuses the fulfilment: {printable(said)[:200]}', status=200)
@@ -187,7 +188,7 @@ class Shopify:
             rest = self._one(_number(found.get('id')), after)
             page = rest.get('lineItems') if rest else None
         else:
-            raise PeerFailure(f'{self._api.peer} has no end of pages', status=200)
+            raise PeerFailure(f'{self._api.peer} returned too many pages', status=200)
         return {'id': _number(found.get('id')), 'name': found.get('name'), 'email': found.get('email'),
                 'financial_status': str(found.get('displayFinancialStatus')).lower(),
                 'cancelled_at': found.get('cancelledAt'), 'test': found.get('test'),
@@ -206,7 +207,7 @@ class Shopify:
         for it in _nodes(page, self._api.peer):
             line, count = it.get('lineItem'), it.get('remainingQuantity')
             if not isinstance(line, dict) or isinstance(count, bool) or not isinstance(count, int):
-                raise PeerFailure(f'{self._api.peer} answered with JSON that is no fulfilment order', status=200)
+                raise PeerFailure(f'{self._api.peer} answered with JSON that is not a fulfilment order', status=200)
             left[str(it.get('id'))] = _number(line.get('id')), count
         if _has_more(page):
             raise Rejected(f'a fulfilment order of {self._api.peer} has more than {LINES_OF_FULFILLMENT} lines: '

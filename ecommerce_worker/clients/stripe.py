@@ -54,7 +54,7 @@ class Stripe:
         for name in way:
             found = found.get(name) if isinstance(found, dict) else None
         if not (found is None or (isinstance(found, dict) and isinstance(found.get('refunded'), bool))):
-            raise PeerFailure(f'{self._api.peer} answered with JSON that is no charge', status=200)
+            raise PeerFailure(f'{self._api.peer} answered with JSON that is not a charge', status=200)
         return found
 
     def webhooks(self) -> list[Webhook]:
@@ -67,7 +67,7 @@ class Stripe:
         path = f'v1/webhook_endpoints/{quote(webhook.id, safe="")}'
         found = self._api.request('POST', path, form={'disabled': 'false'})
         if not isinstance(found, dict) or found.get('status') != 'enabled':
-            raise PeerFailure(f'{self._api.peer} did not switch the endpoint on', status=200)
+            raise PeerFailure(f'{self._api.peer} did not enable the endpoint', status=200)
 
     def _all(self, path: str, params: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
         after: dict[str, str] = {}
@@ -75,9 +75,9 @@ class Stripe:
             page = self._api.request('GET', path, params={**params, 'limit': '100', **after})
             found = page.get('data') if isinstance(page, dict) else None
             if not isinstance(found, list) or not all(isinstance(it, dict) for it in found):
-                raise PeerFailure(f'{self._api.peer} answered with JSON that is no list', status=200)
+                raise PeerFailure(f'{self._api.peer} answered with JSON that is not a list', status=200)
             yield from found
             if page.get('has_more') is not True or not found:
                 return
             after = {'starting_after': str(found[-1].get('id'))}
-        raise PeerFailure(f'{self._api.peer} has no end of pages', status=200)
+        raise PeerFailure(f'{self._api.peer} returned too many pages', status=200)

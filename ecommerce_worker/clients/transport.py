@@ -35,7 +35,7 @@ class _Connecting:
         except TimeoutError:
             raise ConnectTimeoutError(self, 'connecting took too long') from None
         except OSError:
-            raise NewConnectionError(self, 'nobody takes a connection there') from None  # type: ignore[arg-type]
+            raise NewConnectionError(self, 'the connection could not be opened') from None  # type: ignore[arg-type]
 
 
 class _Connection(_Connecting, HTTPConnection):

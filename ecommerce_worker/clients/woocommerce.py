@@ -34,7 +34,7 @@ class WooCommerce:
             if not found:
                 return
             yield from (it for it in found if since <= _time_of(it.get('date_modified_gmt')) <= until)
-        raise PeerFailure(f'{self._api.peer} has no end of pages', status=200)
+        raise PeerFailure(f'{self._api.peer} returned too many pages', status=200)
 
     def order(self, number: str) -> Mapping[str, Any] | None:
         """The order that webhooks call by this ``id``, as they tell it; None if the shop does not show it to us."""
@@ -63,7 +63,7 @@ class WooCommerce:
         """Add a note that the buyer does not see."""
         found = self._api.request('POST', f'{_order(number)}/notes', json={'note': text})
         if not isinstance(found, dict) or 'id' not in found:
-            raise PeerFailure(f'{self._api.peer} answered with JSON that is no note', status=200, maybe_done=True)
+            raise PeerFailure(f'{self._api.peer} answered with JSON that is not a note', status=200, maybe_done=True)
 
     def webhooks(self) -> list[Webhook]:
         """All of its webhooks."""
@@ -74,7 +74,7 @@ class WooCommerce:
         """Have it deliver again; its count of failures stays, so that the next one switches it off again."""
         found = self._api.request('PUT', f'{_API}/webhooks/{quote(webhook.id, safe="")}', json={'status': 'active'})
         if not isinstance(found, dict) or found.get('status') != 'active':
-            raise PeerFailure(f'{self._api.peer} did not switch the webhook on', status=200)
+            raise PeerFailure(f'{self._api.peer} did not enable the webhook', status=200)
 
     def _checked(self, found: Any, number: str) -> Mapping[str, Any]:
         if not isinstance(found, dict) or str(found.get('id')) != number or not isinstance(found.get('status'), str):
@@ -84,7 +84,7 @@ class WooCommerce:
     def _list(self, what: str, params: Mapping[str, str]) -> list[Mapping[str, Any]]:
         found = self._api.request('GET', f'{_API}/{what}', params=params)
         if not isinstance(found, list) or not all(isinstance(it, dict) for it in found):
-            raise PeerFailure(f'{self._api.peer} answered with JSON that is no list of {what}', status=200)
+            raise PeerFailure(f'{self._api.peer} answered with JSON that is not a list of {what}', status=200)
         return found
 
 

@@ -17,7 +17,7 @@ def url_of(settings: Settings) -> str:
     """
     url = settings.CONSOLE_URL or f'http://{settings.CONSOLE_ADDRESS}'
     if not url.startswith('https:') and not _on_this_machine(urlsplit(url).hostname or ''):
-        raise Misconfigured([(f'the console would be at {url}, where passwords travel unencrypted: put a proxy with '
+        raise Misconfigured([(f'the console would be at {url}, where passwords are sent unencrypted: put a proxy with '
                               'TLS in front of it and set CONSOLE_URL to its https address')])
     return url
 

@@ -30,7 +30,7 @@ def secret_key(settings: Settings) -> str:
     if ledger and not ledger.parent.is_dir():
         # No ledger yet, so nothing to sign.
         return secrets.token_hex(_LENGTH)
-    directory = ledger.parent if ledger else in_home(STATE, 'CONSOLE_SECRET_KEY is not set, and its place')
+    directory = ledger.parent if ledger else in_home(STATE, 'CONSOLE_SECRET_KEY is not set, and its file')
     try:
         return _kept(directory / 'console-secret-key')
     except OSError as error:

@@ -82,7 +82,7 @@ def read(given: Any) -> list[Line]:
         raise WrongArguments(f'there are more than {MOST} lines')
     lines = [_read(it, number) for number, it in enumerate(given, 1)]
     if len({line.id for line in lines}) < len(lines):
-        raise WrongArguments('two lines have one id')
+        raise WrongArguments('two lines have the same id')
     return lines
 
 
@@ -93,12 +93,12 @@ def _read(given: Any, number: int) -> Line:
     learner = given.get('learner') or []
     id_ = str(id_) if isinstance(id_, int) else id_
     if not (isinstance(id_, str) and 0 < len(id_) <= LONGEST):
-        raise WrongArguments(f'line {number} has an id that is none')
+        raise WrongArguments(f'line {number} has an invalid id')
     if not (product is None or (isinstance(product, str) and len(product) <= LONGEST)):
-        raise WrongArguments(f'line {number} has a product that is none')
+        raise WrongArguments(f'line {number} has an invalid product')
     if isinstance(quantity, bool) or not isinstance(quantity, int) or not 0 <= quantity <= MOST:
         raise WrongArguments(f'line {number} has a quantity that is not between 0 and {MOST}')
     texts = [learner] if isinstance(learner, str) else learner
     if not isinstance(texts, list | tuple) or not all(isinstance(it, str) for it in texts):
-        raise WrongArguments(f'line {number} has a learner that is no address')
+        raise WrongArguments(f'line {number} has a learner that is not a mail address')
     return Line(printable(id_), (product or '').strip(), quantity, addresses_in(' '.join(texts)))

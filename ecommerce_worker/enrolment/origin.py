@@ -32,7 +32,7 @@ class Origin:
         found = given if isinstance(given, Mapping) else {}
         intake, order, line = found.get('intake'), found.get('order'), found.get('line', '')
         if not (isinstance(intake, str) and intake and isinstance(order, str) and order and isinstance(line, str)):
-            raise WrongArguments('shop is none that an order can come from')
+            raise WrongArguments('shop is not one that orders can come from')
         return cls(intake, order, line)
 
     def message(self) -> dict[str, str]:
@@ -62,7 +62,7 @@ class Origin:
                 return self._is_paid(site, source)
         except (Rejected, Undecodable, ValueError) as error:
             # A key that may not read orders is as good as none.
-            logger.warning('a shop does not say whether an order is still paid for', intake=self.intake,
+            logger.warning('a shop does not report whether an order is still paid for', intake=self.intake,
                            error=str(error))
             return None
 
@@ -82,7 +82,7 @@ class Origin:
         try:
             shop = self._shop(site, source)
         except ValueError as error:
-            raise Misconfigured([f'INTAKES[{self.intake}]: the key to the API of the shop {error}']) from None
+            raise Misconfigured([f'INTAKES[{self.intake}]: the API key of the shop {error}']) from None
         if shop is None:
             raise Misconfigured([f'INTAKES[{self.intake}] has no key to the API of the shop'])
         try:

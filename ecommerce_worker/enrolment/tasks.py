@@ -101,7 +101,7 @@ def enroll_line(self: Task, item: str, order_number: str, product: str, learner:
         except NotRegistered:
             pass
         if found == wanted:
-            raise Skip(f'the learner is enrolled as {wanted} in {course_id} already')
+            raise Skip(f'the learner is already enrolled as {wanted} in {course_id}')
         _refuse_refunded(self, site, origin, found, wanted, order_number, learner, course_id, site_code,
                          is_registered=username is not None)
         if username is not None:
@@ -174,12 +174,12 @@ def revoke_line(self: Task, item: str, order_number: str, product: str, learner:
         if username is None or found is None or (found.mode != paid.mode and found.mode in FREE):
             _wait_for_enrolment(site, is_paid, order_number, learner, course_id, site_code)
         if found.mode != paid.mode:
-            raise Rejected(f'the learner is enrolled as {found} in {course_id}, and {paid} was refunded: what gave '
-                           'them the other?')
+            raise Rejected(f'the learner is enrolled as {found} in {course_id}, but {paid} was refunded: '
+                           'where does {found} come from?')
         _look_for_cover(site, order_number, learner, course_id, site_code)
         if site.settings.REFUND == AUDIT:
             if found.mode == AUDIT:
-                raise Skip(f'the learner is enrolled as {found} in {course_id} already')
+                raise Skip(f'the learner is already enrolled as {found} in {course_id}')
             site.lms.put(username, course_id, Enrolment(AUDIT, active=True))
         else:
             site.lms.put(username, course_id, Enrolment(found.mode, active=False))
@@ -197,15 +197,15 @@ def report_back(self: Task, order_number: str, shop: Any, seats: Any, whole: boo
     del order_number
     site, origin = runtime.site(site_code), Origin.read(shop)
     if origin is None:
-        raise WrongArguments('shop is not given')
+        raise WrongArguments('shop is missing')
     found = [_seat(it) for it in seats] if isinstance(seats, list | tuple) else []
     if not found:
-        raise WrongArguments('seats are none')
+        raise WrongArguments('seats are missing or invalid')
     with runtime.current().turn(f'report {origin.intake} {origin.order}', put_off=self.put_off,
                                 lease=site.longest_enrolment):
         untold = origin.untold(site, {line for line, *_ in found}, whole=whole)
         if untold is None:
-            raise Skip('the shop knows, or does not want to know any more')
+            raise Skip('the shop has this already, or no longer needs it')
         for line, learner, course_id, wanted in found:
             if line in untold.lines and site.lms.enrolment(site.lms.username(learner), course_id) != wanted:
                 raise Transient(f'the line {printable(line)} is not done yet, or was taken back')
@@ -217,7 +217,7 @@ def _seat(given: Any) -> tuple[str, str, str, Enrolment]:
     found = given if isinstance(given, Mapping) else {}
     line, learner, course_id, mode = (found.get(name) for name in ('line', 'learner', 'course_id', 'mode'))
     if not isinstance(line, str) or not isinstance(learner, str):
-        raise WrongArguments('a seat is none')
+        raise WrongArguments('a seat is not valid')
     wanted, learner = _wanted(course_id, mode, learner)  # type: ignore[arg-type]  # whatever it is, it is looked at
     return line, learner, str(course_id), wanted
 
@@ -242,7 +242,7 @@ def _parted(follow: Task, order_number: str, lines: list[Line], site_code: str |
     site = runtime.site(site_code)
     wanted = [line for line in lines if line.quantity]
     if not wanted:
-        raise Skip('it has no lines')
+        raise Skip('the order has no lines')
     known = [line for line in wanted if line.product in site.settings.PRODUCTS]
     if not known and site.settings.UNKNOWN_PRODUCT == 'skip':
         raise Skip('none of its products is a course')
@@ -255,17 +255,18 @@ def _parted(follow: Task, order_number: str, lines: list[Line], site_code: str |
 
 def _of_line(follow: Task, item: str, order_number: str, line: Line, site: Site, site_code: str | None,
              origin: Origin | None, *, lacking: bool) -> list[Then]:
-    """A task for each learner and course, and one for what is for people to see to."""
+    """A task for each learner and course, and one for what a person must decide."""
     count, seats = len(line.learners), counted(line.quantity, 'seat')
     found: list[dict[str, Any]] = []
     if count > line.quantity:
-        found.append({'learner': '', 'problem': f'{_learners(count)} for {seats}: whose is it?'})
+        found.append({'learner': '', 'problem': f'{_learners(count)} for {seats}: which of them is it for?'})
     else:
         courses = site.settings.PRODUCTS.get(line.product) or [{'course': None, 'mode': None}]
         found += [{'learner': learner, 'course_id': it['course'], 'mode': it['mode']}
                   for learner in line.learners for it in courses]
         if count < line.quantity and (lacking or not count):
-            problem = f'{seats}, {_learners(count)}: for the rest the order has no address where LEARNER says'
+            problem = (f'{seats}, {_learners(count)}: the order has no mail address for the rest at the places in '
+                       'LEARNER')
             found.append({'learner': '', 'problem': problem})
     items = [item] if len(found) == 1 else [f'{item}.{number}' for number in range(1, len(found) + 1)]
     return [Then(follow.name, {'item': name, 'order_number': order_number, 'product': line.product,
@@ -281,14 +282,14 @@ def _unsettled(follow: Task, item: str, order_number: str, product: str, learner
                site_code: str | None, problem: str, origin: Origin | None) -> list[Then]:
     """What becomes of a line that did not name its course: what follows from it by now."""
     if not isinstance(product, str):
-        raise WrongArguments('product is no SKU')
+        raise WrongArguments('product is not a SKU')
     sku = printable(product[:LONGEST]) or 'a product without a SKU'
     if problem:
         raise WrongArguments(printable(f'{sku}: {problem}'[:500]))
     if product not in site.settings.PRODUCTS:
         if site.settings.UNKNOWN_PRODUCT == 'skip':
-            raise Skip('its product is no course')
-        raise Misconfigured((f'{sku} is none of PRODUCTS; add it there, and send this again',))
+            raise Skip('its product is not a course')
+        raise Misconfigured((f'{sku} is not in PRODUCTS; add it there, then resend this',))
     return _of_line(follow, item, order_number, Line('', product, 1, (_address(learner),)), site, site_code, origin,
                     lacking=True)
 
@@ -308,7 +309,7 @@ def _number(given: Any) -> str:
 
 def _address(learner: str) -> str:
     if addresses_in(learner) != (learner,):
-        raise WrongArguments('learner is no address')
+        raise WrongArguments('learner is not a mail address')
     return learner
 
 
@@ -319,7 +320,7 @@ def _wanted(course_id: str, mode: str | None, learner: str) -> tuple[Enrolment, 
 
 
 def _turn(run: Task, site: Site, course_id: str, learner: str) -> AbstractContextManager[None]:
-    """Have no two runs work on one learner's course, of whichever order."""
+    """Hold the lock of a learner's course, so that no two runs work on it, whatever their orders."""
     who = hashlib.sha256(learner.casefold().encode()).hexdigest()
     return runtime.current().turn(f'{site.settings.LMS_ROOT_URL} {course_id} {who}', put_off=run.put_off,
                                   lease=site.longest_enrolment)
@@ -328,10 +329,10 @@ def _turn(run: Task, site: Site, course_id: str, learner: str) -> AbstractContex
 def _refuse_refunded(run: Task, site: Site, origin: Origin | None, found: Enrolment | None, wanted: Enrolment,
                      order_number: str, learner: str, course_id: str, site_code: str | None, *,
                      is_registered: bool) -> None:
-    """Raise ``Skip`` if the money was given back meanwhile, and what parks it if that is likely and nobody knows.
+    """Raise ``Skip`` if it has been refunded since; park it if that is likely but unknown.
 
-    An order may be told of late, again, or after its refund; so the shop has the say, then whoever ``COVERED_BY``
-    names, and then whoever sends it again.
+    An order may be delivered late, again, or after its refund; so the shop decides, then ``COVERED_BY``, and then
+    whoever resends it.
     """
     paid = origin.is_paid(site) if origin else None
     if paid is False:
@@ -343,9 +344,9 @@ def _refuse_refunded(run: Task, site: Site, origin: Origin | None, found: Enrolm
         if site.covers.taken_back(order_number, learner, course_id, site_code):
             raise Skip(REFUNDED)
     elif found == left and not run.resent:
-        reason = (f'the learner is {found} in {course_id}, as a refund leaves them, and nobody knows whether this '
-                  'order was refunded: if not, send it again; with a key to the API of the shop in INTAKES, or '
-                  'COVERED_BY: ledger, it is known')
+        reason = (f'the learner is {found} in {course_id}, as after a refund, and it is unknown whether this order was '
+                  'refunded: if not, resend it; an API key of the shop in INTAKES, or COVERED_BY: ledger, lets the '
+                  'worker find out')
         raise Misconfigured([reason])
 
 
@@ -360,18 +361,18 @@ def _is_refunded(site: Site, origin: Origin | None, order_number: str, learner: 
 
 def _enrol(site: Site, username: str, course_id: str, found: Enrolment | None, wanted: Enrolment,
            order_number: str) -> None:
-    """Enrol them; what somebody else paid for is not put down."""
+    """Enrol the learner, without lowering a mode that another order paid for."""
     if found and found.active and found.mode not in FREE:
-        raise Rejected(f'the learner is enrolled as {found} in {course_id}, and {wanted} was paid for: which of the '
-                       'two holds?')
+        raise Rejected(f'the learner is enrolled as {found} in {course_id}, but {wanted} was paid for: which one is '
+                       'right?')
     site.lms.put(username, course_id, wanted, order_number=order_number, force=site.settings.FORCE_ENROLLMENT)
 
 
 def _look_for_cover(site: Site, order_number: str, learner: str, course_id: str, site_code: str | None) -> None:
-    """Raise ``Skip`` if another paid order covers it, and what parks it if nobody knows."""
+    """Raise ``Skip`` if another paid order covers the course; park it if that is unknown."""
     if site.covers is None:
-        reason = (f'{course_id} was refunded, and nobody knows whether another paid order covers the learner: decide '
-                  'by hand, or set COVERED_BY and send this again')
+        reason = (f'{course_id} was refunded, and it is unknown whether another paid order covers the learner: decide '
+                  'by hand, or set COVERED_BY and resend this')
         raise Misconfigured([reason])
     if site.covers.covers(order_number, learner, course_id, site_code):
         raise Skip('another paid order covers the learner')
@@ -379,17 +380,17 @@ def _look_for_cover(site: Site, order_number: str, learner: str, course_id: str,
 
 def _wait_for_enrolment(site: Site, is_paid: bool | None, order_number: str, learner: str, course_id: str,
                         site_code: str | None) -> NoReturn:
-    """Have a refund that finds nothing to take back wait, unless it is known that nothing is going to come.
+    """Retry a refund that finds no enrolment, unless it is known that none will follow.
 
-    It may come before what it takes back is done; what is parked of that may even be sent again much later.
+    A refund may arrive before its enrolment is done; if that is parked, it may be resent much later.
     """
     if is_paid is False:
         # An enrolment that comes later asks the shop, too.
-        raise Skip(f'the learner has nothing in {course_id} that was paid for by this')
+        raise Skip(f'the learner has nothing in {course_id} that this order paid for')
     if site.covers and site.covers.taken_back and site.covers.taken_back(order_number, learner, course_id, site_code):
-        raise Skip(f'it was taken back already: the learner has nothing in {course_id} that was paid for by this')
-    raise Transient(f'what was refunded of {course_id} is not there: its enrolment may be under way, or was taken '
-                    'back already')
+        raise Skip(f'the refund is already done: the learner has nothing in {course_id} that this order paid for')
+    raise Transient(f'the refunded enrolment in {course_id} does not exist: it may still be in progress, or already '
+                    'be cancelled')
 
 
 def _learners(count: int) -> str:

@@ -94,7 +94,7 @@ class Handover(Reject):
 
     def __init__(self, publications: tuple[Publication, ...], message: Message, report: RunReport | None,
                  run: str = '', accepted: tuple[RunReport, ...] = ()) -> None:
-        super().__init__('what follows from it is not published yet', requeue=True)
+        super().__init__('the messages that follow from it are not published yet', requeue=True)
         self.publications = publications
         self.message = message
         self.report = report

@@ -395,7 +395,7 @@ class Task(celery.Task):
         rounds = delivery.notes.redelivered + 1
         notes = replace(_noted(delivery, reason, redelivered=1), run=run)
         if rounds > settings.REDELIVERY_LIMIT:
-            return Parked(f'started {rounds} times and never finished; it may be what kills the worker', notes,
+            return Parked(f'started {rounds} times and never finished; it may be crashing the worker', notes,
                           'interrupted')
         first = max(settings.REDELIVERY_DELAY, type(self).longest(settings) / max(1, settings.REDELIVERY_LIMIT))
         return Retrying(reason, first + random.uniform(0, first * rounds), notes, 'interrupted')  # noqa: S311 - no secret
@@ -468,7 +468,7 @@ def task(*, policy: Callable[[Site], Patience] = lambda site: site.fulfillment_p
     """
     def register(body: Callable[..., Iterable[Then] | None]) -> Task:
         if key and position is None and key not in inspect.signature(body).parameters:
-            raise TypeError(f'{body.__name__} has no argument {key!r} to be known by')
+            raise TypeError(f'{body.__name__} has no argument {key!r}, which key names')
         return shared_task(  # type: ignore[no-any-return]
             bind=True, base=Task, policy=staticmethod(policy), key=key, position=position,
             site=staticmethod(site) if site else None, lane=staticmethod(lane or (lambda _: body.__name__)),

@@ -81,11 +81,12 @@ def _of_queues(it: Standing) -> Iterator[Finding]:
     for queue in alone:
         if queue.messages:
             yield Finding(
-                'queues', TROUBLE, f'Nobody consumes {queue.name}, which holds {counted(queue.messages, "message")}.',
+                'queues', TROUBLE,
+                f'No worker consumes {queue.name}, which holds {counted(queue.messages, "message")}.',
                 f'Start a worker with it in QUEUES (or `-Q {queue.name}`).')
     empty = [queue.name for queue in alone if not queue.messages and queue.name in it.task_queues]
     if empty and broker.consumers:
-        yield Finding('queues', WARNING, f'Nobody consumes {", ".join(empty)}; no messages there yet.',
+        yield Finding('queues', WARNING, f'No worker consumes {", ".join(empty)}; no messages there yet.',
                       'Start a worker for the queues that shops publish to; remove the others from QUEUES.')
     if it.parked:
         yield Finding('parked', WARNING, f'{counted(it.parked, "message")} parked: each waits until a person resends '
@@ -133,12 +134,12 @@ def _of_ledger(it: Standing) -> Iterator[Finding]:
 
 def _of_intakes(it: Standing) -> Iterator[Finding]:
     for name, problem in it.ledger.webhooks.items() if it.ledger else ():
-        yield Finding('intakes', TROUBLE, f'Nothing comes by the intake {name}: the shop {problem}.',
-                      '`ecommerce-worker reconcile --repair` switches on what can be; orders are missing until then.')
+        yield Finding('intakes', TROUBLE, f'The intake {name} receives nothing: the shop {problem}.',
+                      '`ecommerce-worker reconcile --repair` enables webhooks; until then orders are missing.')
     for name, seconds in it.ledger.silent.items() if it.ledger else ():
-        yield Finding('intakes', WARNING, f'Nothing has come by the intake {name} for {span(seconds)}, which is longer '
-                      'than usual.', '`ecommerce-worker reconcile --dry-run` asks the shop whether something should '
-                      'have; is the intake up, and reached?')
+        yield Finding('intakes', WARNING, f'The intake {name} has received nothing for {span(seconds)}, longer than '
+                      'usual.', '`ecommerce-worker reconcile --dry-run` asks the shop whether orders are missing; is the '
+                      'intake running and reachable?')
 
 
 def _of_schedule(it: Standing) -> Iterator[Finding]:
@@ -148,7 +149,7 @@ def _of_schedule(it: Standing) -> Iterator[Finding]:
     if schedule.problem:
         yield Finding('beat', WARNING, f'It is unknown whether a beat is running: {schedule.problem}')
     if schedule.is_missed:
-        last = ('none ever has' if schedule.silent is None
+        last = ('none has ever run' if schedule.silent is None
                 else f'the last sign of life was {span(schedule.silent)} ago')
         yield Finding('beat', TROUBLE, f'No beat is running: {last}. The jobs of SCHEDULE are not published, and '
                       'orders lost on their way to RabbitMQ are not resubmitted.',

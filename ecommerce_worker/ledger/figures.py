@@ -50,16 +50,16 @@ OPEN: Final = (State.TRYING, State.WAITING, State.PARKED)
 
 #: The figures: what each is, and its labels.
 FIGURES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
-    'orders': ('Orders, mails and jobs that are not over, by where they are.', ('state', 'task', 'site', 'cause')),
-    'oldest_open_timestamp_seconds': ('When the oldest of them that is not over was first seen.', ('task', 'site')),
-    'overdue_orders': ('Those of which nothing was heard when it was time.', ('state',)),
-    'lost_facts': ('Reports of runs that never came, lately.', ()),
-    'set_aside_facts': ('Facts that this version cannot read.', ()),
-    'beat_timestamp_seconds': ('When a beat gave its last sign of life.', ()),
+    'orders': ('Open orders, mails and jobs, by state.', ('state', 'task', 'site', 'cause')),
+    'oldest_open_timestamp_seconds': ('When the oldest open order, mail or job was first seen.', ('task', 'site')),
+    'overdue_orders': ('Open orders, mails and jobs without a report when one was due.', ('state',)),
+    'lost_facts': ('Reports of runs that were lost in the last seven days.', ()),
+    'set_aside_facts': ('Reports set aside because this version cannot read them.', ()),
+    'beat_timestamp_seconds': ('Last sign of life of a beat.', ()),
     'job_fired_timestamp_seconds': ('When the last firing of a job was due.', ('entry',)),
-    'overdue_job_timestamp_seconds': ('When a job was due first that nobody has fired.', ('entry',)),
-    'queue_messages': ('Messages in a queue of RabbitMQ.', ('queue',)),
-    'queue_consumers': ('Who consumes a queue of RabbitMQ.', ('queue',)),
+    'overdue_job_timestamp_seconds': ('Since when a job has been due without being fired.', ('entry',)),
+    'queue_messages': ('Messages in a queue.', ('queue',)),
+    'queue_consumers': ('Consumers of a queue.', ('queue',)),
 }
 
 #: The values of each, by its labels.
@@ -107,7 +107,7 @@ class Looking:
             leave()
             if what not in self._failed:
                 self._failed.add(what)
-                logger.warning('there are no figures while this cannot be looked at', what=what,
+                logger.warning('cannot be reached, so its metrics are left out', what=what,
                                error=type(error.__cause__ or error).__name__)
 
     def _leave_ledger(self) -> None:

@@ -97,7 +97,7 @@ class Recorder:
         """See :class:`~ecommerce_worker.process.pulse.Pulse`."""
         if self._consuming:
             return '', f'without {", ".join(sorted(self._missing))}' if self._missing else 'recording'
-        return f'{self._troubled or "the broker"} is not there yet', ''
+        return f'{self._troubled or "the broker"} is not reachable yet', ''
 
     def run(self, stopping: Stop) -> None:
         """Record until stopped; waits for what is unreachable."""
@@ -144,8 +144,9 @@ class Recorder:
         for name, shape in shapes.items():
             if shape is topology.Shape.ANOTHER and name not in self._said:
                 self._said.add(name)
-                logger.warning('a queue does not have the type in QUEUE_TYPE and is used as it is; '
-                               '`ecommerce-worker queues reset` moves it and its messages', queue=name, wanted=kind)
+                logger.warning('a queue does not have the type in QUEUE_TYPE and is used as it '
+                               'is; `ecommerce-worker queues reset` changes its type and keeps its messages',
+                               queue=name, wanted=kind)
         missing = {name for name, shape in shapes.items() if shape is topology.Shape.UNAVAILABLE}
         if missing == set(shapes):
             raise _Trouble('the node of RabbitMQ that keeps the queues of the ledger', ', '.join(sorted(missing)))

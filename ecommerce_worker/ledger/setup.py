@@ -19,7 +19,7 @@ from ecommerce_worker.ledger.database import path_of
 MIGRATE: Final = '`ecommerce-worker migrate`'
 
 #: What to do where there is no ledger; without a recorder it stays empty.
-MAKE: Final = f'{MIGRATE} makes one, and `ecommerce-worker recorder` writes into it what happens from then on'
+MAKE: Final = f'{MIGRATE} creates it, and `ecommerce-worker recorder` records everything from then on'
 
 _MODULE: Final = 'ecommerce_worker.ledger.settings'
 

@@ -225,7 +225,7 @@ class Neighbours:
             try:
                 self._listen()
             except Exception as error:  # noqa: BLE001 - whatever it is, orders must not feel it
-                logger.debug('other workers are not heard', error=type(error).__name__)
+                logger.debug('other workers cannot be listened to', error=type(error).__name__)
             # A worker that hears nothing cannot know that it is alone.
             self._set(alone=False)
             self._since = time.monotonic()

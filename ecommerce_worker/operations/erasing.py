@@ -1,15 +1,15 @@
-"""Removing a person: whatever this worker keeps that names a mail address.
+"""Removing a person: everything the worker keeps that contains their mail address.
 
 ::
 
     parked in RabbitMQ ─┐
     waiting room ───────┤
-    spool of the intake ├──► names the address? ──► gone, and what was promised with it
+    spool of the intake ├──► contains the address? ──► discarded
     parked in the ledger┘
-    other texts of the ledger ────────────────────► *** in place of the address
-    lines of orders in the ledger ────────────────► no pseudonym any more
+    other texts of the ledger ────────────────────► *** replaces the address
+    lines of orders in the ledger ────────────────► the pseudonym is removed
 
-Messages are decoded to be looked into: neither pickle nor an escape in JSON hides an address.
+Messages are decoded before they are searched: neither pickle nor an escape in JSON hides an address.
 """
 
 from __future__ import annotations
@@ -38,21 +38,20 @@ if TYPE_CHECKING:
     from celery import Celery
     from kombu import Connection
 
-#: What stands in a text in place of an address.
+#: What replaces an address in a text.
 GONE: Final = '***'
 
-#: Characters of which addresses are made: before and behind the one that is meant there is none, but for a full stop
-#: that ends a sentence.
+#: No character of an address may stand before or behind a match, except a full stop that ends a sentence.
 _BEFORE, _BEHIND = r'(?<![\w.+%-])', r'(?![\w-]|\.\w)'
 
 
 class NoAddress(WorkerError):
-    """It is no mail address: something before and after one @, without blanks."""
+    """Not a mail address: something before and after one @, without blanks."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What names the person: where it lies, and what it is known by."""
+    """Something that contains the address: its place, id, task and key."""
 
     place: str
     id: str = ''
@@ -61,21 +60,21 @@ class Found:
 
     @property
     def what(self) -> str:
-        """In a few words, without the address."""
+        """A short description, without the address."""
         return ' '.join(filter(None, (self.id[:8], self.key, short_name(self.task))))
 
 
 class Person:
-    """Who is to be removed; raises :class:`NoAddress`."""
+    """The person to remove; raises :class:`NoAddress`."""
 
     def __init__(self, address: str) -> None:
         if not re.fullmatch(r'[^@\s]+@[^@\s]+', address):
-            raise NoAddress('that is no mail address')
+            raise NoAddress('not a mail address')
         self.address = address
         self._pattern = re.compile(_BEFORE + re.escape(address) + _BEHIND, re.IGNORECASE)
 
     def named_in(self, text: str) -> bool:
-        """Whether a text has the address in it."""
+        """Whether a text contains the address."""
         return self._pattern.search(text) is not None
 
     def without(self, text: str) -> str:
@@ -83,27 +82,27 @@ class Person:
         return self._pattern.sub(GONE, text)
 
     def named_by(self, raw: Raw) -> bool:
-        """Whether a message has the address in it: in its body, as it came or decoded, or in its headers."""
+        """Whether a message contains the address: in its body, raw or decoded, or in its headers."""
         return (self.named_in(raw.body.decode(errors='replace'))
                 or any(self.named_in(text) for value in (_decoded(raw), raw.headers, raw.unreadable)
                        for text in _texts(value)))
 
 
 def _decoded(raw: Raw) -> Any:
-    """What a body holds; None if nobody can read it."""
+    """The decoded body; None if it cannot be decoded."""
     try:
         return decode(raw)
     except Undecodable:
         pass
     try:
-        # Whatever it calls itself, such as the body of a delivery.
+        # Whatever its content type says, such as the body of a delivery.
         return load_json(raw.body)
-    except Exception:  # noqa: BLE001 - it is none, in whatever way
+    except Exception:  # noqa: BLE001 - not JSON, for whatever reason
         return None
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """All texts within a value."""
+    """All strings within a value."""
     left = [value]
     while left:
         it = left.pop()
@@ -118,7 +117,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 class Eraser:
-    """Finds what names a person, and erases it unless it is only to be looked for (``dry``)."""
+    """Finds what contains a person's address, and erases it unless ``dry``."""
 
     def __init__(self, app: Celery, person: Person, *, who: str, reason: str = '', dry: bool = False) -> None:
         self._app = app
@@ -129,9 +128,9 @@ class Eraser:
         self._desk = Desk(app, who=who, reason=f'a person was erased{f": {self._reason}" if self._reason else ""}')
 
     def run(self, connection: Connection) -> Iterator[Found]:
-        """Each thing that names the person, erased when the next one is asked for.
+        """Each item that contains the address, erased when the next one is requested.
 
-        Raises :class:`~ecommerce_worker.broker.topology.Unavailable` for a queue that cannot be looked into, and
+        Raises :class:`~ecommerce_worker.broker.topology.Unavailable` for a queue that cannot be read, and
         ``LedgerUnusable``.
         """
         count = 0
@@ -163,7 +162,7 @@ class Eraser:
                         self._desk.discard(self._nameless(parked))
 
     def _nameless(self, parked: InQueue) -> InQueue:
-        """The same without what would bring the address into the ledger, should people know the message by that."""
+        """The message without key or id if these contain the address, so that neither gets into the ledger."""
         return parked if not self._person.named_in(f'{parked.key} {parked.id}') else replace(
             parked, key='', id=self._person.without(parked.id), report=None)
 
@@ -191,13 +190,13 @@ class Eraser:
                     path.unlink(missing_ok=True)
 
     def _recorded(self) -> Iterator[Found]:
-        """What the ledger has: messages, and texts."""
+        """Texts, lines and parked messages in the ledger."""
         from ecommerce_worker.ledger import setup
 
         setup.open_current_ledger()
         from ecommerce_worker.ledger import decisions, erasing  # not before the ledger is open
 
-        # Texts first: what is thrown away then is known by what it is called by now.
+        # Texts first, so that messages are then discarded under their new names.
         for table, count in erasing.rewrite(self._person.address, self._person.without, dry=self._dry):
             yield Found(f'ledger, {counted(count, "text")} of {table}')
         if count := erasing.forget(pseudonyms(runtime.current().settings, self._person.address), dry=self._dry):

@@ -325,7 +325,7 @@ def say_in_json() -> None:
 
 def _uncaught(kind: type[BaseException], error: BaseException | None, _: TracebackType | None) -> None:
     if not issubclass(kind, KeyboardInterrupt | SystemExit):
-        _logger.critical('nobody expected this error', exc_info=error)
+        _logger.critical('unexpected error', exc_info=error)
 
 
 def failed(text: str) -> bool:

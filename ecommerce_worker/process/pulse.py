@@ -34,11 +34,11 @@ OUTSIDE_SECONDS: Final = 300.0
 LAST_SECONDS: Final = 5.0
 
 #: What a process that is told to stop is.
-STOPPING: Final = 'it is told to stop'
+STOPPING: Final = 'it is stopping'
 
 
 def _starting() -> tuple[str, str]:
-    return 'it starts', ''
+    return 'it is starting', ''
 
 
 class Pulse:
@@ -125,7 +125,7 @@ class Pulse:
         try:
             reason, self._detail = self.look()
         except Exception as error:  # noqa: BLE001 - whoever looks costs no order
-            reason, self._detail = f'it cannot be told ({type(error).__name__})', ''
+            reason, self._detail = f'its state is unknown ({type(error).__name__})', ''
         self._reason = STOPPING if self._ends else reason
         self._started |= not self._reason
         if self._file:
@@ -151,7 +151,8 @@ class Pulse:
     def _cannot(self, error: OSError) -> None:
         if not self._failed:
             self._failed = True
-            logger.warning('HEALTH_DIR cannot be written, so nobody sees there how this process is; it goes on',
+            logger.warning('HEALTH_DIR cannot be written: the health of this process is not visible there, but it '
+                           'continues',
                            error=error.strerror)
 
     def _forget(self) -> None:

@@ -98,8 +98,8 @@ class Several:
     def standing(self) -> tuple[str, str]:
         """See :class:`~ecommerce_worker.process.pulse.Pulse`: how they are, all together."""
         pids = [place.process.pid for place in self._places if place.process]
-        reasons = [self._vitals[pid]['reason'] if pid in self._vitals else 'it starts' for pid in pids]
-        reasons += ['it is to be begun again'] * (len(self._places) - len(pids))
+        reasons = [self._vitals[pid]['reason'] if pid in self._vitals else 'it is starting' for pid in pids]
+        reasons += ['it will be restarted'] * (len(self._places) - len(pids))
         unready = [reason for reason in reasons if reason]
         ready = f'{len(reasons) - len(unready)} of {len(reasons)} processes are ready'
         return f'{ready}: {unready[0]}' if unready else '', f'{ready} ({", ".join(map(str, pids))})'
@@ -127,7 +127,7 @@ class Several:
         now = time.monotonic()
         for place in self._places:
             if place.process and (vitals := self._vitals.get(place.process.pid)) and trouble(vitals, 'live', now):
-                self._tell(f'{trouble(vitals, "live", now)}; it is killed')
+                self._tell(f'{trouble(vitals, "live", now)}; killing it')
                 place.process.kill()
         return 0
 
@@ -137,7 +137,7 @@ class Several:
         now = time.monotonic()
         place.pause = next_pause(place.pause, now - place.began)
         place.not_before = now + place.pause
-        self._tell(f'process {place.process.pid} {how}; another begins in {place.pause:g} s')
+        self._tell(f'process {place.process.pid} {how}; restarting in {place.pause:g} s')
         place.process = None
 
     def _ended(self, signals: list[int], seconds: float) -> int:

@@ -138,7 +138,7 @@ def trouble(vitals: Mapping[str, Any], asked: str, now: float) -> str:
     """Why the answer is no, in a line; '' if it is yes.  ``now`` is of the clock that the process has its pulse by."""
     who = f'{vitals["role"]} {vitals["pid"]}'
     if now > vitals['due']:
-        return f'{who} has stood still for {now - vitals["pulse"]:.0f} s'
+        return f'{who} has not responded for {now - vitals["pulse"]:.0f} s'
     if asked == 'started' and not vitals['started']:
         return f'{who} has not been ready yet: {vitals["reason"]}'
     if asked == 'ready' and not vitals['ready']:

@@ -78,7 +78,7 @@ def _refuse_queued(connection: Connection, names: Iterable[str]) -> None:
             total = sum(depth.messages for depth in full)
             raise NotNow(
                 f'{total} message{"s are" if total > 1 else " is"} queued ({", ".join(it.name for it in full)}): let '
-                'the workers finish first, or say --look-into-queues, which makes each of them wait half a minute')
+                'the workers finish first, or use --look-into-queues, which delays each of them by half a minute')
         time.sleep(0.2)
 
 

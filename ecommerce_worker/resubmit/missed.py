@@ -133,7 +133,7 @@ def _publish_missing(app: Celery, it: Intake, calls: Mapping[str, Call], came: C
         except (NotPublished, WrongArguments) as error:
             report.troubles.append(f'{number}: {error}')
             continue
-        reason = f'reconciled: {it.name} never told of it'
+        reason = f'reconciled: {it.name} never delivered it'
         facts.tell(app, runtime.current().settings, accepted(app.tasks[call.task], call, it.queue, reason, began=began))
         report.missed.append(Missed(it.name, number, 'published', published=True))
         report.published += 1
@@ -152,16 +152,16 @@ def _look_at_webhook(it: Intake, shop: Any, url: str, wish: Wish, report: Reconc
     ours = [each for each in webhooks if each.url.rstrip('/') == url]
     report.webhooks[it.name] = '' if ours else f'has no webhook to {url}'
     if not ours:
-        report.troubles.append(f'{it.name}: the shop has no webhook to {url}, so it delivers nothing; INTAKE_URL says '
-                               'where that is')
+        report.troubles.append(f'{it.name}: the shop has no webhook to {url}, so it delivers nothing; the URL '
+                               'is that of INTAKE_URL')
     for webhook in ours:
         if webhook.active:
             continue
         if wish.repair and not wish.dry_run:
             shop.switch_on(webhook)
-            report.troubles.append(f'{it.name}: the shop had switched its webhook {webhook.id} off; it is on again')
+            report.troubles.append(f'{it.name}: the shop had disabled its webhook {webhook.id}; it is enabled again')
         else:
             if not any(each.active for each in ours):
-                report.webhooks[it.name] = f'has switched its webhook {webhook.id} off'
-            report.troubles.append(f'{it.name}: the shop has switched its webhook {webhook.id} off, and delivers '
-                                   'nothing; reconcile --repair switches it on')
+                report.webhooks[it.name] = f'has disabled its webhook {webhook.id}'
+            report.troubles.append(f'{it.name}: the shop has disabled its webhook {webhook.id}, '
+                                   'so it delivers nothing; reconcile --repair enables it')

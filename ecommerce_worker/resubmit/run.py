@@ -118,7 +118,7 @@ def _publish(app: Celery, settings: Settings, order: Found, delay: float) -> Non
     queue = next((name for name in ORDER_QUEUES if name in settings.QUEUES), settings.QUEUES[0])
     kwargs = {'site_code': order.site or None, 'email_opt_in': False}
     call = Call(FULFILL, str(uuid.uuid4()), (order.number,), kwargs, origin='resubmit')
-    reason = f'resubmitted: the shop had it as {order.status}, and RabbitMQ had no message of it'
+    reason = f'resubmitted: the shop had it as {order.status}, and no message of it was in RabbitMQ'
     notes = Notes(queue=queue, resent=True).having({'at': time.time(), 'reason': reason})
     began = time.time()
     publishing.wait(app, call, notes, delay)

@@ -48,7 +48,7 @@ def reconcile_orders(self: Task, *, repair: bool = False, not_after: float | Non
     refuse_late(not_after)
     ended, report = _ran('reconcile', *(['--repair'] if repair else []))
     if published := report.get('published'):
-        logger.warning('orders were published that their shop never told of', count=published)
+        logger.warning('published orders whose webhooks were never delivered', count=published)
     _end('reconcile', ended, report)
 
 
@@ -70,4 +70,4 @@ def _end(command: str, ended: commands.Ended, report: dict[str, Any]) -> None:
     if ended.status != 0:
         output = '\n'.join(report.get('troubles') or [ended.tail])
         logger.error(_NOT_ALL[command], how=ended.how, output=output)
-        raise Skip(f'{command} failed: {ended.how}; it runs again by itself')
+        raise Skip(f'{command} failed: {ended.how}; it will run again as scheduled')

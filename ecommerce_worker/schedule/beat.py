@@ -149,8 +149,8 @@ class Scheduler(celery_beat.Scheduler):
         if self._looked and not self._troubles:
             return '', f'{len(self.timings)} entries'
         names = ', '.join(sorted(filter(None, self._troubles)))
-        return ('it has not looked yet' if not self._looked else f'{names} cannot be fired' if names else
-                'it cannot reach where the firings are kept'), ''
+        return ('it has not checked the schedule yet' if not self._looked else f'{names} cannot be fired' if names else
+                'it cannot reach the store of its firings'), ''
 
     def _trouble(self, name: str, what: str) -> None:
         if self._troubles.get(name) != what:

@@ -78,7 +78,7 @@ def arguments(name: Any, args: Sequence[Any], options: Mapping[str, Any], allowe
     for arg in args:
         words.append(_word(arg))
         if words[-1].startswith('-'):
-            raise WrongArguments('an argument begins with "-": options are given by name')
+            raise WrongArguments('an argument begins with "-": pass options by name')
     for option, value in options.items():
         if not _OPTION.fullmatch(option):
             raise WrongArguments(f'invalid option {option[:40]!r}')

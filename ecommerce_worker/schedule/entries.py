@@ -74,7 +74,7 @@ def timing_of(entry: Entry, zone: tzinfo = UTC) -> Timing:
     timing = Crontab(found.minute, found.hour, found.day_of_month, found.month_of_year, found.day_of_week, zone,
                      by_the_clock=any(field.startswith('*') for field in entry.crontab.split()[:2]))
     if timing.coming(0) is None:
-        raise ValueError('there is no such day')
+        raise ValueError('no date ever matches')
     return timing
 
 

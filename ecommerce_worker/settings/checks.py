@@ -63,13 +63,13 @@ def _tls_remarks(settings: Settings) -> Iterator[tuple[str, str]]:
     if said.get('cert_reqs') == 'none':
         yield 'BROKER_USE_SSL', 'trusts any server: cert_reqs is none'
     elif tls and len(urls) > 1 and 'server_hostname' not in said and said.get('check_hostname', True):
-        yield 'BROKER_USE_SSL', ('does not compare host names, for BROKER_URL names several brokers; server_hostname '
-                                 'would')
+        yield 'BROKER_USE_SSL', ('does not compare host names, since BROKER_URL names several brokers; '
+                                 'set server_hostname to compare them')
     elif not tls and urls[0].startswith('rediss:') and 'ssl_cert_reqs' not in urls[0]:
-        yield 'BROKER_USE_SSL', 'is not set, so the certificate of Redis is not verified; true would'
+        yield 'BROKER_USE_SSL', 'is not set, so the certificate of Redis is not verified; true verifies it'
     elif not tls and urls[0].startswith('amqps:'):
-        yield 'BROKER_USE_SSL', ('is not set, so the certificate of RabbitMQ may be of any host; true would look whose '
-                                 'it is')
+        yield 'BROKER_USE_SSL', ('is not set, so certificates of any host are accepted; '
+                                 'true compares the host name')
 
 
 # Where shops publish: since June 2019, until then, and before that or by default.

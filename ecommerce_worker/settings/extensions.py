@@ -89,9 +89,9 @@ def _extension(name: str) -> Extension:
     """The extension; raises ValueError with the reason as the rest of a sentence."""
     points = {point.value: point for point in entry_points(group=ENTRY_POINTS) if point.name == name}
     if not points:
-        raise ValueError(f'which is not installed{hint(name, installed()) or ": no extension is"}')
+        raise ValueError(f'which is not installed{hint(name, installed()) or "; no extensions are installed"}')
     if not _NAME.fullmatch(name):
-        raise ValueError('but the name of an extension may have lower-case letters, digits, - and _ only')
+        raise ValueError('but the name of an extension must consist of lower-case letters, digits, - and _')
     if len(points) > 1:
         packages = ' and '.join(sorted(map(_package, points.values())))
         raise ValueError(f'which more than one package provides: {packages}')
@@ -102,8 +102,8 @@ def _extension(name: str) -> Extension:
     try:
         made_for = _made_for(point.module)
         if made_for is None:
-            raise ValueError(f'whose module {point.module} ({package}) does not say which version of the interface it '
-                             f'was made for: API = {API}')
+            raise ValueError(f'whose module {point.module} ({package}) does not declare the version of the '
+                             f'interface that it was made for: API = {API}')
         if made_for != API:
             raise ValueError(f'which {package} made for version {made_for} of the interface: this worker has {API}, so '
                              f'that a {"newer worker" if made_for > API else "newer release of it"} is needed')

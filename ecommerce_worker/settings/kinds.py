@@ -353,7 +353,7 @@ def read_courses(given: Any) -> tuple[dict[str, str], ...]:
         if set(it) != {'course', 'mode'} or not all(isinstance(value, str) for value in it.values()):
             raise ValueError
         if not COURSE_ID.fullmatch(it['course']):
-            raise Unusable(f'has the course {cut(it["course"], 60)}, which is no id of a course')
+            raise Unusable(f'has the course {cut(it["course"], 60)}, which is not the id of a course')
         if not MODE.fullmatch(it['mode']):
             raise Unusable(f'has the mode {cut(it["mode"], 60)}; modes are verified, audit, honor and the like')
     if not found:

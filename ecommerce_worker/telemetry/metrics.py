@@ -97,35 +97,38 @@ class Metrics(Listener):
             return client.Histogram(PREFIX + name, what, labels, buckets=tuple(bounds), registry=self.registry)
 
         self._counters = {
-            'runs': counter('runs', 'Runs of tasks that ended, and how.', 'task', 'queue', 'site', 'outcome', 'cause'),
-            'unrun': counter('messages_without_run', 'Messages that were parked or given back without a run.',
+            'runs': counter('runs', 'Finished runs of tasks, by outcome.', 'task', 'queue', 'site', 'outcome', 'cause'),
+            'unrun': counter('messages_without_run', 'Messages parked or returned to their queue without a run.',
                              'task', 'queue', 'outcome', 'cause'),
-            'circuits': counter('circuit_changes', 'Changes of circuit breakers.', 'host', 'state'),
-            'tokens': counter('token_fetches', 'Tokens that were fetched, and why not.', 'host', 'cause'),
-            'unconfirmed': counter('publish_failures', 'Messages that RabbitMQ refused, or had not confirmed when the '
-                                   'connection was lost.', 'kind'),
-            'deliveries': counter('intake_deliveries', 'Deliveries to intakes, and how they ended.', 'intake', 'state'),
+            'circuits': counter('circuit_changes', 'State changes of circuit breakers.', 'host', 'state'),
+            'tokens': counter('token_fetches', 'Attempts to fetch a token, by the cause of the failure.', 'host',
+                              'cause'),
+            'unconfirmed': counter('publish_failures', 'Messages that RabbitMQ rejected, or had not '
+                                   'confirmed when the connection was lost.', 'kind'),
+            'deliveries': counter('intake_deliveries', 'Deliveries to intakes, by result.', 'intake', 'state'),
         }
         self._histograms = {
-            'seconds': histogram('run_duration_seconds', 'How long runs took.', RUN_SECONDS, 'task', 'outcome'),
-            'queued': histogram('first_run_delay_seconds', 'How long messages had been published when they were first '
-                                'run, of those that say when they were.', QUEUE_SECONDS, 'queue'),
-            'confirms': histogram('publish_confirm_seconds', 'How long RabbitMQ took to confirm what was published.',
+            'seconds': histogram('run_duration_seconds', 'Duration of a run.', RUN_SECONDS, 'task', 'outcome'),
+            'queued': histogram('first_run_delay_seconds', 'Time from publishing a message to '
+                                'its first run, where the message has a time.', QUEUE_SECONDS, 'queue'),
+            'confirms': histogram('publish_confirm_seconds', 'Time until RabbitMQ confirmed a published message.',
                                   CONFIRM_SECONDS, 'kind'),
-            'tries': histogram('attempts', 'At which try messages were done or parked.', TRIES, 'task', 'outcome'),
-            'waits': histogram('next_try_delay_seconds', 'For how long messages wait for their next try.',
+            'tries': histogram('attempts', 'Number of tries until a message was done or parked.', TRIES, 'task',
+                               'outcome'),
+            'waits': histogram('next_try_delay_seconds', 'Delay until the next try of a message.',
                                WAIT_SECONDS, 'cause'),
-            'calls': histogram('http_request_duration_seconds', 'How long other services took to answer.',
+            'calls': histogram('http_request_duration_seconds', 'Duration of an HTTP request to another service.',
                                HTTP_SECONDS, 'host', 'method', 'status_class'),
         }
-        self._circuit = client.Gauge(f'{PREFIX}circuit_state', '1 for the state that a circuit breaker is in.',
+        self._circuit = client.Gauge(f'{PREFIX}circuit_state', '1 for the current state of a circuit breaker.',
                                      ('host', 'state'), registry=self.registry)
         client.ProcessCollector(registry=self.registry)
         self.registry.register(_Looked(self._looks))
-        self.look('build_info', 'What runs here.', lambda: {_build(): 1.0}, 'version', 'python', 'celery', 'kombu')
-        self.look('ready', '1 if the process does its work just now.',
+        self.look('build_info', 'Versions of this process.', lambda: {_build(): 1.0}, 'version', 'python', 'celery',
+                  'kombu')
+        self.look('ready', '1 if the process is ready to do its work.',
                   lambda: {(pulse.own.role,): float(not pulse.own.trouble('ready'))}, 'role')
-        self.look('pulse_timestamp_seconds', 'When the loop of the process turned last.',
+        self.look('pulse_timestamp_seconds', 'Time of the last turn of the main loop.',
                   lambda: {(pulse.own.role,): pulse.own.turned}, 'role')
 
     def look(self, name: str, what: str, look: Look, *labels: str, counts: bool = False) -> None:
@@ -302,7 +305,7 @@ class _Looked:
                 for values, value in look().items():
                     found.add_metric(values, value)
             except Exception as error:  # noqa: BLE001 - whoever measures harms nobody
-                logger.debug('it could not be measured', name=name, error=type(error).__name__)
+                logger.debug('a metric could not be measured', name=name, error=type(error).__name__)
                 continue
             yield found
 
@@ -322,7 +325,7 @@ def _client() -> Any:
 
     client: Any = prometheus_client
     if values.ValueClass is not values.MutexValue:
-        logger.warning('a variable for metrics in files is not obeyed: children tell their parent',
+        logger.warning('a variable for metrics in files is ignored: children report to their parent',
                        name='PROMETHEUS_MULTIPROC_DIR')
         values.ValueClass = values.MutexValue
     # When a counter was begun is when its process was.
@@ -333,7 +336,7 @@ def _client() -> Any:
 def begun(settings: Settings, tasks: Collection[str] = ()) -> Metrics | None:
     """The metrics of this process; None, with a line in the log, where they cannot be had."""
     if not extras.is_installed('prometheus_client'):
-        logger.warning('there are no metrics, only health: the library is not installed',
+        logger.warning('metrics are not served, only health: the library is not installed',
                        remedy=extras.install('metrics'))
         return None
     return Metrics(settings, tasks)

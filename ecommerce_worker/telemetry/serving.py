@@ -90,7 +90,8 @@ def serve(address: str, pages: Mapping[str, Page]) -> None:
         logger.info('health and metrics are served', host=host, port=port)
         return
     why = (error.strerror or str(error)).partition(' (')[0] if error else ''
-    logger.warning('nobody can listen at METRICS_ADDRESS, so this process is not seen there; it goes on',
+    logger.warning('cannot listen at METRICS_ADDRESS: health and metrics of this process are not served, but it '
+                   'continues',
                    address=address, error=why)
 
 

@@ -68,12 +68,12 @@ class Tally:
         except (ValueError, RecursionError):
             raise Undecodable('not JSON') from None
         if not isinstance(found, dict) or found.get('version') != VERSION or not isinstance(found.get('tally'), dict):
-            raise Undecodable('it is no tally')
+            raise Undecodable('not a tally')
         given = found['tally']
         last = given.get('last')
         texts = {name: one_line(given.get(name), most) for name, most in TEXTS.items()}
         if not (texts['intake'] and texts['process']):
-            raise Undecodable('it does not say whose tally it is')
+            raise Undecodable('it does not name its intake and process')
         return cls(**texts, hour=_number(given.get('hour'), LAST_SECOND) // HOUR * HOUR,
                    number=_number(given.get('number')), counts=_counts(given.get('counts')),
                    times=_times(given.get('times')), last=None if last is None else _number(last, LAST_SECOND))
@@ -112,13 +112,13 @@ def percentile(times: Sequence[int], share: float) -> int | None:
 
 def _number(value: Any, most: float = MOST) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
-        raise Undecodable('a number of it is out of range')
+        raise Undecodable('one of its numbers is out of range')
     return int(value)
 
 
 def _counts(given: Any) -> Counted:
     if not isinstance(given, dict):
-        raise Undecodable('its counts are no mapping')
+        raise Undecodable('its counts are not a mapping')
     return {state: {one_line(reason, REASON_LETTERS): _number(count)
                     for reason, count in itertools.islice(reasons.items(), REASONS + 1)}
             for state, reasons in given.items() if state in STATES and isinstance(reasons, dict)}
@@ -126,5 +126,5 @@ def _counts(given: Any) -> Counted:
 
 def _times(given: Any) -> tuple[int, ...]:
     if not isinstance(given, list) or len(given) not in (0, len(BOUNDS) + 1):
-        raise Undecodable('its times are no list of so many numbers')
+        raise Undecodable('its times are not a list of the right length')
     return tuple(_number(count) for count in given)

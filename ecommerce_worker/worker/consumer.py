@@ -254,8 +254,8 @@ class Consumer(consumer.Consumer):
     def standing(self) -> tuple[str, str]:
         """See :class:`~ecommerce_worker.process.pulse.Pulse`: what is consumed, what is in hand, who is left alone."""
         consumed = self.task_consumer.queues if self.connection and self.task_consumer else ()
-        reason = '' if consumed and self._consumes else 'it consumes nothing; is RabbitMQ away?'
-        left_alone = (f'{host} is left alone for {seconds:.0f} s' for host, seconds in runtime.current().left_alone())
+        reason = '' if consumed and self._consumes else 'it consumes nothing; is RabbitMQ unreachable?'
+        left_alone = (f'{host} is not called for {seconds:.0f} s' for host, seconds in runtime.current().left_alone())
         return reason, '; '.join((f'{self.room} threads, {len(self.lanes.running())} in hand', *left_alone))
 
     def _beat(self) -> None:
@@ -440,7 +440,7 @@ class Consumer(consumer.Consumer):
                     for message, done in settled:
                         _say(message.ack if done else partial(_nack, message), self.connection_errors)
             except self.connection_errors as error:
-                logger.debug('its connection is gone, and they with it', error=type(error).__name__)
+                logger.debug('the connection was lost before they were settled', error=type(error).__name__)
 
     # -- threads ------------------------------------------------------------------------------------------------------
 
@@ -587,9 +587,9 @@ def _say(word: Callable[[], None], connection_errors: tuple[type[BaseException],
     try:
         word()
     except MessageStateError:
-        logger.debug('it was settled at the same moment')
+        logger.debug('it has been settled already')
     except connection_errors as error:
-        logger.debug('its connection is gone, and it with it', error=type(error).__name__)
+        logger.debug('the connection was lost before it was settled', error=type(error).__name__)
 
 
 def _nack(message: Any) -> None:
@@ -610,7 +610,7 @@ def _until_late(loop: Callable[..., None], *args: Any) -> None:
     except PreconditionFailed as error:
         if 'acknowledgement' not in str(error):
             raise
-        raise ConnectionResetError(f'RabbitMQ took messages back that were in hand for too long: {error}') from None
+        raise ConnectionResetError(f'RabbitMQ took back messages that were held for too long: {error}') from None
 
 
 def _remember_form(message: Any) -> None:

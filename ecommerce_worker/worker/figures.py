@@ -27,17 +27,20 @@ def of(consumer: Consumer, counted: Metrics) -> None:
         reporters = runtime.current().listeners.of(Reporter)
         return {(): float(sum(getattr(reporter, name) for reporter in reporters))} if reporters else {}
 
-    counted.look('threads', 'Runs that there may be at once.', lambda: {(): float(consumer.room)})
-    counted.look('busy_threads', 'Runs that there are, by what they wait for: a shop, a vendor, a kind of job.', busy,
+    counted.look('threads', 'Maximum number of runs at once.', lambda: {(): float(consumer.room)})
+    counted.look('busy_threads', 'Runs in progress, by what they wait for: a shop, a vendor or a kind of job.', busy,
                  'lane')
-    counted.look('oldest_run_seconds', 'For how long the oldest run has been running.', oldest)
-    counted.look('waiting_in_hand', 'Messages that wait in this process for a thread.',
+    counted.look('oldest_run_seconds', 'Age of the oldest run in progress.', oldest)
+    counted.look('waiting_in_hand', 'Messages in this process that wait for a thread.',
                  lambda: {(): float(lanes.waiting())})
-    counted.look('unpublished_messages', 'Messages that RabbitMQ does not take at present.',
+    counted.look('unpublished_messages', 'Messages kept because RabbitMQ does not accept them at present.',
                  lambda: {(): float(sum(keeper.late().values()))})
-    counted.look('consuming', '1 while the queues are consumed.', lambda: {(): float(not consumer.standing()[0])})
-    counted.look('connections', 'How often the queues began to be consumed, on a new connection each.',
+    counted.look('consuming', '1 while the worker consumes its queues.',
+                 lambda: {(): float(not consumer.standing()[0])})
+    counted.look('connections', 'Connections on which the worker has consumed its queues.',
                  lambda: {(): float(consumer.connections)}, counts=True)
-    counted.look('facts_pending', 'Facts for the ledger that RabbitMQ has not confirmed.', lambda: figure('pending'))
-    counted.look('facts_dropped', 'Facts that there was no room for, since RabbitMQ took none.',
+    counted.look('facts_pending', 'Reports for the ledger that RabbitMQ has not confirmed yet.',
+                 lambda: figure('pending'))
+    counted.look('facts_dropped', 'Reports for the ledger that were dropped because RabbitMQ accepted none and no '
+                                  'room was left.',
                  lambda: figure('dropped'), counts=True)

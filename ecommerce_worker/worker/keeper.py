@@ -71,7 +71,7 @@ SHORTEST, LONGEST = 1.0, 30.0
 LOOK_SECONDS: Final = 0.02
 
 #: The reason if something only needs to be declared to be published.
-MISSING: Final = 'there is no queue for it'
+MISSING: Final = 'its queue does not exist'
 NOT_FOUND: Final = 404
 
 #: How many acknowledged messages are remembered, in case one is redelivered.

@@ -83,7 +83,7 @@ class Threads:
                 try:
                     mine.pop()()
                 except BaseException as error:  # noqa: BLE001 - the thread is there for others too
-                    logger.error('a thread of the pool met an error', error=type(error).__name__)
+                    logger.error('unexpected error in a thread of the pool', error=type(error).__name__)
             with self._lock:
                 self._free += 1
 

@@ -83,7 +83,7 @@ class Request(request.Request):
         except Ignore:
             pass
         except BaseException as error:  # noqa: BLE001 - whatever it is, the message is given back
-            logger.error('a run ended in the middle, its message is given back', task=self.name, id=self.id,
+            logger.error('a run was interrupted, its message is returned to its queue', task=self.name, id=self.id,
                          error=type(error).__name__)
             self.settle(False)
             return

@@ -182,7 +182,7 @@ class Listener:
         if not self._away:
             self._away = True
             # Not its text, which may show the URL.
-            logger.warning('Redis is unreachable: no job is woken up, the schedule goes on',
+            logger.warning('Redis is unreachable: no job is woken up, the schedule continues',
                            error=type(error).__name__)
 
     def _found(self) -> None:
@@ -218,7 +218,7 @@ class WakeUp(bootsteps.StartStopStep):
             try:
                 publish(app, entry, id=str(uuid.uuid4()), not_after=time.time() + EXPIRES, origin='wake-up')
             except Exception as error:  # noqa: BLE001 - whatever it is, Redis has nothing to do with it
-                logger.warning('a job was not woken up, the schedule goes on', entry=entry.name,
+                logger.warning('a job was not woken up, the schedule continues', entry=entry.name,
                                error=type(error).__name__)
             else:
                 logger.info('woken up', entry=entry.name, task=entry.task)

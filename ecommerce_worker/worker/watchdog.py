@@ -72,7 +72,7 @@ class Watchdog:
             return
         if not self._given_up:
             self._given_up = True
-            logger.critical('too many threads are lost, the worker ends so that another is started', lost=len(lost),
+            logger.critical('too many threads are stuck, the worker exits so that it is restarted', lost=len(lost),
                             of=self._room, status=EX_TEMPFAIL)
             status.ends_with(EX_TEMPFAIL)
             os.kill(os.getpid(), signal.SIGTERM)

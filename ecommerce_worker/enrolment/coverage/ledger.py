@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 def problem(settings: Settings) -> str:
     """What it lacks."""
     if not settings.LEARNER_KEY:
-        return 'needs LEARNER_KEY: without it the ledger does not know whose an order was'
-    return '' if settings.PUBLISH_FACTS else 'needs PUBLISH_FACTS: without them nothing comes into the ledger'
+        return 'needs LEARNER_KEY: without it the ledger does not know the learner of an order'
+    return '' if settings.PUBLISH_FACTS else 'needs PUBLISH_FACTS: without them nothing is recorded in the ledger'
 
 
 def covers(order_number: str, learner: str, course_id: str, site_code: str | None) -> bool:
@@ -44,4 +44,4 @@ def _asked(order_number: str, learner: str, course_id: str, site_code: str | Non
     if ended.status == 0 and isinstance(found, dict) and {'covered_by', 'taken_back'} <= found.keys():
         return found
     said = ended.tail.rpartition('\n')[2].removeprefix('ecommerce-worker: ') or ended.how
-    raise LocalFailure(f'the ledger cannot be asked who else paid: {said}')
+    raise LocalFailure(f'the ledger cannot tell whether another order pays for the learner: {said}')

@@ -147,7 +147,7 @@ class Source(source.Source):
         def is_open() -> bool:
             order = shop.order(reference)
             if order is None:
-                raise NotFound('WooCommerce does not show us this order', status=404)
+                raise NotFound('WooCommerce does not return this order', status=404)
             return bool(order['status'] == _PROCESSING)
 
         def is_noted() -> bool:

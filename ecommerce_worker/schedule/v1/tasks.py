@@ -42,4 +42,4 @@ def run_management_command(self: Task, name: str = '', *args: str | float, not_a
     logger.error('a command failed', command=name, seconds=ended.seconds, how=ended.how, output=ended.tail)
     if not_after is None:
         raise CommandFailed(f'{name} failed: {ended.how}; the end of its output is in the log')
-    raise Skip(f'{name} failed: {ended.how}; it runs again by itself')
+    raise Skip(f'{name} failed: {ended.how}; it will run again as scheduled')

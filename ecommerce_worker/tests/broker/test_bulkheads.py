@@ -160,7 +160,7 @@ def test_a_worker_that_has_lost_too_many_threads_ends_for_another(shop, broker, 
     # This one is under way when the other one is lost, too.
     last, = orders(shop, publish, 'EDX-B', 1, Answer.slow(6))
     assert worker.process.wait(90) == 75
-    assert 'too many threads are lost' in worker.log
+    assert 'too many threads are stuck' in worker.log
     assert worker.settled(last) == 'done'
     eventually(lambda: broker.depth(QUEUE) == 2)
 

@@ -277,7 +277,7 @@ def test_programs_read_how_things_stand(broker, publish, command):
     assert found['queues'][0] == {'name': QUEUE, 'messages': 1, 'consumers': 0}
     assert found['troubles'] == [f'{it["sentence"]} {it["remedy"]}' for it in found['findings']]
     assert found['findings'][1] == {
-        'subject': 'queues', 'severity': 'trouble', 'sentence': f'Nobody consumes {QUEUE}, which holds 1 message.',
+        'subject': 'queues', 'severity': 'trouble', 'sentence': f'No worker consumes {QUEUE}, which holds 1 message.',
         'remedy': f'Start a worker with it in QUEUES (or `-Q {QUEUE}`).'}
 
 
@@ -350,7 +350,7 @@ def test_status_calls_out_a_queue_that_nobody_consumes(broker, start_worker, pub
     eventually(lambda: broker.depth(QUEUE) == 1)
     status = command('status', '--timeout', '3')
     assert status.returncode == 1
-    assert 'trouble: Nobody consumes ecommerce.fulfillment, which holds 1 message.' in status.stdout
+    assert 'trouble: No worker consumes ecommerce.fulfillment, which holds 1 message.' in status.stdout
 
 
 def test_status_counts_what_waits_and_what_is_parked(shop, broker, start_worker, publish, command):

@@ -108,7 +108,7 @@ def test_a_line_that_cannot_be_is_parked_alone_under_the_number_of_its_order(set
     start_worker().ready()
     publish('#1', lines=bought('ann@example.com', 'C0', 'C1'), task=ENROLL, queue=QUEUE, serializer='json')
     note = eventually(lambda: broker.parked_order('#1 2'))
-    assert 'its time to enrol is over' in str(note)
+    assert 'its enrolment period is over' in str(note)
     eventually(lambda: lms.standing('ann@example.com', COURSES[0]) == VERIFIED)
     lms.courses[COURSES[1]].expired = frozenset()
     sent = command('parked', 'resend', '--order', '#1')

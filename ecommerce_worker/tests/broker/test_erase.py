@@ -113,7 +113,7 @@ def test_a_person_is_removed_and_nobody_else_and_the_record_does_not_name_them(k
     assert (refused.returncode, 'nothing was erased' in refused.stderr) == (1, True)
     erased = command('erase', '-', '--reason', f'ticket 7 of {ANN}', answer=f'{ANN}\ny\n')
     assert erased.returncode == 0, erased.stderr
-    assert '8 things erased' in erased.stdout
+    assert '8 items erased' in erased.stdout
     assert ANN.lower() not in (erased.stdout + erased.stderr).lower()
     assert left(broker, kept) == (1, 1, 1, 2)
     text = text_of(kept)
@@ -122,8 +122,8 @@ def test_a_person_is_removed_and_nobody_else_and_the_record_does_not_name_them(k
     assert rows(kept, 'ledger_audit', "action = 'erased' AND reason = 'a person: 8 found; ticket 7 of ***'") == 1
     assert rows(kept, 'ledger_parkedmessage', "settled = ''") == 1
     again = command('erase', ANN, '--yes')
-    assert (again.returncode, '0 things erased' in again.stdout) == (0, True)
-    assert 'not looked into: the shop' in again.stdout
+    assert (again.returncode, '0 items erased' in again.stdout) == (0, True)
+    assert 'not searched: the shop' in again.stdout
 
 
 def test_an_order_that_waited_for_a_person_who_is_erased_is_given_up_in_the_ledger(broker, command, environment):

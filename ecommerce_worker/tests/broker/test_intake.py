@@ -242,7 +242,7 @@ def test_an_intake_without_a_queue_is_not_ready_until_a_worker_has_declared_it(s
     with broker.connection() as connection:
         connection.channel().queue_delete(QUEUE)
         intake = start_intake()
-        eventually(lambda: intake.said('there is no queue for what comes in: does a worker run[?]: queues=' + QUEUE))
+        eventually(lambda: intake.said(f'the queues for deliveries do not exist: is a worker running.: queues={QUEUE}'))
         assert not intake.is_ready()
         assert intake.get('/healthz').status == 200
         topology.task_queue(QUEUE).bind(connection.channel()).declare()

@@ -306,5 +306,5 @@ def test_figures_that_cannot_be_had_are_missing_and_cost_a_line(run, start, shop
         eventually(lambda: ledger.execute('SELECT state FROM ledger_order').fetchall() == [('fulfilled',)])
     eventually(lambda: recorder.metrics('queue_consumers', queue=QUEUE) == 1)
     assert recorder.metrics('overdue_orders') is None
-    assert recorder.log.count('there are no figures while this cannot be looked at: what="the ledger"') == 1
+    assert recorder.log.count('cannot be reached, so its metrics are left out: what="the ledger"') == 1
     assert 'recording is paused' not in recorder.log

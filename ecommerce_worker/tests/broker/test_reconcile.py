@@ -39,14 +39,14 @@ def test_what_never_came_is_published_once_and_what_came_is_not(shop, recorder, 
     eventually(lambda: command('orders', 'show', '1').returncode == 0)
     dry = command('reconcile', '--dry-run')
     assert dry.returncode == 0, dry.stdout + dry.stderr
-    assert '2 orders looked at, 1 would be published' in dry.stdout
+    assert '2 orders checked, 1 would be published' in dry.stdout
     assert broker.depth(QUEUE) == 1
     done = command('reconcile', '--json')
     assert [it['order'] for it in json.loads(done.stdout)['orders']] == ['2'], done.stdout + done.stderr
     assert broker.depth(QUEUE) == 2
     eventually(lambda: command('orders', 'show', '2').returncode == 0)
     again = command('reconcile')
-    assert '2 orders looked at, 0 published' in again.stdout, again.stdout + again.stderr
+    assert '2 orders checked, 0 published' in again.stdout, again.stdout + again.stderr
     assert broker.depth(QUEUE) == 2
 
 

@@ -288,7 +288,7 @@ def test_what_was_published_is_in_the_ledger_before_a_worker_has_it(shop, record
     order, = json.loads(asked().stdout)['orders']
     event, = order['events']
     assert (order['state'], order['tries'], event['what'], event['queue']) == ('trying', 0, 'accepted', QUEUE)
-    assert event['reason'] == 'resubmitted: the shop had it as Open, and RabbitMQ had no message of it'
+    assert event['reason'] == 'resubmitted: the shop had it as Open, and no message of it was in RabbitMQ'
     assert ' UTC, ' in command('orders', 'show', 'EDX-1').stdout.partition('since')[2].partition('ago')[0]
 
 

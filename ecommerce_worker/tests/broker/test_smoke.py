@@ -116,10 +116,10 @@ def test_an_order_goes_in_by_an_intake_that_runs_as_its_shop_would_send_it(smoke
 
 @pytest.mark.parametrize('options, said', [
     (('--intake', 'oldre', '--order', 'X'), 'there is no intake oldre; did you mean older?'),
-    (('--intake', 'myshop', '--order', 'X'), 'the intake myshop is of the kind shopify: --file has to name'),
-    (('--intake', 'older'), '--order has to name an order'),
-    (('--intake', 'myshop', '--file', __file__, '--order', 'X'), '--file has the order in it'),
-    (('--file', __file__), '--file belongs to --intake')], ids=str)
+    (('--intake', 'myshop', '--order', 'X'), 'the intake myshop is of kind shopify: --file must name'),
+    (('--intake', 'older'), 'specify an order of the shop'),
+    (('--intake', 'myshop', '--file', __file__, '--order', 'X'), '--file contains the order'),
+    (('--file', __file__), '--file needs --intake')], ids=str)
 def test_what_an_intake_needs_and_has_not_is_said_before_anything_is_sent(command, broker, options, said):
     done = command('smoke', *options, INTAKES=json.dumps({
         'older': {'kind': 'submit', 'secrets': [SECRET]},

@@ -216,7 +216,7 @@ def test_a_failing_token_endpoint_is_an_outage_and_no_refusal_of_the_order(peer)
     '{"access_token": "\u20ac", "expires_in": 3600}'.encode(),
 ], ids=lambda body: body[:60].decode(errors='replace'))
 def test_an_answer_without_a_usable_token_is_a_failure_of_the_peer(peer, body):
-    with pytest.raises(PeerFailure, match='did not answer with a token'):
+    with pytest.raises(PeerFailure, match='answered without a token'):
         lms(peer(reply(body=body)).url).credentials()
 
 

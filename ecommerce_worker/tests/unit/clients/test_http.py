@@ -187,7 +187,7 @@ def lacking(*arguments, **environment):
 
 def test_a_process_without_files_says_so_and_does_not_take_the_host_for_down(peer):
     assert lacking(peer(reply()).url, 'files') == (
-        'LocalFailure: the shop was not called: this process may open no more files (ulimit -n) (EMFILE)')
+        'LocalFailure: the shop was not called: this process has too many open files (ulimit -n) (EMFILE)')
 
 
 @pytest.mark.parametrize('name', ['REQUESTS_CA_BUNDLE', 'CURL_CA_BUNDLE'])

@@ -175,7 +175,7 @@ def test_an_encoding_that_was_not_asked_for_is_no_file(peer):
 def test_a_peer_that_is_not_there_is_unreachable(peer):
     there = peer(reply())
     there.close()
-    with pytest.raises(Unreachable, match='could not be connected to'):
+    with pytest.raises(Unreachable, match='could not be reached'):
         got(there.url)
 
 

@@ -79,9 +79,9 @@ def test_the_table_of_answers_to_an_enrolment(peer, lms, answer, kind, sentence)
 
 
 @pytest.mark.parametrize('known, sentence', [
-    (reply(body=b'{"id": "x"}'), 'the mode is not offered there, or its time to enrol is over'),
-    (refused(404), 'does not know the course; correct PRODUCTS'),
-    (refused(403), 'the mode is not offered there'),
+    (reply(body=b'{"id": "x"}'), 'the course does not offer this mode, or its enrolment period is over'),
+    (refused(404), 'the course does not exist; correct PRODUCTS'),
+    (refused(403), 'the course does not offer this mode'),
 ])
 def test_a_400_is_told_by_whether_there_is_such_a_course(peer, lms, known, sentence):
     server = peer(refused(400), known)

@@ -95,7 +95,7 @@ def test_the_console_is_where_the_settings_say(given, url):
     {'CONSOLE_ADDRESS': '0.0.0.0:8130'}, {'CONSOLE_URL': 'http://orders.example.com'},
     {'CONSOLE_ADDRESS': '192.0.2.1:8130'}])
 def test_passwords_do_not_travel_readable(given):
-    with pytest.raises(Misconfigured, match='passwords travel unencrypted'):
+    with pytest.raises(Misconfigured, match='passwords are sent unencrypted'):
         url_of(settings(**given))
 
 

@@ -372,11 +372,11 @@ def line(number='#1', key=LEARNER_KEY, **other):
 
 def test_an_order_shows_what_became_of_each_of_its_lines_and_no_address(console):
     console('recording.record', [fact(task=f'{ENROLMENT}enroll', key='#1', id='root'),
-                                 line(outcome='parked', reason='its time to enrol is over')])
+                                 line(outcome='parked', reason='its enrolment period is over')])
     order, row = (console('rows', 'Order', 'pk', key=key)[0] for key in ('#1', '#1 1'))
     page = console('visit', f'/orders/{order}/', who='viewer')
     assert 'Its lines' in page.words
-    for shown in ('#1 1', 'PY101', 'course-v1:edX+PY101+1 (verified)', 'l…@e….com', 'its time to enrol is over'):
+    for shown in ('#1 1', 'PY101', 'course-v1:edX+PY101+1 (verified)', 'l…@e….com', 'its enrolment period is over'):
         assert shown in page.words
     assert f'href="/orders/{row}/"' in page.text
     page = console('visit', f'/orders/{row}/', who='viewer')
@@ -699,5 +699,5 @@ def test_a_broker_that_is_away_is_said_to_be(tmp_path):
         assert 'RabbitMQ is unreachable' in words
         [number] = console('rows', 'ParkedMessage', 'pk')
         console('execute', f"UPDATE ledger_parkedmessage SET task = '{MAIL}'")
-        assert 'RabbitMQ did not take it; it stays parked' in decide(console, 'support', 'resend', number).words
+        assert 'RabbitMQ did not accept it; it stays parked' in decide(console, 'support', 'resend', number).words
         assert (audits(console), console('queries.count_parked')) == ([], 1)

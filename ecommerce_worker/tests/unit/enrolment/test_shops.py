@@ -123,7 +123,7 @@ def test_a_paid_order_that_is_told_of_again_after_its_refund_enrols_nobody(confi
     assert left == (OUT if refund == 'unenroll' else AUDIT)
     orders.come(enroll, bought(), **given)
     assert lms.standing(ANN, ONE) == left
-    assert orders.runs[-1].outcome == Skipped('the money was given back meanwhile')
+    assert orders.runs[-1].outcome == Skipped('it has been refunded since')
     assert not orders.parked
 
 
@@ -216,7 +216,7 @@ def test_where_nobody_knows_whether_it_was_refunded_a_person_does(configured, lm
     orders = Orders()
     orders.come(enroll, bought(), shop=origin_in(shop))
     assert lms.standing(ANN, ONE) == OUT
-    assert 'nobody knows whether this order was refunded' in orders.parked[0]
+    assert 'it is unknown whether this order was refunded' in orders.parked[0]
     orders.resend()
     assert lms.standing(ANN, ONE) == VERIFIED
     assert not orders.parked
@@ -230,7 +230,7 @@ def test_a_key_that_may_not_read_orders_is_as_good_as_none(configured, lms, shop
     orders = Orders()
     orders.come(enroll, bought(), shop=origin_in(shop))
     assert lms.standing(ANN, ONE) == VERIFIED
-    assert 'a shop does not say whether an order is still paid for' in caplog.text
+    assert 'a shop does not report whether an order is still paid for' in caplog.text
 
 
 def test_a_key_that_was_changed_is_read_anew(configured, lms, woo, tmp_path):
@@ -291,7 +291,7 @@ def test_what_a_shop_does_not_tell_is_not_known(configured, lms, shop, changed):
     lms.students[ANN].enrolments[ONE] = OUT
     orders = Orders()
     orders.come(enroll, bought(), shop=origin_in(shop))
-    assert 'nobody knows whether this order was refunded' in orders.parked[0]
+    assert 'it is unknown whether this order was refunded' in orders.parked[0]
     lms.students[ANN].enrolments.clear()
     orders.come(enroll, bought(), shop=origin_in(shop))
     assert lms.standing(ANN, ONE) == VERIFIED
@@ -303,7 +303,7 @@ def test_an_order_of_no_shop_is_parked(configured, shopify, given):
     configured(shopify)
     orders = Orders()
     orders.come(enroll, bought(), shop=given)
-    assert orders.parked == ['shop is none that an order can come from']
+    assert orders.parked == ['shop is not one that orders can come from']
 
 
 def test_an_order_of_an_intake_that_is_gone_is_enrolled(configured, lms, shopify):
@@ -493,7 +493,7 @@ def test_in_shopify_what_is_held_back_is_waited_for_and_what_was_taken_out_is_no
     shopify.orders[0]['line_items'][1]['current_quantity'] = 0
     orders = Orders()
     orders.come(enroll, bought(), bought('B', line='2'), shop=origin_in(shopify))
-    assert 'holds the fulfilment of this order back' in orders.waiting[0].outcome.reason
+    assert 'has put the fulfilment of this order on hold' in orders.waiting[0].outcome.reason
     shopify.states = {}
     orders.wait()
     assert done_at(shopify) == [{'1': 1}]

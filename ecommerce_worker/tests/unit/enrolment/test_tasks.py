@@ -109,8 +109,8 @@ def test_a_line_that_cannot_be_is_parked_alone_and_sent_again_when_it_can(orders
     assert lms.standing(ANN, ONE) == VERIFIED
     assert lms.standing(ANN, TWO) is None
     expired, unknown = orders.parked
-    assert 'its time to enrol is over' in expired
-    assert unknown == 'NEW is none of PRODUCTS; add it there, and send this again'
+    assert 'its enrolment period is over' in expired
+    assert unknown == 'NEW is not in PRODUCTS; add it there, then resend this'
     lms.courses[TWO].expired = frozenset()
     orders.resend()
     assert lms.standing(ANN, TWO) == VERIFIED
@@ -389,7 +389,7 @@ def test_another_mode_than_was_refunded_is_for_people(configured, lms):
     lms.students[ANN.casefold()].enrolments[ONE] = ('professional', True)
     orders.come(revoke, bought())
     assert lms.standing(ANN, ONE) == ('professional', True)
-    assert 'what gave them the other' in orders.parked[0]
+    assert 'where does professional come from' in orders.parked[0]
 
 
 def test_two_runs_of_one_learners_course_take_turns(orders, lms):

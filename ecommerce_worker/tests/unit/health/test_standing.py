@@ -55,7 +55,7 @@ def test_where_all_is_well_nothing_is_found():
     ({'ledger': Ledger(overdue=1)}, [('orders', 'trouble')]),
     ({'ledger': Ledger(lost=1, lost_days=7)}, [('reports', 'warning')]),
     ({'ledger': Ledger(silent={'shop': 90_000})}, [('intakes', 'warning')]),
-    ({'ledger': Ledger(webhooks={'shop': 'has switched its webhook 7 off'})}, [('intakes', 'trouble')]),
+    ({'ledger': Ledger(webhooks={'shop': 'has disabled its webhook 7'})}, [('intakes', 'trouble')]),
     ({'schedule': Schedule(is_wanted=True)}, [('beat', 'trouble')]),
     ({'schedule': Schedule(silent=7200, is_wanted=True)}, [('beat', 'trouble')]),
     ({'schedule': Schedule()}, []),

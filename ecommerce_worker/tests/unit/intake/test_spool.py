@@ -23,7 +23,7 @@ class HalfABroker:
 
     def publish(self, publication: Publication, fact: RunReport | None = None) -> None:
         if not self.ready or publication.queue == 'gone':
-            raise NotPublished('there is no queue for it')
+            raise NotPublished('its queue does not exist')
         self.taken.append(publication.raw.properties['correlation_id'])
         self.facts.append(fact)
 

@@ -737,8 +737,8 @@ def test_what_is_unusual_is_longer_by_half_than_the_longest_silence_before(ledge
 
 def test_what_is_wrong_with_a_webhook_is_known_until_it_is_mended(ledger):
     now = datetime.now(UTC)
-    ledger('intakes.write_webhooks', {'shop': 'has switched its webhook 7 off', 'blog': ''}, now)
-    assert ledger('intakes.dead_webhooks') == [('shop', 'has switched its webhook 7 off', now)]
+    ledger('intakes.write_webhooks', {'shop': 'has disabled its webhook 7', 'blog': ''}, now)
+    assert ledger('intakes.dead_webhooks') == [('shop', 'has disabled its webhook 7', now)]
     ledger('intakes.write_webhooks', {'shop': ''}, now)
     assert ledger('intakes.dead_webhooks') == []
 

@@ -54,7 +54,7 @@ def test_it_lives_as_long_as_its_next_turn_is_not_overdue(pulse, clock):
     clock.now += 45
     assert pulse.trouble('live') == ''
     clock.now += 1
-    assert pulse.trouble('live') == f'worker {os.getpid()} has stood still for 46 s'
+    assert pulse.trouble('live') == f'worker {os.getpid()} has not responded for 46 s'
     pulse.beat()
     assert pulse.trouble('live') == ''
 
@@ -102,7 +102,7 @@ def test_told_to_end_it_lives_for_as_long_as_it_has_and_is_not_ready(pulse, cloc
     pulse.beat()
     clock.now += 100
     assert pulse.trouble('live') == ''
-    assert 'it is told to stop' in pulse.trouble('ready')
+    assert 'it is stopping' in pulse.trouble('ready')
     clock.now += 6
     assert pulse.trouble('live')
 
@@ -156,7 +156,7 @@ def test_systemd_that_did_not_hear_it_hears_it_the_next_time(tmp_path, environme
     pulse.beat()
     assert listening.until('READY') == '1'
     pulse.ends(100)
-    assert listening.until('STATUS') == 'it is told to stop'
+    assert listening.until('STATUS') == 'it is stopping'
     assert 'READY' not in listening.said[-1]
     listening.close()
 
@@ -243,9 +243,9 @@ def test_where_there_is_no_room_for_a_new_file_the_pulse_is_seen_in_the_old_one(
 
 
 @pytest.mark.parametrize('asked, ready, started, due, no', [
-    ('live', False, False, 11, ''), ('live', True, True, 9, 'stood still'),
+    ('live', False, False, 11, ''), ('live', True, True, 9, 'not responded'),
     ('ready', True, True, 11, ''), ('ready', False, True, 11, 'not ready: why'),
-    ('ready', True, True, 9, 'stood still'),
+    ('ready', True, True, 9, 'not responded'),
     ('started', False, True, 11, ''), ('started', False, False, 11, 'not been ready yet: why')])
 def test_what_follows_from_what_it_says(asked, ready, started, due, no):
     said = trouble({'role': 'beat', 'pid': 7, 'pulse': 5, 'due': due, 'ready': ready, 'started': started,

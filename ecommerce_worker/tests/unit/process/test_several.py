@@ -99,7 +99,7 @@ def test_one_that_ends_is_begun_again_and_said_so(parent, tmp_path):
     eventually(lambda: standing(tmp_path, it)['ready'])
     victim = min(pids(tmp_path))
     os.kill(victim, signal.SIGKILL)
-    assert it.stdout.readline() == f'process {victim} was killed by signal 9; another begins in 1 s\n'
+    assert it.stdout.readline() == f'process {victim} was killed by signal 9; restarting in 1 s\n'
     eventually(lambda: len(pids(tmp_path)) == 3 and standing(tmp_path, it)['ready'])
     it.terminate()
     assert it.wait(60) == 0
@@ -136,8 +136,8 @@ def test_one_that_stands_still_is_killed(parent, tmp_path):
     still = child().replace('seconds=45', 'seconds=1')
     it = parent(still, count=1)
     said = it.stdout.readline()
-    assert 'has stood still for' in said
-    assert said.endswith('; it is killed\n')
+    assert 'has not responded for' in said
+    assert said.endswith('; killing it\n')
     assert 'was killed by signal 9' in it.stdout.readline()
 
 

@@ -226,7 +226,7 @@ def test_a_dry_run_publishes_and_repairs_nothing(run, woo, published):
     assert woo.webhooks[0]['status'] == 'disabled'
 
 
-@pytest.mark.parametrize('repair, word', [(False, 'reconcile --repair'), (True, 'it is on again')])
+@pytest.mark.parametrize('repair, word', [(False, 'reconcile --repair'), (True, 'it is enabled again')])
 @pytest.mark.parametrize('kind', ['woo', 'stripe'])
 def test_a_webhook_that_was_switched_off_is_told_and_repaired_if_wanted(run, request, kind, repair, word):
     shop = request.getfixturevalue(kind)

@@ -43,7 +43,7 @@ def test_a_run_that_cannot_be_done_now_is_left_out_with_the_reason_that_the_comm
 def test_a_run_that_fails_is_told_with_its_output_and_left_out(run, environment, tmp_path, caplog):
     environment.setenv('ECOMMERCE_WORKER_DATABASES', repr({'default': {'NAME': str(tmp_path / 'none')}}))
     environment.setenv('ECOMMERCE_WORKER_BROKER_URL', 'memory://')
-    with pytest.raises(Skip, match='resubmit failed: exit status 78; it runs again by itself'):
+    with pytest.raises(Skip, match='resubmit failed: exit status 78; it will run again as scheduled'):
         run()
     [line] = told(caplog)
     assert line.startswith('not all orders could be resubmitted: how="exit status 78" output="')

@@ -137,7 +137,7 @@ def test_a_command_that_fails_is_parked_if_nothing_asks_again(ran, caplog):
 
 def test_a_command_that_fails_is_not_parked_if_it_comes_again(ran, caplog):
     outcome = ran('job', status=3, not_after=time.time() + 60)
-    assert outcome == Skipped('job failed: exit status 3; it runs again by itself')
+    assert outcome == Skipped('job failed: exit status 3; it will run again as scheduled')
     assert [record.levelno for record in caplog.records if record.getMessage().startswith('a command failed')] == [
         logging.ERROR]
 

@@ -11,8 +11,8 @@ from ecommerce_worker.settings import load
 from ecommerce_worker.tests.support.extensions import SETTINGS, install, packages
 
 MADE_FOR, HERE = 'which acme_licences 1.0 made for version', 'of the interface: this worker has 1, so that a newer'
-SILENT = ('whose module acme_licences (acme_licences 1.0) does not say which version of the interface it was made for: '
-          'API = 1')
+SILENT = ('whose module acme_licences (acme_licences 1.0) does not declare the version of the interface that it was '
+          'made for: API = 1')
 GIVEN = {'url': 'https://acme.example.com/', 'token': 'hunter2'}
 
 

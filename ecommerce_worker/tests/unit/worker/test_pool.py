@@ -73,7 +73,7 @@ def test_an_error_costs_no_thread(threads, caplog):
     for _ in range(10):
         threads.put(fail)
     assert threads.submit(int, '7').result(30) == 7
-    assert 'a thread of the pool met an error: error=SystemExit' in caplog.text
+    assert 'unexpected error in a thread of the pool: error=SystemExit' in caplog.text
     with pytest.raises(ValueError, match='x'):
         threads.submit(int, 'x').result(30)
 
