@@ -175,7 +175,7 @@ def revoke_line(self: Task, item: str, order_number: str, product: str, learner:
             _wait_for_enrolment(site, is_paid, order_number, learner, course_id, site_code)
         if found.mode != paid.mode:
             raise Rejected(f'the learner is enrolled as {found} in {course_id}, but {paid} was refunded: '
-                           'where does {found} come from?')
+                           f'where does {found} come from?')
         _look_for_cover(site, order_number, learner, course_id, site_code)
         if site.settings.REFUND == AUDIT:
             if found.mode == AUDIT:

@@ -16,5 +16,5 @@ def order(delivery: Delivery) -> Then | str:
 
 @task(key='order_number', policy=lambda _: Policy(give_up_after=3 * 86400))
 def grant(_self, order_number: str, email: str, site_code: str | None = None) -> None:
-    """Grant the licence; to grant it again does nothing."""
+    """Grant the licence; granting it again has no effect."""
     site(site_code).service(ACME).request('PUT', f'grants/{order_number}', json={'email': email})

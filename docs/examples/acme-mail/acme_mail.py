@@ -21,11 +21,11 @@ from ecommerce_worker.extension import (
 )
 
 OPTIONS = {'api_key': SECRET, 'from_email': ADDRESS, 'api_url': URL}
-DEFAULTS = {'api_url': 'https://api.acme.example/v1/'}  # what has no default must be given
+DEFAULTS = {'api_url': 'https://api.acme.example/v1/'}  # options without a default are required
 
 
 class Vendor:
-    """Acme, which takes all recipients of a mail in one request and mails each alone."""
+    """Acme, which takes all recipients in one request and mails each separately."""
 
     policy = None
 
@@ -51,5 +51,5 @@ class Vendor:
         return Receipt(str(answer['id']))
 
     def bounced(self, address: str) -> bool:
-        """Whether mail to this address came back for good."""
+        """Whether mail to this address bounced permanently."""
         return bool(self._api.request('GET', 'bounces', params={'email': address}))

@@ -292,7 +292,7 @@ def test_a_recorder_without_a_ledger_says_how_to_make_one(queues, record, tmp_pa
     ledger = Ledger({'NAME': str(tmp_path / 'none.sqlite3')}, migrated=False)
     recorder = record(ledger)
     assert recorder.process.wait(30) == 1
-    assert '`ecommerce-worker migrate` makes one' in recorder.log
+    assert '`ecommerce-worker migrate` creates it' in recorder.log
     ledger.close()
 
 

@@ -139,7 +139,7 @@ def test_that_we_have_no_files_is_said_as_such_and_held_against_no_host(port):
     try:
         # As many as make a host count as down, and one more.
         for _ in range(PATIENCE + 1):
-            with pytest.raises(LocalFailure, match='was not called: this process may open no more files') as raised:
+            with pytest.raises(LocalFailure, match='was not called: this process has too many open files') as raised:
                 api.request('GET', 'orders/')
             assert raised.value.retry_after
             assert not raised.value.maybe_done

@@ -206,7 +206,7 @@ def test_a_process_with_another_django_is_refused(tmp_path):
 
 
 def test_a_console_without_a_ledger_names_the_command(tmp_path):
-    assert '`ecommerce-worker migrate` makes one' in running(NAME=str(tmp_path / 'x'))
+    assert '`ecommerce-worker migrate` creates it' in running(NAME=str(tmp_path / 'x'))
     assert not (tmp_path / 'x').exists()
 
 

@@ -528,7 +528,7 @@ def test_a_process_with_another_django_is_refused(tmp_path):
 
 
 def test_a_ledger_that_is_not_there_is_not_made_by_looking(tmp_path):
-    assert '`ecommerce-worker migrate` makes one' in opening(NAME=str(tmp_path / 'x'))
+    assert '`ecommerce-worker migrate` creates it' in opening(NAME=str(tmp_path / 'x'))
     assert not list(tmp_path.iterdir())
 
 

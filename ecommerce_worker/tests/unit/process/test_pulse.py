@@ -76,7 +76,7 @@ def test_the_file_says_so_before_it_begins_to_wait(pulse, clock, tmp_path):
 
 
 def test_it_has_started_once_it_was_ready_and_is_not_ready_while_it_says_why(pulse, clock):
-    assert 'has not been ready yet: it starts' in pulse.trouble('started')
+    assert 'has not been ready yet: it is starting' in pulse.trouble('started')
     pulse.look = lambda: ('', 'at work')
     clock.now += 2
     pulse.beat()

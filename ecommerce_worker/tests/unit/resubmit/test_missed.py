@@ -154,8 +154,8 @@ def told(*codes, **extensions):
         'currentlyAvailable': 0, 'restoreRate': 50}}), 75, 'slow down'),
     (told('THROTTLED'), 75, 'slow down'), (told('INTERNAL_SERVER_ERROR'), 75, 'failed'),
     (told('ACCESS_DENIED'), 1, 'ACCESS_DENIED'), (reply(200, b'{"errors": "no"}'), 1, 'without a code'),
-    (reply(200, b'{"data": null}'), 75, 'no list'),
-    (reply(200, b'{"data": {"orders": {"nodes": [7]}}}'), 75, 'no list'),
+    (reply(200, b'{"data": null}'), 75, 'unexpected JSON'),
+    (reply(200, b'{"data": {"orders": {"nodes": [7]}}}'), 75, 'unexpected JSON'),
     (reply(401, b'{"errors": "Invalid"}'), 1, 'credentials'), (reply(423, b'{}'), 1, '423'),
 ])
 def test_errors_of_shopify_are_looked_for_inside_of_a_200(run, shopify, published, answer, status, word):
