@@ -159,7 +159,7 @@ def facts(found: Described) -> str:
 def _takes(name: str, kind: Kind) -> str:
     wants = kind.wants.replace(durations.FORM + ',', 'a duration')
     in_file = ', or ``file:/path``' if kind.secrecy is Secrecy.WHOLE or name == 'BROKER_URL' else ''
-    return f'*Takes* {marked_up(wants)}{in_file}'
+    return f'*Value:* {marked_up(wants)}{in_file}'
 
 
 def _default(kind: Kind, value: Any) -> str:
@@ -184,7 +184,7 @@ def made() -> str:
         out += ['', title, '=' * len(title), '']
         for found in settings:
             about = [*paragraphs(found.comment, '    '), '']
-            takes = '*Takes* a mapping, merged key by key:' if found.members else facts(found)
+            takes = '*Value:* a mapping, merged key by key:' if found.members else facts(found)
             out += [_term(found), *(about if found.comment else []), f'    {takes}', '']
             for member in found.members:
                 text = ' '.join([*paragraphs(member.comment, ''), facts(member)])

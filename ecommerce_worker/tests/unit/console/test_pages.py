@@ -125,16 +125,16 @@ def test_an_intake_shows_its_address_and_what_came_of_all_its_processes(console)
     console('recording.record', tallies=[tally(), tally(process='b' * 32)])
     words = console('visit', '/intakes/', who='viewer').words
     assert 'https://hooks.example.com/in/shop Kind shopify Processes 2' in words
-    assert '99 of 100 answered in 20 ms or less' in words
+    assert '99 % answered in 20 ms or less' in words
     assert 'Refused Unavailable 6 0 0 0 4 0 4 refused: signature' in words
     assert 'Test mode' not in words
 
 
 @pytest.mark.parametrize('given, said', [
     ({'state': 'dry'}, 'It is dry : deliveries are checked, and nothing is done about them.'),
-    ({'test_orders': 'run'}, 'Test mode: test orders are run as all others are.'),
+    ({'test_orders': 'run'}, 'Test mode: test orders are run like all others.'),
     ({'last': None}, 'Last seen nothing yet'),
-    ({'intake': '-', 'counts': {'refused': {'no such intake': 7}}}, '7 asked for an intake that there is not.')])
+    ({'intake': '-', 'counts': {'refused': {'no such intake': 7}}}, '7 deliveries named an intake that does not exist.')])
 def test_what_is_not_as_usual_of_an_intake_is_said(console, given, said):
     console('recording.record', tallies=[tally(**given)])
     assert said in console('visit', '/intakes/', who='viewer').words
@@ -391,7 +391,7 @@ def test_a_learner_is_found_by_an_address_that_the_ledger_does_not_have(console)
     assert found.status == 200  # and no other page, whose URL would have the address
     assert [f'>#{number} 1<' in found.text for number in range(1, 5)] == [True, True, True, False]
     assert SECRET not in str(console('rows', 'Order', 'key', 'reason', 'learner', 'mask'))
-    assert 'Nothing was bought' in console('visit', '/orders/', who='viewer', send={'q': 'x@example.com'}).words
+    assert 'None of its orders' in console('visit', '/orders/', who='viewer', send={'q': 'x@example.com'}).words
 
 
 def test_the_results_for_a_number_have_a_url(console):
