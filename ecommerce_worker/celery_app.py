@@ -109,7 +109,7 @@ def name_strange_queues(instance: Any, **_: Any) -> None:
         return
     consumed = (queue.name for queue in app.amqp.queues.consume_from.values())
     for remark in queue_remarks(consumed, runtime.current().settings.EXTENSIONS):
-        logger.warning(remark)
+        logger.warning('a note on the configuration', note=remark)
 
 
 @celeryd_after_setup.connect

@@ -23,7 +23,7 @@ from typing import Any, Final
 from typing_extensions import override
 
 #: Fields that hold sentences: in quotes always, for whoever reads lines by a pattern.
-SENTENCES: Final = frozenset(('reason', 'how', 'output'))
+SENTENCES: Final = frozenset(('reason', 'how', 'output', 'note', 'problem', 'remedy'))
 
 #: What separates fields, or quotes them.
 _ODD: Final = re.compile(r'[ "\\=]').search

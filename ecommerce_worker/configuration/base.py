@@ -177,7 +177,7 @@ CONSOLE_SESSION_SECONDS = 28_800
 #             body, in a header), 'submit' (our own interface, with a token), or the dotted path of a module of your own
 #   secrets   one or more, any of which is accepted; a file:/path is read again if none matches
 #   events    maps the sender's topics to tasks, such as {orders/paid: fulfill_order}; '*' is any topic
-#   arguments   places of the task's arguments in the body, such as {order_number: data.number}, unless the kind has them
+#   arguments   places of the task's arguments in the body, such as {order_number: data.number}, if the kind has none
 #   source    shopify, woocommerce: the shop, such as myshop.myshopify.com; others are refused
 #   learner   places of the learner's mail address; LEARNER if not given
 #   site      the site code that the task is called with; one of SITE_OVERRIDES
@@ -407,8 +407,8 @@ DJANGO_PROJECT_SETTINGS = ''
 DJANGO_PROJECT_DIRECTORY = ''
 DJANGO_PROJECT_PYTHON = ''
 
-# Environment variables for its commands, such as {'ECOMMERCE_CFG': '/etc/ecommerce.yml'}. Of the worker's variables they
-# only get PATH, HOME and the like, so that none of them sees the broker's password; ${NAME} passes on another.
+# Environment variables for its commands, such as {'ECOMMERCE_CFG': '/etc/ecommerce.yml'}. Of the worker's variables
+# they only get PATH, HOME and the like, so that none of them sees the broker's password; ${NAME} passes on another.
 DJANGO_PROJECT_ENVIRONMENT: dict[str, str] = {}
 
 # The management commands that may be run; a message that names any other command is parked.

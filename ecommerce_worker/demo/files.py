@@ -1,4 +1,4 @@
-"""Making kombu's filesystem transport safe to read: a message is there when it is whole.
+"""A safe way to read kombu's filesystem transport: files appear only when they are complete.
 
 kombu reads a file as soon as it is there, also one that is only being written, and that ends the worker.  So who
 publishes writes into one directory, who consumes reads another, and whole files are moved from the one to the other.
@@ -18,7 +18,7 @@ INTERVAL: Final = 0.02
 
 
 class Mover:
-    """Moves whole messages until it is left."""
+    """Moves complete messages while its context is open."""
 
     def __init__(self, sent: Path, messages: Path) -> None:
         self._sent = sent
@@ -43,7 +43,7 @@ class Mover:
 
 
 def settle(sent: Path) -> None:
-    """Return when what was sent, or given back, has been moved; after two seconds in any case."""
+    """Return when all sent or returned messages have been moved, or after two seconds."""
     for _ in range(100):
         if not any(sent.iterdir()):
             return

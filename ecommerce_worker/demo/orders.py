@@ -1,4 +1,4 @@
-"""Orders and mails of the demonstration: what befalls each, and how it has to end.  Pure: no clock, no I/O."""
+"""Orders and mails of the demonstration: what happens to each, and how it has to end.  Pure: no clock, no I/O."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REFUSALS: Final = 3
 
 
 class End(StrEnum):
-    """Where an order or a mail can be at the end."""
+    """The place of an order or a mail at the end."""
 
     FULFILLED = 'fulfilled'
     ENROLLED = 'enrolled'
@@ -43,7 +43,7 @@ class Shape(StrEnum):
 
 @dataclass(frozen=True)
 class Story:
-    """One order: what the shop does about it, and the facts that must hold afterwards."""
+    """One order: the answers of the shop, and the facts that must hold afterwards."""
 
     number: str
     title: str
@@ -69,13 +69,13 @@ class Story:
         return (self.number,), {'site_code': self.site, 'email_opt_in': self.opt_in}
 
     def order(self) -> Order:
-        """As the shop's book has it at first."""
+        """The order as it is at first in the shop's book."""
         return Order(self.number, self.status, answers=list(self.answers), hidden=self.hidden)
 
 
 @dataclass(frozen=True)
 class Letter:
-    """One mail that tells a learner of a code: what the mail service makes of it, and what must hold afterwards."""
+    """One mail about a code: the answers of the mail service, and the facts that must hold afterwards."""
 
     assignment: int  # the id in the shop's table of who was given which code
     title: str
@@ -93,12 +93,12 @@ class Letter:
 
     @property
     def number(self) -> str:
-        """What people know it by."""
+        """The number that identifies it to people."""
         return f'mail {self.assignment}'
 
     @property
     def runs(self) -> int:
-        """How many messages of it are settled at the end: once it is sent, a second one tells the shop."""
+        """The number of its messages settled at the end: once it is sent, a second one reports it to the shop."""
         return 2 if self.end is End.SENT else 1
 
     @property
@@ -130,7 +130,7 @@ class Purchase:
         return tuple(COURSES[sku] for sku in self.skus if sku in COURSES)
 
     def delivery(self, *, refunded: bool = False) -> dict[str, Any]:
-        """As Shopify tells of it."""
+        """The order as Shopify delivers it."""
         state = {'financial_status': 'refunded', 'refunds': [{'id': 1}]} if refunded else {'financial_status': 'paid'}
         return {'id': int(self.number.rpartition('-')[2]), 'name': self.number, 'test': False, 'email': self.learner,
                 **state, 'line_items': [{'id': place, 'sku': sku, 'quantity': 1}
@@ -144,18 +144,18 @@ TROUBLES = (
     Story('EDX-10004', 'a slow answer', (Answer.slow(3),)),
     Story('EDX-10005', 'the shop is busy, twice', (Answer(503), Answer(503)), puts=3),
     Story('EDX-10006', 'published before committed', hidden=2, opt_in=True, puts=2),
-    Story('EDX-10007', 'somebody was faster', status='Complete', end=End.LEFT_ALONE),
+    Story('EDX-10007', 'already fulfilled by another', status='Complete', end=End.LEFT_ALONE),
     Story('EDX-10008', 'too many requests: wait 4 s', (Answer(429, {'Retry-After': '4'}),), puts=2, pause=4),
     Story('EDX-10009', 'done, but the answer is lost', (Answer.lost(),)),
     Story('EDX-10010', 'a web page as the answer', (Answer.html(),), puts=2),
     Story('EDX-10011', 'another site with its LMS down', site=CAMPUS, opt_in=True),
     Story('EDX-10012', 'an older site, signed tokens', site=VINTAGE),
-    Story('EDX-10013', 'a task that nobody knows', task='ecommerce_worker.loyalty.v1.tasks.add_points',
+    Story('EDX-10013', 'an unknown task', task='ecommerce_worker.loyalty.v1.tasks.add_points',
           queue='ecommerce.default', end=End.PARKED, puts=0, reason='there is no task'),
 )
 
 #: Cannot be fulfilled, until a person repairs it and sends it again.
-HOPELESS = Story('EDX-10014', 'cannot be fulfilled till repaired', (Answer(500).always(),), puts=REFUSALS + 2)
+HOPELESS = Story('EDX-10014', 'cannot be fulfilled until repaired', (Answer(500).always(),), puts=REFUSALS + 2)
 
 #: What the campus's token endpoint answers before it works.
 TOKENS_AT_FIRST = (Answer(503), Answer(500))
@@ -171,7 +171,7 @@ IN_MID_FLIGHT = (
 DELIVERED = (
     Story('EDX-10017', 'Shopify, delivered twice'),
     Story('EDX-10018', 'WooCommerce, which sends once'),
-    Story('EDX-10019', 'Shopify, which comes again'),
+    Story('EDX-10019', 'Shopify, which retries'),
 )
 
 #: What the academy sells, by SKU, in the mode that is paid for.
@@ -181,11 +181,11 @@ PAID_MODE: Final = 'verified'
 #: Somebody who has no account yet; two products of which nobody knows the second; and a course that was bought twice,
 #: by two orders of which one is refunded.
 NEWCOMER = Purchase('EDX-10020', 'a learner without an account', ('PY101',), 'newcomer@acme.example', 3)
-MUG = Purchase('EDX-10021', 'a product that nobody knows', ('PY101', 'MUG'), 'ann@acme.example', 3, End.PARKED,
-               reason='MUG is none of PRODUCTS')
+MUG = Purchase('EDX-10021', 'an unknown product', ('PY101', 'MUG'), 'ann@acme.example', 3, End.PARKED,
+               reason='MUG is not in PRODUCTS')
 TWICE = (
-    Purchase('EDX-10022', 'bought twice, one given back', ('PY102',), 'bob@acme.example', 4, refunded=True),
-    Purchase('EDX-10023', 'the other one pays for it', ('PY102',), 'bob@acme.example', 2),
+    Purchase('EDX-10022', 'bought twice, refunded once', ('PY102',), 'bob@acme.example', 4, refunded=True),
+    Purchase('EDX-10023', 'the other one still pays for it', ('PY102',), 'bob@acme.example', 2),
 )
 PURCHASES = (NEWCOMER, MUG, *TWICE)
 
@@ -200,7 +200,7 @@ LETTERS = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the worker's log says of one run."""
+    """The worker's log line about one run."""
 
     word: str
     reason: str = ''
@@ -210,17 +210,17 @@ class Outcome:
 
     @classmethod
     def of(cls, word: str, fields: Mapping[str, str]) -> Outcome:
-        """Of the fields of a log line."""
+        """Parse the fields of a log line."""
         return cls(word, fields.get('reason', ''), int(fields.get('attempt', 0)), float(fields.get('seconds', 0)),
                    fields.get('next_try', '-'))
 
     @property
     def final(self) -> bool:
-        """Whether the worker is through with it."""
+        """Whether the worker has finished it."""
         return self.word in ('done', 'skipped', 'parked')
 
     def told(self, done: str = 'fulfilled') -> str:
-        """In plain words; `done` is what is done."""
+        """A description in plain words; `done` is the verb for success."""
         if self.word != 'done':
             return self.reason
         which = f' at try {self.attempt}' if self.attempt > 1 else ''
@@ -250,12 +250,12 @@ class Seen:
 
     @property
     def accepted(self) -> int:
-        """How often the mail service took it."""
+        """How often the mail service accepted it."""
         return sum(call.status == 202 for call in self.mails)
 
     @property
     def end(self) -> End:
-        """Where it is."""
+        """Its place at the end."""
         if self.parked:
             return End.PARKED
         if self.accepted:
@@ -270,7 +270,7 @@ class Seen:
 
 
 def faults(story: Story | Purchase | Letter, seen: Seen) -> list[str]:
-    """What is not as it should be."""
+    """Everything that is wrong."""
     found = []
     if seen.end is not story.end:
         found.append(f'it is {seen.end}, not {story.end}')
@@ -297,11 +297,11 @@ def _faults_of_order(story: Story, seen: Seen) -> list[str]:
     if len(seen.puts) != story.puts:
         found.append(f'the shop was asked {len(seen.puts)} times, not {story.puts}')
     if any(call.overlapping for call in seen.puts):
-        found.append('the shop was asked again while it was still at it')
+        found.append('the shop was asked again during the first call')
     if any(later.time - earlier.time < story.pause for earlier, later in pairwise(seen.puts)):
-        found.append(f'the shop was asked again before {story.pause:g} s were over')
+        found.append(f'the shop was asked again before {story.pause:g} s had passed')
     if seen.order and times and seen.order.email_opt_in is not story.opt_in:
-        found.append(f'the shop was told email_opt_in={seen.order.email_opt_in}')
+        found.append(f'the shop received email_opt_in={seen.order.email_opt_in}')
     return found
 
 
@@ -313,27 +313,27 @@ def _faults_of_mail(letter: Letter, seen: Seen) -> list[str]:
     if len(seen.mails) != letter.tries:
         found.append(f'the mail service was asked {len(seen.mails)} times, not {letter.tries}')
     if any(later.time - earlier.time < letter.pause for earlier, later in pairwise(seen.mails)):
-        found.append(f'the mail service was asked again before {letter.pause:g} s were over')
+        found.append(f'the mail service was asked again before {letter.pause:g} s had passed')
     reports = sum(call.assignment is not None and call.status == 200 for call in seen.calls)
     if reports != times:
-        found.append(f'the shop was told {reports} times that it was sent')
+        found.append(f'it was reported to the shop {reports} times')
     return found
 
 
 def kind_of(call: Call) -> str:
-    """What a call is for, in one word."""
+    """The purpose of a call, in one word."""
     return 'mail' if call.mail else 'report' if call.assignment else call.method if call.order else 'token'
 
 
 def counted(calls: Iterable[Call]) -> str:
-    """How often shop, LMS and mail service were called, in few letters."""
+    """The number of calls to shop, LMS and mail service, abbreviated."""
     kinds = list(map(kind_of, calls))
     shown = ('PUT', 'GET', 'token', 'mail', 'report')
     return ' '.join(f'{kinds.count(kind)} {kind}' for kind in shown if kind in kinds) or 'none'
 
 
 def retold(told: Iterable[str]) -> str:
-    """A few remarks as one sentence; one that was made several times in a row is made once."""
+    """Join remarks to one sentence, without immediate repetitions."""
     parts = []
     for text, same in groupby(told):
         times = len(list(same))

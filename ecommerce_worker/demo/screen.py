@@ -1,4 +1,4 @@
-"""What the demonstration shows: a line for each event as it happens, and a table at the end."""
+"""The output of the demonstration: a line for each event as it happens, and a table at the end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NARROW, WIDE = 100, 150
 
 
 class Screen:
-    """Lines on a stream; in colour if that is a terminal and nobody minds."""
+    """Prints lines, in colour if the stream is a terminal and ``NO_COLOR`` is not set."""
 
     def __init__(self, stream: TextIO = sys.stdout) -> None:
         self._stream = stream
@@ -30,21 +30,21 @@ class Screen:
         self._width = min(WIDE, max(NARROW, shutil.get_terminal_size((120, 24)).columns))
 
     def say(self, text: str = '', colour: str = PLAIN) -> None:
-        """One line, at once."""
+        """Print one line immediately."""
         print(self._painted(text, colour), file=self._stream, flush=True)
 
     def heading(self, text: str) -> None:
-        """A line that begins something."""
+        """Print a heading."""
         self.say()
         self.say(text, BOLD)
 
     def event(self, who: str, what: str, text: str = '', colour: str = PLAIN) -> None:
-        """Something that just happened."""
+        """Print an event."""
         when = self._painted(f'{time.monotonic() - self._started:6.1f}', DIM)
         self.say(f'{when}  {who:10} {self._painted(f"{what:10}", colour)} {text}'.rstrip())
 
     def table(self, head: Sequence[str], rows: Iterable[Sequence[str]], *, flexible: int) -> None:
-        """A table; the column `flexible` gets what room the others leave, in several lines if it needs them."""
+        """Print a table; the column `flexible` gets the remaining width and is wrapped."""
         lines = [head, *rows]
         widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
         rest = self._width - sum(widths) + widths[flexible] - 2 * (len(widths) - 1)
@@ -62,14 +62,14 @@ class Screen:
 
 
 class Tail:
-    """A file that somebody else writes, line by line."""
+    """Reads a file line by line while it is being written."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._offset = 0
 
     def lines(self) -> list[str]:
-        """The whole lines that were added since the last time."""
+        """The complete lines added since the last call."""
         if not self._path.exists():
             return []
         with self._path.open('rb') as file:

@@ -1,4 +1,4 @@
-"""What the demonstration plays on: a broker, shops, a mail service, workers, all on 127.0.0.1 and gone at the end.
+"""The processes of the demonstration: broker, shops, mail service, workers; on 127.0.0.1, and removed at the end.
 
 Which broker:
 
@@ -81,7 +81,7 @@ GUARDED = 'exec 3<&0 </dev/null; (cat <&3 >/dev/null; kill -KILL 0) & exec "$@" 
 
 
 class Interrupted(BaseException):
-    """A signal asked us to end."""
+    """Stopped by a signal."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -89,7 +89,7 @@ class Interrupted(BaseException):
 
 
 class Interruptions:
-    """Ctrl-C and its like as one exception: raised once, and never while something is half started or ended."""
+    """Turns signals such as Ctrl-C into an exception, raised once, and never while something starts or stops."""
 
     def __init__(self) -> None:
         self.came: int | None = None
@@ -112,7 +112,7 @@ class Interruptions:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Raise at the end what comes meanwhile."""
+        """Defer signals until the end of this context."""
         before = self.came
         self._holds += 1
         try:
@@ -123,7 +123,7 @@ class Interruptions:
             self.check()
 
     def check(self) -> None:
-        """Raise what came already; the first time it is lost where it strikes in a destructor, or the like."""
+        """Raise if a signal has come; an exception raised within a destructor is lost."""
         if self.came and not self._holds:
             raise Interrupted(self.came)
 
@@ -135,7 +135,7 @@ class Interruptions:
 
 @dataclass(frozen=True)
 class Broker:
-    """Where the messages are."""
+    """The broker of the demonstration."""
 
     url: str
     what: str
@@ -144,17 +144,17 @@ class Broker:
 
     @property
     def keeps(self) -> bool:
-        """Whether it keeps what a killed worker had in hand."""
+        """Whether it keeps the messages of a killed worker."""
         return not self.options
 
     @property
     def shown(self) -> str:
-        """Its address as anybody may see it; the password of our own is no secret."""
+        """Its URL for display; the password of our own broker is not a secret."""
         return mask('BROKER_URL', self.url) if self.given else self.options.get('data_folder_in', self.url)
 
     @property
     def settings(self) -> dict[str, str]:
-        """What a worker must know of it."""
+        """The settings of a worker for it."""
         if self.keeps:
             return {'BROKER_URL': self.url}
         return {'BROKER_URL': self.url, 'BROKER_TRANSPORT_OPTIONS': json.dumps(self.options),
@@ -179,11 +179,11 @@ class Broker:
         return Connection(self.url, connect_timeout=5, transport_options=dict(self.options) or timeouts)
 
     def check(self) -> None:
-        """Make sure that nobody else needs it; raises :class:`~ecommerce_worker.broker.preflight.BrokerUnusable`."""
+        """Make sure that it is idle; raises :class:`~ecommerce_worker.broker.preflight.BrokerUnusable`."""
         shown = mask('BROKER_URL', self.url)
         if not self.url.startswith(('amqp://', 'amqps://', 'pyamqp://')):
-            raise BrokerUnusable(f'BROKER_URL is {shown}, but the demonstration needs a RabbitMQ (amqp://): without '
-                                 'BROKER_URL it gets itself a broker of its own', EX_CONFIG)
+            raise BrokerUnusable(f'BROKER_URL is {shown}, but the demonstration needs RabbitMQ '
+                                 '(amqp://): without BROKER_URL it starts a broker of its own', EX_CONFIG)
         try:
             with self.connection() as connection:
                 connection.ensure_connection(max_retries=1, interval_start=0, timeout=10)
@@ -192,20 +192,20 @@ class Broker:
             raise BrokerUnusable(f'the broker at {shown} cannot be used ({error.__cause__ or error})') from None
         consumed = [depth.name for depth in found if depth.consumers and depth.name not in WAITING_ROOM]
         if consumed:
-            raise BrokerUnusable(f'a worker consumes {", ".join(consumed)} at {shown}: the demonstration would take '
-                                 'its orders, and it those of the demonstration; stop it, or unset BROKER_URL')
+            raise BrokerUnusable(f'a worker consumes {", ".join(consumed)} at {shown}: it and the '
+                                 'demonstration would take orders of one another; stop it, or unset BROKER_URL')
         full = [f'{depth.name} ({depth.messages})' for depth in found if depth.messages]
         if full:
-            raise BrokerUnusable(f'there are messages in {", ".join(full)} at {shown}, which the demonstration would '
-                                 'take for its own; unset BROKER_URL')
+            raise BrokerUnusable(f'there are messages in {", ".join(full)} at {shown}, which the '
+                                 'demonstration would process; unset BROKER_URL')
 
     def parked(self) -> list[tuple[str, str]]:
-        """The parked messages: id and reason of each."""
+        """The id and reason of each parked message."""
         with self.connection() as connection, looked_through(connection) as messages:
             return [(message.id, message.reason) for message in messages]
 
     def left(self) -> dict[str, int]:
-        """How many messages are in queues where none should be at the end."""
+        """The number of messages in queues that should be empty at the end."""
         with self.connection() as connection:
             found = [topology.depth(connection, name) for name in base.QUEUES]
             counts = {depth.name: depth.messages for depth in found if depth and depth.messages}
@@ -234,7 +234,7 @@ class Broker:
 
 
 class Worker:
-    """A worker as an operator runs it, or what else runs on: a process, an environment, a log."""
+    """A worker, or another command that runs until stopped, as a process with its environment and log."""
 
     def __init__(self, log: Path, environment: Mapping[str, str], command: str = 'worker') -> None:
         self.log = log
@@ -248,16 +248,16 @@ class Worker:
 
     @property
     def ended(self) -> bool:
-        """Whether it is gone."""
+        """Whether it has exited."""
         return self._process.poll() is not None
 
     @property
     def ready(self) -> bool:
-        """Whether it consumes."""
+        """Whether it is consuming."""
         return ' ready.' in self.log.read_text(errors='replace')
 
     def kill(self) -> None:
-        """End it at once, as a power cut would, and its guard with it."""
+        """Kill it and its guard, as a power cut would."""
         if self._process.stdin and not self._process.stdin.closed:
             # The guard is a member of the group until its input is closed, so the number cannot be anyone else's.
             os.killpg(self.pid, signal.SIGKILL)
@@ -266,7 +266,7 @@ class Worker:
 
 
 class Stage:
-    """All that runs; `end` ends it, however far it came."""
+    """Everything that runs; `end` stops it, also if it is only partly started."""
 
     def __init__(self, interruptions: Interruptions) -> None:
         self.workers: list[Worker] = []
@@ -278,7 +278,7 @@ class Stage:
         self._ends = ExitStack()
 
     def set(self, *, rabbitmq: bool) -> None:
-        """Get a broker and the shops; `rabbitmq` is False to do with files where there is a RabbitMQ too."""
+        """Start a broker and the shops; with `rabbitmq` False use files even if RabbitMQ is installed."""
         url = os.environ.get(f'{PREFIX}BROKER_URL') or os.environ.get('BROKER_URL')
         given = Broker(url, 'your RabbitMQ', given=True) if url and rabbitmq else None
         if given:
@@ -299,11 +299,11 @@ class Stage:
             self.lms.register(learner, learner.partition('@')[0])
 
     def end(self) -> None:
-        """End all that runs and remove its files, but for the logs if they are to be kept."""
+        """Stop everything and remove its files, except the logs if they are to be kept."""
         self._ends.close()
 
     def start_worker(self) -> Worker:
-        """A worker on its way."""
+        """Start a worker, without waiting until it is ready."""
         with self.interruptions.held():
             worker = Worker(self.logs / f'worker-{len(self.workers) + 1}.log', self.environment)
             self._ends.callback(worker.kill)
@@ -311,21 +311,21 @@ class Stage:
         return worker
 
     def start(self, command: str) -> Worker:
-        """A recorder, a console or an intake on its way."""
+        """Start a recorder, a console or an intake, without waiting until it is ready."""
         with self.interruptions.held():
             started = Worker(self.logs / f'{command}.log', self.environment, command)
             self._ends.callback(started.kill)
         return started
 
     def start_intake(self) -> bool:
-        """Have an intake on its way, if there can be one: it needs RabbitMQ, and its server."""
+        """Start an intake if possible: it needs RabbitMQ and waitress."""
         if not self.broker.keeps or not extras.is_installed('waitress'):
             return False
         self.start('intake')
         return True
 
     def command(self, *words: str) -> tuple[subprocess.Popen[bytes], Path]:
-        """A command of ours as an operator gives it, and the file with what it says."""
+        """Run a command; returns the process and the file with its output."""
         said = self.logs / f'{"-".join(words[:2])}.log'
         with self.interruptions.held(), said.open('wb') as output:
             process = subprocess.Popen([sys.executable, '-m', 'ecommerce_worker', *words], stdin=subprocess.DEVNULL,
@@ -335,7 +335,7 @@ class Stage:
         return process, said
 
     def publish(self, story: Story | Letter) -> str:
-        """Publish an order or a mail as its shop does; the id of the message."""
+        """Publish an order or a mail as its shop does; returns the id of the message."""
         app = self._old_shop if story.shape is Shape.OLD else self._new_shop
         # A shop of Celery 3.1 publishes to a direct exchange of the queue's name, later ones to the queue itself.
         where = {'exchange': story.queue, 'routing_key': story.queue} if story.shape is Shape.OLD else {}
@@ -349,7 +349,7 @@ class Stage:
 
     @cached_property
     def settings(self) -> dict[str, str]:
-        """The worker's settings, as far as they differ from those shipped."""
+        """The worker's settings that differ from the defaults."""
         sites = {
             CAMPUS: {'ECOMMERCE_API_ROOT': self.campus.api_root,
                      'BACKEND_SERVICE_EDX_OAUTH2_PROVIDER_URL': self.campus.oauth2_root},
@@ -382,7 +382,7 @@ class Stage:
 
     @property
     def console(self) -> str:
-        """The address of its console; '' where there is none."""
+        """The address of its console; '' if there is none."""
         address = self._ledger_settings.get('CONSOLE_ADDRESS')
         return f'http://{address}' if address else ''
 
@@ -458,7 +458,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _remove(directory: Path) -> None:
-    """Remove it; processes that were just killed may still be writing for a moment."""
+    """Remove it; processes that were just killed may still write for a moment."""
     for _ in range(20):
         shutil.rmtree(directory, ignore_errors=True)
         if not directory.exists():

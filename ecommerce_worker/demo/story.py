@@ -65,10 +65,10 @@ FIELD = re.compile(r'(\w+)=(?:"([^"]*)"|(\S+))')
 #: Tasks of ours that enrol, and what is done when one of them is, by its name.
 ENROLMENT: Final = 'ecommerce_worker.enrolment.tasks.'
 DONE: Final[Mapping[str, str]] = {
-    REPORT: 'the shop was told',
-    f'{ENROLMENT}enroll': 'parted into its lines', f'{ENROLMENT}enroll_line': 'told to the LMS',
+    REPORT: 'reported to the shop',
+    f'{ENROLMENT}enroll': 'split into its lines', f'{ENROLMENT}enroll_line': 'enrolled in the LMS',
     f'{ENROLMENT}set_mode': 'enrolled as paid for',
-    f'{ENROLMENT}revoke': 'the refund is parted', f'{ENROLMENT}revoke_line': 'taken back'}
+    f'{ENROLMENT}revoke': 'split into its lines', f'{ENROLMENT}revoke_line': 'unenrolled'}
 
 COLOURS = {'done': GREEN, 'skipped': GREEN, 'retrying': YELLOW, 'parked': RED}
 
@@ -90,7 +90,7 @@ def run(keep: bool = False, *, rabbitmq: bool = True) -> int:
                 interruptions.hold()
         except Interrupted:
             play.screen.say()
-            play.screen.say('stopping all that was started ...', DIM)
+            play.screen.say('stopping all processes ...', DIM)
         finally:
             stage.end()
     if play.status is not None:
@@ -99,7 +99,7 @@ def run(keep: bool = False, *, rabbitmq: bool = True) -> int:
 
 
 class Play:
-    """The acts, and what is seen of them."""
+    """The acts of the demonstration and their observations."""
 
     def __init__(self, stage: Stage, screen: Screen) -> None:
         self.stage = stage
@@ -117,7 +117,7 @@ class Play:
         self._books: list[tuple[str, Tail]] = []
 
     def perform(self, *, rabbitmq: bool) -> None:
-        """All of it."""
+        """Perform all acts."""
         started = time.monotonic()
         self._set(rabbitmq=rabbitmq)
         self._worker_ready()
@@ -130,13 +130,13 @@ class Play:
         self.judge(started)
 
     def go_on(self) -> None:
-        """Leave all running until a signal comes."""
+        """Keep everything running until a signal comes."""
         stage, say = self.stage, self.screen.say
         if stage.console:
             self._open_console()
-        self.screen.heading('All goes on until Ctrl-C.')
+        self.screen.heading('Everything keeps running until Ctrl-C.')
         say(f'logs    {stage.logs}')
-        say('For `ecommerce-worker status`, `parked list` and the like in another terminal:')
+        say('To use `ecommerce-worker status`, `parked list` and so on in another terminal:')
         for name, value in stage.variables.items():
             say(f'export {name}={quote(value)}')
         say()
@@ -146,8 +146,8 @@ class Play:
             time.sleep(0.2)
 
     def _open_console(self) -> None:
-        """Write down what happened, and open the console on it; not sooner, for what is parked goes into the ledger."""
-        self.screen.heading('The ledger is made, and the console opened on it')
+        """Start a ledger and the console; not earlier, since parked messages move into the ledger."""
+        self.screen.heading('A ledger is created, and the console serves it')
         self._ends_at = time.monotonic() + LONGEST
         if not self._command('migrate'):
             return
@@ -162,7 +162,7 @@ class Play:
         self.screen.say()
 
     def judge(self, started: float) -> None:
-        """Look at the facts, show what happened to each order and mail, and set the status."""
+        """Check the facts, show what happened to each order and mail, and set the status."""
         self._until(lambda: not self._wrong(), 5)
         wrong, seen = self._wrong(), self.seen()
         self.screen.heading('What happened')
@@ -189,19 +189,19 @@ class Play:
 
     def _set(self, *, rabbitmq: bool) -> None:
         say, stage = self.screen.say, self.stage
-        say('Orders and mails of a pretend shop, through every kind of trouble; all on 127.0.0.1.', BOLD)
+        say('Orders and mails of a pretend shop, through every kind of trouble, on 127.0.0.1 only.', BOLD)
         say()
-        say('getting a broker ...', DIM)
+        say('starting a broker ...', DIM)
         stage.set(rabbitmq=rabbitmq)
         broker = stage.broker
         say(f'broker  {broker.what}: {broker.shown}')
         if not broker.keeps:
-            say('        For demonstration only: it loses what a killed worker has in hand, so that story is left out.',
+            say('        It loses the messages of a killed worker, so that story is left out.',
                 YELLOW)
         say(f'shop    {stage.shop.url}, and one of another site, {stage.campus.url}')
-        say(f'mail    {stage.mail.url}, which speaks as SendGrid does')
+        say(f'mail    {stage.mail.url}, with the API of SendGrid')
         hurried = ', '.join(f'{name} {value:g} ({getattr(base, name):g})' for name, value in HURRIED.items())
-        say(f'worker  in a hurry: {hurried}; the rest as shipped')
+        say(f'worker  with shorter delays: {hurried}; otherwise with the defaults')
         self._books = [('LMS', Tail(stage.shop.log)), ('other LMS', Tail(stage.campus.log)),
                        ('mail', Tail(stage.mail.log))]
         stage.campus.fault_tokens(*TOKENS_AT_FIRST)
@@ -218,19 +218,19 @@ class Play:
         return worker
 
     def _troubles(self) -> None:
-        self.screen.heading('Orders are paid for, codes are given away')
+        self.screen.heading('Orders are paid, codes are assigned')
         self._publish([*TROUBLES, HOPELESS, *LETTERS])
         self._until(self._settled, 40)
 
     def _kill(self) -> None:
-        self.screen.heading('A worker is killed in the middle of its work')
+        self.screen.heading('A worker is killed while it works')
         self._publish(IN_MID_FLIGHT)
         numbers = {story.number for story in IN_MID_FLIGHT}
         self._until(lambda: numbers <= {call.order for call, _ in self._begun.values()}, 10)
         worker = self.stage.workers[-1]
         worker.kill()
         for number in sorted(numbers):
-            self._tell(number, 'killed', f'kill -9 of worker {worker.pid}, which had it in hand', RED,
+            self._tell(number, 'killed', f'kill -9 of worker {worker.pid}, which was processing it', RED,
                        'its worker was killed')
         self._worker_ready()
         self._until(self._settled, 30)
@@ -264,7 +264,7 @@ class Play:
             # It never delivers again: the intake keeps it on disk.
             self._deliver(once, 'accepted')
             stage.node.start(45)
-            self.screen.event('', 'back', 'RabbitMQ runs again', BLUE)
+            self.screen.event('', 'back', 'RabbitMQ is running again', BLUE)
             self._until(lambda: webhooks.is_ready(stage.intake), 20)
         else:
             self._deliver(once, 'accepted')
@@ -274,7 +274,7 @@ class Play:
 
     def _sell(self) -> None:
         """Courses are bought from Shopify, with no Open edX shop in between; one of two for a learner is given back."""
-        self.screen.heading('An academy sells courses by Shopify: what was paid for is enrolled in, line by line')
+        self.screen.heading('An academy sells courses with Shopify: learners are enrolled, line by line')
         lms = self.stage.lms
         for purchase in PURCHASES:
             self.stories.append(purchase)
@@ -286,7 +286,7 @@ class Play:
         self._until(self._settled, 30)
 
     def _deliver(self, webhook: Webhook, expected: str, *, forged: bool = False) -> None:
-        """Have a shop deliver an order, and show what it is answered."""
+        """Deliver an order from a shop, and show the answer."""
         status, content = webhook.posted(self.stage.intake, forged=forged)
         said, ours = webhooks.said(status, content), not forged
         if content.get('id'):
@@ -299,7 +299,7 @@ class Play:
         if ours:
             self._tell(webhook.number, f'POST {status}', what, colour, said)
         else:
-            self.screen.event('', f'POST {status}', f'somebody delivers a forged order: {said}', colour)
+            self.screen.event('', f'POST {status}', f'a forged order is delivered: {said}', colour)
         self._show()
 
     def _repair(self) -> None:
@@ -308,7 +308,7 @@ class Play:
         self.stage.shop.repair(HOPELESS.number)
         self._tell(HOPELESS.number, 'repaired', 'in the shop, by a person', BLUE, 'repaired')
         self._last.clear()
-        self._told[HOPELESS.number].append('sent again')
+        self._told[HOPELESS.number].append('resent')
         if self._command('parked', 'resend', '--order', HOPELESS.number):
             self._until(lambda: self._settled(HOPELESS), 20)
 
@@ -325,7 +325,7 @@ class Play:
             self._show()
 
     def _command(self, *words: str) -> bool:
-        """Whether it went well."""
+        """Run a command and return whether it succeeded."""
         self.screen.say(f'$ ecommerce-worker {" ".join(words)}', BOLD)
         process, output = self.stage.command(*words)
         self._outputs.append(Tail(output))
@@ -341,7 +341,7 @@ class Play:
         self._told[number].append(remark)
 
     def _until(self, condition: Callable[[], object], seconds: float) -> bool:
-        """Show what happens until the condition is true; False if it is not in time, or the worker is gone."""
+        """Show events until the condition is true; False if that takes too long or the worker has exited."""
         ends_at = min(time.monotonic() + seconds, self._ends_at)
         while True:
             self.stage.interruptions.check()
@@ -355,11 +355,11 @@ class Play:
     # -- seeing -------------------------------------------------------------------------------------------------------
 
     def _settled(self, *stories: Story) -> bool:
-        """Whether the worker is through with these orders, or with all orders and mails."""
+        """Whether the worker has finished these orders, or all orders and mails."""
         return all(self._runs(story) >= story.runs for story in stories or self.stories)
 
     def _runs(self, story: Story | Purchase | Letter) -> int:
-        """How many messages of it are settled."""
+        """The number of its settled messages."""
         return sum(self.stage.published[id_] == story.number for id_, last in self._last.items() if last.final)
 
     def _show(self) -> None:
@@ -440,12 +440,12 @@ class Play:
         ) for story in self.stories}
 
     def _mode(self, learner: str, course: str) -> str:
-        """How the learner is enrolled; '' for not at all."""
+        """The learner's mode; '' if not enrolled."""
         mode, active = self.stage.lms.standing(learner, course) or ('', False)
         return mode if active else ''
 
     def _wrong(self) -> Mapping[str, list[str]]:
-        """What is not as it should be, by number, and besides."""
+        """Everything that is wrong, by number, and other problems."""
         seen = self.seen()
         found = {story.number: faults(story, seen[story.number]) for story in self.stories}
         found['In the queues'] = [f'{count} left in {name}' for name, count in self.stage.broker.left().items()]

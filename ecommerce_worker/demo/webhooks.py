@@ -39,7 +39,7 @@ class Webhook:
 
     @cached_property
     def body(self) -> bytes:
-        """As the shop writes it, as far as anybody looks at it, and with what nobody should see."""
+        """The body as the shop writes it: the fields that are read, and some that must never be shown."""
         if self.order:
             return json.dumps(self.order).encode()
         person = {'email': 'learner@acme.example'}
@@ -51,14 +51,14 @@ class Webhook:
 
     @cached_property
     def headers(self) -> Mapping[str, str]:
-        """Signature and all."""
+        """The headers, with the signature."""
         cls = intakes.find(INTAKES[self.intake]['kind'])
         source = cls(cls.DEFAULTS)
         topic = self.topic or next(iter(INTAKES[self.intake]['events']))
         return source.signed(self.body, source.key(SECRET), topic, time.time())
 
     def posted(self, address: str, *, forged: bool = False) -> tuple[int, Mapping[str, Any]]:
-        """What it is answered: status and content; ``forged`` has another order in the body that was signed."""
+        """Post it; returns status and content. With ``forged`` the body is not the one that was signed."""
         connection = http.client.HTTPConnection(address, timeout=20)
         try:
             body = self.body.replace(self.number.encode(), b'EDX-66666') if forged else self.body
@@ -76,7 +76,7 @@ def said(status: int, content: Mapping[str, Any]) -> str:
 
 
 def is_ready(address: str) -> bool:
-    """Whether the intake there takes deliveries."""
+    """Whether the intake at this address is ready."""
     connection = http.client.HTTPConnection(address, timeout=5)
     try:
         connection.request('GET', '/readyz')

@@ -1,1 +1,1 @@
-"""Mail: what the shop asks for, who sends it, and the tasks that have it sent."""
+"""Mail: the requests of the shop, the vendors, and the tasks."""

@@ -20,7 +20,7 @@ DEEPEST: Final = 10
 
 
 def is_blank(value: Any) -> bool:
-    """Whether an argument was given nothing, as older shops leave one out."""
+    """Whether an argument is blank, which is how older shops leave one out."""
     return value is None or (isinstance(value, str) and not value)
 
 
@@ -61,7 +61,7 @@ def _addresses(value: Any) -> tuple[str, ...]:
 
 
 def _once(addresses: Iterable[str]) -> tuple[str, ...]:
-    """The addresses in their order, without blanks and repetitions; in the domain, case means nothing."""
+    """The addresses in order, without blanks and repetitions; the domain is case-insensitive."""
     found: dict[tuple[str, str], str] = {}
     for address in filter(None, map(str.strip, addresses)):
         found.setdefault(_key(address), address)
@@ -74,7 +74,7 @@ def _key(address: str) -> tuple[str, str]:
 
 
 def _ids(value: Any) -> dict[str, int | str | None]:
-    """The recipients, and the id in the LMS of those who have one."""
+    """The recipients, and the LMS ids of those who have one."""
     if not isinstance(value, Mapping):
         raise ValueError
     ids = {_key(_text(address).strip()): _lms_id(id_) for address, id_ in value.items() if not is_blank(id_)}
@@ -119,7 +119,7 @@ def _attachments(value: Any) -> tuple[Attachment, ...]:
 
 @dataclass(frozen=True)
 class _Kind:
-    """What an argument holds, as a support person is told; ``read`` raises ``ValueError`` for anything else."""
+    """The type of an argument, as described to support staff; ``read`` raises ``ValueError`` for anything else."""
 
     wants: str
     read: Callable[[Any], Any]

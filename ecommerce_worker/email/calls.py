@@ -43,7 +43,7 @@ class Shape:
 
     @property
     def keywords(self) -> frozenset[str]:
-        """What any version took by keyword."""
+        """The keywords of all versions."""
         return frozenset(' '.join([self.head, *self.signatures.values()]).split())
 
 
@@ -197,7 +197,7 @@ def resolve(task: str, args: Sequence[Any], kwargs: Mapping[str, Any], sites: Co
 
 
 def site_of(task: str, args: Sequence[Any], kwargs: Mapping[str, Any], sites: Container[str] = ()) -> Any:
-    """What :func:`resolve` takes for the code of the site, as it was given; None if there is none, or no telling."""
+    """The site code that :func:`resolve` finds, as given; None if there is none or it is unknown."""
     try:
         return _named(_shape(task, args, kwargs), args, kwargs, sites)[0].get('site_code')
     except WrongArguments:
@@ -205,11 +205,11 @@ def site_of(task: str, args: Sequence[Any], kwargs: Mapping[str, Any], sites: Co
 
 
 def checked(email: Email, hosts: Container[str] = ()) -> tuple[Email, tuple[str, ...]]:
-    """The mail for those of its recipients whose address is one, and the others, whom it must not sink with them.
+    """The mail for its recipients with valid addresses, and the other recipients, which must not prevent it.
 
     Links to attachments must lead to a host of the Internet, or to one of ``hosts`` (in lower case).
 
-    Raises :class:`~ecommerce_worker.errors.WrongArguments` for a mail that nobody could be sent.
+    Raises :class:`~ecommerce_worker.errors.WrongArguments` for a mail that cannot be sent to anyone.
     """
     if not email.to:
         raise WrongArguments('the mail has no recipient')
@@ -253,7 +253,7 @@ def _shape(task: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Shape:
 
 def _named(shape: Shape, args: Sequence[Any], kwargs: Mapping[str, Any],
            sites: Container[str]) -> tuple[dict[str, Any], list[str]]:
-    """The arguments of a call by their names of today, without those that are left blank; and remarks."""
+    """The arguments of a call by their current names, without blank ones; and remarks."""
     head = shape.head.split()
     tail, remarks = _tail(shape, args[len(head):], sites)
     named = list(zip([*head, *tail], args, strict=False))
@@ -306,7 +306,7 @@ def _tail(shape: Shape, values: Sequence[Any], sites: Container[str]) -> tuple[l
 
 
 def _look(value: Any, sites: Container[str]) -> str:
-    """The argument that a value looks like, wherever it stands; '' if like nothing in particular."""
+    """The argument that a value looks like, whatever its position; '' if unknown."""
     if isinstance(value, list | tuple):
         return 'attachments'
     if not isinstance(value, str):
@@ -319,7 +319,7 @@ def _look(value: Any, sites: Container[str]) -> str:
 
 
 def _fits(name: str, value: Any) -> bool:
-    """Whether the shop can have sent this as that."""
+    """Whether the shop can have sent this value as that argument."""
     if name == 'sender_alias' and isinstance(value, str):
         return '://' not in value
     return is_blank(value) or _look(value, ()) == name

@@ -1,4 +1,4 @@
-"""How a mail task sends its mail: the one body of all of them.
+"""How a mail task sends its mail: the common body of all of them.
 
 ::
 
@@ -36,7 +36,7 @@ NOT_ALL: Final = 'not all were mailed, the others are retried separately'
 
 
 def patience(site: Site) -> Patience:
-    """The patience of a mail task."""
+    """The retry policy of a mail task."""
     return site.mail_policy
 
 
@@ -46,20 +46,20 @@ def site_of(call: Call) -> Any:
 
 
 def lane(site: Site) -> str:
-    """Whom a mail task waits for: the vendor of this site, apart from one with other options."""
+    """The lane of a mail task: the vendor of this site with its options."""
     settings = site.settings
     return f'mail {settings.email_vendor} {zlib.crc32(repr(settings.email_options).encode(errors="surrogatepass")):x}'
 
 
 def deliver(task: Task, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[Then]:
-    """Send the mail that this call asks for; yields what follows from it.
+    """Send the mail of this call; yields the tasks that follow from it.
 
     Raises :class:`~ecommerce_worker.errors.WrongArguments`, :class:`~ecommerce_worker.errors.Misconfigured` or
-    :class:`~ecommerce_worker.errors.ApiError`, in each case before anybody was mailed.
+    :class:`~ecommerce_worker.errors.ApiError`, in each case before any mail was sent.
     """
     found = resolve(task.name, args, kwargs, runtime.current().settings.site_codes)
     for remark in found.remarks:
-        logger.warning(remark, task=task.name, id=task.request.id)
+        logger.warning('the arguments of a mail are unusual', note=remark, task=task.name, id=task.request.id)
     site = runtime.site(found.email.site_code)
     email, bad = checked(replace(found.email, id=task.request.id or ''), site.settings.ATTACHMENT_HOSTS)
     receipt = site.mailer.send(rendered(email, site.settings.EMAIL_TEMPLATES))

@@ -1,4 +1,4 @@
-"""What a vendor of mail is, and finding one by its name."""
+"""The interface of mail vendors, and how to find one by name."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ CLASS: Final = 'Vendor'
 
 
 class Mailer(Protocol):
-    """Who sends mail: every vendor is one."""
+    """The interface of a mail vendor."""
 
     #: How patiently it is asked; None as any service that is down, by time.
     policy: Regular | None
 
     def send(self, email: Email) -> Receipt:
-        """Hand over one mail.
+        """Send one mail.
 
-        Raises :class:`~ecommerce_worker.errors.ApiError` if nobody was mailed: ``Transient`` if it may work later,
+        Raises :class:`~ecommerce_worker.errors.ApiError` if no mail was sent: ``Transient`` if it may work later,
         ``Rejected`` with the vendor's reason if not; ``Misconfigured`` if this kind of mail is not set up.
         """
 
     def bounced(self, address: str) -> bool:
-        """Whether mail to this address came back for good; False where the vendor cannot tell.
+        """Whether mail to this address bounced permanently; False if the vendor does not know.
 
         Raises :class:`~ecommerce_worker.errors.ApiError`.
         """
@@ -44,7 +44,7 @@ def names() -> list[str]:
 
 
 def find(name: str) -> Callable[[Mapping[str, Any], Connect], Mailer]:
-    """The class of the vendor of that name, or of a module of somebody's own.
+    """The class of the vendor of that name or dotted path.
 
     Raises :class:`~ecommerce_worker.errors.Misconfigured`.
     """

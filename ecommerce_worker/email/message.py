@@ -1,4 +1,4 @@
-"""A mail that the shop asks for, as one value, and what a vendor says of it."""
+"""A mail that the shop requests, as a value, and a vendor's receipt."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LIKE_AN_ADDRESS = re.compile(r'[^\s@<>"\'(),;:]+(?:@|%40)[^\s@<>"\'(),;:]+')
 
 
 class Purpose(StrEnum):
-    """What a mail is for: vendors choose campaign or template by it."""
+    """The purpose of a mail, by which vendors choose campaign or template."""
 
     ASSIGNMENT = 'assignment'
     UPDATE = 'update'
@@ -39,7 +39,7 @@ class Purpose(StrEnum):
 
 @dataclass(frozen=True)
 class Attachment:
-    """A file that goes with a mail: its name, and where it is to be had."""
+    """An attachment: its file name and URL."""
 
     name: str
     url: str
@@ -47,10 +47,10 @@ class Attachment:
 
 @dataclass(frozen=True, repr=False)
 class Email:
-    """One mail, to one or several who do not learn of each other.
+    """One mail, to one or several recipients who do not see each other.
 
-    ``body`` is HTML.  ``variables`` is given instead for mail whose text the vendor keeps: a campaign of Braze's, a
-    template of Sailthru's.  Texts may be empty; only :attr:`to` and one of ``body`` and ``variables`` must not be.
+    ``body`` is HTML.  ``variables`` replaces it for mail whose text is stored by the vendor: a campaign in
+    Braze, a template in Sailthru. Only :attr:`to` and one of ``body`` and ``variables`` must not be empty.
     """
 
     purpose: Purpose
@@ -75,16 +75,16 @@ class Email:
 
     @override
     def __repr__(self) -> str:
-        """Without contents: it may get into a traceback."""
+        """A representation without contents, since it may appear in a traceback."""
         return f'<Email {self.purpose} {self.id} to {len(self.to)}>'
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """What a vendor says of a mail that it has accepted.
+    """A vendor's answer to a mail that it has accepted.
 
-    ``id`` is its name for the mail; ``left`` are the recipients that it did not accept this time, fewer than all:
-    they are tried apart from the others, so that one bad address does not sink the rest and nobody is mailed twice.
+    ``id`` is the vendor's id of the mail; ``left`` are the recipients that it did not accept this time, fewer than
+    all: they are retried separately, so that one bad address does not affect the others and nobody is mailed twice.
     """
 
     id: str
@@ -97,14 +97,14 @@ def is_address(text: str) -> bool:
 
 
 def one_line(text: str) -> str:
-    """The text without anything that could end a header's line or hide in it, in one line."""
+    """The text in one line, without characters that could end a header or be invisible in it."""
     return ' '.join(printable(text, ' ').split())
 
 
 def sender(alias: str, address: str) -> str:
-    """``From`` as RFC 5322 has it: ``"O'Reilly, Inc." <address>``.
+    """A ``From`` header (RFC 5322): ``"O'Reilly, Inc." <address>``.
 
-    ``address`` may come in angle brackets.  What cannot be in a quoted display name is left out.
+    ``address`` may be in angle brackets. Characters that a quoted display name cannot contain are removed.
     """
     # "=?" would begin an encoded word (RFC 2047), which may hold anything, such as a line of its own.
     name = one_line(re.sub(r'["\\<>]|=\?', ' ', alias)) or DEFAULT_SENDER
@@ -114,6 +114,6 @@ def sender(alias: str, address: str) -> str:
 
 
 def without_addresses(text: str) -> str:
-    """What somebody else wrote, such as a vendor's reason, fit for a log line: no mail addresses, one line, short."""
+    """Text of others, such as a vendor's reason, safe for a log line: without mail addresses, in one short line."""
     # Cut first: the pattern takes quadratic time.
     return _LIKE_AN_ADDRESS.sub('<address>', one_line(text[:1000]))[:300]

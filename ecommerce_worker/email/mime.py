@@ -1,4 +1,4 @@
-"""A mail as text, as HTML with links to its files, and as the message that travels (RFC 5322, MIME)."""
+"""A mail as text, as HTML with links to its files, and as a MIME message (RFC 5322)."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def text_of(body: str) -> str:
 
 
 def with_links(body: str, attachments: Iterable[Attachment]) -> str:
-    """An HTML body that ends with links to files, for vendors and files that cannot be attached."""
+    """An HTML body with links to files at its end, for vendors that cannot attach them."""
     links = ''.join(f'<li><a href="{html.escape(file.url)}">{html.escape(file_name(file.name))}</a></li>'
                     for file in attachments)
     if not links:
@@ -111,7 +111,7 @@ def with_links(body: str, attachments: Iterable[Attachment]) -> str:
 
 
 def _parted(body: str) -> tuple[str, str, str]:
-    """What is before the end of a document's body, that end, and what follows."""
+    """Split HTML before the end of its body."""
     found = list(re.finditer(r'</body\s*>', body, re.IGNORECASE))
     if not found:
         return body, '', ''
@@ -122,21 +122,21 @@ def _parted(body: str) -> tuple[str, str, str]:
 
 
 def file_name(name: str) -> str:
-    """The name of an attachment: without directories, of letters that mean nothing to anybody, of bearable length."""
+    """The name of an attachment: without directories and special characters, and of limited length."""
     plain = re.sub(r'[^\w.()+-]+', ' ', re.split(r'[/\\]', name)[-1]).strip('. ')
     stem, dot, ending = plain.rpartition('.')
     return (f'{stem[:40]}{dot}{ending[:10]}' if stem else ending[:50]).strip() or 'attachment'
 
 
 def safe_id(text: str) -> str:
-    """The id of a mail as part of a file's name and of a Message-ID: as it is if that can be, else a digest of it."""
+    """The id of a mail for file names and Message-IDs: unchanged if possible, else a digest of it."""
     if re.fullmatch(r'[A-Za-z0-9][A-Za-z0-9_-]{0,63}', text):
         return text
     return hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:32] if text else uuid.uuid4().hex
 
 
 def ascii_domain(address: str) -> str:
-    """The address with its domain as DNS has it: labels other than ASCII in Punycode (RFC 5890, A-labels)."""
+    """The address with its domain in ASCII: other labels in Punycode (RFC 5890, A-labels)."""
     local, _, domain = address.rpartition('@')
     labels = (label if label.isascii() else
               'xn--' + unicodedata.normalize('NFC', label.lower()).encode('punycode').decode()
@@ -145,7 +145,7 @@ def ascii_domain(address: str) -> str:
 
 
 def reply_address(email: Email) -> str:
-    """Where answers go; '' if that is nowhere they could go to: the mail matters more, and answers go to the sender."""
+    """The reply address; '' if it is not valid, so that answers go to the sender."""
     address = ascii_domain(email.reply_to.strip())
     return address if is_address(address) and address.isascii() else ''
 
@@ -165,10 +165,10 @@ ADDRESS: Final = Kind('a mail address such as shop@example.com', _sender_address
 
 
 def composed(email: Email, from_email: str, files: Mapping[str, bytes] | None = None) -> bytes:
-    """The mail as it is handed to a mail server; ``files`` holds attachments by their URL, others are linked.
+    """The mail as a message for a mail server; ``files`` has attachments by their URL, others are linked.
 
-    Several recipients do not see each other.  The Message-ID follows from the mail's id: if it is handed over twice,
-    mail readers can tell.
+    Recipients do not see each other. The Message-ID is derived from the mail's id, so that mail readers
+    recognize a duplicate.
     """
     files = files or {}
     body = with_links(email.body, (file for file in email.attachments if file.url not in files))

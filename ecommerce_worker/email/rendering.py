@@ -1,4 +1,4 @@
-"""The text of mail that the shop sends without one: from a template of the operator's, or one that comes with us."""
+"""The text of mail that the shop sends without one: from a template of the operator, or one of ours."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SHIPPED = resources.files('ecommerce_worker.email') / 'templates'
 
 
 def rendered(email: Email, directory: str = '') -> Email:
-    """The mail with a body, and with a subject if it had none, where it has variables only; any other as it is.
+    """The mail with a body, and with a subject if it had none, if it only has variables; any other unchanged.
 
     The template is ``<directory>/<purpose>.html`` if there is one, else the one that comes with the worker.  In it
     (:class:`string.Template`), ``$name`` is a variable, empty if the shop did not send it; ``$name_link`` the same as
@@ -37,7 +37,7 @@ def rendered(email: Email, directory: str = '') -> Email:
 
 
 def _template(purpose: Purpose, directory: str) -> tuple[str, str]:
-    """Where the template of a purpose is, and what it says."""
+    """The path and content of the template of a purpose."""
     name = f'{purpose}.html'
     if directory and not Path(directory).is_dir():
         raise Misconfigured([f'{directory}: the directory of mail templates does not exist'])
@@ -53,7 +53,7 @@ def _template(purpose: Purpose, directory: str) -> tuple[str, str]:
 
 
 class _Words(dict[str, str]):
-    """What stands for the names in a template, as HTML; nothing for a name that is not known."""
+    """The values of names in a template, as HTML; unknown names are empty."""
 
     def __init__(self, variables: Mapping[str, Any]) -> None:
         texts = {str(name): _text(value) for name, value in variables.items()}
@@ -86,7 +86,7 @@ def _is_web_url(text: str) -> bool:
 
 
 def _is_unsafe_url(name: str, text: str) -> bool:
-    """Whether a template may well put this into ``href``, where it would be more than an address."""
+    """Whether this is a URL that would run code if a template put it into ``href``."""
     return name.lower().endswith(('url', 'link', 'href')) and not _is_web_url(text)
 
 

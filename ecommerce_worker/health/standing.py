@@ -138,7 +138,8 @@ def _of_intakes(it: Standing) -> Iterator[Finding]:
                       '`ecommerce-worker reconcile --repair` enables webhooks; until then orders are missing.')
     for name, seconds in it.ledger.silent.items() if it.ledger else ():
         yield Finding('intakes', WARNING, f'The intake {name} has received nothing for {span(seconds)}, longer than '
-                      'usual.', '`ecommerce-worker reconcile --dry-run` asks the shop whether orders are missing; is the '
+                      'usual.', '`ecommerce-worker reconcile --dry-run` asks the shop whether orders are missing; is '
+                                'the '
                       'intake running and reachable?')
 
 

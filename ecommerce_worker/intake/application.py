@@ -229,10 +229,7 @@ class Application:
             return before.answer if answers else Answer(200, {'id': call.id, 'state': 'repeated'})
         # Published even while another delivery of the event is being processed, since that one may still fail.  The
         # worker that runs the second message asks the shop first.
-        number, site = intake.number(call), call.kwargs.get('site_code')
-        fact = RunReport('accepted', task=call.task, id=call.id, key=number, queue=intake.queue, root_id=call.id,
-                         site=site if isinstance(site, str) else '',
-                         reason=f'{by_intake(intake.name)}{_came_from(event)}') if self._facts else None
+        fact = intake.accepted(call, f'{by_intake(intake.name)}{_came_from(event)}') if self._facts else None
         try:
             self._publishers[intake.name].publish(publication, fact)
         except NotPublished as error:
@@ -245,7 +242,7 @@ class Application:
             this.answer = answer
             self._lately[call.id] = this
         self._counts.add(intake.name, 'accepted')
-        logger.info('accepted', intake=intake.name, task=call.task, key=number, id=call.id,
+        logger.info('accepted', intake=intake.name, task=call.task, key=intake.number(call), id=call.id,
                     also={'request_id': call.correlation, 'action': 'accepted'})
         return answer
 

@@ -14,10 +14,12 @@ from typing import Any, Final
 from ecommerce_worker import plugins
 from ecommerce_worker.broker.wire import Call
 from ecommerce_worker.errors import Misconfigured, Undecodable, WrongArguments
+from ecommerce_worker.execution.task import accepted
 from ecommerce_worker.intake import functions, sources
 from ecommerce_worker.intake.source import Delivery, Event, Source, secret_of, text_at, value_at
 from ecommerce_worker.settings import Extension, Settings, broker_urls, scheme_of
 from ecommerce_worker.settings.kinds import FLAG, TEXT, Kind, number, one_of, read_mapping, read_ways, whole
+from ecommerce_worker.telemetry.run import RunReport
 from ecommerce_worker.words import did_you_mean, hint
 
 #: The name of a source's class in its module.
@@ -133,11 +135,12 @@ class Secrets:
 
 @dataclass(frozen=True)
 class Action:
-    """The task that a topic is mapped to: its name, and the argument that identifies it for people."""
+    """The task that a topic is mapped to: its name, the argument that identifies it for people, and its body."""
 
     task: str
     key: str
     signature: inspect.Signature
+    body: Any = None
 
 
 @dataclass(frozen=True)
@@ -234,10 +237,16 @@ class Intake:
         id_ = self.message_id(event.id)
         return Call(action.task, id_, kwargs=kwargs, origin=f'intake {self.name}', root_id=id_)
 
+    def accepted(self, call: Call, reason: str) -> RunReport:
+        """The report that a call was accepted, to be made before it is published."""
+        return accepted(self._action_of(call).body, call, self.queue, reason, began=time.time())
+
     def number(self, call: Call) -> str:
         """The argument that identifies the call for people, such as the order number."""
-        action = self.tasks.get(call.task) or next(each for each in self.events.values() if each.task == call.task)
-        return str(call.kwargs.get(action.key, ''))
+        return str(call.kwargs.get(self._action_of(call).key, ''))
+
+    def _action_of(self, call: Call) -> Action:
+        return self.tasks.get(call.task) or next(each for each in self.events.values() if each.task == call.task)
 
 
 def names() -> list[str]:
@@ -381,7 +390,7 @@ class _Reader:
 
     def _action(self, task: str) -> Action:
         body = self._tasks[task]
-        return Action(task, getattr(body, 'key', ''), inspect.signature(body.run))
+        return Action(task, getattr(body, 'key', ''), inspect.signature(body.run), body)
 
     def _secrets(self, given: Sequence[str], made: Source) -> Secrets | None:
         try:

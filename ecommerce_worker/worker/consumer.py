@@ -223,7 +223,7 @@ class Consumer(consumer.Consumer):
         pulse.own.look = self.standing
         preflight.refuse_unsafe(self.conninfo, runtime.current().settings)
         for limit in preflight.limits(self.conninfo):
-            logger.warning(limit)
+            logger.warning('this broker promises less than RabbitMQ', note=limit)
 
     def _turns(self, app: Any) -> Neighbours | None:
         """Set up the locks of orders as ``TURNS`` says, before children are forked."""
@@ -248,7 +248,7 @@ class Consumer(consumer.Consumer):
             with preflight.permitted():
                 super().start()
         except preflight.BrokerUnusable as error:
-            logger.critical(str(error))
+            logger.critical('the broker cannot be used', reason=str(error))
             raise WorkerShutdown(error.exit_status) from None
 
     def standing(self) -> tuple[str, str]:

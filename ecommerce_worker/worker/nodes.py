@@ -47,7 +47,7 @@ class Upkeep:
         declared = topology.declare(connection, c.app.amqp.queues.consume_from.values(), settings.QUEUE_TYPE)
         said = set(preflight.remarks(connection, declared, settings))
         for remark in sorted(said - self._said):
-            logger.warning(remark)
+            logger.warning('a note on the queues', note=remark)
         self._said = said
         return declared
 

@@ -49,7 +49,7 @@ def silence_advice(**_: Any) -> None:
 def warn_of_the_machine(**_: Any) -> None:
     """Say at start what is wrong with this machine, as far as it costs nothing to know."""
     for finding in machine.findings(runtime.current().settings):
-        logger.warning(finding.sentence, remedy=finding.remedy)
+        logger.warning('a problem with this machine', problem=finding.sentence, remedy=finding.remedy)
 
 
 @celeryd_after_setup.connect

@@ -1,4 +1,4 @@
-"""What the shop imports for its mail."""
+"""The interface that the shop imports for mail."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ __all__ = [
 
 
 def did_email_bounce(user_email: str, site_code: str | None = None) -> bool:
-    """Whether mail to this address came back for good; False where the site's vendor cannot tell.
+    """Whether mail to this address bounced permanently; False if the site's vendor does not know.
 
     Asks the vendor at once.  Raises :class:`~ecommerce_worker.errors.ApiError` if it does not answer, and
-    :class:`~ecommerce_worker.errors.Misconfigured` where nobody sends mail.
+    :class:`~ecommerce_worker.errors.Misconfigured` if there is no vendor.
     """
     return runtime.site(site_code).mailer.bounced(user_email)

@@ -18,7 +18,7 @@ from ecommerce_worker.execution.task import Task, task
 
 @task(policy=patience, site=site_of, lane=lane, key='offer_assignment_id', position=1)
 def send_offer_assignment_email(self: Task, *args: Any, **kwargs: Any) -> Iterable[Then]:
-    """Mail a code to the learner whom it was assigned to, then tell the shop that it was sent.
+    """Mail a code to the learner to whom it was assigned, then report that to the shop.
 
     ``(user_email, offer_assignment_id, subject, email_body, sender_alias, reply_to='', attachments=None,
     site_code=None, base_enterprise_url='')``
@@ -38,7 +38,7 @@ def send_offer_update_email(self: Task, *args: Any, **kwargs: Any) -> Iterable[T
 
 @task(policy=patience, site=site_of, lane=lane)
 def send_offer_usage_email(self: Task, *args: Any, **kwargs: Any) -> Iterable[Then]:
-    """Mail the people of an enterprise how much of an offer is used up.
+    """Mail people of an enterprise about the usage of an offer.
 
     ``(emails, subject, email_body, reply_to='', attachments=None, site_code=None, base_enterprise_url='')``, where
     ``emails`` are separated by commas.
@@ -58,7 +58,7 @@ def send_code_assignment_nudge_email(self: Task, *args: Any, **kwargs: Any) -> I
 
 @task(policy=patience, site=site_of, lane=lane)
 def send_api_triggered_offer_usage_email(self: Task, *args: Any, **kwargs: Any) -> Iterable[Then]:
-    """As :func:`send_offer_usage_email`, with the text kept by the vendor: in Braze, a campaign.
+    """As :func:`send_offer_usage_email`, with the text stored by the vendor: in Braze, a campaign.
 
     ``(lms_user_ids_by_email, subject, email_body_variables, site_code=None, campaign_id=None)``
     """
@@ -69,9 +69,9 @@ def send_api_triggered_offer_usage_email(self: Task, *args: Any, **kwargs: Any) 
       lane=lambda site: f'reports {runtime.host_of(site.settings.ECOMMERCE_API_ROOT)}')
 def report_assignment_email(self: Task, offer_assignment_id: int | str, send_id: str,
                             site_code: str | None = None) -> None:
-    """Tell the shop that an assignment mail was accepted; the worker publishes this to itself.
+    """Report to the shop that an assignment mail was accepted; the worker publishes this to itself.
 
-    The shop answers 500 to a report that it has already, so after a lost answer that is as good as success.
+    The shop answers 500 to a report that it already has, so after a lost answer that counts as success.
     """
     try:
         runtime.site(site_code).ecommerce.report_assignment_email(offer_assignment_id, send_id)

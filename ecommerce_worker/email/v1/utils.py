@@ -1,4 +1,4 @@
-"""Names of older workers that packages of others may import."""
+"""Names of older workers that third-party packages may import."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ __all__ = ['did_email_bounce', 'remove_special_characters_from_string', 'update_
 
 
 def remove_special_characters_from_string(text: str) -> str:
-    """The text without ASCII punctuation, as senders' names once had to be."""
+    """The text without ASCII punctuation, as sender names once required."""
     return text.translate(str.maketrans('', '', string.punctuation))
 
 
 def update_assignment_email_status(offer_assignment_id: int | str, send_id: str, status: str,
                                    site_code: str | None = None) -> bool:
-    """Tell the shop that the mail of an assignment was sent; whether it noted it.
+    """Report to the shop that an assignment mail was sent; returns whether it recorded that.
 
-    ``status`` must be ``success``: the shop takes no other.
+    ``status`` must be ``success``: the shop accepts no other.
     """
     if status != 'success':
         return False

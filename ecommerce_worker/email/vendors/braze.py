@@ -1,4 +1,4 @@
-"""Mail through Braze: by its messages API with a text of our own, or by a campaign of its that keeps the text.
+"""Mail through Braze: with its messages API and our own text, or with a campaign that has the text.
 
 Braze mails profiles, not addresses.  A profile has an external id (the LMS's id of a learner), aliases, or both.
 
@@ -58,7 +58,7 @@ Alias = Mapping[str, str]
 
 @dataclass(frozen=True, repr=False)
 class Recipient:
-    """Whom to mail: by the external id if there is one, else by the alias."""
+    """A recipient: identified by the external id if there is one, else by the alias."""
 
     address: str
     external_id: str = ''
@@ -68,7 +68,7 @@ class Recipient:
 
 
 class Vendor:
-    """Braze, as ``settings.BRAZE`` describes it."""
+    """Braze, configured by ``settings.BRAZE``."""
 
     def __init__(self, options: Mapping[str, Any], connect: Callable[..., Api]) -> None:
         if missing := [f'BRAZE[{name}] is not set' for name in REQUIRED if not options.get(name)]:
@@ -93,12 +93,12 @@ class Vendor:
                        tuple(address for address in email.to if address not in accepted))
 
     def bounced(self, address: str) -> bool:
-        """Whether Braze lists the address as bounced for good."""
+        """Whether Braze lists the address as a hard bounce."""
         answer = self._ask('GET', self._options['EMAIL_BOUNCE_ENDPOINT'], params={'email': address})
         return bool(answer.get('emails'))
 
     def _way_of(self, email: Email) -> Callable[[Sequence[Recipient]], dict[str, Any]]:
-        """What mails some of the recipients, in one request that must not be repeated once it was accepted."""
+        """A function that mails some of the recipients in one request, which must not be repeated once accepted."""
         options = self._options
         if not uses_campaign(email):
             return lambda some: self._post(options['MESSAGES_SEND_ENDPOINT'], message(options, email, some))
@@ -114,7 +114,7 @@ class Vendor:
         return trigger
 
     def _looked_up(self, addresses: Sequence[str]) -> dict[str, Recipient]:
-        """The recipients of these addresses, by address; asks once at the most."""
+        """The recipients with these addresses, by address; at most one request."""
         if not addresses:
             return {}
         answer = self._prepare(self._options['EXPORT_ID_ENDPOINT'], lookup(addresses))
@@ -123,9 +123,9 @@ class Vendor:
 
     def _accepted(self, recipients: Sequence[Recipient],
                   mail: Callable[[Sequence[Recipient]], dict[str, Any]]) -> tuple[dict[str, Any], set[str]]:
-        """Braze's answer, and the addresses that it is for: all, or a part if one of them spoils the whole.
+        """Braze's answer, and the addresses that it accepted: all, or a part if one of them spoils the request.
 
-        A 400 says that nobody was mailed, so others may be tried; once a part is accepted nothing more is.
+        A 400 means that nobody was mailed, so other parts may be tried; once a part is accepted, no other is.
         """
         refused: Rejected | None = None
         for part in parts(recipients):
@@ -139,7 +139,7 @@ class Vendor:
         raise refused or Rejected('Braze got no recipients')
 
     def _with_profiles(self, recipients: Sequence[Recipient]) -> list[Recipient]:
-        """Those who can be mailed, now that profiles are made of the new ones."""
+        """The recipients, after creating profiles for new ones."""
         new = [one for one in recipients if one.is_new]
         if not new:
             return list(recipients)
@@ -153,7 +153,7 @@ class Vendor:
         return able
 
     def _prepare(self, endpoint: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The answer to a request that mails nobody: whatever comes of it, it may be repeated."""
+        """The answer to a request that mails nobody and can always be repeated."""
         try:
             return self._post(endpoint, body)
         except ApiError as error:
@@ -184,7 +184,7 @@ class Vendor:
 
 @dataclass(frozen=True, repr=False)
 class Profile:
-    """What Braze knows of somebody, as far as we ask."""
+    """A Braze profile, as far as we request it."""
 
     external_id: str
     email: str
@@ -192,24 +192,24 @@ class Profile:
 
     @classmethod
     def of(cls, user: Mapping[str, Any]) -> Profile:
-        """Out of an export, which leaves out what is empty."""
+        """Parse an exported profile, which leaves out empty fields."""
         aliases = [alias_of(str(it.get('alias_label')), str(it.get('alias_name')))
                    for it in _mappings(user.get('user_aliases'))]
         return cls(str(user.get('external_id') or ''), str(user.get('email') or '').casefold(), aliases)
 
 
 def alias_of(label: str, name: str) -> Alias:
-    """An alias, as Braze writes it."""
+    """An alias in Braze's format."""
     return {'alias_label': label, 'alias_name': name}
 
 
 def aliases_of(address: str) -> tuple[Alias, Alias]:
-    """The alias that we give, and the one that versions before 4 gave for mail with a body, the other way round."""
+    """The alias that we use, and the one that versions before 4 used for mail with a body, the other way round."""
     return alias_of(LABEL, address), alias_of(address, LABEL)
 
 
 def lookup(addresses: Sequence[str]) -> dict[str, Any]:
-    """One request that finds as many of the profiles as one request can; the older aliases as far as there is room."""
+    """One request for as many profiles as possible; older aliases as far as there is room."""
     fields = {'fields_to_export': ['external_id', 'email', 'user_aliases']}
     if len(addresses) == 1:
         return {'email_address': addresses[0], **fields}
@@ -218,7 +218,7 @@ def lookup(addresses: Sequence[str]) -> dict[str, Any]:
 
 
 def recipient(address: str, profiles: Iterable[Profile], *, by_address: bool) -> Recipient:
-    """Who is best mailed at this address; ``by_address`` tells that the profiles were found by it.
+    """The best recipient for this address; ``by_address`` if the profiles were found by it.
 
     A learner comes before an alias.  An alias is good only if its profile has the address, which it lacks if we broke
     off between giving the two.
@@ -249,17 +249,17 @@ def parts(recipients: Sequence[Recipient]) -> Iterator[Sequence[Recipient]]:
 
 
 def uses_campaign(email: Email) -> bool:
-    """Whether a campaign of Braze's has the text; there is none for refunds, whose body has the variables in it."""
+    """Whether the text is in a Braze campaign; there is none for refunds, whose body contains the variables."""
     return email.purpose is Purpose.USAGE and bool(email.variables)
 
 
 def lms_ids(email: Email) -> dict[str, str]:
-    """The external ids that the shop names."""
+    """The external ids given by the shop."""
     return {address: str(id_) for address, id_ in email.lms_user_ids.items() if id_ not in (None, '')}
 
 
 def attributes(one: Recipient) -> dict[str, Any]:
-    """What a new profile is made of.
+    """The attributes of a new profile.
 
     Requests may overtake each other within Braze; without the flag these would be dropped if they came before the
     alias.  The text ``'true'`` is what segments have always been asked for.
@@ -297,14 +297,14 @@ def message(options: Mapping[str, Any], email: Email, recipients: Iterable[Recip
 
 
 def identification(email: Email, recipients: Iterable[Recipient]) -> list[dict[str, Any]]:
-    """Whose aliases are to be joined with which LMS ids; where there is no such alias, Braze does nothing."""
+    """The aliases to merge with LMS ids; Braze ignores aliases that do not exist."""
     ids = lms_ids(email)
     return [{'external_id': ids[one.address], 'user_alias': aliases_of(one.address)[0]}
             for one in recipients if one.address in ids]
 
 
 def triggered(campaign: str, email: Email, recipients: Iterable[Recipient]) -> dict[str, Any]:
-    """A mail whose text a campaign has."""
+    """A mail whose text is in a campaign."""
     ids = lms_ids(email)
 
     def entry(one: Recipient) -> dict[str, Any]:
@@ -326,7 +326,7 @@ def triggered(campaign: str, email: Email, recipients: Iterable[Recipient]) -> d
 
 
 def reasons(answer: Any) -> str:
-    """Why Braze refuses, in its own words, without addresses; empty if it does not say."""
+    """Braze's reasons for a refusal, without addresses; empty if it gives none."""
     if not isinstance(answer, Mapping):
         return ''
     errors = answer.get('errors')
@@ -345,11 +345,11 @@ def explained(error: ApiError) -> ApiError:
 
 
 def refused_of(array: str, answer: Mapping[str, Any], length: int) -> set[int]:
-    """Which of the objects in an array of the request Braze did not take, though it took the request."""
+    """The objects of an array in the request that Braze did not accept although it accepted the request."""
     named = [error.get('index') for error in _mappings(answer.get('errors')) if error.get('input_array') == array]
     return {index for index in range(length) if index in named}
 
 
 def _mappings(found: Any) -> list[Mapping[str, Any]]:
-    """The mappings in a list of Braze's, whatever else it may hold."""
+    """The mappings in a list; other items are left out."""
     return [it for it in found if isinstance(it, Mapping)] if isinstance(found, list) else []

@@ -1,4 +1,4 @@
-"""Keeps mail in files instead of sending it: for development, and until there is a vendor."""
+"""Writes mail to files instead of sending it: for development, and until there is a vendor."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ DEFAULTS = {'directory': '~/.ecommerce-worker/outbox', 'from_email': 'shop@examp
 
 
 class Vendor:
-    """One ``.eml`` file for each mail, as smtp would send it, but for attachments, which are linked.
+    """One ``.eml`` file for each mail, as smtp would send it, except that attachments are linked.
 
-    A mail that comes again replaces its file.
+    A repeated mail replaces its file.
     """
 
     policy = None
@@ -34,7 +34,7 @@ class Vendor:
         self._from_email = found['from_email']
 
     def send(self, email: Email) -> Receipt:
-        """Write the mail; its file is whole or not there at all, and only the worker's user can read it."""
+        """Write the mail atomically, to a file that only the worker's user can read."""
         name = f'{email.purpose}-{safe_id(email.id)}.eml'
         # Before the file system is touched: what goes wrong here is none of its faults.
         content = composed(email, self._from_email)
@@ -55,5 +55,5 @@ class Vendor:
         return Receipt(name)
 
     def bounced(self, address: str) -> bool:  # noqa: ARG002
-        """Mail in files does not come back."""
+        """Mail in files never bounces."""
         return False

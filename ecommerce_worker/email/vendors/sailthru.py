@@ -1,4 +1,4 @@
-"""Mail through Sailthru (Marigold Engage today), whose templates hold the look of it.
+"""Mail through Sailthru (now Marigold Engage), whose templates define the layout.
 
 What is known of ``send``: https://getstarted.meetmarigold.com/engagebysailthru/Content/developers/api/send.html
 """
@@ -31,7 +31,7 @@ OF_AN_ADDRESS: Final = frozenset({11, 32, 33, 34, 35, 37})
 
 
 def variables(email: Email) -> dict[str, Any]:
-    """What the template is filled with."""
+    """The variables of the template."""
     if email.purpose is Purpose.REFUND:
         return dict(email.variables)
     return {
@@ -59,7 +59,7 @@ class Vendor:
         self.policy = Regular(options['SAILTHRU_RETRY_SECONDS'], options['SAILTHRU_RETRY_ATTEMPTS'])
 
     def send(self, email: Email) -> Receipt:
-        """Hand over one mail, to all its recipients at once; one by one if Sailthru minds an address among them."""
+        """Send one mail to all its recipients at once; one by one if Sailthru rejects an address."""
         data = self._data(email)
         try:
             return self._send(email, data, email.to)
@@ -69,7 +69,7 @@ class Vendor:
         return self._send_one_by_one(email, data)
 
     def bounced(self, address: str) -> bool:
-        """Whether Sailthru counts the address as one that does not exist."""
+        """Whether Sailthru lists the address as a hard bounce."""
         try:
             user = self._sailthru.get('user', {'id': address, 'key': 'email', 'fields': {'engagement': 1}})
         except Rejected as refusal:
@@ -93,7 +93,7 @@ class Vendor:
         return Receipt(send_id if isinstance(send_id, str) and send_id else email.id)
 
     def _send_one_by_one(self, email: Email, data: Mapping[str, Any]) -> Receipt:
-        """Nobody was mailed so far; from here on, whoever was accepted must not be mailed again."""
+        """Mail the recipients one by one; accepted ones must not be mailed again."""
         receipt: Receipt | None = None
         left: list[str] = []
         problem: ApiError | None = None

@@ -22,7 +22,7 @@ BATCH: Final = 1000
 
 
 class Vendor:
-    """SendGrid.  It fetches no files by their URLs: attachments are linked."""
+    """SendGrid. It cannot fetch files by URL, so attachments are linked."""
 
     policy = None
 
@@ -32,7 +32,7 @@ class Vendor:
         self._api = connect(found['api_url'], peer='SendGrid', signer=Bearer(found['api_key']))
 
     def send(self, email: Email) -> Receipt:
-        """Hand over the mail in one request, which SendGrid accepts for all of the recipients or for none."""
+        """Send the mail in one request, which SendGrid accepts for all recipients or for none."""
         try:
             # The answer is empty; SendGrid's own id would be in a header.  Its events tell ours, as ``id``.
             self._api.request('POST', 'v3/mail/send', json=message(email, self._from_email))
@@ -41,12 +41,12 @@ class Vendor:
         return Receipt(email.id or 'accepted', email.to[BATCH:])
 
     def bounced(self, address: str) -> bool:
-        """Whether SendGrid lists the address among those that bounced."""
+        """Whether SendGrid lists the address as bounced."""
         return bool(self._api.request('GET', f'v3/suppression/bounces/{quote(address, safe="@")}'))
 
 
 def message(email: Email, from_email: str) -> dict[str, Any]:
-    """The body of a request that mails each of the recipients by themselves."""
+    """The body of a request that mails each recipient separately."""
     body = with_links(email.body, email.attachments)
     reply_to = reply_address(email)
     name, _, _ = sender(email.sender_alias, from_email).rpartition(' ')
@@ -62,7 +62,7 @@ def message(email: Email, from_email: str) -> dict[str, Any]:
 
 
 def reason(answer: Any) -> str:
-    """What SendGrid says of a refusal, ``{"errors": [{"message": ...}]}``, as the end of a sentence."""
+    """SendGrid's reason for a refusal, ``{"errors": [{"message": ...}]}``, as the end of a sentence."""
     errors = answer.get('errors') if isinstance(answer, Mapping) else None
     texts = [str(error['message']) for error in errors if isinstance(error, Mapping) and error.get('message')
              ] if isinstance(errors, list) else []

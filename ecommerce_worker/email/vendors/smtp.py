@@ -1,4 +1,4 @@
-"""Mail by way of any mail server."""
+"""Mail through any SMTP server."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ _SIZE = re.compile(r'\b5\.(2\.[23]|3\.4)\b|\bsize\b|too (large|big)', re.IGNOREC
 
 
 class Vendor:
-    """Any mail server; what it accepts, it delivers, or returns to ``from_email``.
+    """Any SMTP server; it delivers mail that it accepts, or returns it to ``from_email``.
 
     Recipients that it refuses while it accepts others are left.
     """
@@ -99,7 +99,7 @@ class Vendor:
         self._server = _Server(found, _context(found))
 
     def send(self, email: Email) -> Receipt:
-        """Hand the mail over in one transaction, so that nobody gets it twice."""
+        """Send the mail in one transaction, so that nobody gets it twice."""
         options, from_email = self._options, self._options['from_email']
         files = fetch_all((file.url for file in email.attachments), limit=options['attachment_limit'],
                           timeout=options['attachment_timeout'],
@@ -111,11 +111,11 @@ class Vendor:
         return Receipt(safe_id(email.id), left)
 
     def bounced(self, address: str) -> bool:  # noqa: ARG002
-        """A mail server does not keep that: what bounces is mailed to ``from_email``."""
+        """Always False: a mail server returns bounces to ``from_email``."""
         return False
 
     def close(self) -> None:
-        """Hang up the connections that are kept; the next mail opens a new one."""
+        """Close idle connections; the next mail opens a new one."""
         self._server.close()
 
 
@@ -146,14 +146,14 @@ def _context(found: Mapping[str, Any]) -> ssl.SSLContext | None:
 
 
 class Answer(NamedTuple):
-    """What a mail server says: a code of three digits and a text (RFC 5321, 4.2)."""
+    """A reply of a mail server: a code of three digits and a text (RFC 5321, 4.2)."""
 
     code: int
     text: bytes
 
 
 def _transaction(connection: smtplib.SMTP, sender: str, to: tuple[str, ...], message: bytes) -> dict[str, Answer]:
-    """Hand a message over to those whom the server accepts, at least one; what it says of each."""
+    """Send a message to the recipients that the server accepts, at least one; returns its reply to each."""
     envelope = {address: ascii_domain(address) for address in to}
     international = connection.has_extn('smtputf8') and not ''.join((sender, *envelope.values())).isascii()
     options = [f'SIZE={len(message)}'] * connection.has_extn('size')
@@ -188,7 +188,7 @@ def _insist(answer: Answer, code: int | None = None) -> None:
 
 
 def error_for(answer: Answer) -> ApiError:
-    """The error that a refusal stands for; codes of 4xx are for now, those of 5xx for good, unless they say else."""
+    """The error for a refusal; codes 4xx are temporary and 5xx permanent, unless the text says otherwise."""
     text = without_addresses(answer.text.decode('utf-8', 'replace'))
     said = f'({answer.code}): {text}'
     match answer.code:
@@ -207,7 +207,7 @@ def error_for(answer: Answer) -> ApiError:
 
 
 def error_without_answer(error: BaseException, *, maybe_done: bool = False) -> ApiError:
-    """The error that an exception of smtplib's or of a socket stands for."""
+    """The error for an exception of smtplib or a socket."""
     if isinstance(error, smtplib.SMTPResponseException):
         text = error.smtp_error if isinstance(error.smtp_error, bytes) else str(error.smtp_error).encode()
         if isinstance(error, smtplib.SMTPConnectError | smtplib.SMTPHeloError):
@@ -235,7 +235,7 @@ def error_without_answer(error: BaseException, *, maybe_done: bool = False) -> A
 
 
 class _Connecting(smtplib.SMTP):
-    """A connection that keeps within the exchange in which it is used."""
+    """A connection that respects the deadline of its exchange."""
 
     def _get_socket(self, host: str, port: int, timeout: float | None) -> socket.socket:
         return connected(resolved(host, port), timeout)
@@ -246,7 +246,7 @@ class _ConnectingByTls(smtplib.SMTP_SSL, _Connecting):
 
 
 class _Server:
-    """The mail server, and the connections to it that are idle, the one used last on top."""
+    """The mail server, and a stack of idle connections to it."""
 
     def __init__(self, options: Mapping[str, Any], context: ssl.SSLContext | None) -> None:
         self._options = options
@@ -256,7 +256,7 @@ class _Server:
 
     @contextlib.contextmanager
     def connection(self) -> Iterator[smtplib.SMTP]:
-        """A connection that nobody else uses; kept afterwards, unless something went wrong."""
+        """An exclusive connection; kept for reuse unless something went wrong."""
         try:
             connection = self._kept() or self._opened()
         except (OSError, smtplib.SMTPException) as error:
@@ -273,14 +273,14 @@ class _Server:
             self._idle.append((time.monotonic(), connection))
 
     def close(self) -> None:
-        """Hang up all that is idle."""
+        """Close all idle connections."""
         with self._lock:
             idle, self._idle = self._idle, []
         for _, connection in idle:
             _hang_up(connection)
 
     def _kept(self) -> smtplib.SMTP | None:
-        """A connection that is still good; those that were idle for too long are hung up."""
+        """A usable idle connection; closes those that were idle for too long."""
         oldest = time.monotonic() - KEPT_IDLE
         with self._lock:
             late = [connection for since, connection in self._idle if since < oldest]
@@ -328,7 +328,7 @@ def _log_in(connection: smtplib.SMTP, username: str, password: str) -> None:
 
 
 def _hang_up(connection: smtplib.SMTP) -> None:
-    """Say goodbye and do not wait for an answer."""
+    """Close the connection without waiting for an answer."""
     with contextlib.suppress(OSError, smtplib.SMTPException):
         connection.putcmd('quit')
     connection.close()

@@ -44,7 +44,7 @@ def send_course_refund_email(self: Task, *args: Any, **kwargs: Any) -> Iterable[
 
 @task(policy=patience, site=site_of, lane=lane, key='offer_assignment_id', position=1)
 def send_offer_assignment_email(self: Task, *args: Any, **kwargs: Any) -> Iterable[Then]:
-    """Mail a code to the learner whom it was assigned to, then tell the shop that it was sent.
+    """Mail a code to the learner to whom it was assigned, then report that to the shop.
 
     ``(user_email, offer_assignment_id, subject, email_body, sender_alias, site_code=None, base_enterprise_url='')``
     """
@@ -62,7 +62,7 @@ def send_offer_update_email(self: Task, *args: Any, **kwargs: Any) -> Iterable[T
 
 @task(policy=patience, site=site_of, lane=lane)
 def send_offer_usage_email(self: Task, *args: Any, **kwargs: Any) -> Iterable[Then]:
-    """Mail the people of an enterprise how much of an offer is used up.
+    """Mail people of an enterprise about the usage of an offer.
 
     ``(emails, subject, email_body, site_code=None, base_enterprise_url='')``
     """

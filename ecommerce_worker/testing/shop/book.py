@@ -153,8 +153,8 @@ class Call:
         return self.method in ('PUT', 'PATCH')
 
 
-class Keeper(ABC):
-    """Whoever runs a shop, near or far: all verbs come down to `tell`."""
+class ShopControl(ABC):
+    """The verbs that control a stand-in shop, in this process or another; all of them call `tell`."""
 
     @abstractmethod
     def tell(self, verb: str, value: Any) -> None:

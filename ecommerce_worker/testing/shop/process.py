@@ -18,11 +18,11 @@ from typing import Any, Self
 from typing_extensions import override
 
 from ecommerce_worker.testing.rabbitmq import free_port
-from ecommerce_worker.testing.shop.book import Call, Keeper, Order, read_calls
+from ecommerce_worker.testing.shop.book import Call, Order, ShopControl, read_calls
 from ecommerce_worker.testing.shop.shop import CONTROL_PATH, Shop, addresses
 
 
-class ShopProcess(Keeper):
+class ShopProcess(ShopControl):
     """A shop in a process of its own, which can be stopped or killed and started again with what it knew.
 
     `directory` holds its order book and its log. The process ends with its owner, whatever the owner dies of.

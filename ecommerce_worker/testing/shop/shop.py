@@ -28,8 +28,8 @@ from ecommerce_worker.testing.shop.book import (
     Answer,
     Call,
     Journal,
-    Keeper,
     Order,
+    ShopControl,
 )
 from ecommerce_worker.testing.shop.server import Reply, Request, Server
 
@@ -43,7 +43,7 @@ CONTROL_PATH = '/__control__/'
 PAGE_SIZE = 20
 
 
-class Shop(Keeper):
+class Shop(ShopControl):
     """The stand-in itself, in this process; may be used from any thread.
 
     `latency` is the time in seconds of each call, and of each line of an order to fulfil. `log` gets a line

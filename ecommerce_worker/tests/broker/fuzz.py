@@ -353,7 +353,7 @@ class Report:
 
     @property
     def troubles(self) -> list[str]:
-        """What is not as it should be."""
+        """Everything that is wrong."""
         found = [f'{name} ended' for name in self.lost_processes]
         found += [f'{count} messages are left in {name}' for name, count in self.left.items() if count]
         if len(self.seconds) < self.good:

@@ -36,7 +36,7 @@ class Scraped:
 
     @property
     def text(self):
-        """All of it."""
+        """Perform all acts."""
         return page(self._port, '/metrics')[1]
 
 

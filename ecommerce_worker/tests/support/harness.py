@@ -106,7 +106,7 @@ class Broker:
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """Its place at the end."""
         return self.node.url
 
     def connection(self) -> Connection:

@@ -131,10 +131,11 @@ def test_an_intake_shows_its_address_and_what_came_of_all_its_processes(console)
 
 
 @pytest.mark.parametrize('given, said', [
-    ({'state': 'dry'}, 'It is dry : deliveries are checked, and nothing is done about them.'),
+    ({'state': 'dry'}, 'It is dry : deliveries are checked, but nothing is published.'),
     ({'test_orders': 'run'}, 'Test mode: test orders are run like all others.'),
     ({'last': None}, 'Last seen nothing yet'),
-    ({'intake': '-', 'counts': {'refused': {'no such intake': 7}}}, '7 deliveries named an intake that does not exist.')])
+    ({'intake': '-', 'counts': {'refused': {'no such intake': 7}}},
+     '7 deliveries named an intake that does not exist.')])
 def test_what_is_not_as_usual_of_an_intake_is_said(console, given, said):
     console('recording.record', tallies=[tally(**given)])
     assert said in console('visit', '/intakes/', who='viewer').words

@@ -71,9 +71,9 @@ def test_an_order_that_ended_as_it_should_has_no_fault():
     (STORY, replace(GOOD, calls=()), 'the shop was asked 0 times, not 1'),
     (STORY, replace(GOOD, calls=(PUT, PUT)), 'the shop was asked 2 times, not 1'),
     (replace(STORY, puts=2), replace(GOOD, calls=(PUT, later(PUT, 1, overlapping=True))),
-     'the shop was asked again while it was still at it'),
+     'the shop was asked again during the first call'),
     (replace(STORY, puts=2, pause=4), replace(GOOD, calls=(PUT, later(PUT, 3.9))),
-     'the shop was asked again before 4 s were over'),
+     'the shop was asked again before 4 s had passed'),
     (replace(STORY, end=End.LEFT_ALONE), GOOD, 'it is fulfilled, not left alone'),
     (PARKED, Seen(), 'it is unknown, not parked'),
     (PARKED, Seen(parked=('something else',)), 'it is parked for another reason: something else'),
@@ -95,7 +95,7 @@ def test_a_mail_that_ended_as_it_should_has_no_fault():
     (LETTER, Seen(calls=(MAIL, MAIL, REPORT)), 'the mail service accepted it 2 times'),
     (LETTER, Seen(calls=(LIMITED, MAIL, REPORT)), 'the mail service was asked 2 times, not 1'),
     (LATE, Seen(calls=(replace(LIMITED, time=97.1), MAIL, REPORT)),
-     'the mail service was asked again before 3 s were over'),
+     'the mail service was asked again before 3 s had passed'),
     (LETTER, Seen(calls=(MAIL,)), 'the shop was told 0 times that it was sent'),
     (LETTER, Seen(calls=(MAIL, replace(REPORT, status=500))), 'the shop was told 0 times that it was sent'),
     (LETTER, Seen(calls=(MAIL, REPORT, REPORT)), 'the shop was told 2 times that it was sent'),
@@ -263,7 +263,7 @@ def test_a_sites_token_calls_count_as_calls_for_its_order():
 # -- courses of the academy -------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('purchase, seen', [
-    (NEWCOMER, Seen(modes=('verified',))), (MUG, Seen(parked=('MUG is none of PRODUCTS; …',), modes=('verified',))),
+    (NEWCOMER, Seen(modes=('verified',))), (MUG, Seen(parked=('MUG is not in PRODUCTS; …',), modes=('verified',))),
 ])
 def test_a_purchase_that_ended_as_it_should_has_no_fault(purchase, seen):
     assert faults(purchase, seen) == []
@@ -272,7 +272,7 @@ def test_a_purchase_that_ended_as_it_should_has_no_fault(purchase, seen):
 @pytest.mark.parametrize('purchase, seen, fault', [
     (NEWCOMER, Seen(modes=('',)), 'it is open, not enrolled'),
     (NEWCOMER, Seen(modes=('audit',)), 'the learner is audit enrolled in course-v1:Pretend+PY101+2027'),
-    (MUG, Seen(parked=('MUG is none of PRODUCTS',), modes=('',)),
+    (MUG, Seen(parked=('MUG is not in PRODUCTS',), modes=('',)),
      'the learner is not enrolled in course-v1:Pretend+PY101+2027'),
     (MUG, Seen(modes=('verified',)), 'it is enrolled, not parked'),
 ])
