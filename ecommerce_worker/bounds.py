@@ -32,7 +32,7 @@ def bounded_json(body: bytes) -> bytes:
         raise Undecodable(f'the body has {len(body)} bytes, more than {LARGEST_BODY}')
     if body.count(b'{') + body.count(b'[') <= DEEPEST and not _is_rich(body):
         return body
-    # What stands in texts was counted so far, which is quicker than to tell it apart.
+    # Characters in strings were counted, too, which is faster than excluding them.
     rest = _outside_of_texts(body)
     if _is_rich(rest):
         raise Undecodable('the JSON has too many parts')

@@ -82,13 +82,13 @@ def configure_logging(loglevel: int | str | None = None, logfile: str | None = N
     output.open_log()
     if settings.LOG_FORMAT == 'json':
         output.say_in_json()
-    # A number is what Celery says where nobody said anything.
+    # A number is Celery's default.
     given = loglevel if loglevel not in (None, logging.WARNING) else settings.LOG_LEVEL
     logging.getLogger().setLevel(given)
 
 
 def _log_to(path: str) -> None:
-    """Have a file take what would go to the console; one that is moved away is begun anew."""
+    """Log to a file instead of the console; if it is moved away, it is opened again."""
     instead = WatchedFileHandler(path, encoding='utf-8')
     loggers = [logging.getLogger(), *(it for it in logging.Logger.manager.loggerDict.values()
                                       if isinstance(it, logging.Logger))]
@@ -104,7 +104,7 @@ def _log_to(path: str) -> None:
 
 @celeryd_after_setup.connect
 def name_strange_queues(instance: Any, **_: Any) -> None:
-    """Say at start which queues nobody publishes to, and which ones shops publish to that this worker leaves alone."""
+    """Warn at start about queues without a publisher, and about queues of shops that are not consumed."""
     if instance.app is not app:
         return
     consumed = (queue.name for queue in app.amqp.queues.consume_from.values())

@@ -32,7 +32,7 @@ def of_message(headers: Mapping[str, Any]) -> str:
 
 
 def current() -> str:
-    """The id of what this thread is at; '' if there is none."""
+    """The request id of this thread; '' if there is none."""
     return _current.get()
 
 

@@ -5,7 +5,7 @@
     WorkerError
     ├── Misconfigured        a person must change a setting; nothing is tried
     ├── Undecodable          the message cannot be read; it is parked as it is
-    │   └── UnknownTask          it can, and there is no such task
+    │   └── UnknownTask          it can, but the task is not registered
     ├── WrongArguments       the message can be read, but the task cannot take it; it is parked
     ├── NotPublished         the broker did not confirm; the message it follows from is kept
     ├── Taken                another run is working on the order; come back in a moment and ask first
@@ -16,7 +16,7 @@
         │   ├── Throttled        429, or a busy token endpoint
         │   ├── PeerFailure      5xx, or an answer that is not the service's own
         │   └── LocalFailure     not asked, or not to the end: this process lacked something (files, certificates, time)
-        └── Rejected         the answer stays the same until somebody changes something
+        └── Rejected         the answer stays the same until someone changes something
             ├── Unauthorized     401, 403
             └── NotFound         404
     Skip                     not an error: nothing is left to do
@@ -31,9 +31,9 @@ import traceback
 from collections.abc import Iterable
 from typing import Any, ClassVar, Final
 
-#: Why a message was not done, in one word: those of the classes, and of what is no error of ours.  ``turn``: others had
-#: their turn; ``early``: its time had not come; ``interrupted``: its run did not end; ``local``: this machine lacked
-#: something; ``defect``: a programming error of the worker.
+#: Why a message was not done, in one word: those of the classes, and those without an error of ours.  ``turn``: others
+#: had their turn; ``early``: it was not due yet; ``interrupted``: its run did not end; ``local``: this machine lacked
+#: something; ``defect``: a programming error in the worker.
 CAUSES: Final = ('unreachable', 'throttled', 'peer_failure', 'held', 'not_found', 'unauthorized', 'rejected', 'local',
                  'wrong_arguments', 'unreadable', 'unknown_task', 'misconfigured', 'not_published', 'interrupted',
                  'turn', 'early', 'defect')
@@ -96,7 +96,7 @@ class ApiError(WorkerError):
     """Another service did not do what it was asked.
 
     ``status`` is the HTTP status (None without an answer), ``retry_after`` the seconds that the peer asks to
-    wait (None if it does not say), ``maybe_done`` tells that the request may have had its effect all the same,
+    wait (None if it does not say), ``maybe_done`` means that the request may have taken effect anyway,
     ``answer`` is what it said in JSON (it may hold personal data: never log it).
     """
 
@@ -134,7 +134,7 @@ class Throttled(Transient):
 
 
 class PeerFailure(Transient):
-    """The peer failed, or somebody else answered in its place: ask again, and look into their logs if it lasts."""
+    """The peer failed, or something else answered in its place: retry, and see their logs if it persists."""
 
     cause = 'peer_failure'
 
@@ -142,7 +142,7 @@ class PeerFailure(Transient):
 class LocalFailure(Transient):
     """Our own process or machine lacked something, which says nothing about the peer, nor about the message.
 
-    See to the machine; what was asked for is tried again by itself.
+    Fix the machine; the message is retried.
     """
 
     cause = 'local'

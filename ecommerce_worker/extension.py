@@ -11,7 +11,7 @@ An extension is a module that brings settings, a kind of intake, and tasks::
 ``docs/how-to/write-an-extension.rst`` shows one.  A vendor of mail is a class of these::
 
     Vendor(options, connect)   EMAIL_OPTIONS, read by read_options; connect makes an Api of an HTTP service
-    send(email) -> Receipt     raise, and nobody was mailed
+    send(email) -> Receipt     raise, and no mail was sent
     bounced(address) -> bool
     policy                     None, or Regular(every, attempts)
 

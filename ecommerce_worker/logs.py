@@ -57,7 +57,7 @@ class Log(logging.LoggerAdapter):  # type: ignore[type-arg]  # generic for type 
 
 
 class Line:
-    """A sentence and its fields, written when somebody wants to read it."""
+    """A sentence and its fields, formatted only when needed."""
 
     __slots__ = ('_detail', '_fields', '_sentence')
 

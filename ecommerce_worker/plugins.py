@@ -36,7 +36,7 @@ def find(name: str, shipped: ModuleType, cls: str, setting: str, others: Iterabl
 
 
 def module_of(name: str, shipped: ModuleType, setting: str, others: Iterable[str] = ()) -> ModuleType:
-    """The module of that name: one of ``shipped``, or one of somebody's own by its full path.
+    """The module of that name: one of ``shipped``, or another by its full path.
 
     ``others`` are names that there are too.
 
@@ -50,7 +50,7 @@ def module_of(name: str, shipped: ModuleType, setting: str, others: Iterable[str
             there = hint(name, {*names(shipped), *others})
             raise Misconfigured([f'{setting} names {name}, which does not exist{there}']) from None
         raise Misconfigured([f'{setting} {name} needs the module {error.name}, which is not installed']) from None
-    except (AttributeError, TypeError, ValueError):  # for names that are none, such as '' and '.x'
+    except (AttributeError, TypeError, ValueError):  # for invalid names, such as '' and '.x'
         raise Misconfigured([f'{setting} names {name}, which is not a module']) from None
 
 

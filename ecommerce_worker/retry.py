@@ -16,7 +16,7 @@ LONGEST_WAIT = 24 * 3600.0
 class Policy:
     """Patience by time for outages, by count for refusals.
 
-    An outage (no answer, 429, 502-504 …) is nobody's decision: it is waited out for ``give_up_after`` seconds,
+    An outage (no answer, 429, 502-504 …) says nothing about the order: it is waited out for ``give_up_after`` seconds,
     with full jitter under an exponential ceiling so that a shop that comes back is not stampeded.  A refusal
     stays the same however often it is asked, but an early 404 is normal (the shop may publish before it
     commits): it is asked again ``refusals`` times, 1, 2, 4 … seconds apart.  A 500 counts as a refusal: the shop

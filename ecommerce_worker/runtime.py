@@ -87,7 +87,7 @@ class Runs:
             return id_ in self._ended or self._at_work[id_] > 1
 
     def of(self, message: Hashable, *, redelivered: bool, name: str = '') -> Run:
-        """The run of this message; one that is not delivered again begins anew, whatever was before.
+        """The run of this message; one that is not redelivered starts again, whatever was before.
 
         ``name`` is that of a run that the message was told to come back to; see :meth:`expect`.
         """
@@ -123,7 +123,7 @@ class Runtime:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.listeners = Listeners(Lines())
-        #: Before which messages are not acknowledged; None where nobody listens but the log.
+        #: Messages are not acknowledged before it has their reports; None if there is only the log.
         self.safety: Safety | None = None
         self.runs = Runs(2 * settings.WORKER_CONCURRENCY)  # twice as many as are in hand at once
         #: Whose turn it is at an order: one run of this machine, until something wider is put here.
@@ -145,7 +145,7 @@ class Runtime:
             # Settings of a site are one object for as long as the process lives, and as many as there are overrides.
             found = self._sites.get(id(settings))
             if found is None:
-                # Its clients take a fifth of the time in which a command starts, and most commands call nobody.
+                # Its clients take a fifth of the time in which a command starts, and most commands make no calls.
                 from ecommerce_worker.site import Site
 
                 found = self._sites[id(settings)] = Site(settings, self.circuit)
@@ -196,7 +196,7 @@ class Runtime:
             fetched=self._fetched))
 
     def published(self, kind: str, seconds: float | None) -> None:
-        """Have listeners hear of a message that RabbitMQ confirmed, or did not; see
+        """Notify listeners of a message that RabbitMQ confirmed, or did not; see
         :meth:`~ecommerce_worker.telemetry.listening.Listener.published`.
         """
         if self.listeners.published:

@@ -153,7 +153,7 @@ class Site:
 
     @once
     def report_policy(self) -> Policy:
-        """How patiently a shop is told that an order is done: as long as its learners are waited for."""
+        """The retry policy for reports to the shop: as long as the worker waits for learners."""
         settings = self.settings
         return Policy(refusals=settings.MAX_FULFILLMENT_RETRIES, give_up_after=settings.LEARNER_GIVE_UP_AFTER,
                       shortest=settings.RETRY_DELAY_MIN, longest=max(settings.RETRY_DELAY_MAX, LONGEST_WAIT / 4),

@@ -1,4 +1,4 @@
-"""A Celery application for tasks of somebody's own, which the ledger and the console of this worker know of.
+"""A Celery application for third-party tasks, which appear in the ledger and the console of this worker.
 
 ::
 

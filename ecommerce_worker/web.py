@@ -46,10 +46,10 @@ LARGEST_BODY: Final = 1024 * 1024
 #: What is longer waits in a file rather than in memory, in bytes.
 IN_MEMORY: Final = 64 * 1024
 
-#: Seconds for the answers under way when the server is told to stop.
+#: Seconds for answers in progress when the server is stopped.
 GRACE: Final = 10
 
-#: What a client is told that has not sent all of its request in time.
+#: The answer to a client that has not sent its whole request in time.
 TOO_LATE: Final = b'HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n'
 
 #: Where WSGI has the header.
@@ -181,7 +181,7 @@ def serve(application: Application, listener: socket.socket, *, threads: int, ht
           reading: float = 0.0, begun: Callable[[], None] = lambda: None) -> None:
     """Serve an application until SIGTERM or SIGINT; ``begun`` is called once it listens.
 
-    ``https`` tells that clients come by TLS, which a proxy before us ends; ``proxy`` is the address of one whose
+    ``https`` means that clients use TLS, which a proxy in front of us terminates; ``proxy`` is the address of one whose
     ``X-Forwarded-For`` is believed, empty for none; ``reading`` are the seconds for a request to be whole, if
     they are others than those of :data:`SECONDS`.
     """

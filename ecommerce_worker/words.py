@@ -25,7 +25,7 @@ def hint(name: str, names: Iterable[str]) -> str:
 
 
 def printable(text: str, instead: str = '?') -> str:
-    """The text on one line and without control characters: anybody may have written a message.
+    """The text on one line and without control characters, since anyone may have written it.
 
     ``instead`` is written for each other one, such as a line break, a control character or half a surrogate pair.
     """

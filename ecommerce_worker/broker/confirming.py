@@ -5,7 +5,7 @@
     thread ──► waiting ──► the one thread: on its way, with all the others ──confirmed──► the thread goes on
                   ▲                              │           │ returned, refused
                   └──── the connection is lost ──┘           └──► NotPublished
-                                         nothing heard in time ──► NotPublished, and it may be there all the same
+                                         no confirm in time ──► NotPublished, and it may be there anyway
 
 RabbitMQ writes to disk by batches: who waits for each message before publishing the next gets some hundred a second,
 while many on their way at once get thousands.
@@ -39,7 +39,7 @@ logger = logs.of(__name__)
 #: Seconds in which a message is confirmed, or is taken not to be: senders wait for five in all.
 PATIENCE: Final = 3.0
 
-#: How many may wait or be on their way at once; beyond that it would take longer than anybody waits.
+#: How many may wait or be on their way at once; beyond that it would take too long.
 MOST: Final = 2000
 
 #: Seconds between two tries to connect: at first, and at most.
@@ -76,8 +76,8 @@ class _Sent:
 class Confirming:
     """Publishes for many threads by one connection, which ``connect`` makes, and a thread of its own.
 
-    A fact that goes with a message is published once that is confirmed; nobody waits for it.  ``queues`` are those that
-    it is for: it is known which of them do not exist.  ``published`` hears of each message, in the thread; see
+    The report of a message is published once that is confirmed, without waiting. ``queues`` are its targets,
+    to know which of them do not exist. ``published`` is called for each message, in the thread; see
     :meth:`~ecommerce_worker.telemetry.listening.Listener.published`.
     """
 
@@ -165,7 +165,7 @@ class Confirming:
             raise NotPublished(sent.trouble)
 
     def tell(self, fact: Fact) -> None:
-        """Publish a fact when there is time, and hear nothing of it: it is lost if it cannot be published."""
+        """Publish a report later, without waiting: it is lost if it cannot be published."""
         self._to_tell.append(fact)
         self._ring()
 
@@ -215,7 +215,7 @@ class Confirming:
 
     def _open_facts(self) -> Any:
         channel = self._connection.channel()
-        # Where nobody keeps a ledger there may be no such exchange, or no permission to write to it.
+        # Without a ledger the exchange may not exist, or there may be no permission to write to it.
         channel._callbacks[spec.Channel.Close] = partial(self._on_facts_closed, channel)  # noqa: SLF001
         return channel
 
@@ -239,7 +239,7 @@ class Confirming:
         self._send_all()
 
     def _look_for_queues(self) -> None:
-        """See which of the queues exist.  Without a permission: RabbitMQ tells that to anybody."""
+        """Find out which of the queues exist, which needs no permission in RabbitMQ."""
         found = {depth.name for depth in topology.depths(self._connection, self._queues)}
         self._note_absent(self._queues - found)
 
@@ -322,7 +322,7 @@ class Confirming:
         logger.warning('reports cannot be published: the ledger will miss accepted deliveries', status=reply_code)
 
     def _on_blocked(self, blocked: bool, *_: Any) -> None:
-        # It is no fault of the queues, which have as long again.
+        # This is not the fault of the queues, which get as long again.
         now, self._late = time.monotonic(), frozenset()
         for sent in self._sent.values():
             sent.at = now
@@ -330,7 +330,7 @@ class Confirming:
         logger.warning('the broker accepts no messages at present' if blocked else 'the broker accepts messages again')
 
     def _lost(self, error: Exception) -> None:
-        """Begin anew with another connection; those that still wait go by that."""
+        """Start again with another connection, on which waiting messages are published."""
         if self._away_since is None or isinstance(error, NotPublished):
             # Not its text: some quote what they were given.
             logger.warning('the connection to the broker is lost', error=type(error.__cause__ or error).__name__)

@@ -66,7 +66,7 @@ FLUSH_SECONDS: Final = 5.0
 #: takes it back.
 HOLD_SECONDS: Final = 600.0
 
-#: What facts are to who hears of publishing.
+#: The kind of reports in metrics of publishing.
 KIND: Final = 'fact'
 
 
@@ -126,7 +126,7 @@ class Publisher:
     def publish(self, facts: list[RunReport]) -> None:
         """Publish and return when the broker has confirmed all of them.
 
-        Raises whatever is wrong; what was told twice for that reason has the same id.
+        Raises on failure; reports published twice for that reason have the same id.
         """
         began = time.monotonic()
         try:
@@ -153,8 +153,8 @@ class Publisher:
             connection.collect()
 
     def _open(self) -> Any:
-        # Without heartbeats, which somebody would have to send while there is nothing to tell; and confirmed by
-        # batch, not each one by itself.
+        # Without heartbeats, which would have to be sent while there is nothing to publish; confirmed
+        # by batch rather than one by one.
         self._connection = self._app.connection_for_write(heartbeat=0, transport_options={'confirm_publish': False})
         self._connection.ensure_connection(max_retries=1, interval_start=0, timeout=CONFIRM_SECONDS)
         topology.require_facts(self._connection, self._queue_type)
@@ -177,7 +177,7 @@ class Publisher:
 
 @dataclass
 class _End:
-    """An end that was told and is not confirmed yet: its number, since when (monotonic), and what waits for it."""
+    """A report that is not confirmed yet: its number, since when (monotonic), and what waits for it."""
 
     number: int = 0
     since: float = field(default_factory=time.monotonic)
@@ -188,9 +188,9 @@ class Reporter(Listener):
     """A listener that publishes what is reported from a thread of its own, which the first report starts.
 
     ``repeatable`` are the tasks that may be run again without harm: a message of theirs is not to be acknowledged
-    before its end is safe, for a worker that is killed in between would leave an order of which nobody knows.  Those
+    before its report is safe, since a worker that is killed in between would leave no trace of the order.  Those
     of other tasks are not held: a mail that is sent twice is worse than one that the ledger does not know to be sent.
-    ``published`` hears of each batch; see :meth:`~ecommerce_worker.telemetry.listening.Listener.published`.
+    ``published`` is called for each batch; see :meth:`~ecommerce_worker.telemetry.listening.Listener.published`.
     """
 
     def __init__(self, app: Celery, *, bound: int = BOUND, queue_type: str = 'classic',
@@ -204,20 +204,20 @@ class Reporter(Listener):
         self.begin()
 
     def begin(self, *, patience: float = 0.0) -> None:
-        """Begin anew, in a process that was forked: what the parent has to tell, the parent tells.
+        """Start again in a forked process: the parent publishes its own reports.
 
         Such a process runs one message at a time, whose acknowledgement is its parent's business: telling of an end
         that is not to be missed waits until it is safe, which takes some milliseconds; at most ``patience`` seconds.
         """
         self._patience = patience
-        #: What tells the facts of this process from all others.
+        #: Distinguishes the reports of this process from all others.
         self.name = uuid.uuid4().hex
         self._numbers = itertools.count(1)
         self._told: deque[tuple[int, RunReport]] = deque()
         self._hand: list[tuple[int, RunReport]] = []
         self._ends: dict[str, _End] = {}
         self._held = 0
-        #: How many waited for an end that is safe and are told so just now.
+        #: The number of waiting callbacks being called just now.
         self._settling = 0
         self._lock = threading.Lock()
         self._dropped = 0
@@ -312,7 +312,7 @@ class Reporter(Listener):
         return acts
 
     def _settle(self, acts: list[Callable[[], None]]) -> None:
-        """Act, now that the lock is free; until then somebody waits for it in :meth:`flush`."""
+        """Call the waiting callbacks without the lock; until then :meth:`flush` waits."""
         try:
             for act in acts:
                 act()

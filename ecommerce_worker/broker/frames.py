@@ -10,7 +10,7 @@
 
 RabbitMQ passes on what publishers write without looking at it: texts in any encoding, arrays in arrays, times beyond
 the calendar.  py-amqp raises on these, out of whatever reads from the connection; here the message is delivered, and
-tells what of it could not be read.  Fields are counted and depth is limited while they are read, so that a content
+reports what could not be read.  Fields are counted and depth is limited while they are read, so that a content
 header costs a few milliseconds at most.
 """
 
@@ -97,7 +97,7 @@ class Content(amqp.Message):
 
 
 def frame_handler(connection: Connection, callback: Callable[..., Any]) -> Callable[[Frame], bool]:
-    """What takes each frame of a connection; it tells whether a method was complete and handed to ``callback``.
+    """A handler of a connection's frames; it returns whether a method was complete and passed to ``callback``.
 
     Takes the place of :func:`amqp.method_framing.frame_handler`.
     """

@@ -25,7 +25,7 @@ class Notes:
 
     ``attempt`` counts runs begun before this one; ``refusals`` and ``outages`` what they ended in; ``redelivered``
     the deliveries that no run ended; ``since`` and ``at`` are epoch seconds, by the clock of whichever worker it was,
-    and are shown only; ``unsure`` tells that an earlier run may have had its effect though no answer came; ``resent``
+    and are shown only; ``unsure`` means that an earlier run may have taken effect although no answer came; ``resent``
     that a person sent it again; ``due``, in epoch seconds, when it is to run, if that is later than the broker can wait
     at once; ``published``, in epoch seconds, when it was first published, by the clock of its publisher or of RabbitMQ,
     where one of them says so.
@@ -124,7 +124,7 @@ class ParkingNote:
 
     @classmethod
     def read(cls, headers: Mapping[str, Any]) -> ParkingNote | None:
-        """The note in these headers; None where there is none, since somebody else has put the message there."""
+        """The note in these headers; None if there is none, since another program has put the message there."""
         found = headers.get(NOTES)
         if not isinstance(found, Mapping) or not found.get('id') or (at := _time(found.get('parked_at'), -1)) < 0:
             return None
@@ -187,7 +187,7 @@ def _report(found: Any) -> RunReport | None:
 
 
 def _fitting(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The first entry and the newest ones, as far as there is room: somebody else may have written them."""
+    """The first entry and the newest ones, as far as there is room, since anyone may have written them."""
     kept: list[dict[str, Any]] = []
     left = HISTORY_BYTES
     for entry in (*history[:1], *history[:0:-1]):

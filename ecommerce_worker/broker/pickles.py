@@ -41,7 +41,7 @@ _MARK: Final = object()
 
 _BYTE, _SHORT, _INT, _SIZE, _LONG, _FLOAT = (Struct(form) for form in ('<B', '<H', '<i', '<I', '<Q', '>d'))
 
-#: Nodes, bytes and depth of a value, and the value itself, so that its identity is no other's meanwhile.
+#: Nodes, bytes and depth of a value, and the value itself, so that its identity is not reused in between.
 _Weight = tuple[int, int, int, Any]
 
 

@@ -48,7 +48,7 @@ def import_tasks(app: Celery, settings: Settings) -> None:
     for name in sorted(app.loader.default_modules):
         try:
             app.loader.import_task_module(name)
-        except Exception as error:  # noqa: BLE001 - it may be somebody else's code, which may raise anything
+        except Exception as error:  # noqa: BLE001 - third-party code, which may raise anything
             problems.append(_not_imported(name, error, settings))
     if problems:
         raise Misconfigured(problems)

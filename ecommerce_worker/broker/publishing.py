@@ -52,7 +52,7 @@ class UnknownQueue(WorkerError):
 #: What RabbitMQ answers for a message that no queue takes.
 NO_ROUTE: Final = 312
 
-#: Set by who finds that a queue or an exchange is gone, for who declares it anew.
+#: Set when a queue or an exchange is missing, so that it is declared again.
 missed: Final = threading.Event()
 
 
@@ -180,7 +180,8 @@ def parked_message(raw: Raw, note: ParkingNote) -> Publication:
 def as_new(publication: Publication, now: float) -> Publication | None:
     """What was to wait, or to be parked, as it goes to its task queue in place of that, behind all that is there.
 
-    It does not run before its time, and then asks how things stand.  None for what nobody could read, or has no queue.
+    It does not run before its time, and then asks for the current state first. None for an unreadable message,
+    or one without a queue.
     """
     raw, notes = publication.raw, replace(Notes.of(publication.raw.headers), ask=True)
     if publication.queue != PARKED:
@@ -278,7 +279,7 @@ def _field_name(name: str) -> str | bytes:
 def publish(app: Celery, publication: Publication) -> None:
     """Publish and return when the broker has confirmed that the message is in a queue and on its disk.
 
-    Raises :class:`~ecommerce_worker.errors.NotPublished`, also if there is no such queue.
+    Raises :class:`~ecommerce_worker.errors.NotPublished`, also if the queue does not exist.
     """
     try:
         with app.producer_or_acquire() as producer:

@@ -43,7 +43,7 @@ PARKED_LARGE: Final = 'ecommerce.parked.large'
 FACTS: Final = 'ecommerce.facts'
 LEDGER: Final = 'ecommerce.ledger'
 
-#: Facts are history, not orders: they may pile up for as long as nobody records them, but not for ever.
+#: Reports are history, not orders: without a recorder they may pile up, but not forever.
 _BOUNDED: Final[Mapping[str, Any]] = {
     'x-overflow': 'drop-head', 'x-max-length': 500_000, 'x-message-ttl': 14 * 24 * 60 * 60 * 1000}
 
@@ -249,7 +249,7 @@ def declare_waiting_room(connection: Connection) -> list[str]:
 
 @dataclass(frozen=True)
 class Declared:
-    """What is not as it was to be declared, and yet is no reason to stand still."""
+    """Queues that differ from their declaration, but can be used."""
 
     #: Queues whose only node is down: nothing can be put there or taken from there until it is back.
     unavailable: tuple[str, ...] = ()
@@ -329,7 +329,7 @@ class Depth:
 
 
 class Unavailable(WorkerError):
-    """A queue is not to be had: nobody knows what is in it, nor who consumes it.  See to its node of RabbitMQ."""
+    """A queue is unavailable: its messages and consumers are unknown. Check its RabbitMQ node."""
 
 
 #: How RabbitMQ says that a queue does not exist; of one that is down, or whose node is, it says something else.
@@ -367,7 +367,7 @@ def depths(connection: Connection, names: Iterable[str], *, strict: bool = False
 
 
 def depth(connection: Connection, name: str) -> Depth | None:
-    """How full the queue is, or None if there is none of that name, or none to be had."""
+    """The depth of the queue, or None if it does not exist or is unavailable."""
     return next(iter(depths(connection, (name,))), None)
 
 

@@ -7,8 +7,8 @@
                                             ▼
                                        frames.Content ──► Channel ──► Message, as it came
 
-Of a wake-up of the event loop, one read takes all frames that are there.  Where somebody else waits for an answer on
-the same connection, he may read ahead too; what he leaves in the buffer the event loop is told of, since its poller
+Of a wake-up of the event loop, one read takes all frames that are there.  If another thread waits for an answer on the
+same connection, it may read ahead, too; the event loop is notified of what it leaves in the buffer, since its poller
 only sees the socket.
 
 Many frames are written at once by who says so: see :func:`corked`.
@@ -40,7 +40,7 @@ READ_BYTES: Final = 64 * 1024
 #: Frames that are written at once, at most.
 MOST_CORKED: Final = 100
 
-#: A frame that announces more bytes than this is none of RabbitMQ's, which agrees on 128 KiB at most by default.
+#: A frame that announces more bytes than this is not from RabbitMQ, which agrees on 128 KiB at most by default.
 LARGEST_FRAME: Final = 16 * 1024 * 1024
 
 _HEAD = Struct('>BHI')
@@ -58,7 +58,7 @@ class _ReadsAhead:
         self._received = b''
         self._at = 0
         self._missing = 0
-        #: What is to be written with all that follows; None if each frame is written by itself.
+        #: What is to be written with all that follows; None if each frame is written separately.
         self._corked: list[bytes] | None = None
 
     def next_frame(self) -> Frame | None:
@@ -163,7 +163,7 @@ class SSLTransport(_ReadsAhead, amqp_transport.SSLTransport):
     def _recv_now(self, size: int) -> bytes:
         with self.having_timeout(0) as sock:
             received = [sock.recv(size)]
-            # What is in its own buffer no poller would tell of.
+            # No poller would report what is in its own buffer.
             while received[-1] and sock.pending():
                 received.append(sock.recv(size))
         return b''.join(received)
@@ -202,7 +202,7 @@ class Channel(pyamqp.Channel):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.auto_decode = False  # a body is bytes until somebody reads it
+        self.auto_decode = False  # a body is bytes until it is read
 
 
 class Connection(pyamqp.Connection):
@@ -210,7 +210,7 @@ class Connection(pyamqp.Connection):
 
     Channel = Channel
 
-    #: Called when somebody has waited for an answer and more than that was received.
+    #: Called when another thread has waited for an answer and received more than that.
     on_read_ahead: Callable[[], None] | None = None
 
     def __init__(self, *args: Any, **options: Any) -> None:

@@ -86,7 +86,7 @@ class ClientCredentials:
             cause = ''
             try:
                 mine.set_result(self._fetch())
-            except BaseException as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
+            except BaseException as error:  # noqa: BLE001 - raised in all waiting threads
                 cause = error.cause if isinstance(error, WorkerError) else WorkerError.cause
                 mine.set_exception(error)
             self._circuit.fetched(cause)
@@ -190,7 +190,7 @@ class Fixed(AuthBase):
         return self
 
     def refused(self, credentials: AuthBase) -> bool:  # noqa: ARG002 - there is no other key to try
-        """A refused key stays refused until somebody changes it."""
+        """A refused key stays refused until it is changed."""
         return False
 
 

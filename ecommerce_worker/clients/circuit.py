@@ -64,7 +64,7 @@ class CircuitBreaker:
     """The circuit breaker of one host, for any number of threads.
 
     ``changed`` is called with the host, the new state and what the host failed with last, while no lock is held;
-    ``called`` with the host and what :meth:`answered` is told, ``fetched`` with what :meth:`fetched` is.
+    ``called`` with the host and the arguments of :meth:`answered`, ``fetched`` with those of :meth:`fetched`.
     """
 
     def __init__(self, host: str, threads: int = 1, *, clock: Callable[[], float] = time.monotonic,

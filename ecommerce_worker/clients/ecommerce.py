@@ -55,7 +55,7 @@ class Ecommerce:
         return self._status_in(self._api.request('GET', f'orders/{_in_path(number)}/'), number)
 
     def orders(self, following: Mapping[str, str] | None = None) -> Page:
-        """A page of the orders that we may see: all of this site's if our user is staff, else our own, which are none.
+        """A page of the orders that we may see: all of this site if our user is staff, otherwise none.
 
         The newest come first, as Oscar has it, with 20 to a page.  Raises :class:`~ecommerce_worker.errors.ApiError`.
         """
@@ -90,7 +90,7 @@ class Ecommerce:
                               maybe_done=True)
 
     def _settled(self, number: str) -> NoReturn:
-        """Say what a 406 to a fulfilment stands for: anybody on the way may answer one, so the shop is asked."""
+        """Find out what a 406 to a fulfilment means: a proxy may answer one, too, so the shop is asked."""
         try:
             status = self.status(number)
         except Rejected as error:
@@ -116,7 +116,7 @@ class Ecommerce:
     def course(self, course_id: str) -> dict[str, Any]:
         """What the shop knows of a course: ``name``, ``verification_deadline`` and more.
 
-        Raises :class:`~ecommerce_worker.errors.ApiError`, or WrongArguments for what is no id of a course.
+        Raises :class:`~ecommerce_worker.errors.ApiError`, or WrongArguments for an invalid course id.
         """
         if not COURSE_ID.fullmatch(course_id):
             raise WrongArguments('not a valid course id')
@@ -141,7 +141,7 @@ def _order(found: Any) -> Order:
     number, status, placed = found['number'], found['status'], datetime.fromisoformat(found['date_placed'])
     if not (isinstance(number, str) and ORDER_NUMBER.fullmatch(number) and isinstance(status, str)):
         raise ValueError('this is not an order')
-    # A shop without time zones means UTC, as Django does unless told otherwise.
+    # A shop without time zones means UTC, Django's default.
     return Order(number, status, placed.astimezone(UTC) if placed.tzinfo else placed.replace(tzinfo=UTC))
 
 

@@ -166,7 +166,7 @@ class Plain(_Bounded, socket.socket):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        #: What the kernel was told, in seconds; None for any time.
+        #: The time-out set in the kernel, in seconds; None for no limit.
         self._told: dict[int, float | None] = {socket.SO_RCVTIMEO: None, socket.SO_SNDTIMEO: None}
 
     @override

@@ -82,7 +82,7 @@ def seconds_to_wait(headers: Mapping[str, str]) -> float | None:
 
 
 def seconds_to_reset(headers: Mapping[str, str]) -> float | None:
-    """The seconds until a rate limit is lifted, as Braze, SendGrid and Sailthru tell it; None if they do not."""
+    """The seconds until a rate limit is lifted, as Braze, SendGrid and Sailthru report it; None if absent."""
     value = headers.get('X-RateLimit-Reset', headers.get('X-Rate-Limit-Reset', '')).strip()
     if not _is_number(value) or float(value) == 0:
         return None
@@ -236,7 +236,7 @@ class Api:
     """One service at one root URL, over kept-alive connections, safe for as many threads as ``connections``.
 
     Raises only our own errors.  Never follows a redirect (a PUT would become a GET), never keeps a cookie (a
-    session of one order must not sign the next).  Who is ``correlated`` is told whose sake a request is for, by the
+    session of one order must not sign the next).  A ``correlated`` peer gets the id of the request, in the
     header ``X-Request-ID``.
     """
 
@@ -267,7 +267,7 @@ class Api:
                 blank: bool = False) -> Any:
         """The JSON value of a 2xx answer; None for one without a body (202 or 204).
 
-        ``blank`` tells that any other 2xx may have nothing to say, too.
+        ``blank`` means that any other 2xx may have an empty body, too.
         ``json`` or ``form`` is sent as the body.  ``read_timeout`` bounds, in seconds, the silence before and
         within the answer; twice that bounds the whole, from connecting to the last byte.
         Raises :class:`~ecommerce_worker.errors.ApiError`.

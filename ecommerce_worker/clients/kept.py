@@ -20,7 +20,7 @@ from typing import Final, Protocol
 
 from ecommerce_worker.errors import lack_behind
 
-#: Seconds for which connections are kept that nobody uses; many servers close theirs after as long.
+#: Seconds for which idle connections are kept; many servers close theirs after as long.
 IDLE_SECONDS: Final = 60.0
 
 #: Connections that are kept at most, and the part of this process's files that they may take.
@@ -91,7 +91,7 @@ class Kept:
             self._close(self.limit)
 
     def _close(self, limit: int) -> None:
-        # Within the lock, so that nobody begins to use what is being closed.
+        # Within the lock, so that no thread begins to use a connection that is being closed.
         now = self._clock()
         for service, use in list(self._uses.items()) if self._surplus(now, limit) else ():
             if not use.calls and (self._open > limit or now - use.ended > self._idle_seconds):

@@ -62,7 +62,7 @@ def fetch(url: str, *, limit: int, timeout: float, allowed: Allowed = is_global)
     """What there is at an http(s) URL: at most ``limit`` bytes, within ``timeout`` seconds (looking up names apart).
 
     Each address is looked at before it is connected to, those of redirects too, and a name is looked up only once, so
-    that none can change its meaning in between.  Proxies are not asked: they would look up names by themselves.
+    that none can change its meaning in between.  Proxies are not used: they would resolve names themselves.
     Raises :class:`~ecommerce_worker.errors.WrongArguments` for a URL that must not be fetched, and
     :class:`~ecommerce_worker.errors.ApiError` for what cannot be fetched.  Neither contains the URL, which may be
     signed.
@@ -129,7 +129,7 @@ def _get(parts: SplitResult, limit: int, allowed: Allowed) -> bytes | str:
         raise Rejected(f'an attachment is larger than the remaining {limit} bytes') from None
     except OSError:
         raise Unreachable('the server of an attachment could not be reached') from None
-    # ValueError: a length of a chunk that is none.
+    # ValueError: an invalid chunk length.
     except (http.client.HTTPException, ValueError):
         raise Unreachable('the server of an attachment closed the connection early') from None
 

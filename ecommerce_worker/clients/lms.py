@@ -25,7 +25,7 @@ _USERNAME = re.compile(r'[\w.@+-]{1,150}')
 
 
 class NotRegistered(Transient):
-    """The LMS knows nobody of that address; ask again when they have registered."""
+    """No account has that address; retry when the learner has registered."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Lms:
         except NotFound:
             return False
         except PeerFailure as error:
-            # A page for people says that there is no such path: the LMS is older than that.
+            # An HTML page means that the path does not exist: the LMS is older.
             if error.status != 404:
                 raise
             return self._bulk('unenroll', email, course_id)

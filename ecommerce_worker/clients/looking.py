@@ -21,7 +21,7 @@ class Seen:
     """What was seen of a service; ``problem`` says what is wrong with the way there, and then nothing else is known.
 
     ``expires`` is when its certificate does, in epoch seconds; None without TLS.  ``ahead`` is by how many seconds our
-    clock is ahead of its, to the second; None if it does not say.  ``proxy`` tells that a proxy is on the way, so that
+    clock is ahead of its, to the second; None if it does not say.  ``proxy`` means that a proxy is in between, so that
     none of this can be seen.
     """
 

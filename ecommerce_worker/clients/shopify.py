@@ -18,7 +18,7 @@ from ecommerce_worker.words import printable
 #: The version of the API; one that has expired is answered by the oldest that has not.
 VERSION: Final = '2026-07'
 
-#: What is told of an order that is acted on; each is a question of its own.
+#: The fields of an order; each is a separate query.
 STATUSES: Final = ('paid', 'partially_refunded', 'refunded')
 
 #: Orders and lines of each that are asked for at once: a question may cost 1000 points, whatever is found.
@@ -101,7 +101,7 @@ class Shopify:
                 raise PeerFailure(f'{self._api.peer} returned too many pages', status=200)
 
     def order(self, number: str) -> Mapping[str, Any] | None:
-        """The order that webhooks call by this ``id``, as they tell it; None if the shop does not show it to us."""
+        """The order with this ``id`` in the form of webhooks; None if the shop does not return it."""
         found = self._one(number)
         return None if found is None else self._whole(found)
 
@@ -128,7 +128,7 @@ class Shopify:
         return [it for it in ours if it.status in _OPEN]
 
     def fulfill(self, order: FulfillmentOrder) -> None:
-        """Have all that is left in it count as fulfilled; the buyer is told nothing by the shop."""
+        """Mark everything left in it as fulfilled, without notifying the buyer."""
         answer = self._asked(_FULFILL, 'fulfillmentCreate', fulfillment={
             'notifyCustomer': False, 'lineItemsByFulfillmentOrder': [{
                 'fulfillmentOrderId': order.id,
@@ -143,10 +143,10 @@ class Shopify:
             raise Rejected(f'{self._api.peer} refuses the fulfilment: {printable(said)[:200]}', status=200)
 
     def webhooks(self) -> None:
-        """Nobody knows: the API tells of none that were made in the shop's admin."""
+        """Always unknown: the API does not list webhooks created in the shop's admin."""
 
     def switch_on(self, webhook: Webhook) -> None:
-        """What Shopify has given up is gone, and must be made anew."""
+        """Webhooks that Shopify gave up are deleted, and must be created again."""
         raise NotImplementedError(webhook)
 
     def _one(self, number: str, after: str | None = None) -> Any:
@@ -216,7 +216,7 @@ class Shopify:
 
 
 def _nodes(page: Any, peer: str) -> list[Mapping[str, Any]]:
-    """What is on a page; raises ``PeerFailure`` for what is none."""
+    """The nodes of a page; raises ``PeerFailure`` for anything else."""
     nodes = page.get('nodes') if isinstance(page, dict) and isinstance(page.get('pageInfo'), dict) else None
     if not isinstance(nodes, list) or not all(isinstance(it, dict) for it in nodes):
         raise PeerFailure(f'{peer} {_OTHER}', status=200)
@@ -247,7 +247,7 @@ def _fields(found: Any) -> list[dict[str, Any]]:
 
 
 def _time_of(text: Any) -> float:
-    """Epoch seconds; those of now for what is no time, so that it is seen."""
+    """Epoch seconds; the current time if invalid, so that it is not missed."""
     try:
         return datetime.fromisoformat(text).timestamp()
     except (TypeError, ValueError):

@@ -37,7 +37,7 @@ class WooCommerce:
         raise PeerFailure(f'{self._api.peer} returned too many pages', status=200)
 
     def order(self, number: str) -> Mapping[str, Any] | None:
-        """The order that webhooks call by this ``id``, as they tell it; None if the shop does not show it to us."""
+        """The order with this ``id`` in the form of webhooks; None if the shop does not return it."""
         try:
             found = self._api.request('GET', _order(number))
         except NotFound:
@@ -45,9 +45,9 @@ class WooCommerce:
         return self._checked(found, number)
 
     def complete(self, number: str) -> None:
-        """Have the order count as completed, of which the shop tells the buyer.
+        """Mark the order as completed; the shop notifies the buyer.
 
-        Nothing else is sent: items or addresses would have totals reckoned anew.  Only what is *processing* is to be
+        Nothing else is sent: items or addresses would recalculate the totals.  Only what is *processing* is to be
         completed; a refunded order would come to life again.
         """
         found = self._checked(self._api.request('PUT', _order(number), json={'status': 'completed'}), number)
@@ -93,7 +93,7 @@ def _order(number: str) -> str:
 
 
 def _time_of(text: Any) -> float:
-    """The epoch seconds of a time without a zone, which is UTC; those of now for what is none, so that it is seen."""
+    """The epoch seconds of a UTC time without a zone; the current time if invalid, so that it is not missed."""
     try:
         return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
     except (TypeError, ValueError):

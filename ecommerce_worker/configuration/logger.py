@@ -24,7 +24,7 @@ def get_logger_config(
 
     ``log_dir`` and ``edx_filename`` name the file; it is opened with the first line written to it, so whoever wants no
     file pops ``local`` from the handlers. ``logging_env`` and ``service_variant`` mark each line in the syslog.
-    ``debug`` lets the console show everything. A ``local_loglevel`` that is none counts as ``INFO``.
+    ``debug`` lets the console show everything. An invalid ``local_loglevel`` counts as ``INFO``.
     """
     levels = getLevelNamesMapping()
     local_level = local_loglevel if local_loglevel in levels else 'INFO'

@@ -138,7 +138,7 @@ def orders(state: str, page: int) -> tuple[list[Entry], int]:
 
 
 def intakes(settings: Settings, now: datetime) -> tuple[int, list[Summary]]:
-    """How often somebody asked for an intake that there is not, and all intakes: those of which a process told within a
+    """The number of deliveries to unknown intakes, and all intakes: those reported by a process within a
     day, and those of ``INTAKES`` of which none did.
     """
     found = {it.intake: it for it in summaries(now)}

@@ -52,7 +52,7 @@ def run(say: Callable[[str], None] = print, options: Sequence[str] = (), *, debu
 
 
 class _Database:
-    """Whether the database answers: a thread asks, since the loop of a server waits for nobody."""
+    """Whether the database answers: a thread asks, since the loop of a server must not wait."""
 
     def __init__(self) -> None:
         self._answered: float | None = None

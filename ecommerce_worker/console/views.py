@@ -212,7 +212,7 @@ ACTIONS: Final = {'resend': ('resend',), 'discard': ('discard',), 'all': ('resen
 
 
 def log_in_again(request: Any) -> Any:
-    """Keep the form of somebody whose login expired, and return to its page by way of a login."""
+    """Keep the form of a user whose login expired, and return to its page after a login."""
     back = _back(request)
     if request.method == 'POST':
         drafts.keep(request, drafts.given(request), back)

@@ -235,7 +235,7 @@ class Seen:
     order: Order | None = None
     calls: tuple[Call, ...] = ()
     parked: tuple[str, ...] = ()  # the reasons of its messages in ecommerce.parked
-    told: tuple[str, ...] = ()  # what worker and people had to say of it, for people to read
+    told: tuple[str, ...] = ()  # remarks of worker and people, for display
     modes: tuple[str, ...] = ()  # how the learner stands in the courses that it pays for, '' for not at all
 
     @property

@@ -2,7 +2,7 @@
 
 Which broker:
 
-    BROKER_URL given ──► somebody's RabbitMQ: only if it is idle; our own messages are taken out again
+    BROKER_URL given ──► that RabbitMQ: only if it is idle; our own messages are removed again
     else             ──► a private node, if rabbitmq-server is installed
     else             ──► files in a directory
 
@@ -391,7 +391,7 @@ class Stage:
         # Also where none is made, lest what is done here be written into the ledger of this machine.
         database = {'ENGINE': 'django.db.backends.sqlite3', 'NAME': str(self.home / 'ledger' / 'ledger.sqlite3')}
         settings = {'DATABASES': json.dumps({'default': database})}
-        # On somebody's RabbitMQ a recorder would take the facts that theirs is to have.
+        # On another's RabbitMQ a recorder would take the reports of theirs.
         if not self.broker.given and self.broker.keeps:
             settings['CONSOLE_ADDRESS'] = f'127.0.0.1:{free_port()}'
         return settings

@@ -48,7 +48,7 @@ def write(path: Path, doctor: Mapping[str, Any], settings: Settings | None, stat
         raise NotWritten(f'{path} already exists') from None
     except OSError as error:
         with suppress(OSError):
-            path.unlink()  # what is there of it is no archive
+            path.unlink()  # an incomplete archive is useless
         raise NotWritten(f'{path} cannot be written: {error.strerror}') from None
 
 

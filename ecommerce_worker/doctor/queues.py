@@ -101,7 +101,7 @@ def _managed(url: str, host: str) -> list[dict[str, Any]]:
 
 
 def _controlled(host: str) -> list[Queue]:
-    """By ``rabbitmqctl``, which tells of a queue which policy applies to it, but not which operator's."""
+    """With ``rabbitmqctl``, which shows the policy of a queue, but not its operator policy."""
     policies = {it.get('name'): it for it in _ctl('list_policies', host)}
     operators = sorted(_ctl('list_operator_policies', host), key=lambda it: -int(it.get('priority') or 0))
     found = _ctl('list_queues', host, 'name', 'type', 'arguments', 'policy')

@@ -27,7 +27,7 @@ EMAIL: Final = 'ecommerce_worker.email.v1.tasks.'
 class Shape:
     """What a task is called with: arguments by their names, in the order of their positions.
 
-    ``head`` is what every call has.  ``signatures`` tells what may follow it, by the first version that took it so,
+    ``head`` is what every call has.  ``signatures`` has what may follow it, by the first version with that signature,
     oldest first; ``sent`` what the shop did send after it by position, by the day that it began to.
     """
 
@@ -278,7 +278,7 @@ def _tail(shape: Shape, values: Sequence[Any], sites: Container[str]) -> tuple[l
 
     As the shop sent them, if they look it.  It never sent the code of a site to a mail task, so none is looked for in
     its calls.  Other callers are believed to have read a signature: what each position has meant in any of them that
-    is long enough is told apart by what the value looks like, and if it could be anything, the newest counts.
+    is long enough is recognized by the value, and if it could be anything, the newest counts.
     """
     rows = [row for row in map(str.split, reversed([*shape.signatures.values()])) if len(row) >= len(values)]
     if not rows:

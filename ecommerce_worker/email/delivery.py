@@ -5,7 +5,7 @@
     historic call ──resolve──► Email ──checked──► rendered ──► Mailer.send ──► Receipt
                                                                                   │ then, each a task of its own
                                                    the same for who was left ◄────┤
-                                             the shop is told of an assignment ◄──┘
+                                             an assignment is reported to the shop ◄──┘
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ecommerce_worker.site import Site
 
 logger = logs.of(__name__)
 
-#: The task that tells the shop of an assignment mail that was accepted.
+#: The task that reports an accepted assignment mail to the shop.
 REPORT: Final = 'ecommerce_worker.email.v1.tasks.report_assignment_email'
 
 #: What is logged of a mail that reached some of its recipients.

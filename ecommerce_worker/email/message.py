@@ -15,7 +15,7 @@ from ecommerce_worker.words import printable
 #: Who a mail is from where the shop does not say, as it always was.
 DEFAULT_SENDER: Final = 'EdX Support Team'
 
-#: Stricter than RFC 5321 in what hardly anybody has (quoted local parts, addresses of hosts without a name), so that
+#: Stricter than RFC 5321 in what is hardly used (quoted local parts, addresses of hosts without a name), so that
 #: nothing that passes can smuggle a second address or a header.
 _ADDRESS = re.compile(r"""
     [^\s@<>()\[\]\\,;:"\x00-\x1f\x7f]{1,64}
@@ -64,7 +64,7 @@ class Email:
     site_code: str | None = None
     #: Where an enterprise's learners go; templates of Sailthru's link to it.
     base_enterprise_url: str = ''
-    #: The shop's record of the assignment that the mail tells of.
+    #: The shop's record of the assignment that the mail is about.
     offer_assignment_id: int | str | None = None
     #: A campaign of Braze's other than the configured one.
     campaign_id: str = ''

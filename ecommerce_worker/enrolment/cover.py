@@ -1,4 +1,4 @@
-"""Whoever knows whether another paid order covers a learner: a module of ``coverage``, or one of somebody's own."""
+"""How to find out whether another paid order covers a learner: a module of ``coverage``, or a third-party one."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Cover:
     """Who is asked.
 
     ``covers``: whether an order other than that one pays for it.  ``taken_back``: whether that one was refunded, and
-    all that follows from it is done; None where nobody knows.
+    all that follows from it is done; None if unknown.
     """
 
     covers: Question

@@ -1,4 +1,4 @@
-"""How a learner is known where no address may stand: by a pseudonym that a key makes, and by a few letters."""
+"""Learners without their mail addresses: a keyed pseudonym, and a masked address."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ LENGTH: Final = 32
 
 
 def pseudonym(key: str, address: str) -> str:
-    """What stands for the address, the same for upper and lower case; nobody makes it, or tries it, without the key."""
+    """The pseudonym of an address, the same for upper and lower case; it cannot be made or guessed without the key."""
     return hmac.new(key.encode(), address.strip().casefold().encode(errors='replace'), hashlib.sha256).hexdigest()[
         :LENGTH]
 
 
 def pseudonyms(settings: Settings, address: str) -> tuple[str, ...]:
-    """What may stand for the address in the ledger: by the key in force, and by the one before; none without a key."""
+    """The possible pseudonyms of the address in the ledger: by the current and the previous key; none without a key."""
     return tuple(pseudonym(key, address) for key in (settings.LEARNER_KEY, settings.LEARNER_KEY_BEFORE) if key)
 
 
 def masked(address: str) -> str:
-    """The address as people see it who need only tell two learners of an order apart: ``a…@e….com``."""
+    """The address masked, enough to distinguish the learners of an order: ``a…@e….com``."""
     name, _, host = address.rpartition('@')
     domain, _, end = host.rpartition('.')
     return f'{name[:1]}…@{domain[:1]}….{end}' if name and domain else '…'

@@ -1,4 +1,4 @@
-"""The lines of an order: what was bought, how often, and for whom; as sources tell them, and as messages carry them."""
+"""The lines of an order: what was bought, how often, and for whom; as sources deliver and messages carry them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Sold:
-    """One line as a shop tells of it: with all places in which an address may stand."""
+    """A line as a shop delivers it, with all places that may contain a mail address."""
 
     id: str
     product: str

@@ -1,4 +1,4 @@
-"""The shop that an order came from: how it stands there, and what is told to it."""
+"""The shop that an order came from: the order's state there, and reports to the shop."""
 
 from __future__ import annotations
 
@@ -67,12 +67,12 @@ class Origin:
             return None
 
     def reports(self, site: Site) -> bool:
-        """Whether its shop is told what is done; raises ``Misconfigured``."""
+        """Whether done orders are reported to its shop; raises ``Misconfigured``."""
         source = self._source(site)
         return bool(source and source.options.get('report_back'))
 
     def untold(self, site: Site, lines: Collection[str], *, whole: bool) -> Untold | None:
-        """What is to be told to the shop when these lines are done; None for nothing; see ``Source.untold``.
+        """What to report to the shop when these lines are done; None for nothing; see ``Source.untold``.
 
         Raises ``ApiError``, and ``Misconfigured`` if there is no key to it.
         """
@@ -92,7 +92,7 @@ class Origin:
             raise
 
     def _source(self, site: Site) -> Source | None:
-        """The source of the intake; None if there is no such intake any more."""
+        """The source of the intake; None if it no longer exists."""
         from ecommerce_worker.intake import intakes  # which shops, that import the tasks, need not have
 
         return site.kept(f'intake {self.intake}', lambda: intakes.source_of(site.settings, self.intake))

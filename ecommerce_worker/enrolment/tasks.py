@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ecommerce_worker.broker.wire import Call
     from ecommerce_worker.site import Site
 
-#: Modes that nobody pays for: whatever was paid takes their place.
+#: Free modes, which any paid mode replaces.
 FREE: Final = frozenset({'audit', 'honor'})
 
 #: What a learner keeps where REFUND says so.
@@ -43,12 +43,12 @@ AUDIT: Final = 'audit'
 
 
 def lane(site: Site) -> str:
-    """Runs wait for the LMS."""
+    """The lane of a task: its LMS."""
     return runtime.host_of(site.settings.LMS_ROOT_URL)
 
 
 def about(call: Call) -> dict[str, str]:
-    """What the ledger is told of a line: what was bought, and for whom, without the address."""
+    """The fields of a line for the ledger: what was bought, and for whom, without the address."""
     given = {name: call.kwargs.get(name) for name in ('order_number', 'product', 'course_id', 'mode', 'learner')}
     found = {name: printable(value[:LONGEST]) if isinstance(value, str) else '' for name, value in given.items()}
     address, key = found['learner'], runtime.current().settings.LEARNER_KEY
@@ -192,7 +192,7 @@ def report_back(self: Task, order_number: str, shop: Any, seats: Any, whole: boo
     """Tell the shop that the lines of an order are done, when all of them are.
 
     ``seats`` are what has to be seen in the LMS before that: mappings of ``line``, ``learner``, ``course_id`` and
-    ``mode``.  ``whole`` tells that the order has nothing else.  No enrolment depends on this.
+    ``mode``.  ``whole`` means that the order has nothing else.  No enrolment depends on this.
     """
     del order_number
     site, origin = runtime.site(site_code), Origin.read(shop)
@@ -224,7 +224,7 @@ def _seat(given: Any) -> tuple[str, str, str, Enrolment]:
 
 def _report(order_number: str, lines: Sequence[Line], parted: Sequence[Then], site_code: str | None,
             origin: Origin) -> list[Then]:
-    """The task that tells the shop; none where nothing is done without people."""
+    """The task that reports to the shop; none if all lines wait for people."""
     ours = [it.kwargs for it in parted]
     left = {it['shop']['line'] for it in ours if it.get('problem') or it['course_id'] is None}
     seats = [{'line': it['shop']['line'], **{name: it[name] for name in ('learner', 'course_id', 'mode')}}

@@ -44,7 +44,7 @@ def stray(message: Any) -> str:
 
 
 def noted(app: Celery, call: Call | None, notes: Notes, reason: str, *, id: str = '') -> ParkingNote:  # noqa: A002
-    """The note for a message that nobody ran: known by its task and its key if its call could be read, else by ``id``.
+    """The note for a message without a run, with its task and key if its call could be read, else with ``id``.
 
     Without that it gets one of its own.
     """

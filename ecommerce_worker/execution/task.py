@@ -71,7 +71,7 @@ EAGER_OUTAGES: Final = 2
 def accepted(body: Any, call: Call, queue: str, reason: str = '', *, began: float) -> RunReport:
     """The report that a call was published to this queue, ``began`` (epoch seconds) being when that was begun.
 
-    It may be in the hands of a worker before its publisher is back.  ``body`` is its task; one that is none of ours, or
+    It may be in the hands of a worker before its publisher is back.  ``body`` is its task; one that is not ours, or
     unknown here, has no key.
     """
     ours = isinstance(body, Task)
@@ -147,7 +147,7 @@ class Task(celery.Task):
     def let_go(self, delivery: Delivery) -> Handover | None:
         """How to settle the message of a run that does not end, as if it was redelivered; None if it has ended.
 
-        Not every RabbitMQ redelivers it by itself, however long it is unacknowledged.
+        Not every RabbitMQ redelivers it on its own, however long it is unacknowledged.
         """
         run = runtime.current().runs.of(delivery.message, redelivered=True, name=delivery.notes.run)
         if run.outcome is None and run.lock.locked():
@@ -367,7 +367,7 @@ class Task(celery.Task):
     def deferred(self, delivery: Delivery, reason: str, delay: float, cause: str, *, ask: bool = False) -> Deferred:
         """Defer the message for so many seconds; with ``ask`` its next run asks before it acts.
 
-        So is one that was delivered again, which nothing will tell of it any more.
+        So is one that was redelivered, which will not be reported otherwise.
         """
         now, notes = time.time(), delivery.notes
         return Deferred(reason, delay, replace(notes, since=notes.since or now, deferred=notes.deferred + delay,

@@ -50,7 +50,7 @@ def read(settings: Settings) -> Ledger:
     from ecommerce_worker.ledger import intakes, queries
 
     unknown = queries.unknown()
-    # Whoever takes an intake out of the configuration is not to hear of it any more.
+    # An intake that was removed from the configuration is not reported any more.
     live = {name for name, given in settings.INTAKES.items() if given.get('state', 'live') == 'live'}
     silences = intakes.silences(datetime.now(UTC))
     return Ledger(

@@ -50,7 +50,7 @@ def files(settings: Settings) -> dict[str, Path]:
 
 
 def _seen(path: Path) -> os.stat_result | None:
-    """What the system tells of a path; None if it does not exist, or is where this user may not look."""
+    """The status of a path; None if it does not exist, or this user may not see it."""
     try:
         return path.stat()
     except OSError:

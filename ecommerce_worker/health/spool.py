@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Spooled:
     """What lies there: deliveries that wait for RabbitMQ, and for how many seconds the oldest has; what was put aside
-    since nobody can read it; and what processes that were killed had begun to write.
+    since it cannot be read; and drafts of killed processes.
     """
 
     waiting: int = 0
@@ -39,5 +39,5 @@ def look(settings: Settings, now: float | None = None) -> Spooled | None:
     waiting = [at for path, at in files if path.suffix == '.json' and not path.name.startswith('.')]
     return Spooled(
         len(waiting), max(0.0, now - min(waiting, default=now)), sum(path.suffix == '.unreadable' for path, _ in files),
-        # What is written at this moment is no draft of a process that was killed.
+        # A file that is being written now is not a draft of a killed process.
         sum(path.name.startswith('.') and now - at > spool.DRAFT_SECONDS for path, at in files))

@@ -127,6 +127,6 @@ def _call(intake: intakes.Intake, delivery: Delivery) -> Any:
         raise NotMapped(f'the intake {intake.name} still cannot read it: {error}') from None
     except NotMapped:
         raise
-    except Exception as error:  # noqa: BLE001 - somebody's function; its text may quote what it choked on
+    except Exception as error:  # noqa: BLE001 - third-party code; the error's text may quote the body
         raise NotMapped(f'the intake {intake.name} still has a programming error: {type(error).__name__} at '
                         f'{where(error)}') from None

@@ -228,7 +228,7 @@ class Intake:
         if len(number) > LONGEST_NUMBER:
             raise Undecodable(f'its {action.key} is longer than {LONGEST_NUMBER} characters')
         if not number.isprintable():
-            # No ledger can keep NUL or half a surrogate pair, and nobody could look for what does not show.
+            # No ledger can store NUL or a lone surrogate, and invisible characters cannot be searched for.
             raise Undecodable(f'its {action.key} has control characters')
         try:
             action.signature.bind(**kwargs)

@@ -90,7 +90,7 @@ def post(it: Intake, body: bytes, url: str, topic: str = '') -> Answered:
 
 
 def _object(body: bytes) -> Mapping[str, Any]:
-    """The JSON object of an answer; {} for one of somebody else who answers there."""
+    """The JSON object of an answer; {} for an answer of another program."""
     try:
         found = json.loads(body)
     except ValueError:

@@ -115,7 +115,7 @@ class Asked(Protocol):
 
 @dataclass(frozen=True)
 class Untold:
-    """What a shop does not know yet: that these lines are done; ``tell`` tells it, and raises ``ApiError``."""
+    """Lines to report to a shop as done; ``tell`` reports them, and raises ``ApiError``."""
 
     lines: Collection[str]
     tell: Callable[[], None]
@@ -215,7 +215,7 @@ class Source(ABC):
         raise NotImplementedError
 
     def untold(self, shop: Any, reference: str, lines: Collection[str], *, whole: bool) -> Untold | None:
-        """What is to be told to the shop when these lines of an order are done; None if it knows all of it.
+        """What to report to the shop when these lines of an order are done; None if it has all of it.
 
         ``whole`` says that the order has no others.  Raises :class:`~ecommerce_worker.errors.ApiError`.
         """

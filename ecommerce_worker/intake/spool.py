@@ -192,7 +192,7 @@ def _body_begun(content: bytes) -> bytes:
 
 
 def _of(content: bytes) -> tuple[Publication, RunReport | None]:
-    """What a file holds; raises anything for one that is none of ours."""
+    """The content of a file; raises anything for one that is not ours."""
     said: dict[str, Any] = json.loads(content)
     raw = Raw(base64.b64decode(said['body']), said['content_type'], said['content_encoding'], said['headers'],
               said['properties'])

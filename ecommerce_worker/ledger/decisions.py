@@ -86,7 +86,7 @@ def raw_of_number(number: int) -> Raw:
 
 
 def no_longer_parked(number: int, settled: ParkedMessage | None = None) -> str:
-    """The sentence for a message that somebody has settled meanwhile, or of which nothing is known any more."""
+    """The sentence for a message that has been settled since, or is no longer known."""
     how = f': it was {settled.settled} {settled.settled_at:%Y-%m-%d %H:%M} UTC' if settled else ''
     return f'message {number} is no longer parked{how}'
 

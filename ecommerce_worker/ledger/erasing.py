@@ -21,7 +21,7 @@ TEXTS: Final[Mapping[type[models.Model], tuple[str, ...]]] = {
 def rewrite(address: str, without: Callable[[str], str], *, dry: bool) -> Iterator[tuple[str, int]]:
     """Take the address out of all texts, by ``without``; yields each table in which it was, and how many rows had it.
 
-    Facts that nobody could read go as a whole.  ``dry`` changes nothing.
+    Reports that could not be read are deleted. ``dry`` changes nothing.
     """
     for model, names in TEXTS.items():
         if count := sum(_rewritten(row, names, without, dry=dry) for row in _having(model, names, address)):

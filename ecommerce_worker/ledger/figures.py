@@ -1,4 +1,4 @@
-"""Figures of what nobody else knows: where orders are, what is overdue, what lies in RabbitMQ.
+"""Metrics of the ledger and RabbitMQ: where orders are, what is overdue, the messages in queues.
 
 ::
 
@@ -102,7 +102,7 @@ class Looking:
         try:
             self._seen[what] = time.monotonic(), look()
             self._failed.discard(what)
-        except Exception as error:  # noqa: BLE001 - whoever measures harms nobody
+        except Exception as error:  # noqa: BLE001 - measuring must not break anything
             self._seen.pop(what, None)
             leave()
             if what not in self._failed:
@@ -145,7 +145,7 @@ class Looking:
                 'overdue_job_timestamp_seconds': {(name,): due for name, due in overdue.items() if due is not None}}
 
     def _of_broker(self) -> Figures:
-        # Without heartbeats, which nobody would send between two looks.
+        # Without heartbeats, since nothing would send them between two looks.
         connection = self._connection = self._connection or topology.asking(self._app, heartbeat=0)
         connection.ensure_connection(max_retries=1, interval_start=0)
         room = topology.waiting_room(connection)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-#: The most gaps that are told apart; of more, the two oldest count as one, with what came between them.
+#: The maximum number of gaps; beyond that the two oldest are merged, including the numbers between them.
 MOST: Final = 200
 
 Gaps = list[list[int]]

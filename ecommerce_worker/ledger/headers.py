@@ -19,7 +19,7 @@ def read(text: str) -> dict[str, Any]:
 
 
 def _comes_back(value: Any) -> bool:
-    """Nearly all do, but somebody may have made one up."""
+    """Nearly all do, but one may be made up."""
     try:
         return bool(loads(dumps(value)) == value)
     except (TypeError, ValueError, RecursionError, ArithmeticError):

@@ -1,4 +1,4 @@
-"""What intakes have counted: written as their processes tell it, and read by intake."""
+"""The counts of intakes: written as their processes report them, and read by intake."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ DAY: Final = timedelta(hours=24)
 #: over how long a time; and how long a silence is at least that is one.
 RHYTHM, ENOUGH, WEEK, SHORTEST_SILENCE = timedelta(days=28), 20, timedelta(days=7), timedelta(hours=6)
 
-#: Within how long each process tells of each of its intakes, if it is there: some minutes.
+#: The time within which each running process reports each of its intakes: some minutes.
 ALIVE: Final = timedelta(minutes=3)
 
 
 @dataclass
 class Summary:
-    """What all processes have counted of an intake within a day, and how those have it configured that told last.
+    """The counts of all processes for an intake within a day, and its configuration as last reported.
 
     ``counts`` has states, reasons and numbers; ``last`` is when a genuine delivery came last, ``heard`` when a process
-    told of it last, ``processes`` how many are there, ``p99`` under how many milliseconds 99 of 100 answers were.
+    last reported it, ``processes`` how many are running, ``p99`` under how many milliseconds 99 of 100 answers were.
     """
 
     intake: str
@@ -70,7 +70,7 @@ class Summary:
 
 
 def write(tallies: Iterable[Tally], now: float) -> None:
-    """Write them; of the tallies that a process told of an intake and an hour the latest has the say."""
+    """Write them; of several tallies of a process for an intake and an hour the latest counts."""
     newest: dict[uuid.UUID, Tally] = {}
     for each in tallies:
         identity = uuid.uuid5(uuid.NAMESPACE_OID, json.dumps([each.process, each.intake, each.hour]))
@@ -130,7 +130,7 @@ def summaries(now: datetime) -> list[Summary]:
     alive: dict[str, set[str]] = defaultdict(set)
     for row in IntakeHour.objects.filter(hour__gt=now - DAY).order_by('heard', 'pk'):
         it = found.setdefault(row.intake, Summary(row.intake))
-        # Those that were heard of last come last.
+        # The most recently reported ones come last.
         it.kind, it.url, it.state, it.test_orders, it.heard = row.kind, row.url, row.state, row.test_orders, row.heard
         for state, reasons in json.loads(row.counts).items():
             it.counts[state].update(reasons)

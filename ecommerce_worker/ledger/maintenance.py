@@ -34,7 +34,7 @@ LOOKED_FOR: Final = 20_000
 #: Seconds between two checks of what is due.
 LOOK_SECONDS: Final = 30.0
 
-#: Seconds for which a job is claimed, anew with each step of it, and until what has failed is tried again.
+#: Seconds for which a job is claimed, extended with each step of it, and until a failed one is retried.
 AGAIN_SECONDS: Final = 300.0
 
 #: Days after which an entry that has not been fired is taken to be gone from every schedule; 29 February comes rarely.

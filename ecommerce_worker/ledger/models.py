@@ -8,7 +8,7 @@
                   │
                   └──< Audit    who decided what
 
-    Teller                      which of the facts that a process told have come
+    Teller                      which reports of a process have arrived
     IntakeHour                  what a process has counted of an intake in an hour
     Webhook                     what was seen last of the webhook of an intake, at its shop
     Firing, BeatTick            what the beats share that fire the jobs of ``SCHEDULE``
@@ -213,7 +213,7 @@ class IntakeHour(models.Model):
     times = models.TextField()
     #: When a genuine delivery came last, by the clock of the process.
     last = models.DateTimeField(null=True)
-    #: When the ledger heard of it last, by the clock of the database.
+    #: When the ledger last got a report of it, by the clock of the database.
     heard = models.DateTimeField()
 
     @override
@@ -240,7 +240,7 @@ class Firing(models.Model):
     entry = models.CharField(max_length=255, unique=True)
     #: When the last firing was due, not when it happened: all beats come to the same moment.
     fired = models.FloatField()
-    #: '' if nobody is about to.
+    #: '' if it is not claimed.
     claimed_by = models.CharField(max_length=255)
     claimed_until = models.FloatField(default=0)
     #: When the last one was due that was published; null if none was since the entry began.

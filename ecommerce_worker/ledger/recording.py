@@ -60,10 +60,10 @@ def record(facts: Sequence[RunReport] = (), parcels: Sequence[Parcel] = (), asid
            tallies: Sequence[Tally] = ()) -> None:
     """Write all of them or, if anything fails, nothing; what was written before is not repeated.
 
-    A parcel brings the fact of the run that it was parked after: one that was killed then may not have told it.
+    A parked message carries the report of its last run, which a worker that was killed then may not have published.
 
     Of two facts of one message the one that is later in its life has the say, whichever comes first; of two messages of
-    one order, the one that is heard of last.  What workers take for the time is shown, and decides nothing.
+    one order, the one reported last. The clocks of workers are shown, but decide nothing.
 
     Raises Django's ``Error``; an ``IntegrityError`` if another recorder writes the same at this moment.  At most some
     900 of each: a database limits the values of a statement.
@@ -84,7 +84,7 @@ def record(facts: Sequence[RunReport] = (), parcels: Sequence[Parcel] = (), asid
         _save(orders)
         _count(numbered)
         Attempt.objects.bulk_create([reports.written(report, orders[Promise.of(report).identity]) for report in facts])
-        # Each by itself: they may have megabytes, and MySQL limits a statement.
+        # One by one: they may have megabytes, and MySQL limits a statement.
         ParkedMessage.objects.bulk_create(
             [_parked(parcel, orders[Promise.of(parcel.note).identity]) for parcel in parcels], batch_size=1)
         SetAside.objects.bulk_create(

@@ -18,7 +18,7 @@ from ecommerce_worker.ledger.database import path_of
 #: The command that makes the ledger, and brings one of an older version up to date.
 MIGRATE: Final = '`ecommerce-worker migrate`'
 
-#: What to do where there is no ledger; without a recorder it stays empty.
+#: What to do if there is no ledger; without a recorder it stays empty.
 MAKE: Final = f'{MIGRATE} creates it, and `ecommerce-worker recorder` records everything from then on'
 
 _MODULE: Final = 'ecommerce_worker.ledger.settings'

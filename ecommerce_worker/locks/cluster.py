@@ -8,9 +8,9 @@ message.
 Workers know of each other by what each publishes now and then, and when it comes::
 
     comes ──► asks RabbitMQ; says so, and consumes once those who consume already ask it too
-                │ for ALONE_SECONDS nobody was heard of another machine, and all who consume were heard
+                │ for ALONE_SECONDS no worker of another machine was seen, and all consumers were seen
                 ▼
-              asks no more ──── somebody comes on another machine ────► asks again; when the last run that did not has
+              asks no more ──── a worker on another machine comes ────► asks again; when the last run that did not has
                                                                         ended, says so
 """
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 logger = logs.of(__name__)
 
-#: The queues that are turns, and the exchange by which workers hear of each other.
+#: The queues that are locks, and the exchange through which workers discover each other.
 TURN: Final = 'ecommerce.turn.{}'
 MACHINES: Final = 'ecommerce.machines'
 
@@ -61,7 +61,7 @@ TRIES: Final = 3
 HERE_SECONDS: Final = 4.0
 ALONE_SECONDS: Final = 13.0
 
-#: Seconds to wait for those who consume already: to be heard, and to take turns at RabbitMQ too.
+#: Seconds to wait for existing consumers: to be discovered, and to lock through RabbitMQ, too.
 HEAR_SECONDS: Final = 10.0
 JOIN_SECONDS: Final = 120.0
 
@@ -83,7 +83,7 @@ def machine() -> str:
 class Leases:
     """Locks kept by RabbitMQ.
 
-    ``mark`` is that of a machine on which runs exclude each other by themselves: a worker that is started after one was
+    ``mark`` is that of a machine on which runs exclude each other anyway: a worker that is started after one was
     killed there need not wait for the lease of that.  Without it, each turn has a mark of its own.
     """
 
@@ -110,7 +110,7 @@ class Leases:
                 until = min(until, time.monotonic() + int(other[1]) / 1000 - MARGIN_SECONDS)
         except PreconditionFailed:
             raise Taken('another run is working on this order') from None
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is not known whether somebody is at it
+        except Exception as error:  # noqa: BLE001 - whatever it is, the lock's holder is unknown
             logger.debug('the lock cannot be acquired', error=type(error).__name__)
             raise Taken('it is unknown whether another run is working on this order') from None
         try:
@@ -168,9 +168,9 @@ class Neighbours:
         # One byte that children of a prefork pool see, too.
         self._shared = mmap.mmap(-1, 1)
         self._set(alone=False)
-        #: Workers heard: machine, queues, and when last.
+        #: Known workers: machine, queues, and when last seen.
         self._heard: dict[str, tuple[str, frozenset[str], float]] = {}
-        #: Whom we are to tell that we know of them; and who knows of us, and what they consume.
+        #: Workers to acknowledge; and workers that have acknowledged us, and what they consume.
         self._to_note: list[str] = []
         self._noted: dict[str, frozenset[str]] = {}
         #: Runs that began when one was alone, and did not ask.
@@ -226,7 +226,7 @@ class Neighbours:
                 self._listen()
             except Exception as error:  # noqa: BLE001 - whatever it is, orders must not feel it
                 logger.debug('other workers cannot be listened to', error=type(error).__name__)
-            # A worker that hears nothing cannot know that it is alone.
+            # A worker that receives nothing cannot know that it is alone.
             self._set(alone=False)
             self._since = time.monotonic()
             self._ending.wait(RETRY_SECONDS)
@@ -320,7 +320,7 @@ class Neighbours:
         try:
             found = topology.depths(connection, self._queues(), strict=True)
         except topology.Unavailable:
-            return 1  # nobody knows, and it is asked again
+            return 1  # unknown; it is asked again
         except Exception:  # noqa: BLE001 - it is asked again
             connection.collect()
             return 1

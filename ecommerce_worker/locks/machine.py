@@ -28,7 +28,7 @@ PREFIX: Final = b'\0ecommerce-worker/'
 #: How many may ask whose a name is while one has it; its kernel answers for it.
 BACKLOG: Final = 1000
 
-#: Seconds after which a name that was taken each time that it was asked for, and answers nobody, is none of ours: ours
+#: Seconds after which a name that is always taken, and never answers, is not one of ours: ours
 #: do not for the moment between taking a name and listening, and when they end.
 SILENT_SECONDS: Final = 10.0
 
@@ -94,7 +94,7 @@ def _is_taken(address: bytes, mine: socket.socket, put_off: float) -> bool:
     else:
         return False
     user = _user_of(address)
-    # Where nobody listens it has ended just now, or begins just now. Either way it was met, and whoever has met another
+    # If nothing listens it has just ended, or is just starting. Either way it was met, and a run that has met another
     # is to ask how things stand before doing anything.
     if user == os.geteuid() or (user is None and put_off <= SILENT_SECONDS):
         return True

@@ -309,7 +309,7 @@ def _batches(messages: Iterable[P]) -> Iterator[list[P]]:
 
 
 def _taken_out(parked: InQueue, outcome: str, at: float) -> tuple[RunReport, ...]:
-    """What the ledger is told of a message that a person took out, and of the run before, which the message carried."""
+    """The reports for a message that a person took out, and for the run before, which the message carries."""
     report = RunReport(outcome, started=at, attempt=parked.tries, task=parked.task, id=parked.id, key=parked.key,
                        site=parked.site, queue=parked.queue,
                        reason='discarded by hand' if outcome == 'discarded' else 'resent by hand')

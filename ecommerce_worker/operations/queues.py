@@ -64,7 +64,7 @@ def require(connection: Connection, names: Iterable[str], declared: Iterable[str
 
 
 def purge(app: Celery, connection: Connection, names: Iterable[str], who: str) -> Iterator[str]:
-    """Destroy the messages of these queues, one by one, and tell the ledger; yields the queue of each.
+    """Destroy the messages of these queues, one by one, and report them to the ledger; yields the queue of each.
 
     For parked messages the audit log records who did it.
     """
@@ -117,7 +117,8 @@ def reshaped(app: Celery, connection: Connection, queue: Queue) -> int | None:
     """Redeclare one of our queues with its current arguments; returns the number of messages moved, None if unchanged.
 
     They wait in another queue meanwhile, where an interrupted call finds them the next time.  Raises
-    :class:`~ecommerce_worker.errors.NotPublished`, and ``PreconditionFailed`` while somebody publishes to the queue.
+    :class:`~ecommerce_worker.errors.NotPublished`,
+    and ``PreconditionFailed`` while messages are published to the queue.
     """
     aside = Queue(f'{queue.name}.moving', queue_arguments=queue.queue_arguments)
     interrupted = topology.depth(connection, aside.name) is not None

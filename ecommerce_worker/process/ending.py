@@ -2,11 +2,11 @@
 
 ::
 
-    SIGTERM, SIGINT, SIGHUP, SIGQUIT ──► the handler of the process ──► it ends in good order
+    SIGTERM, SIGINT, SIGHUP, SIGQUIT ──► the handler of the process ──► it stops cleanly
                   │
-                  └──► a thread that waits for nothing but the clock ──► the process is left, in the end
+                  └──► a thread that only waits for the clock ──► the process exits in any case
 
-Python calls a handler when its main thread comes back from wherever it is; the thread here hears of a signal at once.
+Python calls a handler when its main thread comes back from wherever it is; the thread here notices a signal at once.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Guard:
         return heard
 
     def forget(self) -> None:
-        """In a process that was forked: its parent sees to its end, and its signals are none of the parent's."""
+        """In a forked process: its parent stops it, and its signals are not those of the parent."""
         if self._pipe is not None:
             self._pipe = None
             signal.set_wakeup_fd(-1)
@@ -123,7 +123,7 @@ class Guard:
         self._leave(f'after {self._seconds:g} s')
 
     def _next(self, pipe: socket.socket) -> bytes:
-        """The numbers of the next signals; who hears of signals has heard of them."""
+        """The numbers of the next signals, after passing them on to event loops."""
         numbers = pipe.recv(64)
         for told in self._told:
             with contextlib.suppress(OSError):
@@ -132,7 +132,7 @@ class Guard:
 
 
 def countdown(seconds: float) -> None:
-    """Leave the process so many seconds from now, for who has an event loop that hears of signals in our stead."""
+    """Exit in this many seconds; for processes whose event loop handles signals itself."""
     timer = threading.Timer(seconds, leave, (f'after {seconds:g} s',))
     timer.daemon = True
     timer.start()
@@ -142,7 +142,7 @@ _guard: Final = Guard()
 
 
 def within(seconds: float, leave: Callable[[str], None] = leave) -> None:
-    """From now on the process ends that long after it is told to, whatever hangs; see :meth:`Guard.begin`."""
+    """From now on the process exits this long after a signal to stop, whatever hangs; see :meth:`Guard.begin`."""
     _guard.begin(seconds, leave)
 
 
@@ -152,7 +152,7 @@ def hear() -> socket.socket:
 
 
 def at_once() -> None:
-    """Until somebody knows better, SIGTERM ends the process where it is; the first of a container ignores it else."""
+    """Until another handler is set, SIGTERM exits at once; the first process of a container would ignore it."""
     signal.signal(signal.SIGTERM, _exit)
 
 

@@ -8,14 +8,14 @@ import socket
 from collections.abc import MutableMapping
 from typing import Final
 
-#: What systemd says to a service, and to nobody that the service starts.
+#: Variables of systemd for a service, which its child processes must not see.
 VARIABLES: Final = ('NOTIFY_SOCKET', 'WATCHDOG_USEC', 'WATCHDOG_PID')
 
 
 class Supervisor:
-    """The systemd that started this process; says nothing where there is none.
+    """The systemd that started this process; does nothing if there is none.
 
-    ``watchdog`` are the seconds within which it wants to hear that all is well; None where it does not watch.
+    ``watchdog`` are the seconds within which it expects a sign of life; None without a watchdog.
     """
 
     def __init__(self, environment: MutableMapping[str, str]) -> None:
@@ -28,7 +28,7 @@ class Supervisor:
             self.watchdog = int(microseconds) / 1e6
 
     def tell(self, **what: str | int) -> None:
-        """Send these, such as ``READY=1``; does not wait, and whether anybody hears it is not our business."""
+        """Send these, such as ``READY=1``; never waits, and ignores errors."""
         if self._address:
             lines = '\n'.join(f'{name}={str(value).translate(_ONE_LINE)}' for name, value in what.items())
             with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as speaking:

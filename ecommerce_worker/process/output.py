@@ -56,7 +56,7 @@ class Outlet:
         self.begin()
 
     def begin(self) -> None:
-        """Begin anew, in a process that was forked: what the parent has to say, the parent says."""
+        """Start again in a forked process: the parent writes its own lines."""
         # Such a queue may be put to by a signal handler that interrupts another put.
         self._queue: SimpleQueue[tuple[Callable[..., Any], tuple[Any, ...]]] = SimpleQueue()
         self._dropped = 0
@@ -207,7 +207,7 @@ def _written(fd: int, data: bytes) -> None:
     while data:
         try:
             data = data[os.write(fd, data):]
-        except BlockingIOError:  # somebody made it so
+        except BlockingIOError:  # another program set it non-blocking
             select.select([], [fd], [])
         except OSError:
             return
@@ -307,7 +307,7 @@ def open_log() -> None:
 def say_in_json() -> None:
     """From now on each line that handlers of loggers write, and each that is printed, is an object of JSON.
 
-    What would end the process, or a thread of it, is told in one record too.  Whoever opens a log later calls
+    Uncaught exceptions are logged in one record, too. To open a log later, call
     :func:`open_log`.
     """
     global _says_json  # noqa: PLW0603 - a process has one output

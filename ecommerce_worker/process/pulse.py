@@ -27,13 +27,13 @@ logger = logs.of(__name__)
 #: Seconds between two times that the pulse is shown, at most.
 SHOWN_SECONDS: Final = 2.0
 
-#: Seconds that a loop may wait for RabbitMQ or a database: longer than any outage that passes by itself.
+#: Seconds that a loop may wait for RabbitMQ or a database: longer than a short outage.
 OUTSIDE_SECONDS: Final = 300.0
 
 #: Seconds beyond its time that a process has to end.
 LAST_SECONDS: Final = 5.0
 
-#: What a process that is told to stop is.
+#: The reason why a stopping process is not ready.
 STOPPING: Final = 'it is stopping'
 
 
@@ -95,7 +95,7 @@ class Pulse:
                 self._show(now)
 
     def ends(self, seconds: float) -> None:
-        """The process is told to stop, and has so many seconds for it; it may stand still meanwhile."""
+        """The process has been asked to stop, within this many seconds; its loop may hang until then."""
         with self._lock:
             now = self._clock()
             self._ends, self._at, self._due = True, now, now + seconds + LAST_SECONDS
@@ -156,7 +156,7 @@ class Pulse:
                            error=error.strerror)
 
     def _forget(self) -> None:
-        """In a process that was forked: it has no loop of ours, and speaks for nobody."""
+        """In a forked process, which has no main loop of ours: report nothing."""
         self._lock = threading.RLock()
         self._file = self._supervisor = None
 

@@ -2,12 +2,12 @@
 
 ::
 
-    begun ──ends by itself──► waits 1, 2, 4 … 60 s ──► begun again …
+    started ──exits──► waits 1, 2, 4 … 60 s ──► started again …
       │  └──stands still──► killed ──┘
       └──SIGTERM, SIGINT, SIGHUP, SIGQUIT, passed on to all──► the parent ends with the first status that is not 0
 
 The parent does nothing else.  What its processes say of themselves in files (:mod:`.vitals`) it sums up, for who asks
-how it is.  Should it be killed, they end as if they were told to.
+its health. If it is killed, they stop as after a signal.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ecommerce_worker.process.vitals import found, trouble
 SHORTEST: Final = 1.0
 LONGEST: Final = 60.0
 
-#: Seconds between two looks at the processes, and once they are told to stop.
+#: Seconds between two checks of the processes, and while they are stopping.
 LOOK_SECONDS: Final = 1.0
 ENDING_SECONDS: Final = 0.05
 

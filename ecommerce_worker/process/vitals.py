@@ -97,13 +97,13 @@ def _forget(path: str) -> None:
         if _is_left(file, path):
             os.unlink(path)
     except OSError:
-        pass  # somebody else's
+        pass  # another program's
     finally:
         os.close(file)
 
 
 def _is_left(file: int, path: str) -> bool:
-    """Whether nobody holds the lock of this file, which was opened at that path."""
+    """Whether the lock of this file, which was opened at that path, is free."""
     try:
         fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:

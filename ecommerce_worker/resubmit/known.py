@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ecommerce_worker.ledger.queries import Covering, Entry, InLedger
     from ecommerce_worker.settings import Settings
 
-#: Seconds for which an order is left that was heard of: its message may be between two places, in a recorder's hands.
+#: Seconds for which a reported order is left alone: its message may be in transit, with a recorder.
 #: Not longer: what RabbitMQ has lost is to be made good.
 RECENTLY: Final = 300
 
@@ -59,7 +59,7 @@ def known(numbers: Collection[str]) -> list[Known]:
     with _looking():
         # A long time may have passed since the last question.
         close_old_connections()
-        # In this order: one that is sent again in between has just been heard of.
+        # In this order: one that is resent in between has just been reported.
         parked = queries.parked_of(numbers, FULFILL)
         orders = queries.entries_of(numbers, FULFILL)
         lately = queries.heard_lately(numbers, FULFILL, RECENTLY)
@@ -84,7 +84,7 @@ def _lying(parked: InLedger) -> Known:
 
 
 def came(numbers: Collection[str], task: str) -> set[str]:
-    """Which of these orders the ledger has heard of, in this very task.
+    """Which of these orders the ledger has, for this task.
 
     Raises :class:`~ecommerce_worker.resubmit.names.NotNow` if it cannot be asked.
     """

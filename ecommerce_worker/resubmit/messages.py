@@ -167,6 +167,6 @@ def in_hand(app: Celery, connection: Connection, names: Iterable[str], workers: 
 
 
 def _are_orders(reply: Any) -> bool:
-    """Whether it is what :func:`orders_in_hand` tells; anybody may answer."""
+    """Whether it is an answer of :func:`orders_in_hand`; anyone may answer."""
     return isinstance(reply, list) and all(
         isinstance(order, list) and len(order) == 2 and all(isinstance(part, str) for part in order) for order in reply)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ecommerce_worker.clients.shops import Webhook
     from ecommerce_worker.intake.intakes import Intake
 
-#: Which of some order numbers the ledger has heard of, in a task.
+#: Which of some order numbers the ledger has, for a task.
 Came = Callable[[Collection[str], str], Collection[str]]
 
 
@@ -122,7 +122,7 @@ def _publish_missing(app: Celery, it: Intake, calls: Mapping[str, Call], came: C
         number = it.number(call)
         if number in heard[call.task]:
             continue
-        heard[call.task].add(number)  # several events may tell of one order
+        heard[call.task].add(number)  # several events may be about one order
         if dry_run:
             report.missed.append(Missed(it.name, number, 'would be published', published=True))
             report.published += 1

@@ -63,7 +63,7 @@ class Found:
 
     @property
     def key(self) -> Key:
-        """What tells it from the orders of other shops."""
+        """Distinguishes it from orders of other shops."""
         return self.root, self.number
 
 
@@ -80,6 +80,6 @@ class Known:
     discarded: bool = False
 
 
-#: What keeps orders besides RabbitMQ: told some numbers, it tells which of these orders it knows, of whatever site.
+#: A store of orders besides RabbitMQ: of some numbers, it returns those that it has, for any site.
 #: Raises :class:`NotNow`.
 Memory = Callable[[Collection[str]], Iterable[Known]]

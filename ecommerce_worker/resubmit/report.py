@@ -40,7 +40,7 @@ class Report:
     troubles: list[str] = field(default_factory=list)
     published: int = 0
     settled: int = 0
-    #: How many of the troubles pass by themselves: a service that does not answer now.
+    #: The number of temporary troubles: a service that does not answer now.
     passing: int = 0
 
     @property

@@ -30,7 +30,7 @@ Answer = TypeVar('Answer')
 def sites_of(settings: Settings, codes: Iterable[str] = ()) -> dict[str, str]:
     """The codes of the sites to ask, each with the root of its API; no root twice, for that is one shop.
 
-    Without codes: the site without one, unless nobody configured it, and every site that has a root of its own.
+    Without codes: the site without one, if it is configured, and every site that has a root of its own.
     ``-`` is the site without one too.  Raises :class:`NoSuchSite`.
     """
     codes = ['' if code == '-' else code for code in codes]
@@ -152,7 +152,7 @@ def is_young(order: Order, wanted: Wanted, now: float) -> bool:
 
 def patiently(ask: Callable[[], Answer], patience: Policy = PATIENCE,
               tell: Tell = lambda line: None) -> Answer:  # noqa: ARG005
-    """What ``ask`` answers; a shop that does not for a moment is asked again, and ``tell`` hears what is waited for."""
+    """The result of ``ask``; it is repeated while the shop does not answer, with a line to ``tell``."""
     began = time.monotonic()
     for attempt in count(1):
         try:

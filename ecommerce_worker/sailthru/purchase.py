@@ -1,4 +1,4 @@
-"""Purchases as Sailthru is told of them: what a learner put into the cart, bought, or enrolled in for nothing.
+"""Purchases as reported to Sailthru: courses in a learner's cart, bought, or free.
 
 ::
 
@@ -123,7 +123,7 @@ class Enrolment:
 
     @property
     def is_new(self) -> bool:
-        """Whether the learner was not in the course before: an upgrade is none, a cart is not yet one."""
+        """Whether the learner is new in the course: not for an upgrade or a cart."""
         return not self.purchase_incomplete and self.mode != UPGRADED
 
 
@@ -187,7 +187,7 @@ class Courses:
             self._kept[url] = (self._clock() + self._seconds, course)
 
 
-# --- What Sailthru is told ------------------------------------------------------------------------------------------
+# --- Reports to Sailthru ---------------------------------------------------------------------------------------------
 
 
 def payload(enrolment: Enrolment, course: Course, options: Mapping[str, Any], extid: str = '') -> dict[str, Any]:

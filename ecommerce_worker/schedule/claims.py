@@ -18,7 +18,7 @@ def id_of(entry: Entry, due: float) -> str:
 #: Seconds for which a firing is claimed: longer than publishing may take, to a broker that is short of disk.
 CLAIM_SECONDS: Final = 900.0
 
-#: Seconds by which the clock may have been ahead when something was fired last; more, and it begins anew.
+#: Seconds by which the clock may have been ahead at the last firing; if more, the firing is ignored.
 AHEAD_SECONDS: Final = 3600.0
 
 

@@ -82,7 +82,7 @@ def zone_of(app: Celery) -> tzinfo:
     """The time zone of crontabs; raises :class:`~ecommerce_worker.errors.Misconfigured` if it does not exist."""
     try:
         zone: tzinfo = app.timezone
-    except Exception:  # noqa: BLE001 - ZoneInfo raises anything for a name that is none
+    except Exception:  # noqa: BLE001 - ZoneInfo raises anything for invalid names
         problem = f'CELERY_TIMEZONE names the time zone {app.conf.timezone}, which does not exist'
         raise Misconfigured([problem]) from None
     return zone

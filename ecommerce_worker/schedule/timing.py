@@ -19,10 +19,10 @@ class Timing(Protocol):
     """When something is due."""
 
     def latest(self, now: float) -> float | None:
-        """The last time that it was due, now included; None if there is none in sight."""
+        """The last time that it was due, now included; None if there is none."""
 
     def coming(self, now: float) -> float | None:
-        """The next time that it will be due, after now; None if there is none in sight."""
+        """The next time that it will be due, after now; None if there is none."""
 
     def between(self, first: float, last: float) -> int:
         """How many times it was due after the first of two times that it was due, and before the last."""

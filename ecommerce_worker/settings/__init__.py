@@ -6,7 +6,7 @@
                            WORKER_CONFIG-      ECOMMERCE_    ECOMMERCE_                     Settings.for_site(code)
                            URATION_MODULE      WORKER_CFG    WORKER_<NAME>
 
-What each setting means is told in ``configuration.base``; ``settings.schema`` tells what it may be.
+The meaning of each setting is in ``configuration.base``, its kind in ``settings.schema``.
 """
 
 from ecommerce_worker.settings.checks import queue_remarks

@@ -168,7 +168,7 @@ def read_mapping(given: Any) -> dict[str, Any]:
 
 
 def copied(value: Any) -> Any:
-    """The same containers anew; what they hold stays as it is, for not everything can be copied."""
+    """A copy of the containers; other values are shared, since not everything can be copied."""
     if isinstance(value, Mapping):
         return {name: copied(item) for name, item in value.items()}
     return type(value)(map(copied, value)) if type(value) in (list, tuple) else value

@@ -64,7 +64,7 @@ def imported(name: str) -> ModuleType:
     """The settings module of that name; raises Unreadable."""
     try:
         return importlib.import_module(name)
-    except Exception as error:  # it may be somebody else's code, which may raise anything
+    except Exception as error:  # third-party code, which may raise anything
         guess = did_you_mean(name, OWN_MODULES) if isinstance(error, ModuleNotFoundError) else ''
         cause = f'{type(error).__name__}: {error}'
         raise Unreadable(f'{CONFIGURATION_MODULE} names {name}, which cannot be imported: {cause}{guess}') from error
@@ -83,7 +83,7 @@ def module_layer(module: ModuleType, kinds: Mapping[str, Kind]) -> Layer:
 
 
 def _assignments(module: ModuleType) -> dict[Names, int]:
-    """The last line that gives each name a value; nothing where there is no source to look into."""
+    """The last line that gives each name a value; empty if there is no source."""
     try:
         tree = ast.parse(Path(str(module.__file__)).read_bytes())
     except (OSError, SyntaxError, ValueError):
@@ -138,7 +138,7 @@ def _parsed(text: str) -> tuple[Any, yaml.Node | None]:
 
 
 def _with_text_keys(value: Any) -> Any:
-    """The same containers anew, without the keys that are not texts; those are problems of their own."""
+    """A copy of the containers without keys that are not strings, which are reported separately."""
     if isinstance(value, dict):
         return {name: _with_text_keys(item) for name, item in value.items() if isinstance(name, str)}
     return [_with_text_keys(item) for item in value] if isinstance(value, list) else value
@@ -187,7 +187,7 @@ def yaml_path() -> Path | None:
 def log_format() -> str:
     """``LOG_FORMAT`` as the environment gives it, which overrides what any other layer says; '' if it does not.
 
-    For who has to say that there is no configuration.
+    For the error that there is no configuration.
     """
     return os.environ.get(f'{PREFIX}LOG_FORMAT', '')
 

@@ -17,7 +17,7 @@ _QUERY_PASSWORD = re.compile(r'([?&][\w-]*(?:password|passwd|secret|token|key)=)
 
 
 def mask(name: str, value: object, kind: Kind | None = None) -> str:
-    """The value of a setting as text that anybody may see: secrets and the passwords within URLs are ``***``.
+    """The value of a setting for display: secrets and the passwords within URLs are ``***``.
 
     ``kind`` is that of a member of a setting, if it has one.
     """

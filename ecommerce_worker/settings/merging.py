@@ -65,7 +65,7 @@ class _Draft:
         self.problems: list[str] = []
         self.remarks: list[str] = []
         self.complete = True  # every layer could be read
-        self.spoiled: set[str] = set()  # names of settings whose value in force is not what somebody meant
+        self.spoiled: set[str] = set()  # names of settings whose value in force is not the given one
         self.places: set[Names] = set()  # where exactly those stand
 
     @contextlib.contextmanager
@@ -83,7 +83,7 @@ class _Draft:
         try:
             names = kind.read(self._resolved(given, kind))
         except (ValueError, TypeError, AttributeError):
-            return  # it is told where it is laid
+            return  # reported where it is merged
         self.wanted = tuple(names)
         self.extensions, problems = extensions.find(names, SETTINGS)
         self.problems += problems
@@ -244,7 +244,7 @@ class _Draft:
                     self._refuse((group.name, name), f'{group.name}[{name}] is not set')
 
     def consume(self) -> None:
-        """Have workers consume the queues of extensions, unless somebody said which queues they consume."""
+        """Make workers consume the queues of extensions, unless ``QUEUES`` is set."""
         if self.extensions and self.sources['QUEUES'] == 'default':
             self.values['QUEUES'] = (*self.values['QUEUES'], *self.extensions)
 
@@ -290,7 +290,7 @@ class Examined:
 
     settings: Settings
     problems: tuple[str, ...]
-    #: Where values stand that are not what somebody meant: ``('SCHEDULE', 'my-job', 'interval')``.
+    #: The places of invalid values: ``('SCHEDULE', 'my-job', 'interval')``.
     spoiled: frozenset[Names]
     #: Every layer could be read: what is missing is missing.
     complete: bool

@@ -147,7 +147,7 @@ SETTINGS: Mapping[str, Kind] = {
     'CONSOLE_URL': Kind('a URL without a path, such as https://orders.example.com', read_origin, takes_blank=True),
     'CONSOLE_SECRET_KEY': SECRET,
     'CONSOLE_SESSION_SECONDS': seconds_of(60, 2_592_000, whole=True),
-    # What an entry may be depends on its kind, which may be somebody's own.
+    # The options of an entry depend on its kind, which may be a third-party one.
     'INTAKES': each(each(Kind('a value', as_it_is, takes_none=True, takes_blank=True))),
     'INTAKE_ADDRESS': Kind('a host and a port such as 127.0.0.1:8087', read_address),
     'INTAKE_URL': Kind('a URL without a path, such as https://intake.example.com', read_origin, takes_blank=True),

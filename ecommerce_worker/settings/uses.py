@@ -17,7 +17,7 @@ JOBS: Final = frozenset({'DJANGO_PROJECT_ENVIRONMENT'})
 SCHEDULE: Final = frozenset({'WAKE_UP_URL'})
 PAGES: Final = frozenset({'CONSOLE_SECRET_KEY'})
 INTAKE: Final = frozenset({'INTAKE_BROKER_URL'})
-#: What learners are found by, and lines told apart.
+#: The keys by which learners are found.
 LEARNERS: Final = frozenset({'LEARNER_KEY', 'LEARNER_KEY_BEFORE'})
 DOCTOR: Final = frozenset({'MANAGEMENT_URL'})
 

@@ -109,7 +109,7 @@ class Settings:
 
 _ORDER = {name: position for position, name in enumerate(DEFAULTS)}
 
-# Known to everybody: those of base, and that of the workers before.
+# Publicly known: those of base, and that of earlier workers.
 SHIPPED = (base.BACKEND_SERVICE_EDX_OAUTH2_KEY, base.BACKEND_SERVICE_EDX_OAUTH2_SECRET, 'insecure-secret-key')
 
 

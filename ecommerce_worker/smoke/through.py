@@ -1,4 +1,4 @@
-"""With an order that somebody names: through all that runs, an intake too if one is named, to the shop itself.
+"""With a given order: through the running processes, optionally an intake, to the shop itself.
 
 Workers publish a report of each run; the test listens to these beside the recorder.
 """
@@ -96,7 +96,7 @@ def run(connection: Connection, settings: Settings, send: Send, tell: Tell, seco
 
 @contextmanager
 def _facts(connection: Connection) -> Iterator[Any]:
-    """A queue of this connection alone, of the facts that are told from now on."""
+    """An exclusive queue of all reports published from now on."""
     with connection.channel() as channel:
         queue = Queue(f'ecommerce.smoke.{secrets.token_hex(6)}', Exchange(topology.FACTS, 'topic'), routing_key='#',
                       exclusive=True, auto_delete=True, durable=False,

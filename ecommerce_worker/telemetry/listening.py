@@ -29,7 +29,7 @@ class Listener:
 
     Each is called at once, in the thread that it happens in: a thread that runs orders, the one that reads from
     RabbitMQ, or the keeper's.  It must not block.  Its errors are logged, once for each place that
-    raises, and have no other effect.  In a pool of processes a run is heard in the child that has it.
+    raises, and have no other effect.  In a pool of processes they are called in the child that runs the task.
     """
 
     def started(self, report: RunReport) -> None:
@@ -49,7 +49,7 @@ class Listener:
         """Something became of a message that people are to know: all that the log and the ledger have.
 
         Beside ends of runs that is what became of messages without a run: ``attempt`` is then 0, or ``seconds`` is.
-        Of a message that is put off again and again it is heard once in five minutes.
+        For a message that is put off repeatedly it is called once in five minutes.
         """
 
     def circuit(self, host: str, state: str, reason: str) -> None:

@@ -15,7 +15,7 @@ logger = logs.of(__name__)
 
 _LEVEL = {'parked': logging.ERROR, 'returned': logging.WARNING}
 
-#: Outcomes after which it is not known yet what becomes of the promise, and those that are none of a success.
+#: Outcomes after which the order is not finished yet, and outcomes that are failures.
 _OPEN, _FAILURES = ('retrying', 'accepted', 'resent'), ('parked', 'returned', 'discarded')
 
 

@@ -1,4 +1,4 @@
-"""Metrics of this process for Prometheus, counted where things happen and read when somebody asks.
+"""Metrics of this process for Prometheus, counted where things happen and read on request.
 
 ::
 
@@ -6,7 +6,7 @@
     in a child of a prefork pool  ──► a datagram to its parent ──► ──────┤
     what is to be looked at when it is asked for ──► looked at ──────────┴──► /metrics at METRICS_ADDRESS
 
-No label has more values than the configuration has names: what comes with messages is ``other`` where it is none of
+No label has more values than the configuration has names: a value from a message is ``other`` unless it is one of
 them.  No label names this process, for Prometheus knows whom it asks.
 """
 
@@ -41,7 +41,7 @@ logger = logs.of(__name__)
 #: How each name begins.
 PREFIX: Final = 'ecommerce_worker_'
 
-#: What a label says that would else say what anybody may have written.
+#: The label for values that anyone may have written.
 OTHER: Final = 'other'
 
 #: Of circuit breakers, as Prometheus spells them.
@@ -57,14 +57,14 @@ TRIES: Final = (1, 2, 3, 5, 8, 12, 20)
 
 METHODS: Final = ('GET', 'POST', 'PUT', 'PATCH', 'DELETE', 'HEAD')
 
-#: Hosts that are told apart, at most.
+#: The maximum number of hosts with labels of their own.
 HOSTS: Final = 100
 
 #: What a child tells at once, at most; and seconds in which what children tell gathers.
 UNSENT: Final = 200
 GATHER_SECONDS: Final = 0.1
 
-#: What is heard and not counted yet, at most: to count many together takes half as long as each by itself.
+#: The maximum number of events not counted yet: counting many together takes half as long as one by one.
 HEARD: Final = 100
 
 #: A look: the value by the values of the labels; nothing where there is nothing to tell.
@@ -85,7 +85,7 @@ class Metrics(Listener):
         self._looks: dict[str, tuple[Any, str, tuple[str, ...], Look]] = {}
         #: What counts each series: to look it up by its labels takes as long as to count.
         self._series: dict[tuple[str, ...], Callable[[float], None]] = {}
-        #: Of a child: its parent, and what is not told yet.
+        #: In a child: its parent, and the events not reported to it yet.
         self._parent: socket.socket | None = None
         self._lock = threading.Lock()
         self._unsent: list[tuple[str, Collection[str], float]] = []
@@ -143,7 +143,7 @@ class Metrics(Listener):
         return 200, self._client.CONTENT_TYPE_LATEST, self._client.generate_latest(self.registry)
 
     def of_children(self) -> None:
-        """From now on, have children that are forked tell what they count; to be called once, before there are any."""
+        """Make children report what they count; to be called once, before any is forked."""
         told, telling = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         telling.setblocking(False)
 
@@ -162,7 +162,7 @@ class Metrics(Listener):
             if not select.select([told], [], [], 0)[0]:
                 time.sleep(GATHER_SECONDS)
 
-    # -- what is heard ------------------------------------------------------------------------------------------------
+    # -- events -------------------------------------------------------------------------------------------------------
 
     def _hold(self, count: Callable[..., None], *what: Any) -> None:
         """Have it counted with others, when it is asked for at the latest; a child tells its parent at once."""
@@ -219,7 +219,7 @@ class Metrics(Listener):
 
     @override
     def fetched(self, host: str, cause: str) -> None:
-        """Count a token, or why there is none."""
+        """Count an attempt to fetch a token."""
         self._count('tokens', (self._host(host), bounded_cause(cause)))
 
     @override
@@ -257,7 +257,7 @@ class Metrics(Listener):
             if name in self._histograms and len(self._unsent) < UNSENT:
                 return
             unsent, self._unsent = self._unsent, []
-            # What there is no room for is not counted: a run waits for nobody.
+            # Without room it is not counted: a run never waits.
             with contextlib.suppress(OSError):
                 parent.send(json.dumps(unsent).encode())
 
@@ -304,7 +304,7 @@ class _Looked:
             try:
                 for values, value in look().items():
                     found.add_metric(values, value)
-            except Exception as error:  # noqa: BLE001 - whoever measures harms nobody
+            except Exception as error:  # noqa: BLE001 - measuring must not break anything
                 logger.debug('a metric could not be measured', name=name, error=type(error).__name__)
                 continue
             yield found

@@ -32,14 +32,14 @@ CONTENT_TYPE: Final = 'application/json'
 #: person does with a parked message.
 OUTCOMES: Final = ('accepted', 'done', 'skipped', 'retrying', 'parked', 'returned', 'resent', 'discarded')
 
-#: What listeners hear besides, and nobody else: that a run begins, and that one was put off without a try.
+#: Further events for listeners only: a run begins, and one was put off without a try.
 STARTED: Final = 'started'
 DEFERRED: Final = 'deferred'
 
 #: Outcomes after which nothing more is to come of the message.
 ENDS: Final = ('done', 'skipped')
 
-#: That a parked message is in the ledger; nobody reports it, it is there.
+#: A parked message that is in the ledger; never reported.
 IN_LEDGER: Final = 'kept'
 
 #: What may follow from one and the same try, in this order.
@@ -75,8 +75,8 @@ def one_line(value: Any, length: int) -> str:
 
 
 #: Where ids come from: not from the generator that all share, which an extension may seed with a number of its own, for
-#: then a fact would be taken for another.  A process that is forked begins anew.
-_random: Final = random.Random()  # noqa: S311 - ids are no secret
+#: then a report would be taken for another. A forked process starts again.
+_random: Final = random.Random()  # noqa: S311 - ids are not secret
 os.register_at_fork(after_in_child=_random.seed)
 
 
@@ -137,16 +137,16 @@ def _time(**default: Any) -> Any:
 class RunReport:
     """One run that ended, or one message that was parked or taken out.
 
-    ``cause`` is why it was not done, one of :data:`~ecommerce_worker.errors.CAUSES`, '' if it was, or if nobody says.
+    ``cause`` is why it was not done, one of :data:`~ecommerce_worker.errors.CAUSES`, '' if it was done, or if unknown.
     ``started`` and ``next_try`` are epoch seconds, ``status`` is the HTTP status that decided it, ``fact`` tells this
     report from any other however often it arrives, ``root_id`` is the id of the request that everything began with.
-    ``queued`` is for how many seconds the message had been published when its first run began; None where nobody says
+    ``queued`` is for how many seconds the message had been published when its first run began; None if unknown
     when it was, and of later runs.
     Of a line of an order that is enrolled, ``order_number``, ``product`` (its SKU), ``course`` and ``mode`` say what
     was bought; ``learner`` is a pseudonym of who learns, '' without a key for it, and ``mask`` a few letters for
     people; see :mod:`ecommerce_worker.enrolment.learner`.
     ``teller`` is the process that published it and ``number`` how many it had published by then, so that a gap shows;
-    '' and 0 where nobody counts.
+    '' and 0 if reports are not counted.
     """
 
     outcome: str = field(metadata={'read': lambda value: value})
@@ -268,7 +268,7 @@ TIMES: Final = frozenset(it.name for it in fields(RunReport) if 'is_time' in it.
 
 
 class Fact(Protocol):
-    """What the ledger is told: a report of a run, or a :class:`~ecommerce_worker.telemetry.tally.Tally`."""
+    """A message to the ledger: a report of a run, or a :class:`~ecommerce_worker.telemetry.tally.Tally`."""
 
     @property
     def routing_key(self) -> str:

@@ -47,7 +47,7 @@ def begin(role: str, settings: Settings, look: Callable[[], tuple[str, str]] | N
     """Have it seen from now on how this process is, which is of that role, as far as the settings say.
 
     ``look`` is that of :class:`~ecommerce_worker.process.pulse.Pulse`, ``tasks`` are the names of tasks that may be
-    counted.  The metrics of the process, None where nobody asks for them.  What goes wrong costs a line in the log.
+    counted.  The metrics of the process, None if they are not collected. Errors are only logged.
     """
     pulse.own.begin(role, seconds=settings.HEALTH_SECONDS, directory=settings.HEALTH_DIR, look=look)
     if not settings.METRICS_ADDRESS:
@@ -76,7 +76,7 @@ def ports_of(address: str) -> tuple[str, range]:
 
 
 def serve(address: str, pages: Mapping[str, Page]) -> None:
-    """Serve there, in a thread; where nobody can listen, that is one line in the log, and the process goes on."""
+    """Serve at this address, in a thread; if it cannot be opened, log that and continue."""
     host, ports = ports_of(address)
     error: OSError | None = None
     for port in ports:
@@ -112,7 +112,7 @@ class _Server(socketserver.ThreadingTCPServer):
         try:
             return super().get_request()
         except OSError:
-            # It is asked for again at once, and would be for as long as there is no file.
+            # The selector reports it again immediately, for as long as no file descriptor is free.
             time.sleep(PAUSE)
             raise
 
@@ -137,7 +137,7 @@ class _Server(socketserver.ThreadingTCPServer):
 
     @override
     def handle_error(self, *_: Any) -> None:
-        """Nobody is told of a client that is gone, or too slow; what else goes wrong is ours."""
+        """Ignore clients that are gone or too slow; log other errors."""
         error = sys.exc_info()[1]
         if not isinstance(error, OSError):
             logger.error('a page about this process failed', error=type(error).__name__,

@@ -43,7 +43,8 @@ class Tally:
     """What one process has counted of one intake since an hour began: a later one takes the place of an earlier one.
 
     So what is lost of them costs a minute, and what comes twice counts once.  ``hour`` is its beginning in epoch
-    seconds, ``number`` how many the process has told by then, ``counts`` how many deliveries ended in each state for
+    seconds, ``number`` how many the process has published by then,
+    ``counts`` how many deliveries ended in each state for
     each reason, ``times`` how many answers took so long (see :data:`BOUNDS`), ``last`` when a genuine one came last, in
     epoch seconds.  The rest is how the process has the intake configured.
     """

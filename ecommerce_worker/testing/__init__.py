@@ -2,7 +2,7 @@
 
 ====================  ===============================================================================================
 ``testing.worker``    a worker in memory for tests of extensions, and ``contract``, what every kind of intake keeps to
-``testing.peer``      a server on loopback that answers as it is told, and keeps what it was asked
+``testing.peer``      a server on loopback with scripted answers, which records requests
 ``testing.vendors``   what every vendor of mail keeps to, as a class of tests for pytest
 ``testing.intake``    what every source of an intake keeps to, as a class of tests for pytest; an intake in memory
 ``testing.shop``      a stand-in for the shop and its token service, for demonstrations too

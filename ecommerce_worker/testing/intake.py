@@ -79,7 +79,7 @@ class InMemory:
 
 
 class MemoryIntake(InMemory):
-    """An intake of this kind, whose topic leads to a task that nobody runs."""
+    """An intake of this kind, whose topic is mapped to a task that is never run."""
 
     def __init__(self, kind: str, topic: str, /, *, secrets: Sequence[str] = (SECRET,),
                  arguments: Mapping[str, str] | None = None, **options: Any) -> None:

@@ -1,4 +1,4 @@
-"""A peer that answers as it is told to: a server on loopback that knows requests and the bytes to write."""
+"""A scripted peer: a server on loopback that records requests and writes given bytes."""
 
 from __future__ import annotations
 

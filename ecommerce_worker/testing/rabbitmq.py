@@ -75,7 +75,7 @@ class PrivateNode:
 
     @property
     def runs(self) -> bool:
-        """Whether it was started, and has not ended by itself."""
+        """Whether it was started and is still running."""
         return self._process is not None and self._process.poll() is None
 
     @staticmethod
@@ -227,7 +227,7 @@ class PrivateNode:
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody listens on, outside of the range used for outgoing connections.
+    """Return a free port of 127.0.0.1, outside the range used for outgoing connections.
 
     A client that keeps asking for a closed port inside that range may get it as its own end, be connected to
     itself and hold the port against the server that wants to come back.
@@ -242,7 +242,7 @@ def free_port() -> int:
 
 def _can_be_listened_on(port: int) -> bool:
     with socket.socket() as probe, contextlib.suppress(OSError):
-        # As RabbitMQ does: connections that have ended are no obstacle.
+        # As RabbitMQ does: closed connections are no obstacle.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(('127.0.0.1', port))
         probe.listen()

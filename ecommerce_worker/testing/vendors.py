@@ -203,7 +203,7 @@ class VendorContract:
         assert '<eve@' not in mail.sender
 
     def test_an_outage_is_one(self, vendor: Mailer, service: StandIn, caplog: pytest.LogCaptureFixture) -> None:
-        """It is tried again, and nobody was mailed."""
+        """It is retried, and no mail was sent."""
         service.stop()
         with caplog.at_level(logging.INFO), pytest.raises(Transient) as caught:
             vendor.send(MAIL)

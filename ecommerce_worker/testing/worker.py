@@ -2,7 +2,7 @@
 
 ::
 
-    post ──► the intake ──► queue ──► outcome ──► the task ──► the service, which answers as it is told
+    post ──► the intake ──► queue ──► outcome ──► the task ──► the service, with scripted answers
                                          ▲            │
                                          └─ wait ◄────┘ is to be tried again
 """

@@ -38,7 +38,7 @@ from ecommerce_worker.process import pulse
 from ecommerce_worker.resubmit import run
 from ecommerce_worker.telemetry.run import RunReport
 from ecommerce_worker.worker import (
-    inspect,  # noqa: F401 - tells what is in hand
+    inspect,  # noqa: F401 - registers a command of remote control
     nodes,
 )
 from ecommerce_worker.worker.acknowledging import Acknowledging
@@ -267,7 +267,7 @@ class Consumer(consumer.Consumer):
         self._beat()
 
     def ensure_connected(self, conn: Any) -> Any:
-        """Connect, however long it takes; that is no fault of ours, as long as we try."""
+        """Connect, however long it takes; the process stays alive while it tries."""
         ensure = conn.ensure_connection
 
         def trying(*args: Any, callback: Callable[[], None], **options: Any) -> Any:
@@ -376,7 +376,7 @@ class Consumer(consumer.Consumer):
     def _notes(self, message: Any, raw: Raw) -> Notes:
         notes = Notes.of(raw.headers)
         info = message.delivery_info
-        # What a message says of itself anybody may have written: from a queue of ours it came, or it did not.
+        # Anyone may have written a message's headers: only its queue is certain.
         noted = notes.queue if notes.queue in (self.app.amqp.queues.keys() | self._known) else ''
         queue = (self._consumed(info.get('consumer_tag')) or noted
                  or topology.queue_of(info.get('exchange', ''), info.get('routing_key', '')))
@@ -399,7 +399,7 @@ class Consumer(consumer.Consumer):
               cause: str = Undecodable.cause) -> None:
         try:
             publication, report = self._parked(message, reason, call, cause)
-        except Exception as error:  # noqa: BLE001 - whatever it is about it that cannot be told, its body is kept
+        except Exception as error:  # noqa: BLE001 - if its notes cannot be made, its body is kept anyway
             logger.error('a message is parked without its notes', error=type(error).__name__)
             notes = Notes(queue=self._consumed(message.delivery_info.get('consumer_tag')) or '')
             publication, report = publishing.parked_message(
@@ -520,7 +520,7 @@ class Consumer(consumer.Consumer):
         self.call_soon(self._set_window, min(kept, MOST_KEPT))
 
     def share(self, queue: str) -> int:
-        """How much of one queue may be in hand where each is counted by itself: orders have the most.
+        """The prefetch of one queue if each has its own: orders have the most.
 
         Among them are those whose acknowledgements wait for their facts.
         """
@@ -535,7 +535,7 @@ class Consumer(consumer.Consumer):
         self.initial_prefetch_count = self._window + self._kept
         if self.qos:
             self.qos.value = self.initial_prefetch_count + self.acknowledging.wider
-        # Consumers keep the number that they began with: they begin anew, but not each time that it changes.
+        # Consumers keep the prefetch that they began with: they are restarted, but not at every change.
         wider = next((step for step in STEPS if step >= self._kept), MOST_KEPT)
         if self.counts_by_queue and wider != self._wider and self.task_consumer:
             self._wider = wider

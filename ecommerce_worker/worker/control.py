@@ -1,7 +1,7 @@
 """Remote control: workers answer questions; what would change them is obeyed only if ``REMOTE_CONTROL`` names it.
 
 Whoever may publish on the virtual host reaches every worker at once, by the fanout exchange ``celery.pidbox``.
-Celery would obey anybody who says ``cancel_consumer`` or ``revoke``, and search a worker's name with whatever regular
+Celery would obey anyone who sends ``cancel_consumer`` or ``revoke``, and search a worker's name with whatever regular
 expression it is given.
 """
 

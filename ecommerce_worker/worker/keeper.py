@@ -50,7 +50,7 @@ logger = logs.of(__name__)
 KEEP_SECONDS: Final = 1200.0
 
 #: Seconds of these, the last ones, in which it is published to its own queue instead: RabbitMQ from 4.0 on drops what
-#: came back to a quorum queue some twenty times, and does not count what is published anew.
+#: came back to a quorum queue some twenty times, and does not count what is published again.
 LAST_SECONDS: Final = 60.0
 
 #: Seconds after which one that is not published counts as one that cannot be, though it was not refused; and between
@@ -320,7 +320,7 @@ class Keeper:
         return channel
 
     def _connect(self) -> None:
-        # Without heartbeats, which somebody would have to send while there is nothing to publish.
+        # Without heartbeats, which would have to be sent while there is nothing to publish.
         connection = self._app.connection_for_write(heartbeat=0, transport_options={'confirm_publish': False})
         connection.ensure_connection(max_retries=1, interval_start=0, timeout=CONFIRM_SECONDS)
         connection.connection.on_blocked = partial(self._on_blocked, True)

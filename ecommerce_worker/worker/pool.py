@@ -93,7 +93,7 @@ def _into(future: Future[Any], act: Callable[..., Any], *given: Any) -> None:
         return
     try:
         result = act(*given)
-    except BaseException as error:  # noqa: BLE001 - it is who waits for it that hears of it
+    except BaseException as error:  # noqa: BLE001 - raised in the waiting thread
         future.set_exception(error)
     else:
         future.set_result(result)
@@ -108,5 +108,5 @@ class TaskPool(thread.TaskPool):
         self.executor = Threads(self.room)
 
     def put(self, act: Act) -> None:
-        """Have it run in a thread, and nobody told; raises RuntimeError once the pool is closed."""
+        """Run it in a thread, without a result; raises RuntimeError once the pool is closed."""
         self.executor.put(act)

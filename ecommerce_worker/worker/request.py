@@ -30,7 +30,7 @@ def headers_of(delivery: Delivery, eta: str | None = None) -> dict[str, Any]:
     """The headers that Celery gets of a delivery.
 
     Only what it needs is handed on: an order does not expire, time limits and revocations are not the producer's,
-    and the arguments are shown to nobody.
+    and arguments are never shown.
     """
     call = delivery.call
     return {'lang': 'py', 'task': call.task, 'id': call.id, 'root_id': call.root_id, 'parent_id': call.parent_id,

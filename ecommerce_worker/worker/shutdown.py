@@ -82,7 +82,7 @@ class Ending:
 
 
 def _say(message: str, stream: Any = None) -> None:
-    """In place of Celery's, which writes to the pipe itself, and would wait within a handler if nobody reads it."""
+    """Replaces Celery's, which writes to the pipe itself, and would block within a handler if nothing reads it."""
     print(message, file=stream or sys.__stderr__)
 
 

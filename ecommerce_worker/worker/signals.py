@@ -31,7 +31,7 @@ def show_configuration(**_: Any) -> None:
 
 @celeryd_after_setup.connect
 def show_health(instance: Any, **_: Any) -> None:
-    """From now on it can be seen how this worker is; its consumer is made, and tells what it does."""
+    """Report the health of this worker from now on, once its consumer exists."""
     current = runtime.current()
     if counted := serving.begin('worker', current.settings, tasks=instance.app.tasks):
         counted.of_children()

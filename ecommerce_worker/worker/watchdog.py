@@ -91,7 +91,7 @@ class Watchdog:
         call = request.delivery.call
         where = ''
         if request.worker_pid == os.getpid():
-            # As source: the values in it are nobody's business.
+            # Source lines only: values may be private.
             frame = sys._current_frames().get(request.thread or 0)  # noqa: SLF001 - there is no other way
             where = ''.join(traceback.format_stack(frame)) if frame else ''
         logger.error('a run does not end', task=call.task, key=request.task.key_of(call), id=call.id,

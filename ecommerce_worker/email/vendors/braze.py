@@ -11,7 +11,7 @@ Braze mails profiles, not addresses.  A profile has an external id (the LMS's id
                                               identify join aliases with LMS ids
     send     the message                      trigger  the campaign
 
-All steps but the last mail nobody and may be repeated: an alias that exists is left as it is, attributes are set anew.
+All steps but the last mail nobody and may be repeated: an alias that exists is left as it is, attributes are set again.
 
 Looking up is what Braze limits most (250 a minute), so a message asks once.  A request can name one mail address, or 50
 aliases.  A single recipient, as nearly all mail has, is looked up by address, which finds every learner whom Braze
@@ -88,7 +88,7 @@ class Vendor:
         found = self._looked_up([address for address in now if address not in identified])
         recipients = [found.get(address) or Recipient(address, identified[address]) for address in now]
         answer, accepted = self._accepted(recipients, mail)
-        # Queued (Braze is in maintenance) it has no id; the shop takes each id only once, so none is no choice.
+        # Queued (Braze is in maintenance) it has no id; the shop accepts each id only once, so one is needed.
         return Receipt(str(answer.get('dispatch_id') or email.id),
                        tuple(address for address in email.to if address not in accepted))
 

@@ -28,7 +28,7 @@ class Vendor:
 
     policy = None
 
-    def __init__(self, options: Mapping[str, Any], connect: Connect) -> None:  # noqa: ARG002 - nobody is connected to
+    def __init__(self, options: Mapping[str, Any], connect: Connect) -> None:  # noqa: ARG002 - there is no service
         found = read_options(options, OPTIONS, DEFAULTS)
         self._directory = in_home(found['directory'], 'EMAIL_OPTIONS[directory]')
         self._from_email = found['from_email']
@@ -36,7 +36,7 @@ class Vendor:
     def send(self, email: Email) -> Receipt:
         """Write the mail atomically, to a file that only the worker's user can read."""
         name = f'{email.purpose}-{safe_id(email.id)}.eml'
-        # Before the file system is touched: what goes wrong here is none of its faults.
+        # Before the file system is touched: errors here are not its fault.
         content = composed(email, self._from_email)
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,1 +1,1 @@
-"""Who knows whether another paid order covers a learner; ``COVERED_BY`` names one."""
+"""Modules that find out whether another paid order covers a learner; ``COVERED_BY`` names one."""

@@ -13,7 +13,7 @@ from ecommerce_worker.execution.task import Task, task
 def fulfill_order(self: Task, order_number: str, site_code: str | None = None, email_opt_in: bool = False) -> None:
     """Have the shop fulfil a paid order.
 
-    ``site_code`` names the shop (the short code of a partner); ``email_opt_in`` tells whether the learner wants
+    ``site_code`` names the shop (the short code of a partner); ``email_opt_in`` is whether the learner wants
     mail of the organisation.  The shop's fulfilment is not idempotent while the order is open: each call mails a
     receipt again.  So every run but the first asks how the order stands before it does anything, and of two runs of one
     order, of which there may be two messages, the second comes again when the first is over.

@@ -35,7 +35,7 @@ class Source(source.Source):
 
     @override
     def verify(self, delivery: Delivery, keys: Sequence[bytes]) -> None:
-        """Signature, then its time, since each retry is signed anew; and an id, to tell deliveries apart."""
+        """Signature, then its time, since each retry has a new signature; and an id, to distinguish deliveries."""
         stamp = _header(delivery, 'timestamp')
         parts = [_header(delivery, 'id').encode(errors='replace'), b'.', stamp.encode(errors='replace'), b'.']
         given = [one.removeprefix('v1,') for one in _header(delivery, 'signature').split() if one.startswith('v1,')]

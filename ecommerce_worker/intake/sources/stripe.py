@@ -39,7 +39,7 @@ class Source(source.Source):
 
     @override
     def verify(self, delivery: Delivery, keys: Sequence[bytes]) -> None:
-        """Signature, then its time: each retry is signed anew."""
+        """Signature, then its time: each retry has a new signature."""
         pairs = [part.strip().partition('=')[::2] for part in delivery.header('stripe-signature').split(',')]
         stamp = next((value for name, value in pairs if name == 't'), '')
         require([value for name, value in pairs if name == 'v1'],

@@ -26,7 +26,7 @@ def run_management_command(self: Task, name: str = '', *args: str | float, not_a
                            **options: Any) -> None:
     """Run a command of the Django project, one of ``MANAGEMENT_COMMANDS``, with ``--option=value`` for each option.
 
-    ``not_after``, in epoch seconds, is for what comes again by itself, as all that beat publishes does: it is left
+    ``not_after``, in epoch seconds, is for jobs that come again, such as those of beat: it is left
     out when it is late, and a failure is logged and not parked.  A command without it is parked if it fails.
     """
     settings = runtime.current().settings

@@ -1,4 +1,4 @@
-"""A stand-in for LMS and shop on 127.0.0.1: issues tokens, keeps an order book, fails as it is told to.
+"""A stand-in for LMS and shop on 127.0.0.1: issues tokens, keeps an order book, fails as scripted.
 
     request ──► token known? ──no──► 401
                     │ yes

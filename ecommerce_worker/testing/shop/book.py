@@ -34,7 +34,7 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: str = ''
     delay: float = 0  # seconds before anything else
-    held: bool = False  # nothing is done before the shop is told to release what is held
+    held: bool = False  # nothing is done before the verb release
     effect: bool = False  # the order is fulfilled, whatever the answer says
     cut: bool = False  # the connection ends in the middle of the body
     drop: bool = False  # the connection ends without an answer
@@ -122,14 +122,14 @@ class Order:
         return Reply.of(self.summary() | {'lines': [line] * self.lines})
 
     def summary(self) -> dict[str, Any]:
-        """What the list tells of it."""
+        """The order as shown in the list."""
         placed = datetime.fromtimestamp(self.placed, UTC).strftime('%Y-%m-%dT%H:%M:%SZ')
         return {'number': self.number, 'status': self.status, 'date_placed': placed}
 
 
 @dataclass
 class Call:
-    """One call that came in, as the log tells it; without status it got no answer (yet)."""
+    """A call in the log; without a status it got no answer (yet)."""
 
     id: str
     time: float  # seconds since the epoch

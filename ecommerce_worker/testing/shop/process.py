@@ -61,7 +61,7 @@ class ShopProcess(ShopControl):
 
     @property
     def reports(self) -> dict[str, str]:
-        """The mails that it was told of, by the id that the vendor gave each: the id of its assignment."""
+        """The assignment id of each reported mail, by the vendor's id."""
         return dict(self._ask()['reports'])
 
     @property

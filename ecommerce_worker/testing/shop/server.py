@@ -94,7 +94,7 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
 
     @override
     def server_close(self) -> None:
-        """Listen no more, cut all connections, and return when nobody is served any more."""
+        """Stop listening, cut all connections, and return when all threads have ended."""
         for connection in self._open.copy():
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)

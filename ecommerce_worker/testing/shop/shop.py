@@ -255,7 +255,7 @@ class Shop(ShopControl):
             if fields.get('status') != 'success':
                 return Reply.of({**told, 'status': 'failed', 'error': 'The status is not success.'}, 400)
             with self._lock:
-                # Unique in the shop's table of mails, whatever assignment it is told for.
+                # Unique in the shop's table of mails, whatever the assignment.
                 if str(told['send_id']) in self.reports:
                     return Reply.of({**told, 'status': 'failed', 'error': 'There is a mail of that send_id.'}, 500)
                 self.reports[str(told['send_id'])] = str(told['offer_assignment_id'])
@@ -321,7 +321,7 @@ class Shop(ShopControl):
         self._book.write({'order': order.as_json()})
 
     def _step(self, name: str) -> Answer:
-        """The next step of a script that is no order's."""
+        """The next step of a script other than an order's."""
         with self._lock:
             step = _next(self._scripts[name])
             if step is not _AS_EVER:
