@@ -35,7 +35,7 @@ class Vendor:
         self._api = connect(found['api_url'], peer='Acme', signer=Bearer(found['api_key']))
 
     def send(self, email: Email) -> Receipt:
-        """Hand over one mail."""
+        """Send one mail."""
         try:
             answer = self._api.request('POST', 'messages', json={
                 'from': sender(email.sender_alias, self._from_email),
