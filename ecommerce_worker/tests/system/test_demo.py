@@ -111,7 +111,7 @@ def test_each_order_and_each_mail_ends_as_it_should_on_a_private_rabbitmq(play):
     assert re.search(r'EDX-10015 .* 1 PUT 1 GET +its worker was killed; .* +fulfilled +✓', shown)
     assert re.search(r'EDX-10016 .* 2 PUT 1 GET +its worker was killed; ', shown)
     assert re.search(r'EDX-10017 .* 1 PUT 1 GET +accepted; repeated; .* +fulfilled +✓', shown)
-    assert re.search(r'POST 401 +somebody delivers a forged order: unauthorized', shown)
+    assert re.search(r'POST 401 +a forged order is delivered: unauthorized', shown)
     assert re.search(r'EDX-10019 .* 1 PUT 1 GET +unavailable; accepted; .* +fulfilled +✓', shown)
     assert re.search(r'EDX-10020 +registers .*(.|\n)* EDX-10020 +done +enrolled as paid for', shown)
     assert re.search(r'EDX-10021 +parked +MUG is not in PRODUCTS', shown)
