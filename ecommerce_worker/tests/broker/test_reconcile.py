@@ -52,7 +52,7 @@ def test_what_never_came_is_published_once_and_what_came_is_not(shop, recorder, 
 
 def test_what_stands_in_its_way_is_told(shop, command):
     ended = command('reconcile')
-    assert (ended.returncode, 'without a ledger' in ended.stderr) == (75, True), ended.stdout + ended.stderr
+    assert (ended.returncode, 'needs the ledger' in ended.stderr) == (75, True), ended.stdout + ended.stderr
     ended = command('reconcile', 'blok')
     assert ended.returncode == 2
     assert 'blog' in ended.stderr

@@ -142,7 +142,7 @@ def test_what_is_not_as_usual_of_an_intake_is_said(console, given, said):
 
 
 def test_without_an_intake_the_page_says_so(console):
-    assert 'There are none. INTAKES says' in console('visit', '/intakes/', who='viewer').words
+    assert 'No intakes: shops that deliver' in console('visit', '/intakes/', who='viewer').words
 
 
 # -- who may come in --------------------------------------------------------------------------------------------------

@@ -295,7 +295,7 @@ def test_prometheus_finds_each_process_and_no_job():
 def test_a_folder_of_ones_own_builds_on_it_as_the_page_says(tmp_path):
     page = (ROOT / 'docs' / 'how-to' / 'run-it-on-kubernetes.rst').read_text()
     folder, patches = (textwrap.dedent(re.findall(begin + r'\n\n((?:    .*\n)+)', page)[0]) for begin in (
-        r'address of the console::', r'take its objects away:\n\n\.\. code-block:: text'))
+        r'address of the console::', r'remove its objects:\n\n\.\. code-block:: text'))
     site = tmp_path / 'site'
     site.mkdir()
     (tmp_path / 'ecommerce_worker').symlink_to(ROOT)
