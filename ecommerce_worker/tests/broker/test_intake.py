@@ -486,7 +486,8 @@ def test_check_notes_refunds_that_nobody_could_decide_about(command, covered, no
 def test_check_tells_once_of_an_extension_that_is_not_installed(command):
     done = command('check', EXTENSIONS='acme', ACME=json.dumps({'url': 'http://x'}), INTAKES=json.dumps({
         'acme': {'kind': 'acme', 'secrets': [SECRET]}}))
-    assert done.stdout.splitlines()[0].endswith('EXTENSIONS names acme, which is not installed; no extensions are installed')
+    assert done.stdout.splitlines()[0].endswith(
+        'EXTENSIONS names acme, which is not installed; no extensions are installed')
     assert '1 problem found' in done.stdout
 
 
