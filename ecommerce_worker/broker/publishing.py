@@ -221,8 +221,8 @@ def unparked(raw: Raw, note: ParkingNote, known: Container[str]) -> Publication:
         raise UnknownQueue('its original queue is unknown: it stays parked; '
                            + ('publish the order again' if note.task else 'have the sender send it again'))
     if notes.queue not in known:
-        raise UnknownQueue(f'it names the queue {one_line(notes.queue, 100)}, which QUEUES does not: it stays parked; '
-                           'if that queue is one of yours, add it to QUEUES, else publish the order again')
+        raise UnknownQueue(f'it names the queue {one_line(notes.queue, 100)}, which is not in QUEUES: it '
+                           'stays parked; add that queue to QUEUES if it is yours, otherwise publish the order again')
     # Tries are counted on, by which it is known which of two reports of them is the later one.
     tried = max(notes.attempt + notes.redelivered, note.tries)
     fresh = Notes(queue=notes.queue, resent=True, attempt=tried, history=notes.history).having(

@@ -357,7 +357,7 @@ def depths(connection: Connection, names: Iterable[str], *, strict: bool = False
                 channel.close()
                 channel = None
                 if strict and is_counted and _ABSENT not in str(error):
-                    raise Unavailable(f'{name} is unavailable: RabbitMQ says that it is down') from None
+                    raise Unavailable(f'{name} is unavailable: RabbitMQ reports that it is down') from None
             else:
                 found.append(Depth(name, said.message_count, said.consumer_count if is_counted else None))
     finally:

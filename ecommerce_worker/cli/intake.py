@@ -129,7 +129,7 @@ def try_intake(name: str, file: Path, topic: str, url: str, wait: float) -> None
 def _follow(id_: str, seconds: float) -> None:
     """Print what the ledger records about a message until it is finished."""
     if not extras.is_installed('django'):
-        say('there is no ledger here to follow it in; see the log of the worker')
+        say('there is no ledger in which to follow the order; see the log of the worker')
         return
     try:
         queries = opened_ledger()

@@ -279,7 +279,7 @@ def _meant(messages: Iterable[Parked], ids: tuple[str, ...]) -> list[Parked]:
         like = {it.id for it in found if it.id.startswith(given)}
         if given not in like and len(like) > 1:
             _parked_table([_row(it) for it in found if it.id in like], err=True)
-            fail(f'{given} is the beginning of several ids: give more characters')
+            fail(f'{given} matches several ids: give more characters')
         meant |= {given} if given in like else like
     return [it for it in found if it.id in meant or not ids]
 

@@ -265,8 +265,8 @@ def _of_line(follow: Task, item: str, order_number: str, line: Line, site: Site,
         found += [{'learner': learner, 'course_id': it['course'], 'mode': it['mode']}
                   for learner in line.learners for it in courses]
         if count < line.quantity and (lacking or not count):
-            problem = (f'{seats}, {_learners(count)}: the order has no mail address for the rest at the places in '
-                       'LEARNER')
+            problem = (f'{seats}, {_learners(count)}: the order has no mail address for the '
+                       'others (see LEARNER)')
             found.append({'learner': '', 'problem': problem})
     items = [item] if len(found) == 1 else [f'{item}.{number}' for number in range(1, len(found) + 1)]
     return [Then(follow.name, {'item': name, 'order_number': order_number, 'product': line.product,

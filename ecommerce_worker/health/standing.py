@@ -93,8 +93,8 @@ def _of_queues(it: Standing) -> Iterator[Finding]:
                       'or discards it.', 'See `ecommerce-worker parked list`.')
     if broker.too_large:
         yield Finding('parked', WARNING, f'{counted(broker.too_large, "parked message")} too large for the ledger '
-                      'and not shown in the console.', 'See `ecommerce-worker parked list`; a larger '
-                      'max_allowed_packet in the database lets in future ones.')
+                      'and not shown in the console.', 'See `ecommerce-worker parked list`; to accept '
+                      'such messages in future, increase max_allowed_packet in the database.')
 
 
 def _of_spool(it: Standing) -> Iterator[Finding]:

@@ -140,7 +140,7 @@ class Scheduler(celery_beat.Scheduler):
         began = time.time()
         call = publish(self.app, entry, id=id_, not_after=not_after, origin=f'beat {self._name}')
         facts.tell(self.app, runtime.current().settings, accepted(
-            self.app.tasks[entry.task], call, entry.queue, f'by beat, as SCHEDULE[{entry.name}] says', began=began))
+            self.app.tasks[entry.task], call, entry.queue, f'by beat, for SCHEDULE[{entry.name}]', began=began))
         logger.info('fired', entry=entry.name, task=entry.task, due=_utc(due), id=id_)
         return True
 

@@ -105,8 +105,8 @@ def _extension(name: str) -> Extension:
             raise ValueError(f'whose module {point.module} ({package}) does not declare the version of the '
                              f'interface that it was made for: API = {API}')
         if made_for != API:
-            raise ValueError(f'which {package} made for version {made_for} of the interface: this worker has {API}, so '
-                             f'that a {"newer worker" if made_for > API else "newer release of it"} is needed')
+            raise ValueError(f'which {package} made for version {made_for} of the interface, but this worker '
+                             f'has {API}: a {"newer worker" if made_for > API else "newer release of it"} is needed')
         return Extension(name, package, importlib.import_module(point.module))
     except ValueError:
         raise

@@ -186,11 +186,11 @@ class _Draft:
         if names[0] == 'SITE_OVERRIDES' and len(names) == 3 and setting_of(name) in self.kinds:
             self._refuse(names, f'{where}: {label_of(names)}: {name} cannot differ from site to site')
         elif groups:
-            self._refuse(names, f'{where}: {label_of(names)} belongs into {groups[0]}')
+            self._refuse(names, f'{where}: {label_of(names)} belongs in {groups[0]}')
         elif owner := self._owner(name):
             if owner not in self.wanted:  # else it is told what is wrong with it
                 self._refuse(names, f'{where}: there is no setting {label_of(names)}: it looks like one of the '
-                                    f'extension {owner}, which EXTENSIONS does not name')
+                                    f'extension {owner}, which is not in EXTENSIONS')
         else:
             self._refuse(names, f'{where}: there is no setting {label_of(names)}{did_you_mean(name, known)}')
 

@@ -208,8 +208,8 @@ def test_the_beginning_of_several_ids_is_refused_with_the_list_of_them(park, com
     assert (refused.returncode, broker.depth(topology.PARKED)) == (1, 3)
     assert refused.stdout == ''
     assert re.findall(r'^[12]\S+', refused.stderr, re.MULTILINE) == ['11111111-1', '11111111-2']
-    assert refused.stderr.endswith('\necommerce-worker: 111 is the beginning of several ids: give more '
-                                   'characters\n')
+    assert refused.stderr.endswith('\necommerce-worker: 111 matches several ids: '
+                                   'give more characters\n')
     assert command('parked', *words, '11111111-2').returncode == 0
     assert broker.depth(topology.PARKED) == 2
 
@@ -239,7 +239,7 @@ def test_that_the_parked_queue_is_not_to_be_had_is_not_taken_for_that_nothing_is
     park('1111')
     with broker.unavailable(topology.PARKED):
         ended = command('parked', 'list')
-    assert 'ecommerce.parked is unavailable: RabbitMQ says that it is down; messages parked there are left out' in (
+    assert 'ecommerce.parked is unavailable: RabbitMQ reports that it is down; messages parked there are left out' in (
         ended.stderr)
     assert command('parked', 'list').stderr == ''
 

@@ -544,7 +544,7 @@ def test_nothing_is_published_while_a_queue_is_not_to_be_had_that_may_hold_the_o
     with broker.unavailable(QUEUE):
         ended = resubmit()
     assert ended.returncode == EX_TEMPFAIL
-    assert f'{QUEUE} is unavailable: RabbitMQ says that it is down; it is unknown' in ended.stderr
+    assert f'{QUEUE} is unavailable: RabbitMQ reports that it is down; it is unknown' in ended.stderr
     assert broker.waiting() == 0
     assert resubmit().returncode == 0
     assert broker.waiting() == 1

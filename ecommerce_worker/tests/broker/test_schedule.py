@@ -206,7 +206,7 @@ def test_what_a_beat_fires_is_reported_as_accepted(broker, start_beat):
         body = Queue(topology.LEDGER).bind(connection.channel()).get(no_ack=True).body
     report = RunReport.read(body.encode() if isinstance(body, str) else bytes(body))
     assert (report.outcome, report.task, report.key, report.queue) == ('accepted', COMMAND, 'send_queued_mail', DEFAULT)
-    assert report.reason == 'by beat, as SCHEDULE[mail] says'
+    assert report.reason == 'by beat, for SCHEDULE[mail]'
 
 
 def test_a_beat_that_cannot_keep_what_it_fires_says_so_in_one_line(command, tmp_path):

@@ -10,7 +10,7 @@ from ecommerce_worker.errors import Misconfigured
 from ecommerce_worker.settings import load
 from ecommerce_worker.tests.support.extensions import SETTINGS, install, packages
 
-MADE_FOR, HERE = 'which acme_licences 1.0 made for version', 'of the interface: this worker has 1, so that a newer'
+MADE_FOR, HERE = 'which acme_licences 1.0 made for version', 'of the interface, but this worker has 1: a newer'
 SILENT = ('whose module acme_licences (acme_licences 1.0) does not declare the version of the interface that it was '
           'made for: API = 1')
 GIVEN = {'url': 'https://acme.example.com/', 'token': 'hunter2'}
@@ -63,7 +63,7 @@ def test_one_that_is_not_switched_on_does_nothing(place, loaded):
     install(place, 'acme_licences', 'raise SystemExit')
     assert loaded(EXTENSIONS=[]).extensions == {}
     assert problems(loaded, EXTENSIONS=[], ACME=GIVEN)[0].endswith(
-        'there is no setting ACME: it looks like one of the extension acme, which EXTENSIONS does not name')
+        'there is no setting ACME: it looks like one of the extension acme, which is not in EXTENSIONS')
 
 
 def test_its_queue_is_consumed_unless_it_is_said_which_ones_are(place, loaded):

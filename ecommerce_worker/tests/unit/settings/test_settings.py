@@ -358,7 +358,7 @@ def test_a_secret_in_a_file_that_is_not_there_is_a_problem():
     ('Braze: {}', '1: there is no setting Braze; did you mean BRAZE?'),
     ('XYZZY: 1', '1: there is no setting XYZZY'),
     ('BRAZE:\n  FROM_EMAL: x', '2: there is no setting BRAZE[FROM_EMAL]; did you mean FROM_EMAIL?'),
-    ('BRAZE_ENABLE: true', '1: BRAZE_ENABLE belongs into BRAZE'),
+    ('BRAZE_ENABLE: true', '1: BRAZE_ENABLE belongs in BRAZE'),
     ('SITE_OVERRIDES:\n  edx:\n    JWT_ISUER: x',
      '3: there is no setting SITE_OVERRIDES[edx].JWT_ISUER; did you mean JWT_ISSUER?'),
     ('SITE_OVERRIDES:\n  edx:\n    BRAZE:\n      FROM_EMAL: x',
