@@ -61,7 +61,7 @@ def _published(connection: Connection, publications: Sequence[Publication]) -> l
         # Confirmations may still be on their way, and be taken for those of the next messages.
         connection.collect()
         raise
-    if 'there is no queue for it' in batch.troubles.values():
+    if 'its queue does not exist' in batch.troubles.values():
         publishing.missed.set()
     return [NotPublished(batch.troubles[place]) if place in batch.troubles else None
             for place in range(len(publications))]
@@ -108,4 +108,4 @@ class _Batch:
     def _on_return(self, error: Exception, exchange: str, routing_key: str, message: Any) -> None:  # noqa: ARG002
         # What is not routed is confirmed as well, after this.
         for place in self._places[routing_key, message.properties.get('correlation_id') or None]:
-            self.troubles[place] = 'there is no queue for it'
+            self.troubles[place] = 'its queue does not exist'

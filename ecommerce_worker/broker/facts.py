@@ -94,7 +94,7 @@ def telling(app: Celery, settings: Settings) -> Iterator[Callable[[list[RunRepor
         try:
             publisher.publish(reports)
         except (NotPublished, NotConfirmed, OSError, KombuError, *publishing.broker_errors(app)) as error:
-            logger.warning('the ledger was not informed of this', id=reports[0].id, error=type(error).__name__)
+            logger.warning('a report for the ledger could not be published', id=reports[0].id, error=type(error).__name__)
 
     try:
         yield tell_all

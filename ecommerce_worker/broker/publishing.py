@@ -213,8 +213,8 @@ def park(app: Celery, raw: Raw, note: ParkingNote) -> None:
 def unparked(raw: Raw, note: ParkingNote, known: Container[str]) -> Publication:
     """A parked message as it goes to the queue that it came from, as new, but known to have been tried before.
 
-    Raises :class:`UnknownQueue` for a queue that is not among the ``known`` ones: what is written on a message may be
-    of anybody's hand.
+    Raises :class:`UnknownQueue` for a queue that is not among the ``known`` ones, since anyone may have written
+    a message's headers.
     """
     notes = note.notes
     if not notes.queue:

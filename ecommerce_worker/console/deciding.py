@@ -37,7 +37,7 @@ def resend(app: Celery, numbers: Iterable[int], *, who: str, reason: str) -> Don
         if done.error is None:
             count += 1
             continue
-        why = 'RabbitMQ did not take it; it stays parked' if isinstance(done.error, NotPublished) else str(done.error)
+        why = 'RabbitMQ did not accept it; it stays parked' if isinstance(done.error, NotPublished) else str(done.error)
         troubles.append(f'{_name(done.parked)}: {why}')
         left.append(done.parked.number)
     return Done(count, tuple(troubles), tuple(left))

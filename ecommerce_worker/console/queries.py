@@ -76,7 +76,7 @@ _counts = _Counts()
 
 
 def figures(now: datetime) -> Figures:
-    """All of it."""
+    """The numbers of the front page."""
     parked = ParkedMessage.objects.filter(settled='')
     reasons = parked.order_by().values_list('task', 'reason').annotate(count=Count('*')).order_by('-count')
     kinds: dict[str, dict[str, int]] = {kind: {} for kind in words.KINDS}

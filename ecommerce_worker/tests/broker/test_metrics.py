@@ -36,7 +36,7 @@ class Scraped:
 
     @property
     def text(self):
-        """Perform all acts."""
+        """The whole page."""
         return page(self._port, '/metrics')[1]
 
 

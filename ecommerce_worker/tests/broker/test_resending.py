@@ -100,7 +100,7 @@ def test_of_many_those_stay_parked_and_off_the_record_that_have_no_queue(park, s
             id='id-9', task=FULFILL, key='EDX-9', reason='why', notes=Notes(queue='fulfillment')))
         connection.default_channel.queue_delete('fulfillment')
     ended = command('parked', 'resend', '--all')
-    assert (ended.returncode, ended.stderr) == (1, 'ecommerce-worker: there is no queue for it\n')
+    assert (ended.returncode, ended.stderr) == (1, 'ecommerce-worker: its queue does not exist\n')
     assert ended.stdout == f'id-EDX-0 EDX-0 sent to {QUEUE}\nid-EDX-1 EDX-1 sent to {QUEUE}\n'
     assert (broker.depth(QUEUE), broker.depth(topology.PARKED)) == (2, 1)
     with sqlite3.connect(tmp_path / 'ledger.sqlite3') as database:

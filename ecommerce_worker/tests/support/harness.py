@@ -106,7 +106,7 @@ class Broker:
 
     @property
     def url(self) -> str:
-        """Its place at the end."""
+        """Where it is."""
         return self.node.url
 
     def connection(self) -> Connection:
