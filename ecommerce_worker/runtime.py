@@ -65,12 +65,12 @@ class Runs:
         self._lock = threading.Lock()
 
     def begin(self, id_: str) -> None:
-        """Take note that a run of the message of this id begins."""
+        """Note that a run of the message with this id begins."""
         with self._lock:
             self._at_work[id_] += 1
 
     def end(self, id_: str, *, acted: bool) -> None:
-        """Take note that it has ended, and whether it may have done anything."""
+        """Note that it has ended, and whether it may have done anything."""
         with self._lock:
             self._at_work[id_] -= 1
             if not self._at_work[id_]:
@@ -110,7 +110,7 @@ class Runs:
                 self._expected.popitem(last=False)
 
     def secured(self, name: str) -> None:
-        """Take note that what follows from the run of this name is safe with the broker."""
+        """Note that the broker has confirmed what follows from the run with this name."""
         with self._lock:
             for run in (*self._runs.values(), *self._expected.values()):
                 if run.name == name:
@@ -136,7 +136,7 @@ class Runtime:
     def site(self, code: str | None = None) -> Site:
         """The site of that code; one without overrides of its own shares the default site.
 
-        Codes come with messages: raises :class:`~ecommerce_worker.errors.WrongArguments` for one that is not a text.
+        Codes come with messages: raises :class:`~ecommerce_worker.errors.WrongArguments` for one that is not a string.
         """
         if not (code is None or isinstance(code, str)):
             raise WrongArguments('site_code must be a string')
@@ -152,9 +152,9 @@ class Runtime:
             return found
 
     def shop(self, site: Site) -> str:
-        """What names the shop of a site: the first site code that leads there, '' if that is none.
+        """The name of a site's shop: the first site code of that shop, '' for the site without one.
 
-        Not its address: two machines may reach one shop by different ones.
+        Not its URL, which may differ between machines.
         """
         root = site.settings.ECOMMERCE_API_ROOT
         with self._lock:
@@ -203,7 +203,7 @@ class Runtime:
             self.listeners.tell(self.listeners.published, kind, seconds)
 
     def left_alone(self) -> list[tuple[str, float]]:
-        """The hosts that are down and left alone, and for how many seconds from now."""
+        """The hosts with an open circuit breaker, and for how many more seconds."""
         return [(host, seconds) for host, circuit in list(self._circuits.items()) if (seconds := circuit.rest) > 0]
 
     def _circuit_changed(self, host: str, state: str, reason: str) -> None:
@@ -218,7 +218,7 @@ class Runtime:
 
 
 def host_of(url: str) -> str:
-    """Host and port of a URL, as one names what is called there."""
+    """Host and port of a URL, for display."""
     return urlsplit(url).netloc.rpartition('@')[2].lower()
 
 

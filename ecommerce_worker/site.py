@@ -37,7 +37,7 @@ class once(cached_property[_T]):  # noqa: N801 - reads as the decorator that it 
 
 
 class Site:
-    """One shop and what belongs to it, each built once and when it is first needed."""
+    """One shop with its clients and policies, each created once when first needed."""
 
     def __init__(self, settings: Settings, circuit: Callable[[str], CircuitBreaker]) -> None:
         self.settings = settings
@@ -47,14 +47,14 @@ class Site:
         self._kept: dict[str, Any] = {}
 
     def connect(self, root: str, *, peer: str, signer: Signer | None = None, correlated: bool = False) -> Api:
-        """A service, with the time-outs of this site and as many connections as there are threads."""
+        """A client of a service, with the time-outs of this site and a connection per thread."""
         settings = self.settings
         return Api(root, peer=peer, signer=signer, circuit=self._circuit(root), connections=settings.WORKER_CONCURRENCY,
                    connect_timeout=settings.HTTP_CONNECT_TIMEOUT, read_timeout=settings.HTTP_READ_TIMEOUT,
                    correlated=correlated)
 
     def service(self, group: Group) -> Api:
-        """The service of an extension, made once: at the ``url`` of its settings, with their ``token`` if any."""
+        """The client of an extension's service, created once: at the ``url`` of its settings, with their ``token``."""
         with self.lock:
             if group.name not in self._services:
                 given = getattr(self.settings, group.name)
@@ -64,7 +64,7 @@ class Site:
             return self._services[group.name]
 
     def kept(self, name: str, make: Callable[[], _T]) -> _T:
-        """What ``make`` makes, which touches no network: made once under this name."""
+        """The result of ``make``, which must not use the network: created once under this name."""
         with self.lock:
             if name not in self._kept:
                 self._kept[name] = make()
@@ -77,7 +77,7 @@ class Site:
             self._kept.pop(name, None)
 
     def close(self) -> None:
-        """Close the connections that are kept to services of extensions."""
+        """Close idle connections to services of extensions."""
         with self.lock:
             for service in self._services.values():
                 service.close()
@@ -90,17 +90,17 @@ class Site:
 
     @property
     def longest_fulfillment(self) -> float:
-        """The seconds within which the last call of a run has ended that fulfils an order.
+        """The maximum seconds until the last call of a run that fulfils an order has ended.
 
-        It asks for a token, how the order stands, for another token, and for the fulfilment, each once more where a
-        token was refused; each of these exchanges may take two read time-outs.
+        It asks for a token, the status of the order, another token, and the fulfilment, each once more if
+        a token was refused; each of these exchanges may take two read time-outs.
         """
         settings = self.settings
         return 2 * (6 * settings.HTTP_READ_TIMEOUT + 2 * settings.FULFILLMENT_READ_TIMEOUT)
 
     @once
     def signer(self) -> Signer:
-        """Our identity at this shop."""
+        """Our credentials at this shop."""
         settings = self.settings
         if settings.authentication == 'jwt':
             return SelfSigned(settings.JWT_SECRET_KEY or '', settings.JWT_ISSUER, settings.ECOMMERCE_SERVICE_USERNAME)
@@ -108,7 +108,7 @@ class Site:
 
     @once
     def tokens(self) -> ClientCredentials:
-        """Our identity at the LMS, which gives out tokens, and at shops that take them."""
+        """Our credentials at the LMS, which issues tokens, and at shops that accept them."""
         settings = self.settings
         provider = settings.BACKEND_SERVICE_EDX_OAUTH2_PROVIDER_URL
         return ClientCredentials(provider, settings.BACKEND_SERVICE_EDX_OAUTH2_KEY,
@@ -130,23 +130,23 @@ class Site:
 
     @property
     def longest_enrolment(self) -> float:
-        """The seconds within which the last call of a run has ended that enrols a learner, or takes that back.
+        """The maximum seconds until the last call of a run that enrols or unenrols a learner has ended.
 
-        It asks for a token, and then the LMS at most eight times, each once more where a token was refused; so it asks
-        the shop, and maybe the ledger.
+        It asks for a token, and then the LMS at most eight times, each once more if a token was refused;
+        also the shop, and maybe the ledger.
         """
         return 2 * 22 * self.settings.HTTP_READ_TIMEOUT + LOOKUP_SECONDS
 
     @once
     def enrolment_policy(self) -> Policy:
-        """How patiently a learner is enrolled: what the LMS refuses is for people, all else passes."""
+        """The retry policy of enrolments: refusals of the LMS are for people, everything else is retried."""
         settings = self.settings
         return Policy(refusals=0, give_up_after=settings.FULFILLMENT_GIVE_UP_AFTER, shortest=settings.RETRY_DELAY_MIN,
                       longest=settings.RETRY_DELAY_MAX, counts_500=False)
 
     @once
     def registration_policy(self) -> Policy:
-        """How patiently a learner is waited for who has no account: soon after the order, then a few times a day."""
+        """The retry policy for learners without an account: soon after the order, then a few times a day."""
         settings = self.settings
         return Policy(refusals=0, give_up_after=settings.LEARNER_GIVE_UP_AFTER, shortest=settings.RETRY_DELAY_MIN,
                       longest=max(settings.RETRY_DELAY_MAX, LONGEST_WAIT / 4), counts_500=False)
@@ -161,7 +161,7 @@ class Site:
 
     @once
     def covers(self) -> cover.Cover | None:
-        """What knows whether a learner is covered by another order; None if nothing does.
+        """How to find out whether a learner is covered by another order; None if unknown.
 
         Raises :class:`~ecommerce_worker.errors.Misconfigured`.
         """
@@ -186,7 +186,7 @@ class Site:
 
     @once
     def purchases(self) -> Purchases | None:
-        """Where this shop's purchases are reported; None if they are not."""
+        """The client for reports of purchases; None if they are not reported."""
         options = self.settings.SAILTHRU
         if not options['SAILTHRU_ENABLE']:
             return None

@@ -1,1 +1,1 @@
-"""RabbitMQ: how what travels there is read."""
+"""RabbitMQ: messages, topology, and connections."""

@@ -1,4 +1,4 @@
-"""The Celery application of these settings, for whoever publishes or asks; connects to nothing yet."""
+"""The Celery application with these settings; not connected yet."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ SOCKET_SECONDS = 15
 class Application(Celery):
     """Celery's application, whose broker and result backend are those of the settings, read by a reader of our own.
 
-    Celery would let ``CELERY_BROKER_URL`` and the like of the environment overrule them, without a word.
+    Celery would let ``CELERY_BROKER_URL`` and the like in the environment silently override them.
     """
 
     amqp_cls = 'ecommerce_worker.broker.consuming:AMQP'
     control_cls = 'ecommerce_worker.broker.mailbox:Control'
 
     def connection_for_read(self, url: Any = None, **options: Any) -> Connection:
-        """A connection to consume by, not open yet."""
+        """A connection for consuming, not open yet."""
         return super().connection_for_read(url or self._configured('broker_read_url'), **options)
 
     def connection_for_write(self, url: Any = None, **options: Any) -> Connection:
-        """A connection to publish by, not open yet."""
+        """A connection for publishing, not open yet."""
         return super().connection_for_write(url or self._configured('broker_write_url'), **options)
 
     def connection(self, hostname: Any = None, **options: Any) -> Connection:
@@ -83,7 +83,7 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
 
 
 def _tls(settings: Settings) -> dict[str, Any] | None:
-    """``BROKER_USE_SSL`` as the transport has it; None leaves it to the URL."""
+    """``BROKER_USE_SSL`` in the transport's form; None leaves it to the URL."""
     if not settings.BROKER_USE_SSL:
         return None
     options: dict[str, Any] = {} if settings.BROKER_USE_SSL is True else {**settings.BROKER_USE_SSL}

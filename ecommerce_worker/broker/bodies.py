@@ -1,4 +1,4 @@
-"""Bodies of messages, decompressed and decoded within bounds that are looked at before anything is built.
+"""Bodies of messages, decompressed and decoded within bounds that are checked before anything is built.
 
 Decoding happens on the event loop, or with Python's lock held, so a message may cost 50 ms at most, however small it
 is or whatever it is made of.  What may cost more is refused: a person finds it parked, as it came.
@@ -40,7 +40,7 @@ def load_json(body: bytes) -> Any:
 
 
 class Unpacker(Protocol):
-    """Decompresses piece by piece, as those of ``bz2`` and ``lzma`` do."""
+    """Decompresses piece by piece, like those of ``bz2`` and ``lzma``."""
 
     @property
     def eof(self) -> bool:
@@ -89,7 +89,7 @@ def _unpacked(unpacker: Unpacker, body: bytes) -> Iterator[bytes]:
 
 
 class _Zlib:
-    """As those of ``bz2`` and ``lzma``."""
+    """Like those of ``bz2`` and ``lzma``."""
 
     def __init__(self) -> None:
         self._unpacker = zlib.decompressobj()
@@ -103,7 +103,7 @@ class _Zlib:
 
 
 class _Brotli:
-    """As those of ``bz2`` and ``lzma``; before version 1.2 of ``brotli`` nothing bounds what it returns, so that it
+    """Like those of ``bz2`` and ``lzma``; before version 1.2 of ``brotli`` nothing bounds what it returns, so that it
     raises TypeError.
     """
 

@@ -69,7 +69,7 @@ class _Sent:
 
     @property
     def id(self) -> str:
-        """What a broker that has no route for it names it by."""
+        """The id by which a broker names an unroutable message."""
         return str(self.publication.raw.properties.get('correlation_id') or '')
 
 
@@ -111,11 +111,11 @@ class Confirming:
         self._thread = threading.Thread(target=self._run, name='confirming', daemon=True)
 
     def start(self) -> None:
-        """Connect, and go on doing so."""
+        """Connect, and reconnect when needed."""
         self._thread.start()
 
     def end(self) -> None:
-        """Let go of the broker."""
+        """Close the connection."""
         self._ending.set()
         self._ring()
         self._thread.join(PATIENCE)
@@ -130,12 +130,12 @@ class Confirming:
 
     @property
     def ready(self) -> bool:
-        """Whether the broker is there, and takes messages."""
+        """Whether the broker is connected and accepts messages."""
         return self._away_since is None and not self.trouble
 
     @property
     def hindrance(self) -> str:
-        """Why nothing can be published to any of the queues just now; '' if something can."""
+        """Why nothing can be published to any of the queues at present; '' if something can."""
         if not self.ready:
             return self.trouble or 'the broker is not reachable yet'
         nowhere = self._queues and self._queues <= self.absent

@@ -1,4 +1,4 @@
-"""Celery's part for RabbitMQ: our reader, and consumers that do without queues not to be had."""
+"""Celery's part for RabbitMQ: our reader, and consumers that leave out unavailable queues."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ PAUSE_SECONDS: Final = 2.0
 
 
 class AMQP(amqp.AMQP):
-    """Celery's part for RabbitMQ: a reader of our own, and consumers that do without queues that cannot be had now."""
+    """Celery's part for RabbitMQ: our own reader, and consumers that leave out unavailable queues."""
 
     Connection = BrokerConnection
 
     def TaskConsumer(self, channel: Any, queues: Iterable[Queue] | None = None, **options: Any) -> Consumer:  # noqa: N802
         """A consumer of these queues, or of those that a worker consumes.
 
-        Raises ``ConnectionError`` if none is to be had.
+        Raises ``ConnectionError`` if none is available.
         """
         return super().TaskConsumer(channel, list(queues or consumable(self.app)), **options)
 
 
 def consumable(app: Celery) -> list[Queue]:
-    """The task queues of this worker, but for those whose only node is down."""
+    """The task queues of this worker, except those whose only node is down."""
     queues = list(app.amqp.queues.consume_from.values())
     with topology.asking(app) as connection:
         if not topology.is_rabbitmq(connection):

@@ -1,4 +1,4 @@
-"""Telling the ledger: each outcome becomes a fact, published behind the back of the runs.
+"""Reporting to the ledger: each outcome is published in the background, without delaying runs.
 
 ::
 
@@ -71,7 +71,7 @@ KIND: Final = 'fact'
 
 
 def tell(app: Celery, settings: Settings, *reports: RunReport) -> None:
-    """Tell the ledger what no run tells: what was published, or done by hand; what hinders that is logged, no more."""
+    """Report to the ledger what no run reports: publications and actions of people; errors are only logged."""
     if not settings.PUBLISH_FACTS:
         return
     try:
@@ -85,7 +85,7 @@ def tell(app: Celery, settings: Settings, *reports: RunReport) -> None:
 
 @contextmanager
 def telling(app: Celery, settings: Settings) -> Iterator[Callable[[list[RunReport]], None]]:
-    """The same for many, by one connection: what is called with each batch of them."""
+    """The same for many, with one connection: a function to call with each batch."""
     publisher = Publisher(app, settings.QUEUE_TYPE)
 
     def tell_all(reports: list[RunReport]) -> None:
@@ -94,7 +94,8 @@ def telling(app: Celery, settings: Settings) -> Iterator[Callable[[list[RunRepor
         try:
             publisher.publish(reports)
         except (NotPublished, NotConfirmed, OSError, KombuError, *publishing.broker_errors(app)) as error:
-            logger.warning('a report for the ledger could not be published', id=reports[0].id, error=type(error).__name__)
+            logger.warning('a report for the ledger could not be published', id=reports[0].id,
+                           error=type(error).__name__)
 
     try:
         yield tell_all
@@ -107,11 +108,11 @@ def _nobody(kind: str, seconds: float | None) -> None:
 
 
 class NotConfirmed(Exception):
-    """The broker did not confirm a batch of facts."""
+    """The broker did not confirm a batch of reports."""
 
 
 class Publisher:
-    """A connection of its own for facts, opened when it is needed; for one thread."""
+    """A separate connection for reports, opened when needed; for one thread."""
 
     def __init__(self, app: Celery, queue_type: str = 'classic',
                  published: Callable[[str, float | None], None] = _nobody) -> None:
@@ -147,7 +148,7 @@ class Publisher:
         self._on_published(KIND, time.monotonic() - began)
 
     def close(self) -> None:
-        """Give up the connection; the next publish opens another."""
+        """Close the connection; the next publish opens another."""
         connection, self._connection, self._channel = self._connection, None, None
         if connection:
             connection.collect()
@@ -232,7 +233,7 @@ class Reporter(Listener):
 
     @override
     def reported(self, report: RunReport) -> None:
-        """Take note of it; costs a few microseconds and never waits."""
+        """Queue the report; takes a few microseconds and never waits."""
         acts: list[Callable[[], None]] = []
         with self._lock:
             if len(self._told) >= self._bound:
@@ -255,13 +256,13 @@ class Reporter(Listener):
 
     @property
     def pending(self) -> int:
-        """How many are not confirmed yet."""
+        """The number of unconfirmed reports."""
         return len(self._told) + len(self._hand)
 
     def holds(self, id_: str, act: Callable[[], None], most: int) -> bool:
         """See :class:`~ecommerce_worker.telemetry.run.Safety`; ``act`` is called from any thread.
 
-        It is called too if that takes very long: an order must not stand still for its entry in the ledger.
+        It is also called if that takes very long: an order must not be delayed by the ledger.
         """
         with self._lock:
             end = self._ends.get(id_)
@@ -276,10 +277,7 @@ class Reporter(Listener):
         return True
 
     def flush(self, seconds: float = FLUSH_SECONDS) -> None:
-        """Return when all ends are safe, whether or not anything is held for them yet, and what was held has been told.
-
-        In so many seconds at most.
-        """
+        """Return when all reports of ended runs are safe and all callbacks called, or after so many seconds."""
         until = time.monotonic() + seconds
         while self._is_unsettled() and time.monotonic() < until and not self._ending.wait(LOOK_SECONDS):
             pass
@@ -289,14 +287,14 @@ class Reporter(Listener):
             return bool(self._ends or self._settling)
 
     def _ended(self, number: int, report: RunReport) -> list[Callable[[], None]]:
-        """What waited for this fact and need not any more."""
+        """The callbacks that waited for this report."""
         end = self._ends.get(report.id)
         if end is None or end.number != number:
             return []
         return self._released(report.id)
 
     def _let_go(self, before: float, most: float = math.inf) -> list[Callable[[], None]]:
-        """What has waited since before that, and what is too much."""
+        """The callbacks that have waited for too long, and those beyond the limit."""
         acts: list[Callable[[], None]] = []
         while self._held:
             id_, end = next((id_, end) for id_, end in self._ends.items() if end.acts)
@@ -321,7 +319,7 @@ class Reporter(Listener):
                 self._settling -= len(acts)
 
     def end(self, seconds: float = FLUSH_SECONDS) -> None:
-        """Publish what is left, for so long at most."""
+        """Publish the remaining reports, for up to so many seconds."""
         self._ending.set()
         self._gathered.set()
         self._wake.set()
@@ -364,7 +362,7 @@ class Reporter(Listener):
                 return
 
     def _publish(self, publisher: Publisher) -> None:
-        """Publish the oldest; what cannot be published stays in hand."""
+        """Publish the oldest reports; they are kept if that fails."""
         with self._lock:
             while self._told and len(self._hand) < BATCH:
                 self._hand.append(self._told.popleft())

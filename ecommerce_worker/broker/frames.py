@@ -1,4 +1,4 @@
-"""Frames of AMQP 0-9-1 put together to methods and messages, whatever publishers wrote into the messages.
+"""Assembles AMQP 0-9-1 frames to methods and messages, whatever publishers wrote into the messages.
 
 ::
 
@@ -73,11 +73,11 @@ _PROPERTIES: Final = tuple((0x8000 >> number, name, form) for number, (name, for
 
 
 class _Unreadable(Exception):
-    """What follows in these bytes is not known."""
+    """The following bytes cannot be interpreted."""
 
 
 class Content(amqp.Message):
-    """A message whose content header could be anything.
+    """A message with an arbitrary content header.
 
     ``unreadable`` has, by name, the properties that are not text in UTF-8 (which are in ``properties`` too, as bytes)
     and, as ``headers`` or ``properties``, what is left from the first field on that makes no sense.
@@ -86,7 +86,7 @@ class Content(amqp.Message):
     unreadable: Mapping[str, bytes] = {}
 
     def inbound_header(self, buf: bytes, offset: int = 0) -> int:
-        """Take the content header."""
+        """Read the content header."""
         try:
             self.body_size, = _LONG_LONG.unpack_from(buf, offset + 4)
         except StructError:
@@ -154,7 +154,7 @@ def _with_readable_texts(method: tuple[int, int], payload: bytes) -> bytes:
 
 
 def properties_of(buf: bytes, offset: int) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """The properties that a content header holds, and what of them cannot be read (see :class:`Content`)."""
+    """The properties of a content header, and those that cannot be read (see :class:`Content`)."""
     found: dict[str, Any] = {}
     unreadable: dict[str, bytes] = {}
     try:

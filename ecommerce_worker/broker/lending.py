@@ -1,4 +1,4 @@
-"""Looking through a queue: the broker lends its messages, and they go back to their places."""
+"""Browsing a queue: its messages are borrowed from the broker and return to their places."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ SILENCE_SECONDS, MOST_SILENCES = 1.0, 30
 
 @contextmanager
 def lent(connection: Connection, name: str) -> Iterator[Iterator[Any]]:
-    """The messages that are in a queue now; all go back to their places at the end, or if this process ends.
+    """The messages in a queue now; all but acknowledged ones return to their places at the end, or if we die.
 
-    But for those that are acknowledged.  Raises :class:`~ecommerce_worker.broker.topology.Unavailable`.
+    Raises :class:`~ecommerce_worker.broker.topology.Unavailable`.
 
     They are consumed and the channel is closed: measured on RabbitMQ 3.10, a quorum queue then has them back in front
     and in their order, on which the time of those behind them depends.  Those that are rejected one by one go to its
@@ -38,7 +38,7 @@ def lent(connection: Connection, name: str) -> Iterator[Iterator[Any]]:
 
 
 def _await_return(connection: Connection, name: str, lent_out: int) -> None:
-    """Return when so many messages are back, or soon: the time of some may have come."""
+    """Return when so many messages are back, or after a short time: some may be due."""
     deadline = time.monotonic() + SILENCE_SECONDS
     while (found := topology.depth(connection, name)) and found.messages < lent_out and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""Remote control over queues that no other connection can stand in the way of.
+"""Remote control over queues that no other connection can block.
 
 ::
 
@@ -29,7 +29,7 @@ logger = logs.of(__name__)
 
 
 class Mailbox(pidbox.Mailbox):
-    """A mailbox whose exclusive queues have another name each time."""
+    """A mailbox whose exclusive queues have unique names."""
 
     _reply_id = ''
 
@@ -43,7 +43,7 @@ class Mailbox(pidbox.Mailbox):
 
     @property
     def oid(self) -> str:
-        """What answers are addressed to."""
+        """The reply address."""
         return self._reply_id if self.queue_exclusive and self._reply_id else str(super().oid)
 
     def get_queue(self, hostname: str) -> Queue:
@@ -54,13 +54,13 @@ class Mailbox(pidbox.Mailbox):
 
 
 class Control(control.Control):
-    """Celery's remote control, by way of such mailboxes."""
+    """Celery's remote control with such mailboxes."""
 
     Mailbox: Any = Mailbox
 
 
 def answers(app: Celery, command: str, **options: Any) -> dict[str, Any]:
-    """What each worker answers, by its name; whoever answers nonsense is left out, or has none left."""
+    """The answer of each worker, by name; invalid answers are left out."""
     try:
         found = app.control.broadcast(command, reply=True, **options)
     except (TypeError, ValueError, ArithmeticError, AttributeError, KombuError) as error:

@@ -1,4 +1,4 @@
-"""What this worker writes on a message that it moves."""
+"""The notes that this worker writes on a message that it moves."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HISTORY_BYTES: Final = 16 * 1024
 
 @dataclass(frozen=True)
 class Notes:
-    """What this worker writes on a message that it moves: how often and since when it has been tried.
+    """The notes on a message that this worker moves: how often and since when it has been tried.
 
     ``attempt`` counts runs begun before this one; ``refusals`` and ``outages`` what they ended in; ``redelivered``
     the deliveries that no run ended; ``since`` and ``at`` are epoch seconds, by the clock of whichever worker it was,
@@ -56,7 +56,7 @@ class Notes:
 
     @classmethod
     def of(cls, headers: Mapping[str, Any]) -> Notes:
-        """The notes in these headers; anything unreadable in them is as if it were not there."""
+        """The notes in these headers; anything unreadable is ignored."""
         found = headers.get(NOTES)
         if not isinstance(found, Mapping):
             return cls()
@@ -91,7 +91,7 @@ class Notes:
         return replace(self, history=history, **changes)
 
     def resends(self, since: float) -> int:
-        """How often a person has sent it again since then, in epoch seconds."""
+        """How often a person has resent it since then (epoch seconds)."""
         return sum(entry.get('resent') is True and _time(entry.get('at'), -1) >= since for entry in self.history)
 
     def as_header(self) -> dict[str, Any]:
@@ -104,7 +104,7 @@ class Notes:
 
 @dataclass(frozen=True, kw_only=True)
 class ParkingNote:
-    """What is written on a message that is parked: what people know it by, and why it lies there; no contents.
+    """The note on a parked message: what identifies it to people, and why it is parked; no contents.
 
     ``at`` is when it was parked, in epoch seconds, ``content_type`` the one that it came with, and ``unreadable`` the
     parts of its properties and headers that are not what AMQP has in their places.  ``report`` tells of the run that
@@ -152,7 +152,7 @@ class ParkingNote:
 
     @property
     def tries(self) -> int:
-        """How often it was tried; by that it is known which of two reports of it is the later one."""
+        """The number of tries, by which the later of two reports is known."""
         return max(self.notes.attempt, self.report.attempt if self.report else 0)
 
     @property
@@ -174,7 +174,7 @@ class ParkingNote:
 
 
 def _time(value: Any, otherwise: float) -> float:
-    """The value if it is a time that people and databases know, in epoch seconds."""
+    """The value if it is a valid time, in epoch seconds."""
     is_one = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= LAST_SECOND
     return value if is_one else otherwise
 

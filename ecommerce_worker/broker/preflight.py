@@ -1,4 +1,4 @@
-"""Looking before leaping: is the broker there, does it let us in, may orders be trusted to it."""
+"""Checks before a start: is the broker reachable, does it accept our login, is it safe for orders?"""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _unusable(error: BaseException, url: Any, settings: Settings) -> BrokerUnusa
 
 @contextmanager
 def permitted() -> Iterator[None]:
-    """What the broker does not permit in between is raised as :class:`BrokerUnusable`."""
+    """Raise permission errors within this context as :class:`BrokerUnusable`."""
     try:
         yield
     except AccessRefused as error:
@@ -106,7 +106,7 @@ def permitted() -> Iterator[None]:
 
 
 def refuse_unsafe(connection: Connection, settings: Settings) -> None:
-    """Raise :class:`BrokerUnusable` for a broker that loses messages, unless the operator said that it may."""
+    """Raise :class:`BrokerUnusable` for a broker that loses messages, unless the operator allows it."""
     kind = connection.transport.driver_type
     if kind not in KEEPS_MESSAGES and not settings.ALLOW_UNSAFE_BROKER:
         raise BrokerUnusable(
@@ -115,9 +115,9 @@ def refuse_unsafe(connection: Connection, settings: Settings) -> None:
 
 
 def wait(app: Celery, settings: Settings, seconds: float, say: Callable[[str], None]) -> None:
-    """Return when the broker answers, which may still be booting; say once that it does not.
+    """Wait for a broker that may still be booting; report once that it does not answer.
 
-    Raises :class:`BrokerUnusable` when the time is over, and at once for what waiting does not mend.
+    Raises :class:`BrokerUnusable` after the time-out, and at once for errors that waiting cannot fix.
     """
     deadline, said = time.monotonic() + seconds, False
     while True:
@@ -148,7 +148,7 @@ def limits(connection: Connection) -> list[str]:
 
 
 def remarks(connection: Connection, declared: topology.Declared, settings: Settings) -> Iterator[str]:
-    """What is not as it should be in this RabbitMQ, and what to do about it; for the log of a worker."""
+    """Problems of this RabbitMQ, and what to do about them; for the log of a worker."""
     if not topology.is_rabbitmq(connection):
         return
     for name in declared.unavailable:
@@ -171,7 +171,7 @@ def remarks(connection: Connection, declared: topology.Declared, settings: Setti
 
 
 def check(app: Celery, settings: Settings) -> None:
-    """Make sure that a worker can start and keep its promise; declares what it needs.
+    """Make sure that a worker can start and lose nothing; declares what it needs.
 
     Raises :class:`BrokerUnusable`.
     """

@@ -46,7 +46,7 @@ CONFIRM_SECONDS: Final = 600
 
 
 class UnknownQueue(WorkerError):
-    """A parked message names no queue of ours to send it to: add that queue to QUEUES, or publish the order again."""
+    """A parked message names a queue that is not in QUEUES: add it there, or publish the order again."""
 
 
 #: What RabbitMQ answers for a message that no queue takes.
@@ -57,14 +57,14 @@ missed: Final = threading.Event()
 
 
 def tell(connection: Connection, fact: bytes, routing_key: str, queue_type: str = 'classic') -> None:
-    """Publish one fact; raises whatever is wrong.  Workers have a cheaper way for theirs."""
+    """Publish one report; raises on failure. Workers publish theirs in batches."""
     require_facts(connection, queue_type)
     with connection.channel() as channel:
         channel.basic_publish(fact_message(channel, fact), exchange=FACTS, routing_key=routing_key)
 
 
 def fact_message(channel: Any, fact: bytes) -> Any:
-    """A fact as the message that it is."""
+    """The message of a report."""
     return channel.prepare_message(fact, content_type=CONTENT_TYPE, content_encoding='utf-8',
                                    properties={'delivery_mode': 2})
 
@@ -79,10 +79,7 @@ def send(channel: Any, message: Any, exchange: str, routing_key: str, *, mandato
 
 @dataclass(frozen=True)
 class Publication:
-    """A message that is to be published: to the queue, once it has been in the waiting room for ``delay`` seconds.
-
-    0 leads to the queue at once.
-    """
+    """A message to publish to the queue after ``delay`` seconds in the waiting room; 0 for none."""
 
     raw: Raw
     queue: str
@@ -94,7 +91,7 @@ class Publication:
         return 'parked' if self.queue == PARKED else 'waiting' if self.delay else 'queued'
 
     def address(self, connection: Connection) -> tuple[str, str]:
-        """The exchange and the routing key by which it goes there."""
+        """The exchange and the routing key to publish it with."""
         if self.delay and is_rabbitmq(connection):
             return entrance(self.delay), '.'.join((*f'{self.delay:0{BITS}b}', self.queue))
         return '', self.queue
@@ -115,7 +112,7 @@ class Publication:
 
 
 class Unfit(Exception):
-    """A message that RabbitMQ would not bear: it would end the connection, and with it what others wait for."""
+    """A message that RabbitMQ would reject by closing the connection, with all other messages on it."""
 
 
 def prepared(publication: Publication, connection: Connection, channel: Any, **properties: Any) -> Any:
@@ -136,17 +133,17 @@ def prepared(publication: Publication, connection: Connection, channel: Any, **p
 
 
 def waiting_call(call: Call, notes: Notes, delay: float) -> Publication:
-    """The call as it comes to its queue in ``delay`` seconds, rounded up to whole ones, at least 1.
+    """The publication of a call to its queue in ``delay`` seconds, rounded up to whole ones, at least 1.
 
-    Raises :class:`~ecommerce_worker.errors.WrongArguments` for a call that JSON cannot carry.
+    Raises :class:`~ecommerce_worker.errors.WrongArguments` for a call that JSON cannot represent.
     """
     return replace(new_call(call, notes), delay=min(max(1, math.ceil(delay)), 2 ** BITS - 1))
 
 
 def new_call(call: Call, notes: Notes) -> Publication:
-    """The call as it goes to its queue at once.
+    """The publication of a call to its queue without delay.
 
-    Raises :class:`~ecommerce_worker.errors.WrongArguments` for a call that JSON cannot carry.
+    Raises :class:`~ecommerce_worker.errors.WrongArguments` for a call that JSON cannot represent.
     """
     try:
         body = dumps([list(call.args), dict(call.kwargs), dict(call.embed)]).encode()
@@ -165,7 +162,7 @@ def new_call(call: Call, notes: Notes) -> Publication:
 
 
 def parked_message(raw: Raw, note: ParkingNote) -> Publication:
-    """The raw message as it goes where a person finds it, with the note on it.
+    """The publication of a raw message to the parked queue, with its note.
 
     Of the note, the content type and what is unreadable are those of the message.
     """
@@ -178,7 +175,7 @@ def parked_message(raw: Raw, note: ParkingNote) -> Publication:
 
 
 def as_new(publication: Publication, now: float) -> Publication | None:
-    """What was to wait, or to be parked, as it goes to its task queue in place of that, behind all that is there.
+    """The publication of a message to the end of its task queue, instead of waiting or being parked.
 
     It does not run before its time, and then asks for the current state first. None for an unreadable message,
     or one without a queue.
@@ -203,7 +200,7 @@ def wait(app: Celery, call: Call, notes: Notes, delay: float) -> None:
 
 
 def park(app: Celery, raw: Raw, note: ParkingNote) -> None:
-    """Put the raw message where a person finds it; see :func:`parked_message`.
+    """Park the raw message; see :func:`parked_message`.
 
     Raises :class:`~ecommerce_worker.errors.NotPublished`.
     """
@@ -211,7 +208,7 @@ def park(app: Celery, raw: Raw, note: ParkingNote) -> None:
 
 
 def unparked(raw: Raw, note: ParkingNote, known: Container[str]) -> Publication:
-    """A parked message as it goes to the queue that it came from, as new, but known to have been tried before.
+    """The publication of a parked message to its original queue, as new, but with its earlier tries.
 
     Raises :class:`UnknownQueue` for a queue that is not among the ``known`` ones, since anyone may have written
     a message's headers.
@@ -236,10 +233,10 @@ def _if_text(value: Any) -> str | None:
 
 
 def without_traces(headers: Mapping[str, Any]) -> dict[str, Any]:
-    """The headers without what must not travel on, and without what a frame has no room for beside our own.
+    """The headers without those that must not be passed on, and those for which a frame has no room beside ours.
 
-    ``argsrepr`` and ``kwargsrepr`` show addresses and mail texts to whoever lists a queue; the broker takes an
-    ``x-death`` from an earlier journey for a cycle and drops the message.
+    ``argsrepr`` and ``kwargsrepr`` show addresses and mail texts to anyone who lists a queue;
+    the broker takes an old ``x-death`` for a cycle and drops the message.
     """
     gone = {'argsrepr', 'kwargsrepr', 'x-death', NOTES}
     kept, left = {}, HEADER_BYTES
@@ -254,7 +251,7 @@ def without_traces(headers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _size(name: str, value: Any) -> int:
-    """The bytes that a header takes in a frame; more than there are for one that AMQP cannot carry."""
+    """The size of a header in a frame; too large for one that AMQP cannot represent."""
     try:
         return len(amqp_dumps('F', [_as_amqp({name: value})]))
     except Exception:  # noqa: BLE001 - py-amqp raises whatever struct does, and more
@@ -305,21 +302,21 @@ def publish(app: Celery, publication: Publication) -> None:
 
 
 def unconfirmed(error: BaseException) -> str:
-    """Why a message may not be where it was published to."""
+    """Why a message may not have been published."""
     # Not the text of the error: some quote headers.
     return f'the broker did not confirm a message ({type(error).__name__})'
 
 
 def _unless_late(error: BaseException, interval: float) -> None:  # noqa: ARG001
-    """Let a publish be tried again on another connection, but not if the broker is only slow to confirm the first.
+    """Retry a publish on another connection, but not if the broker is only slow to confirm the first.
 
-    It may read that one yet, from the socket; each further one would be one more message.
+    It may still read that one from the socket; each further one would be one more message.
     """
     if isinstance(error, TimeoutError):
         raise NotPublished('the broker did not confirm a message in time')
 
 
 def broker_errors(app: Celery) -> tuple[type[BaseException], ...]:
-    """What is raised by a connection to the broker of this application, or by a channel of it."""
+    """The exceptions of connections and channels to the broker of this application."""
     connection = app.connection_for_write()
     return (*connection.connection_errors, *connection.channel_errors)

@@ -114,19 +114,19 @@ def ledger_queue(queue_type: str = 'classic') -> Queue:
 
 
 def queue_of(exchange: str, routing_key: str) -> str:
-    """The queue that a producer meant by where it published; a delayed message says so in its notes instead."""
+    """The queue to which a producer published; a delayed message has it in its notes instead."""
     if (exchange, routing_key) == (_DEFAULT_EXCHANGE, _DEFAULT_EXCHANGE):
         return _DEFAULT_QUEUE
     return routing_key
 
 
 def is_rabbitmq(connection: Connection) -> bool:
-    """Whether it leads to RabbitMQ, which can delay messages itself; for others the worker holds a countdown."""
+    """Whether this is RabbitMQ, which can delay messages itself; with others the worker holds waiting messages."""
     return bool(connection.transport.driver_type == 'amqp')
 
 
 class Shape(Enum):
-    """How a queue of ours is that was to be declared."""
+    """The result of declaring a queue."""
 
     AS_DECLARED = 'as it was declared'
     ANOTHER = 'of another type or with other arguments, from an earlier day'
@@ -134,7 +134,7 @@ class Shape(Enum):
 
 
 def version(connection: Connection) -> tuple[int, ...]:
-    """The version of the RabbitMQ at the other end; empty if it does not tell."""
+    """The version of the RabbitMQ at the other end; empty if unknown."""
     given = connection.connection.server_properties.get('version', '')
     found = given.decode() if isinstance(given, bytes) else str(given)
     return tuple(int(part) for part in found.partition('-')[0].split('.') if part.isdigit())
@@ -155,7 +155,7 @@ def is_quorum(connection: Connection, name: str) -> bool:
 
 
 def asking(app: Celery, **options: Any) -> Connection:
-    """A connection to declare by, which waits for :data:`ANSWER_SECONDS` only for what a node that is down keeps.
+    """A connection for declarations, which waits only :data:`ANSWER_SECONDS` for queues of a node that is down.
 
     ``options`` are those of :meth:`celery.Celery.connection_for_write`.
     """
@@ -167,10 +167,10 @@ def asking(app: Celery, **options: Any) -> Connection:
 
 
 def declare_queue(connection: Connection, queue: Queue) -> Shape:
-    """Declare a queue that may be of another shape; harmless to repeat.
+    """Declare a queue that may have other arguments; idempotent.
 
-    RabbitMQ before 4.3 says that the only node of a classic queue is down; from 4.3 on it says nothing at all, and the
-    connection's ``read_timeout`` passes.  The connection is then closed, and opens again when it is next used.
+    RabbitMQ before 4.3 reports that the only node of a classic queue is down; since 4.3 it does not answer, and
+    the connection's ``read_timeout`` passes.  The connection is then closed, and opens again when it is next used.
     """
     shapes = [queue]
     if 'x-queue-mode' in (queue.queue_arguments or {}):
@@ -197,12 +197,12 @@ def declare_queue(connection: Connection, queue: Queue) -> Shape:
 
 
 def declare_parked(connection: Connection, queue_type: str = 'classic') -> Shape:
-    """Declare the queue of parked messages; harmless to repeat."""
+    """Declare the queue of parked messages; idempotent."""
     return declare_queue(connection, parked_queue(queue_type))
 
 
 def declare_facts(connection: Connection, queue_type: str = 'classic') -> Shape:
-    """Declare the exchange of facts and the queue in which they wait for the ledger; harmless to repeat."""
+    """Declare the exchange of reports and their queue for the ledger; idempotent."""
     found = declare_queue(connection, ledger_queue(queue_type))
     if found is not Shape.UNAVAILABLE:
         with connection.channel() as channel:
@@ -212,14 +212,14 @@ def declare_facts(connection: Connection, queue_type: str = 'classic') -> Shape:
 
 
 def require_facts(connection: Connection, queue_type: str = 'classic') -> None:
-    """The same for who publishes: raises ``NotPublished`` where RabbitMQ would confirm a fact and drop it."""
+    """The same for publishers: raises ``NotPublished`` if RabbitMQ would confirm a report and drop it."""
     if declare_facts(connection, queue_type) is Shape.UNAVAILABLE:
         raise NotPublished(f'the node of {LEDGER} is down')
 
 
 def declare_waiting_room(connection: Connection) -> list[str]:
-    """Declare the waiting room, as kombu does but for the delivery limit, and the way out of it; the queues that have
-    another shape.
+    """Declare the waiting room, as kombu does but for the delivery limit, and the way out of it; returns the queues
+    with other arguments.
 
     Each level keeps the messages whose delay has its bit, and passes all of them on to the next.
     """
@@ -258,9 +258,9 @@ class Declared:
 
 
 def declare(connection: Connection, queues: Iterable[Queue], queue_type: str = 'classic') -> Declared:
-    """Declare the task queues, the parked queue, the waiting room and the ways between them; harmless to repeat.
+    """Declare the task queues, the parked queue, the waiting room and their bindings; idempotent.
 
-    Raises ``PreconditionFailed`` for a task queue of another shape.
+    Raises ``PreconditionFailed`` for a task queue with other arguments.
     """
     queues = list(queues)
     shapes = {PARKED: declare_parked(connection, queue_type)}
@@ -280,15 +280,15 @@ def declare(connection: Connection, queues: Iterable[Queue], queue_type: str = '
 
 
 def delivery_key(name: str) -> str:
-    """The key by which ``DELIVERY`` routes what comes out of the waiting room to the queue of that name."""
+    """The key with which ``DELIVERY`` routes messages from the waiting room to the queue of that name."""
     # Exactly as many words as there are bits: '#.fulfillment' would catch 'ecommerce.fulfillment' too.
     return '.'.join(('*',) * BITS + (name,))
 
 
 def declare_task_queue(connection: Connection, queue: Queue) -> Shape:
-    """Declare a task queue, and all ways by which shops reach it.
+    """Declare a task queue and the exchanges of shops.
 
-    Raises ``PreconditionFailed`` if it exists in another shape: its shop would be refused.
+    Raises ``PreconditionFailed`` if it exists with other arguments, with which its shop would be refused.
     """
     channel = connection.channel()
     try:
@@ -311,7 +311,7 @@ def waiting_room(connection: Connection) -> list[str]:
 
 
 def missing(connection: Connection, task_queues: Iterable[str]) -> list[str]:
-    """The queues that a worker of these task queues has, and that are not there, or not to be had."""
+    """The queues of a worker with these task queues that do not exist or are unavailable."""
     if not is_rabbitmq(connection):
         return []
     names = (*task_queues, PARKED, *waiting_room(connection))
@@ -321,7 +321,7 @@ def missing(connection: Connection, task_queues: Iterable[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Depth:
-    """How full a queue is; ``consumers`` is None where the broker cannot tell."""
+    """The depth of a queue; ``consumers`` is None if the broker does not report it."""
 
     name: str
     messages: int
@@ -337,9 +337,9 @@ _ABSENT: Final = 'NOT_FOUND - no queue'
 
 
 def depths(connection: Connection, names: Iterable[str], *, strict: bool = False) -> list[Depth]:
-    """How full those of these queues are that exist and are to be had; see :func:`declare_queue`.
+    """The depths of those of these queues that exist and are available; see :func:`declare_queue`.
 
-    With ``strict``, :class:`Unavailable` is raised for one that exists and is not to be had.
+    With ``strict``, raises :class:`Unavailable` for one that exists but is unavailable.
     """
     is_counted, channel, found = is_rabbitmq(connection), None, []
     try:
@@ -372,5 +372,5 @@ def depth(connection: Connection, name: str) -> Depth | None:
 
 
 def waiting(connection: Connection) -> int:
-    """How many messages are in the waiting room."""
+    """The number of messages in the waiting room."""
     return sum(found.messages for found in depths(connection, waiting_room(connection)))

@@ -48,7 +48,7 @@ _END: Final = 0xCE
 
 
 class _ReadsAhead:
-    """What both kinds of sockets have in common; comes before the class of py-amqp."""
+    """Base class of both kinds of sockets; comes before the class of py-amqp."""
 
     sock: Any
     connected: bool
@@ -81,7 +81,7 @@ class _ReadsAhead:
         return kind, channel, received[begin:end]
 
     def write(self, s: Any) -> None:
-        """Write these bytes, or put them aside until all is written at once."""
+        """Write these bytes, or buffer them until everything is written at once."""
         if self._corked is None:
             super().write(s)  # type: ignore[misc]
             return
@@ -92,7 +92,7 @@ class _ReadsAhead:
 
     @contextmanager
     def corked(self) -> Iterator[None]:
-        """Write all frames of this block by as few calls of the system as can be, the last ones at its end."""
+        """Write all frames of this block with as few system calls as possible, the last ones at its end."""
         self._corked = []
         try:
             yield
@@ -109,11 +109,11 @@ class _ReadsAhead:
 
     @property
     def reads_ahead(self) -> bool:
-        """Whether bytes were received that belong to frames not handed over yet."""
+        """Whether bytes of further frames have been received."""
         return self._at < len(self._received)
 
     def read_frame(self, unpack: object = None) -> Frame:  # noqa: ARG002 - as in py-amqp
-        """The next frame, waited for; raises TimeoutError if none comes in time, and loses nothing then."""
+        """Wait for the next frame; raises TimeoutError if none comes in time, without losing anything."""
         while (frame := self.next_frame()) is None:
             self._receive(self._recv)
         return frame
@@ -170,7 +170,7 @@ class SSLTransport(_ReadsAhead, amqp_transport.SSLTransport):
 
 
 class Message(base.Message):
-    """A message as it came: decompressed and decoded by who reads it, within bounds.
+    """A raw message: decompressed and decoded by its reader, within bounds.
 
     kombu would decompress it at once, to whatever size.  ``unreadable`` is that of
     :class:`~ecommerce_worker.broker.frames.Content`.
@@ -196,7 +196,7 @@ class Message(base.Message):
 
 
 class Channel(pyamqp.Channel):
-    """A channel whose messages are as they came."""
+    """A channel with raw messages."""
 
     Message = Message
 
@@ -299,7 +299,7 @@ class TLSTransport(Transport, pyamqp.SSLTransport):
 
 
 class BrokerConnection(kombu.Connection):
-    """kombu's connection; to RabbitMQ by way of :class:`Transport`, to other brokers as ever."""
+    """kombu's connection; to RabbitMQ with :class:`Transport`, to other brokers unchanged."""
 
     def get_transport_cls(self) -> type:
         """The class of the transport."""

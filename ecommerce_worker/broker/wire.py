@@ -32,7 +32,7 @@ class Raw:
 
     @classmethod
     def of(cls, message: Any) -> Raw:
-        """What a kombu message was made of; of its properties, those that are worth keeping."""
+        """The raw form of a kombu message, with the properties that are kept."""
         body, unreadable = message.body, getattr(message, 'unreadable', None)
         headers = message.headers if isinstance(message.headers, dict) else {}
         if unreadable is None and 'compression' in headers and not message.errors:
@@ -62,7 +62,7 @@ class Call:
 
     @property
     def correlation(self) -> str:
-        """The id by which it is known to shop and LMS; see :mod:`ecommerce_worker.correlation`."""
+        """The request id sent to shop and LMS; see :mod:`ecommerce_worker.correlation`."""
         return self.request_id or correlation.read(self.root_id) or correlation.read(self.id)
 
 
@@ -79,7 +79,7 @@ def published_at(headers: Mapping[str, Any], properties: Mapping[str, Any]) -> f
 
 
 def within_bytes(value: str, most: int) -> str:
-    """The text in at most so many bytes of UTF-8, which has no place for half a surrogate pair."""
+    """The text cut to at most so many bytes of UTF-8, without lone surrogates."""
     if value.isascii():
         return value[:most]
     return value[:most].encode('utf-8', 'ignore')[:most].decode('utf-8', 'ignore')
@@ -94,7 +94,7 @@ CONTENT_TYPES: Final[Mapping[str, str]] = {'json': _JSON, 'pickle': _PICKLE}
 
 
 def decode(raw: Raw, accept: Container[str] = _DECODERS) -> Any:
-    """The value of the body; raises :class:`~ecommerce_worker.errors.Undecodable`, whatever is wrong with it."""
+    """The value of the body; raises :class:`~ecommerce_worker.errors.Undecodable` for any error."""
     decoder = _DECODERS.get(raw.content_type or '')
     if decoder is None or raw.content_type not in accept:
         raise Undecodable(f'content type {str(raw.content_type)[:80]!r} is not accepted (see CELERY_ACCEPT_CONTENT)')
@@ -110,9 +110,9 @@ def decode(raw: Raw, accept: Container[str] = _DECODERS) -> Any:
 
 
 def read(raw: Raw, accept: Container[str] = _DECODERS) -> Call:
-    """The call that a message makes; raises :class:`~ecommerce_worker.errors.Undecodable`.
+    """The call in a message; raises :class:`~ecommerce_worker.errors.Undecodable`.
 
-    ``accept`` are the content types that are read at all.
+    ``accept`` are the accepted content types.
     """
     body = decode(raw, accept)
     if 'task' in raw.headers:

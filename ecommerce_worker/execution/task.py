@@ -205,7 +205,7 @@ class Task(celery.Task):
 
     @property
     def resent(self) -> bool:
-        """Whether a person has looked at this message and sent it again."""
+        """Whether a person has resent this message."""
         delivery: Delivery | None = self.request.get(DELIVERY)
         return delivery is not None and delivery.notes.resent
 
@@ -458,9 +458,10 @@ def task(*, policy: Callable[[Site], Patience] = lambda site: site.fulfillment_p
          longest: Callable[[Settings], float] = lambda _: 0.0,
          about: Callable[[Call], Mapping[str, Any]] = lambda _: {},
          ) -> Callable[[Callable[..., Iterable[Then] | None]], Task]:
-    """Decorator: make a task of a function whose first parameter is the task; tasks that it returns follow from it.
+    """Decorator: turn a function whose first parameter is the task into a task; tasks that it returns are published.
 
-    ``policy`` gives the patience at a site, ``key`` names the argument that people know the task by.  For a body that
+    ``policy`` returns the retry policy at a site,
+    ``key`` names the argument that identifies the task to people.  For a body that
     sorts its arguments out itself, ``position`` tells where that one stands among the positional ones, and ``site``
     gives what a call names as its site.  ``lane`` names, for a site, whom a run waits for (the task itself if not
     given), ``longest`` the seconds that one may take if that is minutes.  ``about`` gives further fields of its

@@ -184,13 +184,13 @@ class Neighbours:
 
     @property
     def alone(self) -> bool:
-        """Whether no worker of another machine consumes, so that the locks of this machine are enough."""
+        """Whether no worker of another machine consumes, so that local locks are enough."""
         return self._shared[0] == 1
 
     def join(self, wait: Callable[[], bool], seconds: float = JOIN_SECONDS) -> None:
-        """Say that one comes, and return once those who consume already know, or after so many seconds.
+        """Announce this worker, and return once existing consumers have acknowledged it, or after so many seconds.
 
-        ``wait`` is called again and again meanwhile; when it says no, there is nothing to wait for any more.
+        ``wait`` is called repeatedly; when it returns False, there is nothing left to wait for.
         """
         if self._thread:
             return
@@ -313,7 +313,7 @@ class Neighbours:
         self._set(alone=True)
 
     def _silent(self, connection: Connection) -> int:
-        """How many consume, at most, one of the queues that this worker is to consume, and did not say that they know.
+        """The maximum number of consumers, of any queue of this worker, that have not acknowledged it.
 
         By queue: who consumes another one may have said so for those who have not yet.
         """

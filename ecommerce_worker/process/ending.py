@@ -1,4 +1,4 @@
-"""Ending in time, whatever hangs.
+"""Stopping in time, whatever hangs.
 
 ::
 

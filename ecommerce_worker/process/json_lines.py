@@ -1,6 +1,6 @@
-"""Log lines as JSON, for machines that read them: one object a line, in the names of the Elastic Common Schema.
+"""Log lines as JSON: one object per line, with the names of the Elastic Common Schema.
 
-What ECS has a name for has that name; what is ours begins with ``ecommerce.``, and all else with ``labels.``.
+Fields without a name in ECS begin with ``ecommerce.`` or ``labels.``.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class JsonLines(logging.Formatter):
 
 def line(level: str, sentence: str, *, created: float, process: int | None = None, logger: str = '',
          fields: Mapping[str, Any] = {}, by: str = '') -> str:
-    """A sentence and fields as one line; ``by`` is the role of who says it, if that is another process."""
+    """A sentence and fields as one line; ``by`` is the role of the process, if it is another one."""
     named = {NAMES.get(name, f'labels.{name}'): _value(name, value) for name, value in fields.items()
              if value is not None and value != '' and name != 'trace'}
     said = {
@@ -79,7 +79,7 @@ def line(level: str, sentence: str, *, created: float, process: int | None = Non
 
 
 def _cut(value: Any, most: int) -> Any:
-    """The value, a long text without its middle: of a traceback both ends tell most."""
+    """The value, a long text without its middle: both ends of a traceback matter most."""
     if not isinstance(value, str) or len(value) <= most:
         return value
     return f'{value[:most // 2]} … {value[-(most // 2):]}'

@@ -1,4 +1,4 @@
-"""Telling systemd how a service is: the protocol of sd_notify(3), which is a datagram of a few lines."""
+"""Notifying systemd: the protocol of sd_notify(3), a datagram of a few lines."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Supervisor:
     """
 
     def __init__(self, environment: MutableMapping[str, str]) -> None:
-        """Take what it said out of the environment, so that children do not speak in our name."""
+        """Remove its variables from the environment, so that children do not use them."""
         address, microseconds, pid = (environment.pop(name, '') for name in VARIABLES)
         # An abstract address begins with a zero byte, which is written as @.
         self._address = f'\0{address[1:]}' if address.startswith('@') else address

@@ -86,7 +86,7 @@ class Outlet:
         return done.wait(seconds)
 
     def write(self, fd: int, data: bytes) -> None:
-        """Write it, if this is the thread, with what else is there to be written."""
+        """Write it together with everything else that waits, if this is the outlet's thread."""
         if threading.current_thread() is not self._thread:
             _written(fd, data)
             return
@@ -138,7 +138,7 @@ outlet: Final = Outlet()
 
 
 class _Standard(io.TextIOBase):
-    """Standard output or error: whole lines are handed to the outlet."""
+    """Standard output or error: complete lines go to the outlet."""
 
     def __init__(self, stream: Any) -> None:
         super().__init__()
@@ -190,7 +190,7 @@ class _Standard(io.TextIOBase):
 
 
 class _Direct(io.TextIOBase):
-    """The same for who is in the outlet's thread already; it holds no lock while it waits."""
+    """The same within the outlet's thread; it holds no lock while it waits."""
 
     def __init__(self, standard: _Standard) -> None:
         super().__init__()
@@ -214,7 +214,7 @@ def _written(fd: int, data: bytes) -> None:
 
 
 class Queued(logging.Handler):
-    """Stands before other handlers of a logger; what they do is done by the outlet."""
+    """Wraps the handlers of a logger, which are called by the outlet."""
 
     def __init__(self, targets: list[logging.Handler]) -> None:
         super().__init__()
@@ -222,14 +222,14 @@ class Queued(logging.Handler):
 
     @override
     def handle(self, record: logging.LogRecord) -> bool:
-        """Hand it over, without the lock that handlers have."""
+        """Queue the record, without the lock of handlers."""
         if self.filter(record):
             self.emit(record)
         return True
 
     @override
     def emit(self, record: logging.LogRecord) -> None:
-        """Fix what it says, for what it says it of may change, see to it that it is one record, and hand it over."""
+        """Format the record now, since its arguments may change, make sure that it is one record, and queue it."""
         if all(record.levelno < target.level for target in self.targets):
             return
         try:
@@ -261,7 +261,7 @@ _standard: dict[int, _Standard] = {}
 
 
 def open_standard() -> None:
-    """From now on nothing that is printed waits; harmless to repeat."""
+    """From now on prints never block; idempotent."""
     if _standard:
         return
     for name in ('stdout', 'stderr'):
@@ -289,7 +289,7 @@ _says_json = False
 
 
 def open_log() -> None:
-    """From now on no log line waits: the outlet does what the handlers did that loggers have now."""
+    """From now on log lines never block: the outlet calls the handlers that loggers have now."""
     open_standard()
     loggers = [logging.getLogger(), *logging.getLogger().manager.loggerDict.values()]
     for logger in loggers:
@@ -305,7 +305,7 @@ def open_log() -> None:
 
 
 def say_in_json() -> None:
-    """From now on each line that handlers of loggers write, and each that is printed, is an object of JSON.
+    """From now on each line that is logged or printed is a JSON object.
 
     Uncaught exceptions are logged in one record, too. To open a log later, call
     :func:`open_log`.
@@ -329,14 +329,14 @@ def _uncaught(kind: type[BaseException], error: BaseException | None, _: Traceba
 
 
 def failed(text: str) -> bool:
-    """Say in one record what keeps the process from going on, if it says JSON; whether it does."""
+    """Log a fatal error in one record if output is JSON; returns whether it is."""
     if _says_json:
         pass_on(json_lines.line('error', text, created=time.time(), process=os.getpid()).encode())
     return _says_json
 
 
 def pass_on(line: bytes) -> None:
-    """Write a line of another process to standard output, as it is."""
+    """Write a line of another process to standard output unchanged."""
     outlet.put(outlet.write, sys.stdout.fileno(), line + b'\n')
 
 

@@ -1,4 +1,4 @@
-"""The pulse of this process, taken by the loop that does its work, and whoever may see it.
+"""The pulse of this process: the beats of its main loop, and where they are reported.
 
 ::
 
@@ -44,7 +44,7 @@ def _starting() -> tuple[str, str]:
 class Pulse:
     """The pulse of one process; any thread may ask, and only the loop beats.
 
-    ``look`` tells why the process does not do its work just now ('' if it does), and what it is at, in a few words.
+    ``look`` returns why the process is not ready ('' if it is), and what it is doing, in a few words.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -65,9 +65,9 @@ class Pulse:
 
     def begin(self, role: str, *, seconds: float, directory: str = '',
               look: Callable[[], tuple[str, str]] | None = None) -> None:
-        """Have it known that this process is of that role, and that its loop turns at least once in so many seconds.
+        """Report this process under a role; its loop turns at least once in this many seconds.
 
-        A ``directory`` that cannot be written costs one line in the log.
+        If ``directory`` cannot be written, that is logged once.
         """
         self.role, self._seconds, self._began = role, seconds, time.time()
         if look:
@@ -109,12 +109,12 @@ class Pulse:
 
     @property
     def turned(self) -> float:
-        """When the loop turned last, in epoch seconds."""
+        """The time of the last turn of the loop, in epoch seconds."""
         return time.time() - (self._clock() - self._at)
 
     @property
     def vitals(self) -> dict[str, Any]:
-        """What it says of itself; ``pulse`` and ``due`` are seconds of the monotonic clock, ``began`` epoch seconds."""
+        """Its reported state; ``pulse`` and ``due`` are seconds of the monotonic clock, ``began`` epoch seconds."""
         return {'role': self.role, 'pid': os.getpid(), 'version': __version__, 'began': round(self._began, 3),
                 'pulse': round(self._at, 3), 'due': round(self._due, 3), 'ready': not self._reason,
                 'started': self._started, 'reason': self._reason, 'detail': self._detail}

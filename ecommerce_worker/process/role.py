@@ -1,4 +1,4 @@
-"""What this process is: the command that it was started with, such as ``worker`` or ``recorder``."""
+"""The role of this process: its command, such as ``worker`` or ``recorder``."""
 
 from __future__ import annotations
 

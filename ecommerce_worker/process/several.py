@@ -41,12 +41,12 @@ HOPELESS: Final = frozenset((1, os.EX_USAGE, os.EX_UNAVAILABLE, os.EX_NOPERM, os
 
 
 def next_pause(before: float, lived: float) -> float:
-    """Seconds until a process that lived so long is begun again; ``before`` is the pause before that life."""
+    """Seconds until a process that ran for so long is restarted; ``before`` is the previous pause."""
     return SHORTEST if lived >= LONGEST else min(LONGEST, max(SHORTEST, before * 2))
 
 
 class _Place:
-    """One of the processes, and those that come after it."""
+    """One of the processes and its successors."""
 
     def __init__(self) -> None:
         self.process: subprocess.Popen[bytes] | None = None
@@ -56,9 +56,9 @@ class _Place:
 
 
 class Several:
-    """``count`` processes of a command, of that role; it is to call :func:`.ending.with_parent`.
+    """``count`` processes of a command, of that role; each must call :func:`.ending.with_parent`.
 
-    ``environment`` are variables for them; what else there is to say is passed to ``tell``, a line at a time.
+    ``environment`` are variables for them; ``tell`` gets lines of output.
     """
 
     def __init__(self, command: Sequence[str], count: int, role: str, *,
@@ -75,9 +75,9 @@ class Several:
         self._stop = Stop()
 
     def run(self, *, directory: str, health_seconds: float, shutdown_seconds: float) -> int:
-        """Keep them running until a signal comes, or none can begin; the exit status.
+        """Keep them running until a signal comes, or none can start; returns the exit status.
 
-        ``directory`` is where they say how they are, '' for none but the parent to know.
+        ``directory`` is where they report their health, '' to report it to the parent only.
         """
         for number in ENDS:
             signal.signal(number, self._on_signal)
@@ -96,7 +96,7 @@ class Several:
             return self._ended(self._signals or [signal.SIGTERM], shutdown_seconds + GRACE) or status
 
     def standing(self) -> tuple[str, str]:
-        """See :class:`~ecommerce_worker.process.pulse.Pulse`: how they are, all together."""
+        """See :class:`~ecommerce_worker.process.pulse.Pulse`: the state of all of them."""
         pids = [place.process.pid for place in self._places if place.process]
         reasons = [self._vitals[pid]['reason'] if pid in self._vitals else 'it is starting' for pid in pids]
         reasons += ['it will be restarted'] * (len(self._places) - len(pids))
@@ -109,7 +109,7 @@ class Several:
         self._stop.set()
 
     def _turn(self, directory: str) -> int:
-        """Begin those that are not there, and look at those that are; the status to end with, 0 to go on."""
+        """Start missing processes, and check the others; returns the status to exit with, 0 to continue."""
         for place in self._places:
             if place.process is not None and (status := place.process.poll()) is not None:
                 if status in HOPELESS and not self._started:
@@ -141,7 +141,7 @@ class Several:
         place.process = None
 
     def _ended(self, signals: list[int], seconds: float) -> int:
-        """Pass on the signals, and those that come, until all have ended; the first status that is not 0."""
+        """Pass on these and further signals until all have exited; returns the first status that is not 0."""
         processes = [place.process for place in self._places if place.process]
         until, passed = time.monotonic() + seconds, 0
         while any(each.poll() is None for each in processes):

@@ -11,11 +11,11 @@ _status = 0
 
 
 def ends_with(status: int) -> None:
-    """Note the exit status; the first one counts that is not 0."""
+    """Set the exit status; the first one that is not 0 counts."""
     global _status  # noqa: PLW0603 - a process has one
     _status = _status or status
 
 
 def leave() -> NoReturn:
-    """End here and now, with that status, whatever runs."""
+    """Exit immediately with that status."""
     os._exit(_status)

@@ -1,10 +1,10 @@
-"""What a process says of itself in a file, and what follows from that: whether it lives, is ready, and has started.
+"""The file in which a process reports its state, and the conclusions: whether it is alive, ready, and has started.
 
 ::
 
     HEALTH_DIR/worker-4711.9f31c2.json   {"role": "worker", "pid": 4711, "pulse": …, "due": …, "ready": true, …}
 
-A program of its own reads it every few seconds, which is to cost next to nothing: so this imports little.
+A separate program reads it every few seconds, which must be cheap: so this imports little.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _own = None
 
 
 class Vitals:
-    """The file of this process, which is kept locked for as long as the process lives: who finds it unlocked knows.
+    """The file of this process, which stays locked while the process lives.
 
     ``directory`` is made if it does not exist, and may be shared by processes of any role, also of several containers.
     """
@@ -45,10 +45,10 @@ class Vitals:
                 _forget(os.path.join(directory, name))
 
     def write(self, vitals: Mapping[str, Any]) -> None:
-        """Put this in place of what was there; who reads sees one or the other.  Raises OSError.
+        """Replace the content atomically. Raises OSError.
 
-        Where there is no room for a new file, this is written over what was there, which takes none: a full disk is no
-        reason to start a process again.
+        If there is no room for a new file, the old one is overwritten: a full disk
+        must not cause restarts.
         """
         text = json.dumps(vitals).encode()
         try:
@@ -86,7 +86,7 @@ def _inode(found: os.stat_result) -> tuple[int, int]:
 
 
 def _forget(path: str) -> None:
-    """Delete the file of a process that is gone."""
+    """Delete the file of a dead process."""
     try:
         if _inode(os.stat(path)) == _own:
             return  # see `found`
@@ -116,7 +116,7 @@ def _is_left(file: int, path: str) -> bool:
 
 
 def found(directory: str, role: str = '') -> Iterator[dict[str, Any]]:
-    """What the other processes say that live; those of one role only, if that is not ''.  Raises OSError."""
+    """The states of running processes; of one role only, unless it is ''. Raises OSError."""
     for name in sorted(os.listdir(directory)):
         if not name.endswith(_END) or (role and name.rpartition('-')[0] != role):
             continue
@@ -135,7 +135,7 @@ def found(directory: str, role: str = '') -> Iterator[dict[str, Any]]:
 
 
 def trouble(vitals: Mapping[str, Any], asked: str, now: float) -> str:
-    """Why the answer is no, in a line; '' if it is yes.  ``now`` is of the clock that the process has its pulse by."""
+    """Why the check fails, in a line; '' if it passes. ``now`` is a time of the monotonic clock."""
     who = f'{vitals["role"]} {vitals["pid"]}'
     if now > vitals['due']:
         return f'{who} has not responded for {now - vitals["pulse"]:.0f} s'

@@ -20,7 +20,7 @@ _OPEN, _FAILURES = ('retrying', 'accepted', 'resent'), ('parked', 'returned', 'd
 
 
 class Lines(Listener):
-    """The one line of each run, or of what became of a message without one."""
+    """The log line of each run, or of a message without a run."""
 
     @override
     def reported(self, report: RunReport) -> None:
@@ -34,5 +34,5 @@ class Lines(Listener):
 
 
 def _success(outcome: str) -> str:
-    """The outcome in the three words that ECS has."""
+    """The outcome in the words of ECS."""
     return 'unknown' if outcome in _OPEN else 'failure' if outcome in _FAILURES else 'success'

@@ -72,7 +72,7 @@ Look = Callable[[], Mapping[tuple[str, ...], float]]
 
 
 class Metrics(Listener):
-    """What is counted in one process, and in its children."""
+    """The metrics of a process and its children."""
 
     def __init__(self, settings: Settings, tasks: Collection[str] = ()) -> None:
         """``tasks`` are the names that a task may have; raises ImportError without ``prometheus_client``."""
@@ -132,13 +132,13 @@ class Metrics(Listener):
                   lambda: {(pulse.own.role,): pulse.own.turned}, 'role')
 
     def look(self, name: str, what: str, look: Look, *labels: str, counts: bool = False) -> None:
-        """Have a gauge, or what ``counts``, whose value is looked at when it is asked for."""
+        """Add a gauge, or with ``counts`` a counter, whose value is read on request."""
         core = self._client.metrics_core
         family = core.CounterMetricFamily if counts else core.GaugeMetricFamily
         self._looks[PREFIX + name] = family, what, labels, look
 
     def page(self) -> tuple[int, str, bytes]:
-        """All of it, as Prometheus reads it."""
+        """All metrics, in Prometheus's format."""
         self._settle()
         return 200, self._client.CONTENT_TYPE_LATEST, self._client.generate_latest(self.registry)
 
@@ -165,7 +165,7 @@ class Metrics(Listener):
     # -- events -------------------------------------------------------------------------------------------------------
 
     def _hold(self, count: Callable[..., None], *what: Any) -> None:
-        """Have it counted with others, when it is asked for at the latest; a child tells its parent at once."""
+        """Count it later with others, at the latest on request; a child reports to its parent at once."""
         if self._parent is not None:
             count(*what)
             return
@@ -199,13 +199,13 @@ class Metrics(Listener):
 
     @override
     def reported(self, report: RunReport) -> None:
-        """Count what had no run."""
+        """Count a message without a run."""
         if report.outcome == 'returned' or (report.outcome == 'parked' and not report.attempt):
             self._count('unrun', (self._task(report), self._queue(report), report.outcome, _cause(report)))
 
     @override
     def circuit(self, host: str, state: str, reason: str) -> None:
-        """Count a change, and keep the state."""
+        """Count a state change, and store the state."""
         self._count('circuits', (self._host(host), state.replace('-', '_')))
 
     @override
@@ -224,7 +224,7 @@ class Metrics(Listener):
 
     @override
     def published(self, kind: str, seconds: float | None) -> None:
-        """Count a message that was published, or was not."""
+        """Count a message that was confirmed, or not."""
         if seconds is None:
             self._count('unconfirmed', (kind,))
         else:
@@ -251,7 +251,7 @@ class Metrics(Listener):
                 self._circuit.labels(host, state).set(state == now)
 
     def _tell(self, parent: socket.socket, name: str, labels: Collection[str], value: float) -> None:
-        """Tell the parent: what was observed goes with what is counted next, so that a run costs one datagram."""
+        """Report to the parent: observations are sent with the next count, so that a run costs one datagram."""
         with self._lock:
             self._unsent.append((name, labels, value))
             if name in self._histograms and len(self._unsent) < UNSENT:
@@ -283,18 +283,18 @@ def _cause(report: RunReport) -> str:
 
 
 def bounded_cause(cause: str) -> str:
-    """The cause as a label has it: ``none`` for none, and a word that we do not know is another's."""
+    """The cause as a label: ``none`` for none, and ``other`` for unknown ones."""
     return cause if cause in CAUSES else OTHER if cause else 'none'
 
 
 class _Looked:
-    """What is looked at; a look that fails is left out, so that its series is missing and an alert says so."""
+    """Metrics that are read on request; one that fails is left out, so that an alert about its absence is raised."""
 
     def __init__(self, looks: Mapping[str, tuple[Any, str, tuple[str, ...], Look]]) -> None:
         self._looks = looks
 
     def describe(self) -> list[Any]:
-        """Nothing: what is looked at may come later."""
+        """Nothing: metrics may be added later."""
         return []
 
     def collect(self) -> Iterator[Any]:
@@ -315,7 +315,7 @@ def _build() -> tuple[str, ...]:
 
 
 def _client() -> Any:
-    """The library, as it counts in memory.
+    """The client library, counting in memory.
 
     Where ``PROMETHEUS_MULTIPROC_DIR`` is set, for some other program, it would write files, of commands too.  The
     variable stays: an extension may have begun to count that way, and would fail without.
@@ -334,7 +334,7 @@ def _client() -> Any:
 
 
 def begun(settings: Settings, tasks: Collection[str] = ()) -> Metrics | None:
-    """The metrics of this process; None, with a line in the log, where they cannot be had."""
+    """The metrics of this process; None, with a line in the log, if the library is not installed."""
     if not extras.is_installed('prometheus_client'):
         logger.warning('metrics are not served, only health: the library is not installed',
                        remedy=extras.install('metrics'))

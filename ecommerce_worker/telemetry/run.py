@@ -56,21 +56,21 @@ LONGEST_WAIT: Final = 2 ** 28
 
 
 def plausible(seconds: float, now: float) -> float:
-    """The time, if something can have happened then that is known ``now``; else ``now``: the clock there was wrong."""
+    """The time if it is plausible ``now``; else ``now``: the other clock was wrong."""
     return seconds if FIRST_SECOND <= seconds <= now else now
 
 
 def standing(outcome: str, attempt: int) -> tuple[bool, int, int]:
-    """How late in the life of its message this is: of two reports of one message the greater one has the say.
+    """The order of reports of one message: of two reports the greater one counts.
 
-    No clock is asked, for those of two workers differ: tries are counted by the message itself, and what has ended has
-    ended.
+    It does not depend on clocks, since those of two workers differ: the message counts its tries, and final states stay
+    final.
     """
     return outcome in ENDS, attempt, -1 if outcome in ENDS else _FOLLOWS.index(outcome)
 
 
 def one_line(value: Any, length: int) -> str:
-    """The text, on one line, fit for a database whatever it holds; '' for anything else."""
+    """The text on one line, safe for a database; '' for anything else."""
     return printable(value[:length]) if isinstance(value, str) else ''
 
 
@@ -93,7 +93,7 @@ def new_id() -> str:
 
 
 def by_intake(name: str) -> str:
-    """How the reason of an order begins that the intake of this name accepted; more may follow after a colon."""
+    """The beginning of the reason of an order accepted by this intake; more may follow after a colon."""
     return f'by the intake {name}'
 
 
@@ -109,12 +109,12 @@ def _id(value: Any) -> str:
 
 
 def _text(most: int) -> Any:
-    """A text of so many letters at most, on one line; '' for whatever else is read."""
+    """A string of limited length, on one line; other values are read as ''."""
     return field(default='', metadata={'most': most, 'read': lambda value: one_line(value, most)})
 
 
 def _number(most: float, *, whole: bool = False, default: float | None = 0) -> Any:
-    """A number from 0 to so many; who reads another refuses the report, but for None where that is the default."""
+    """A number from 0 to a maximum; a report with any other is refused, except None if that is the default."""
     def read(value: Any) -> float | None:
         if value is None and default is None:
             return None
@@ -231,10 +231,10 @@ class RunReport:
         return None if self.next_try is None else datetime.fromtimestamp(self.next_try, UTC)
 
     def in_time(self, now: float) -> RunReport:
-        """The report with times that can be, where a wrong clock or a forger wrote others; ``now`` is when it came.
+        """The report with implausible times corrected, as from a wrong clock or a forger; ``now`` is when it arrived.
 
-        A run that would end later than that ended then, and took as long as it says; its next try is as much later as
-        it was to be.
+        A run that ends later than that is taken to end then, with the same duration and delay
+        of its next try.
         """
         ended = plausible(self.ended, now)
         started = plausible(ended - self.seconds, ended)
@@ -272,7 +272,7 @@ class Fact(Protocol):
 
     @property
     def routing_key(self) -> str:
-        """What it is about, in a word or two."""
+        """The routing key of the message."""
 
     def as_body(self) -> bytes:
         """Its form on the wire."""
@@ -282,10 +282,10 @@ class Safety(Protocol):
     """Knows whether reports are safe with the broker."""
 
     def holds(self, id_: str, act: Callable[[], None], most: int) -> bool:
-        """Whether the message of that id is to be held, its end being reported and not safe yet.
+        """Whether the message must be held because its report is not safe yet; ``act`` is called when it is.
 
-        ``act`` is called when it is.  Of more than ``most`` that are held the oldest is let go.
+        If more than ``most`` are held, the oldest is released.
         """
 
     def flush(self) -> None:
-        """Return when all that was reported of ends is safe, or soon."""
+        """Return when all reports of ended runs are safe, or after a short time."""

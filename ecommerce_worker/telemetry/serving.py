@@ -1,6 +1,6 @@
-"""A few pages for machines at ``METRICS_ADDRESS``: whether this process lives and is ready, and its metrics.
+"""Pages for machines at ``METRICS_ADDRESS``: whether this process is alive and ready, and its metrics.
 
-A thread of its own answers, and judges the pulse that the loop of the process has: it cannot be well while that is not.
+A separate thread answers, and checks the pulse of the main loop: it cannot report health while that hangs.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Page = Callable[[], tuple[int, str, bytes]]
 
 def begin(role: str, settings: Settings, look: Callable[[], tuple[str, str]] | None = None,
           tasks: Collection[str] = ()) -> Metrics | None:
-    """Have it seen from now on how this process is, which is of that role, as far as the settings say.
+    """Report the health and metrics of this process, as configured.
 
     ``look`` is that of :class:`~ecommerce_worker.process.pulse.Pulse`, ``tasks`` are the names of tasks that may be
     counted.  The metrics of the process, None if they are not collected. Errors are only logged.
@@ -69,7 +69,7 @@ PAGES: Final[Mapping[str, Page]] = {'/livez': _asked('live'), '/readyz': _asked(
 
 
 def ports_of(address: str) -> tuple[str, range]:
-    """The host, and the ports of which one is to be taken: ``127.0.0.1:9100-9104`` has five."""
+    """The host, and the candidate ports: ``127.0.0.1:9100-9104`` has five."""
     host, _, ports = address.rpartition(':')
     first, _, last = ports.partition('-')
     return host.strip('[]'), range(int(first), int(last or first) + 1)
@@ -149,7 +149,7 @@ class _Handler(socketserver.BaseRequestHandler):
 
     @override
     def handle(self) -> None:
-        """Answer one request, in time."""
+        """Answer one request within the time-out."""
         until, head = time.monotonic() + SECONDS, b''
         while b'\r\n\r\n' not in head and len(head) < LARGEST:
             if (left := until - time.monotonic()) <= 0:

@@ -1,4 +1,4 @@
-"""What an intake counted, and its form on the wire: numbers and reasons, never anything of a delivery."""
+"""The counts of an intake, and their form on the wire: numbers and reasons, never contents."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ Counted = Mapping[str, Mapping[str, int]]
 
 @dataclass(frozen=True, kw_only=True)
 class Tally:
-    """What one process has counted of one intake since an hour began: a later one takes the place of an earlier one.
+    """The counts of one process for one intake since the beginning of an hour: a later one replaces an earlier one.
 
-    So what is lost of them costs a minute, and what comes twice counts once.  ``hour`` is its beginning in epoch
+    So a lost one costs a minute, and a repeated one counts once.  ``hour`` is its beginning in epoch
     seconds, ``number`` how many the process has published by then,
     ``counts`` how many deliveries ended in each state for
     each reason, ``times`` how many answers took so long (see :data:`BOUNDS`), ``last`` when a genuine one came last, in
@@ -95,12 +95,12 @@ class Tally:
 
 
 def span_of(seconds: float) -> int:
-    """Which of the spans an answer belongs to that took so long."""
+    """The index of the span of an answer that took this long."""
     return bisect.bisect_left(BOUNDS, seconds * 1000)
 
 
 def percentile(times: Sequence[int], share: float) -> int | None:
-    """Under how many milliseconds that share of the answers was; None where there was none, or it took longer than all
+    """The percentile of the answers in milliseconds; None without answers, or if it is above all
     bounds.
     """
     left = math.ceil(sum(times) * share)

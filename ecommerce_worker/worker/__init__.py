@@ -1,1 +1,1 @@
-"""The worker's side of Celery: a consumer that loses nothing."""
+"""The worker process: a Celery consumer that loses nothing."""

@@ -29,9 +29,9 @@ NARROW_SECONDS: Final = 1.0
 
 
 class Acknowledging:
-    """The messages of one consumer that are held.
+    """The held messages of one consumer.
 
-    ``room`` is how many may be held before the prefetch window must be wider.
+    ``room`` is how many may be held before the prefetch window is widened.
     """
 
     def __init__(self, consumer: Consumer, room: int) -> None:
@@ -70,17 +70,17 @@ class Acknowledging:
             safety.flush()
 
     def _hold(self, more: int) -> int:
-        """Note so many more that are held; by how much the window must be wider then."""
+        """Count more held messages; returns by how much to widen the window."""
         with self._lock:
             self._held += more
             return self._wanted()
 
     def _wanted(self) -> int:
-        """By how much the window must be wider, in large steps: each is a request to RabbitMQ."""
+        """By how much to widen the window, in large steps: each is a request to RabbitMQ."""
         return self._held // self._room * self._room
 
     def _look(self) -> None:
-        """Widen the window; on the event loop, as all that follows."""
+        """Widen the window; on the event loop."""
         if self._wanted() > self.wider:
             if not self.wider:
                 self._consumer.hub.call_later(NARROW_SECONDS, self._narrow)

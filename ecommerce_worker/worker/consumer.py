@@ -91,7 +91,7 @@ class Join(bootsteps.StartStopStep):
     requires = (Tasks,)
 
     def start(self, c: Consumer) -> None:
-        """Join, once; nothing else keeps the connection alive meanwhile."""
+        """Join once; nothing else keeps the connection alive during that time."""
         if c.neighbours:
             c.neighbours.join(partial(_alive, c))
 
@@ -130,10 +130,10 @@ def _alive(c: Consumer) -> bool:
 
 
 class Afterwards:
-    """A connection after the end of Celery's event loop, while the pool ends: it beats and acknowledges what ends.
+    """A connection after the end of Celery's event loop, while the pool stops: for heartbeats and acknowledgements.
 
-    Without heartbeats RabbitMQ would close it and deliver again what is about to be finished; and if not all of that is
-    finished in time, the rest only is to be delivered again.
+    Without heartbeats RabbitMQ would close it and redeliver messages that are about to be
+    finished; only unfinished ones should be redelivered.
     """
 
     def __init__(self, c: Consumer) -> None:
@@ -145,7 +145,7 @@ class Afterwards:
         self._thread.start()
 
     def end(self) -> None:
-        """Acknowledge what has ended, and leave closing the connection to others."""
+        """Acknowledge finished messages, without closing the connection."""
         self._ended.set()
         self._thread.join()
 
@@ -252,7 +252,7 @@ class Consumer(consumer.Consumer):
             raise WorkerShutdown(error.exit_status) from None
 
     def standing(self) -> tuple[str, str]:
-        """See :class:`~ecommerce_worker.process.pulse.Pulse`: what is consumed, what is in hand, who is left alone."""
+        """See :class:`~ecommerce_worker.process.pulse.Pulse`: queues, running messages, open circuit breakers."""
         consumed = self.task_consumer.queues if self.connection and self.task_consumer else ()
         reason = '' if consumed and self._consumes else 'it consumes nothing; is RabbitMQ unreachable?'
         left_alone = (f'{host} is not called for {seconds:.0f} s' for host, seconds in runtime.current().left_alone())
@@ -347,15 +347,15 @@ class Consumer(consumer.Consumer):
         self._park(message, f'the body cannot be read ({type(exc).__name__})')
 
     def on_unknown_message(self, body: Any, message: Any) -> None:  # noqa: ARG002
-        """Not reached through :meth:`create_task_handler`; guarded anyway."""
+        """Never called with :meth:`create_task_handler`; handled anyway."""
         self._park(message, 'not a Celery message')
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:  # noqa: ARG002
-        """As above."""
+        """See :meth:`on_unknown_message`."""
         self._park(message, 'there is no such task in this version of the worker')
 
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:  # noqa: ARG002
-        """As above."""
+        """See :meth:`on_unknown_message`."""
         self._park(message, f'the message is not valid ({type(exc).__name__})')
 
     def _delivery(self, message: Any) -> Delivery:
@@ -431,7 +431,7 @@ class Consumer(consumer.Consumer):
             self.call_soon(self._settle)
 
     def _settle(self) -> None:
-        """Say to the broker what becomes of messages, of all at once."""
+        """Acknowledge or return messages, all at once."""
         self._settles = False  # first: whoever comes from now on calls again
         batch = [self._to_settle.popleft() for _ in range(len(self._to_settle))]
         for channel, settled in groupby(batch, lambda it: it[0].channel):
@@ -516,13 +516,13 @@ class Consumer(consumer.Consumer):
         self.hand_over(request, Handover((publication,), delivery.message, report))
 
     def _widen(self, kept: int) -> None:
-        """What cannot be published at present is in hand besides what can be run."""
+        """Widen the prefetch window by the messages that cannot be published at present."""
         self.call_soon(self._set_window, min(kept, MOST_KEPT))
 
     def share(self, queue: str) -> int:
         """The prefetch of one queue if each has its own: orders have the most.
 
-        Among them are those whose acknowledgements wait for their facts.
+        These include messages whose acknowledgements wait for their reports.
         """
         return (self._window if queue in run.ORDER_QUEUES else max(1, self._concurrency // 4)) + self._wider
 
@@ -531,7 +531,7 @@ class Consumer(consumer.Consumer):
         self.widen()
 
     def widen(self) -> None:
-        """Have as much more in hand as is kept, and as is held: on the event loop."""
+        """Widen the prefetch window by kept and held messages, on the event loop."""
         self.initial_prefetch_count = self._window + self._kept
         if self.qos:
             self.qos.value = self.initial_prefetch_count + self.acknowledging.wider
@@ -543,7 +543,7 @@ class Consumer(consumer.Consumer):
             self.task_consumer.consume()
 
     def on_close(self) -> None:
-        """The connection is lost, or the worker stops: what was not begun is forgotten, or comes again soon."""
+        """The connection is lost, or the worker stops: forget messages that have not begun, or return them soon."""
         self._consumes = False
         if self.controller.blueprint.state == bootsteps.RUN:
             super().on_close()
@@ -553,13 +553,13 @@ class Consumer(consumer.Consumer):
             super().on_close()
 
     def stop(self) -> None:
-        """Consume no more; what runs goes on, and what ends is acknowledged."""
+        """Stop consuming; running tasks continue and are acknowledged."""
         super().stop()
         if self.hub and self.connection and topology.is_rabbitmq(self.connection):
             self._afterwards = Afterwards(self)
 
     def finish(self) -> bool:
-        """Acknowledge what has ended, once no more is taken; whether that is so."""
+        """Acknowledge finished messages once consuming has stopped; returns whether it has."""
         if self._afterwards is None:
             return False
         self.acknowledging.flush()
@@ -567,7 +567,7 @@ class Consumer(consumer.Consumer):
         return True
 
     def _on_hub_closed(self, hub: Any) -> None:  # noqa: ARG002
-        """The pool has ended: let what follows from its last runs be published, and their messages acknowledged."""
+        """The pool has stopped: publish what follows from its last runs, and acknowledge their messages."""
         if self.controller.blueprint.state == bootsteps.RUN:
             return
         self.keeper.end(runtime.current().settings.SHUTDOWN_SECONDS)
@@ -583,7 +583,7 @@ def _longest_turn(pool: Any) -> float:
 
 
 def _say(word: Callable[[], None], connection_errors: tuple[type[BaseException], ...]) -> None:
-    """Say to the broker what becomes of a message; where its connection is lost, it is delivered again in any case."""
+    """Acknowledge or return a message; if its connection is lost, it is redelivered anyway."""
     try:
         word()
     except MessageStateError:
@@ -593,7 +593,7 @@ def _say(word: Callable[[], None], connection_errors: tuple[type[BaseException],
 
 
 def _nack(message: Any) -> None:
-    """Give a message back by the word that RabbitMQ from 4.3 on does not count against it."""
+    """Return a message with the method that RabbitMQ since 4.3 does not count as a redelivery."""
     if message.channel is None or not hasattr(message.channel, 'send_method'):
         message.reject(requeue=True)
     else:
@@ -601,7 +601,7 @@ def _nack(message: Any) -> None:
 
 
 def _until_late(loop: Callable[..., None], *args: Any) -> None:
-    """Consume; a message that RabbitMQ has taken back, since it was in hand for too long, costs the connection only.
+    """Consume; a message that was held for too long, and that RabbitMQ has taken back, only costs the connection.
 
     RabbitMQ closes the channel then (``consumer_timeout``), and Celery would end the worker.
     """
@@ -614,16 +614,16 @@ def _until_late(loop: Callable[..., None], *args: Any) -> None:
 
 
 def _remember_form(message: Any) -> None:
-    """Have a message be returned as it came: brokers that kombu plays itself write its headers anew."""
+    """Make a message return unchanged: kombu's virtual transports rewrite its headers."""
     if hasattr(message, 'serializable'):
         as_it_came = message.serializable()
         message.serializable = lambda: as_it_came
 
 
 def _present(message: Any, delivery: Delivery, *, keep_eta: bool) -> None:
-    """Make the message one that Celery takes without decoding it again.
+    """Make the message one that Celery accepts without decoding it again.
 
-    An eta is waited for in the broker, where it can.
+    An eta is waited for in the broker, if possible.
     """
     call: Call = delivery.call
     message.headers = headers_of(delivery, call.eta.isoformat() if keep_eta and call.eta else None)

@@ -1,6 +1,6 @@
-"""Remote control: workers answer questions; what would change them is obeyed only if ``REMOTE_CONTROL`` names it.
+"""Remote control: workers answer queries; commands are obeyed only if ``REMOTE_CONTROL`` lists them.
 
-Whoever may publish on the virtual host reaches every worker at once, by the fanout exchange ``celery.pidbox``.
+Anyone who may publish on the virtual host reaches every worker at once, through the fanout exchange ``celery.pidbox``.
 Celery would obey anyone who sends ``cancel_consumer`` or ``revoke``, and search a worker's name with whatever regular
 expression it is given.
 """
@@ -47,7 +47,7 @@ class Control(control.Control):
 
 
 class Mailbox(pidbox.Pidbox):
-    """Where commands come in; what is not one, or is not to be obeyed, is dropped with a line in the log."""
+    """Receives commands; anything else, or one that is not allowed, is dropped with a line in the log."""
 
     def __init__(self, c: Any) -> None:
         super().__init__(c)
@@ -62,7 +62,7 @@ class Mailbox(pidbox.Pidbox):
         self.consumer.on_decode_error = lambda message, error: self._refuse(type(error).__name__)  # noqa: ARG005
 
     def on_command(self, message: Any) -> None:
-        """Obey a command, or not."""
+        """Run a command if it is allowed."""
         try:
             command = self.command(Raw.of(message))
         except Undecodable as error:
@@ -73,7 +73,7 @@ class Mailbox(pidbox.Pidbox):
         self.on_message(command, message)
 
     def command(self, raw: Raw) -> dict[str, Any]:
-        """The command of a message; raises :class:`~ecommerce_worker.errors.Undecodable` if it is not to be obeyed."""
+        """The command in a message; raises :class:`~ecommerce_worker.errors.Undecodable` if it is not allowed."""
         if raw.unreadable or len(raw.body) > LARGEST_COMMAND:
             raise Undecodable('not a command')
         found = decode(raw, [CONTENT_TYPES['json']])
@@ -94,7 +94,7 @@ class Mailbox(pidbox.Pidbox):
                 or not self._obeyed.isdisjoint((method, 'all')))
 
     def _address(self, given: Any) -> dict[str, str]:
-        """Where the answer goes: to the exchange for answers, and no other."""
+        """The reply address, which must be the exchange for replies."""
         exchange = self.node.mailbox.reply_exchange.name
         if not isinstance(given, Mapping) or given.get('exchange') != exchange:
             raise Undecodable('its reply address is not allowed')
@@ -124,7 +124,7 @@ def _names(given: Any) -> list[str | None] | None:
 
 
 def _pattern(found: Mapping[str, Any]) -> dict[str, Any]:
-    """The workers' names as a pattern of the shell; a regular expression may take for ever."""
+    """The workers' names as a shell pattern; a regular expression may take forever."""
     pattern, matcher = _name(found.get('pattern')), _name(found.get('matcher'))
     if pattern and matcher not in (None, 'glob'):
         raise Undecodable('its pattern is not a shell pattern')

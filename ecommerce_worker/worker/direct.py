@@ -1,4 +1,4 @@
-"""From the door to a thread of the pool, without the ways that Celery has for what our messages never hold.
+"""The direct way from the consumer to a thread of the pool, without features of Celery that our messages never use.
 
 ::
 
@@ -34,7 +34,7 @@ HEARD: Final = (signals.task_received, signals.task_prerun, signals.task_postrun
 
 
 class Strategy:
-    """How messages of one task are begun; ``Task.Strategy`` names it."""
+    """The strategy that starts messages of one task; see ``Task.Strategy``."""
 
     def __init__(self, task: Task, app: Celery, consumer: Consumer) -> None:
         self._task = task
@@ -47,7 +47,7 @@ class Strategy:
         return self._celerys(*args)
 
     def receive(self, message: Any, delivery: Delivery) -> bool:
-        """Begin it; False if Celery has to."""
+        """Start it; False if Celery must."""
         consumer, call = self._consumer, delivery.call
         eventer = consumer.event_dispatcher
         if (not hasattr(consumer.pool, 'put') or not consumer.hub or (eventer and eventer.enabled)

@@ -1,4 +1,4 @@
-"""Figures of a worker that are looked at when they are asked for."""
+"""Metrics of a worker that are read on request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def of(consumer: Consumer, counted: Metrics) -> None:
-    """Have the figures of a consumer among the metrics."""
+    """Add the metrics of a consumer."""
     lanes, keeper = consumer.lanes, consumer.keeper
 
     def busy() -> dict[tuple[str, ...], float]:

@@ -80,8 +80,8 @@ REMEMBERED: Final = 1000
 
 @dataclass(eq=False)
 class Kept:
-    """A message in hand: what is to be published before it is acknowledged (``settle(True)``) or, if that takes too
-    long, given back (``settle(False)``).
+    """A kept message: what must be published before it is acknowledged (``settle(True)``) or, if that takes
+    too long, returned (``settle(False)``).
     """
 
     message: Message
@@ -97,7 +97,7 @@ class Kept:
     gone: bool = False
 
     def join(self, settle: Callable[[bool], None]) -> None:
-        """Have another delivery settled with this one; those of a connection that is lost bear being settled."""
+        """Settle another delivery together with this one; settling one of a lost connection is harmless."""
         before = self.settle
 
         def both(done: bool) -> None:
@@ -191,7 +191,7 @@ class Keeper:
         self._wake.set()
 
     def adopt(self, message: Message, settle: Callable[[bool], None]) -> bool:
-        """Whether this message, delivered again, is in hand already or was published; ``settle`` is for this one."""
+        """Whether this redelivered message is already kept or was published; ``settle`` is for this one."""
         with self._lock:
             if message in self._published:
                 published = True
@@ -211,7 +211,7 @@ class Keeper:
             return len(self._all)
 
     def late(self) -> dict[str, int]:
-        """How many publications cannot be published at present, by destination."""
+        """The number of publications that cannot be published at present, by destination."""
         return dict(self._late)
 
     def end(self, seconds: float) -> bool:
@@ -231,7 +231,7 @@ class Keeper:
                 self._lost(error)
 
     def _rest(self) -> float | None:
-        """Seconds until there is something to do; None if only another message can bring it."""
+        """Seconds until there is something to do; None until another message comes."""
         if not self._all:
             return None
         if any(way.sent for way in self._ways.values()):
