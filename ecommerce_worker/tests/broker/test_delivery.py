@@ -330,7 +330,7 @@ def test_a_message_in_hand_for_too_long_costs_the_connection_only(shop, broker, 
         worker = start_worker(FULFILLMENT_READ_TIMEOUT=30, REDELIVERY_DELAY=1).ready()
         shop.add_order('EDX-1', Answer.slow(8))
         publish('EDX-1')
-        eventually(lambda: 'in hand for too long' in worker.log)
+        eventually(lambda: 'held for too long' in worker.log)
         eventually(lambda: shop.orders['EDX-1'].status == 'Complete')
         shop.add_order('EDX-2')
         publish('EDX-2')
