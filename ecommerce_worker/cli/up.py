@@ -1,9 +1,9 @@
-"""All of one small site under one parent: recorder, worker, console, beat, intake, started in this order.
+"""All processes of a small site under one parent: recorder, worker, console, beat, intake, started in this order.
 
-The first ends last.
+The first one stops last.
 
     started ──exits──► waits 1, 2, 4 … 60 s ──► started again …
-        └─────SIGTERM──────► what runs is finished ──► gone          (the recorder's turn only then)
+        └─────SIGTERM──────► running tasks finish ──► exits          (the recorder after the others)
 
 Each child is an ordinary command in a session of its own, so that Ctrl-C reaches it only through us.  If `up` is
 killed, its children are stopped by the kernel.

@@ -6,7 +6,7 @@ Which broker:
     else             ──► a private node, if rabbitmq-server is installed
     else             ──► files in a directory
 
-Whatever it is played on is ended by number, in the opposite order of its beginning, however far it came.
+Everything that was started is stopped by process id, in reverse order, however far the demonstration came.
 """
 
 from __future__ import annotations

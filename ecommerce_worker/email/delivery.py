@@ -3,9 +3,9 @@
 ::
 
     historic call ──resolve──► Email ──checked──► rendered ──► Mailer.send ──► Receipt
-                                                                                  │ then, each a task of its own
-                                                   the same for who was left ◄────┤
-                                             an assignment is reported to the shop ◄──┘
+                                                                                  │ then, as separate tasks
+                                             the same for the recipients left ◄───┤
+                                       an assignment reported to the shop ◄───────┘
 """
 
 from __future__ import annotations

@@ -3,11 +3,11 @@
 ::
 
     started ──exits──► waits 1, 2, 4 … 60 s ──► started again …
-      │  └──stands still──► killed ──┘
+      │  └──hangs──► killed ──┘
       └──SIGTERM, SIGINT, SIGHUP, SIGQUIT, passed on to all──► the parent ends with the first status that is not 0
 
-The parent does nothing else.  What its processes say of themselves in files (:mod:`.vitals`) it sums up, for who asks
-its health. If it is killed, they stop as after a signal.
+The parent does nothing else, except to sum up the files of its processes (:mod:`.vitals`) as its own health.  If it is
+killed, they stop as after a signal.
 """
 
 from __future__ import annotations
