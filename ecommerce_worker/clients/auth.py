@@ -121,12 +121,12 @@ class ClientCredentials:
         return Token(self._auth(token), asked_at + lifetime - min(60.0, lifetime / 5))
 
     def close(self) -> None:
-        """Close the connection that is kept; the next fetch opens another."""
+        """Close the idle connection; the next fetch opens another."""
         self._api.close()
 
 
 def lifetime_of(given: Any) -> float:
-    """The seconds of ``expires_in``, which may come as a text; a short time if it does not say."""
+    """The seconds of ``expires_in``, which may be a string; a short time if it is missing."""
     try:
         seconds = SHORT_LIFE if isinstance(given, bool) else float(given)
     except (TypeError, ValueError, OverflowError):
@@ -174,7 +174,7 @@ class SelfSigned:
 
 
 class Fixed(AuthBase):
-    """Headers that do not change; the signer and what it signs with at once."""
+    """Constant headers; both the signer and its credentials."""
 
     def __init__(self, headers: Mapping[str, str]) -> None:
         self._headers = dict(headers)
@@ -202,7 +202,7 @@ class Basic(Fixed):
 
 
 class Bearer(Fixed):
-    """A key of ours, as vendors give it; ``headers`` are others that go with it."""
+    """An API key; ``headers`` are sent with it."""
 
     def __init__(self, key: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__({**(headers or {}), 'Authorization': f'Bearer {key}'})

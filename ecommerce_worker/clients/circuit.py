@@ -94,7 +94,7 @@ class CircuitBreaker:
 
     @property
     def rest(self) -> float:
-        """For how many seconds from now the host is left alone; 0 or less if it is not."""
+        """Seconds until the next probe of the host; 0 or less if calls are allowed."""
         return 0.0 if self._room is None else self._until - self._clock()
 
     @contextmanager
@@ -118,11 +118,11 @@ class CircuitBreaker:
             self._say()
 
     def answered(self, method: str, status: int | None, seconds: float) -> None:
-        """Take note of a request, of the status that it was answered with (None: of none), and how long it took."""
+        """Record a request: its status (None without an answer), and its duration."""
         self._called(self._host, method, status, seconds)
 
     def fetched(self, cause: str) -> None:
-        """Take note of a token that the host gave out, or of the cause why it did not."""
+        """Record a fetched token, or the cause of the failure."""
         self._fetched(self._host, cause)
 
     def _enter(self) -> None:

@@ -69,7 +69,7 @@ class Ecommerce:
             raise PeerFailure(f'{self._api.peer} answered with JSON that is not a list of orders', status=200) from None
 
     def fulfill(self, number: str, *, email_opt_in: bool) -> None:
-        """Have the order fulfilled; raises :class:`~ecommerce_worker.errors.Skip` if there is nothing to fulfil.
+        """Fulfil the order; raises :class:`~ecommerce_worker.errors.Skip` if there is nothing to fulfil.
 
         Only the shop's own word counts: an answer with this order in it, and its status.  Anything else, whatever the
         HTTP status, is a :class:`~ecommerce_worker.errors.PeerFailure`.
@@ -103,9 +103,9 @@ class Ecommerce:
                    + ('' if status == COMPLETE else f': it is {status}'))
 
     def report_assignment_email(self, offer_assignment_id: int | str, send_id: str) -> None:
-        """Have the shop note that the mail of an assignment was accepted; ``send_id`` is the vendor's name for it.
+        """Report to the shop that the mail of an assignment was accepted; ``send_id`` is the vendor's id of it.
 
-        The shop answers 500 if it has a report of that name already.
+        The shop answers 500 if it already has a report with that id.
         """
         answer = self._api.request('POST', 'assignment-email/status/', json={
             'offer_assignment_id': offer_assignment_id, 'send_id': send_id, 'status': 'success'})
@@ -114,7 +114,7 @@ class Ecommerce:
                               maybe_done=True)
 
     def course(self, course_id: str) -> dict[str, Any]:
-        """What the shop knows of a course: ``name``, ``verification_deadline`` and more.
+        """The course in the shop: ``name``, ``verification_deadline`` and more.
 
         Raises :class:`~ecommerce_worker.errors.ApiError`, or WrongArguments for an invalid course id.
         """
@@ -127,7 +127,7 @@ class Ecommerce:
         return found
 
     def _status_in(self, answer: Any, number: str) -> str:
-        """The status in the shop's JSON of this very order; anything else is not the shop's own word on it."""
+        """The status in the shop's JSON of this order; anything else is not the shop's own answer."""
         if not isinstance(answer, dict) or answer.get('number') != number:
             raise PeerFailure(f'{self._api.peer} answered with JSON that is not this order', status=200,
                               maybe_done=True)

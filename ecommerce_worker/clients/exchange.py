@@ -1,4 +1,4 @@
-"""One deadline, and one allowance of bytes, over a whole exchange with another service.
+"""One deadline, and one limit of bytes, for a whole exchange with another service.
 
 A time-out of a socket bounds one silence: a peer that sends a byte now and then never meets it.  Sockets made here look
 at the :func:`exchange` in which they are used each time before they wait, whichever library uses them: from connecting
@@ -65,7 +65,7 @@ _current: ContextVar[Exchange | None] = ContextVar('exchange', default=None)
 
 @contextlib.contextmanager
 def exchange(seconds: float, most: int | None = None) -> Iterator[Exchange]:
-    """Bound all that this thread sends and receives in between, by sockets of ours, to so many seconds and bytes.
+    """Limit what this thread sends and receives in this context, on our sockets, to so many seconds and bytes.
 
     An exchange within another ends with that at the latest.  What is over time raises ``TimeoutError``, what is too
     much :class:`TooMuch`; both are ``OSError``.
@@ -87,7 +87,7 @@ def _shorter(silence: float | None, left: float | None) -> float | None:
 
 
 class _Bounded:
-    """What is common to both kinds of sockets; mixed in before the socket's own class."""
+    """Base class of both kinds of sockets; comes before the socket's own class."""
 
     #: The longest single wait, in seconds, as whoever uses the socket has set it; None for any.
     _silence: float | None = None
@@ -193,23 +193,23 @@ class Plain(_Bounded, socket.socket):
 
 
 class Secure(_Bounded, ssl.SSLSocket):
-    """The same with TLS; what is counted is what was encrypted."""
+    """The same with TLS; encrypted bytes are counted."""
 
     @override
     def do_handshake(self, block: bool = False) -> None:
-        """Shake hands, within the exchange."""
+        """Perform the TLS handshake within the limits of the exchange."""
         self._begin(socket.SO_RCVTIMEO)
         super().do_handshake(block)
 
 
 def securing(context: ssl.SSLContext) -> ssl.SSLContext:
-    """The same context, whose sockets keep within exchanges from now on."""
+    """The same context, with sockets that respect the limits of exchanges."""
     context.sslsocket_class = Secure
     return context
 
 
 def resolved(host: str, port: int) -> list[Place]:
-    """The places of that name; raises ``socket.gaierror`` if there are none.
+    """The addresses of that name; raises ``socket.gaierror`` if there are none.
 
     How long this takes is up to the system's resolver (``/etc/resolv.conf``), which cannot be interrupted.
     """
@@ -221,9 +221,9 @@ def resolved(host: str, port: int) -> list[Place]:
 
 
 def connected(places: Iterable[Place], timeout: float | None, options: Iterable[tuple[Any, ...]] = ()) -> Plain:
-    """A connection to the first of the places that takes one; ``timeout`` is the patience with each.
+    """A connection to the first address that accepts one; ``timeout`` applies to each.
 
-    Raises ``OSError``, that of the last one.
+    Raises the ``OSError`` of the last one.
     """
     failure = OSError('the host name has no address')
     for family, address in places:
@@ -260,7 +260,7 @@ class Response(http.client.HTTPResponse):
 
 
 def whole(read1: Callable[[int], bytes], most: int) -> bytes:
-    """All that ``read1`` gives, piece by piece; raises :class:`TooMuch` for more than ``most`` bytes."""
+    """The whole body, read piece by piece; raises :class:`TooMuch` for more than ``most`` bytes."""
     pieces, size = [], 0
     while piece := read1(65_536):
         pieces.append(piece)

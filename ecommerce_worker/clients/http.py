@@ -1,4 +1,4 @@
-"""Requests to another service, and what its answers mean."""
+"""Requests to another service, and the meaning of its answers."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def error_for(response: requests.Response, peer: str = 'the service') -> ApiErro
 def _of_another(response: requests.Response, peer: str, wait: float | None = None) -> PeerFailure:
     """The error for the answer of a firewall, a proxy or a maintenance page, whatever its status.
 
-    The service itself answers in JSON, or with nothing.
+    The service itself answers with JSON, or an empty body.
     """
     kind = response.headers.get('Content-Type', 'something').partition(';')[0]
     return PeerFailure(
@@ -282,7 +282,7 @@ class Api:
             raise _of_another(response, self.peer) from None
 
     def close(self) -> None:
-        """Close the connections that are kept; the next request opens new ones."""
+        """Close idle connections; the next request opens new ones."""
         self._adapter.close()
 
     def _prepared(self, method: str, path: str, params: Mapping[str, str], json: Any, form: Mapping[str, str] | None,

@@ -1,4 +1,4 @@
-"""Fetching files that others name: never from the local network, never too much, never for too long."""
+"""Downloading files from given URLs: never from the local network, never too large, never for too long."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def _parts(url: str) -> SplitResult:
 
 
 def _get(parts: SplitResult, limit: int, allowed: Allowed) -> bytes | str:
-    """What there is, or where else to look for it."""
+    """The content, or the URL of a redirect."""
     target = quote(parts.path or '/', safe=_KEPT) + ('?' + quote(parts.query, safe=_KEPT) if parts.query else '')
     host, port = parts.hostname or '', 443 if parts.scheme == 'https' else 80
     try:
@@ -166,7 +166,7 @@ def _connected(scheme: str, host: str, port: int, allowed: Allowed) -> Plain | S
 
 
 def check_link(url: str, what: str, hosts: Container[str]) -> None:
-    """Raise unless the link points to a public host: vendors follow it, and its receivers may."""
+    """Raise unless the link points to a public host: vendors follow it, and recipients may."""
     try:
         parts = urlsplit(url)
         host = (parts.hostname or '').encode('idna').decode().removesuffix('.')

@@ -38,14 +38,14 @@ class Account:
 
 @dataclass(frozen=True)
 class Enrolment:
-    """How a learner stands in a course."""
+    """The enrolment of a learner in a course."""
 
     mode: str
     active: bool
 
     @override
     def __str__(self) -> str:
-        """As one says it."""
+        """For display."""
         return self.mode if self.active else f'{self.mode}, not active'
 
 
@@ -81,7 +81,7 @@ class Lms:
         return Account(name, active=found.get('is_active') is not False)
 
     def enrolment(self, username: str, course_id: str) -> Enrolment | None:
-        """How the learner stands in the course; None if they never were in it."""
+        """The learner's enrolment in the course; None if they were never in it."""
         # Slashes of older ids stay: servers in front of the LMS refuse them encoded.
         try:
             found = self._ask('GET', f'{_ENROLMENT}/{quote(username, safe="@+")},{quote(course_id, safe=":+/")}',
@@ -93,7 +93,7 @@ class Lms:
 
     def put(self, username: str, course_id: str, wanted: Enrolment, *, order_number: str = '',
             force: bool = False) -> None:
-        """Have the learner stand so in the course; what the LMS answers must be just that.
+        """Set the learner's enrolment in the course; the answer of the LMS must match.
 
         The number of the order stays with the enrolment, for who refunds it from the LMS.
         """
@@ -113,7 +113,7 @@ class Lms:
             raise Rejected(f'{self._peer} has the learner as {found} in {course_id}, and not as {wanted}', status=200)
 
     def allow(self, email: str, course_id: str) -> None:
-        """Have whoever registers with that address enrolled at once, in whatever mode the course begins with."""
+        """Enrol whoever registers with that address at once, in the default mode of the course."""
         body = {'email': email, 'course_id': course_id, 'auto_enroll': True}
         try:
             self._ask('POST', _ALLOWED, json=body, blank=True)
@@ -128,7 +128,7 @@ class Lms:
                                f'({error.status}): {asked}', status=error.status) from None
 
     def disallow(self, email: str, course_id: str) -> bool:
-        """Take that back; whether there was anything to take back, as far as the LMS tells."""
+        """Undo :meth:`allow`; returns whether there was anything to undo, according to the LMS."""
         try:
             self._ask('DELETE', _ALLOWED, json={'email': email, 'course_id': course_id}, blank=True)
         except NotFound:
@@ -180,7 +180,7 @@ class Lms:
         return read
 
     def _refusal(self, error: Rejected, course_id: str, wanted: Enrolment) -> str:
-        """What a refusal stands for, for people; the LMS's own words name the learner."""
+        """The meaning of a refusal, for people; the LMS's own message names the learner."""
         said = f'{self._peer} refuses the enrolment in {course_id}, {wanted} ({error.status})'
         if error.status == 403:
             return (f'{said}: enrolment is closed, or the user of BACKEND_SERVICE_EDX_OAUTH2_KEY may '

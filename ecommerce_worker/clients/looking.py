@@ -1,4 +1,4 @@
-"""A look at another service from outside: its name, its certificate, its clock; nothing is asked of it in our name."""
+"""Inspecting another service from outside: its name, certificate and clock, without credentials."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def expiry_of(connected: Any) -> float | None:
 
 
 def _context(url: str) -> ssl.SSLContext:
-    """One that trusts whom our own requests trust."""
+    """A context that trusts the same authorities as our requests."""
     with requests.Session() as session:
         verify = session.merge_environment_settings(url, {}, None, None, None)['verify']
     bundle = str(verify if isinstance(verify, str) else where())

@@ -1,6 +1,6 @@
 """The Admin API of a Shopify shop, as far as missed orders, refunds and reports of fulfilment need it.
 
-It is GraphQL, which tells orders in another form than webhooks do; they are put into that of webhooks here.
+It is GraphQL, whose orders have another form than those of webhooks; they are converted here.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _FULFILL: Final = """mutation ($fulfillment: FulfillmentInput!) {
 
 @dataclass(frozen=True)
 class FulfillmentOrder:
-    """What is to be fulfilled of an order at one location: its state, and how much is left of which line.
+    """The fulfilment order of a location: its state, and the remaining quantities by line.
 
     ``left`` has the lines of the fulfilment order by their own ids, each with the number of the order's line and how
     many are left.
@@ -80,7 +80,7 @@ class Shopify:
         self._api = api
 
     def orders(self, since: float, until: float) -> Iterator[Mapping[str, Any]]:
-        """The paid and the refunded orders that were changed in between (epoch seconds), as webhooks tell them.
+        """The paid and refunded orders changed in between (epoch seconds), in the form of webhooks.
 
         The search is loose, so that what it finds is looked at again.
         """
@@ -106,7 +106,7 @@ class Shopify:
         return None if found is None else self._whole(found)
 
     def fulfillment_orders(self, number: str) -> list[FulfillmentOrder]:
-        """What is to be fulfilled of an order; raises :class:`~ecommerce_worker.errors.NotFound`."""
+        """The fulfilment orders of an order; raises :class:`~ecommerce_worker.errors.NotFound`."""
         found, after = [], None
         for _ in range(MOST_PAGES):
             order = self._asked(_QUERY_FULFILLMENTS, 'order', id=_gid(number), after=after)
@@ -120,7 +120,7 @@ class Shopify:
         raise PeerFailure(f'{self._api.peer} returned too many pages', status=200)
 
     def unfulfilled(self, number: str, lines: Collection[str]) -> list[FulfillmentOrder]:
-        """What is left to fulfil of these lines of an order; raises ``Transient`` while the shop holds it back."""
+        """What is left to fulfil of these lines of an order; raises ``Transient`` while the shop has it on hold."""
         ours = [FulfillmentOrder(it.id, it.status, left) for it in self.fulfillment_orders(number)
                 if (left := {id_: (line, count) for id_, (line, count) in it.left.items() if count and line in lines})]
         if [it for it in ours if it.status in _LATER]:
@@ -153,7 +153,7 @@ class Shopify:
         return self._asked(_QUERY_ONE, 'order', id=_gid(number), after=after)
 
     def _asked(self, query: str, what: str, **variables: Any) -> Any:
-        """The member of that name of what is answered."""
+        """The member of that name in the answer."""
         answer = self._api.request('POST', f'admin/api/{VERSION}/graphql.json',
                                    json={'query': query, 'variables': variables})
         if isinstance(answer, dict) and (errors := answer.get('errors')):
@@ -167,7 +167,7 @@ class Shopify:
         return found
 
     def _error(self, errors: Any, extensions: Any) -> Exception:
-        """What errors inside of a 200 stand for."""
+        """The error for errors within a 200."""
         codes = [str(it['extensions'].get('code')) for it in (errors if isinstance(errors, list) else ())
                  if isinstance(it, dict) and isinstance(it.get('extensions'), dict)]
         if 'THROTTLED' in codes:

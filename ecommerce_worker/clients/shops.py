@@ -1,4 +1,4 @@
-"""What the APIs of shops have in common."""
+"""Shared by the APIs of shops."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MOST_PAGES: Final = 10_000
 
 @dataclass(frozen=True)
 class Webhook:
-    """One that a shop has: its id there, where it delivers to, and whether it does."""
+    """A webhook of a shop: its id, its URL, and whether it is enabled."""
 
     id: str
     url: str

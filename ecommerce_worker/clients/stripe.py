@@ -28,7 +28,7 @@ class Stripe:
         self._api = api
 
     def events(self, types: Iterable[str], since: float, until: float) -> Iterator[Mapping[str, Any]]:
-        """The events of these types that were made in between (epoch seconds, 30 days ago at most), as delivered.
+        """The events of these types created in between (epoch seconds, up to 30 days ago), as delivered.
 
         The newest come first; one that comes twice is the same event.
         """
@@ -63,7 +63,7 @@ class Stripe:
                 for it in self._all('v1/webhook_endpoints', {})]
 
     def switch_on(self, webhook: Webhook) -> None:
-        """Have it deliver again."""
+        """Enable it again."""
         path = f'v1/webhook_endpoints/{quote(webhook.id, safe="")}'
         found = self._api.request('POST', path, form={'disabled': 'false'})
         if not isinstance(found, dict) or found.get('status') != 'enabled':

@@ -1,4 +1,4 @@
-"""How requests reach another service: connections of urllib3 whose sockets keep within an exchange."""
+"""The transport of requests: connections of urllib3 whose sockets respect the limits of an exchange."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ecommerce_worker.clients.exchange import Plain, connected, resolved, securi
 
 
 class NameNotResolved(NewConnectionError):
-    """The host's name means nothing here; urllib3 has such an error of its own only since version 2."""
+    """The host name cannot be resolved; urllib3 has such an error only since version 2."""
 
 
 class _Connecting:
@@ -94,13 +94,13 @@ class Transport(HTTPAdapter):
 
     @override
     def init_poolmanager(self, *given: Any, **named: Any) -> None:
-        """As the adapter has it, with our connections."""
+        """Like the adapter's, with our connections."""
         super().init_poolmanager(*given, **named)
         self.poolmanager.pool_classes_by_scheme = _POOLS
 
     @override
     def proxy_manager_for(self, proxy: str, **named: Any) -> Any:
-        """As the adapter has it, with our connections."""
+        """Like the adapter's, with our connections."""
         if proxy.lower().startswith('https:'):
             context: ssl.SSLContext = securing(create_urllib3_context())
             context.load_default_certs()

@@ -21,7 +21,7 @@ class WooCommerce:
         self._api = api
 
     def orders(self, since: float, until: float) -> Iterator[Mapping[str, Any]]:
-        """The orders that were paid or refunded, and were changed in between, as its webhooks tell them.
+        """The paid or refunded orders changed in between, in the form of webhooks.
 
         Old shops know nothing of the window and tell all that they have, and a page of fewer orders is not the last
         one: those that our user may not see are left out of it.
@@ -71,7 +71,7 @@ class WooCommerce:
                 for it in self._list('webhooks', {'status': 'all', 'per_page': '100'})]
 
     def switch_on(self, webhook: Webhook) -> None:
-        """Have it deliver again; its count of failures stays, so that the next one switches it off again."""
+        """Enable it again; its count of failures stays, so the next one disables it again."""
         found = self._api.request('PUT', f'{_API}/webhooks/{quote(webhook.id, safe="")}', json={'status': 'active'})
         if not isinstance(found, dict) or found.get('status') != 'active':
             raise PeerFailure(f'{self._api.peer} did not enable the webhook', status=200)

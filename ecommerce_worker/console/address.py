@@ -11,9 +11,9 @@ from ecommerce_worker.settings import Settings
 
 
 def url_of(settings: Settings) -> str:
-    """The URL at which people open it, without a trailing slash.
+    """Its public URL, without a trailing slash.
 
-    Raises :class:`~ecommerce_worker.errors.Misconfigured` for one over which passwords would travel unencrypted.
+    Raises :class:`~ecommerce_worker.errors.Misconfigured` for one over which passwords would be sent unencrypted.
     """
     url = settings.CONSOLE_URL or f'http://{settings.CONSOLE_ADDRESS}'
     if not url.startswith('https:') and not _on_this_machine(urlsplit(url).hostname or ''):
@@ -23,7 +23,7 @@ def url_of(settings: Settings) -> str:
 
 
 def client_of(request: Any) -> str:
-    """The address of whoever sent a request."""
+    """The client address of a request."""
     return str(request.META.get('REMOTE_ADDR', ''))
 
 

@@ -1,4 +1,4 @@
-"""The admin site: the console's own pages, people and their roles, and who did what."""
+"""The admin site: the console's own pages, people and their roles, and the audit log."""
 
 from __future__ import annotations
 

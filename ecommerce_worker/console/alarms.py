@@ -1,4 +1,4 @@
-"""The findings as every page shows them, at the top."""
+"""The findings at the top of every page."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from django.apps import AppConfig
 
 
 class ConsoleConfig(AppConfig):
-    """The console's."""
+    """The Django application of the console."""
 
     name = 'ecommerce_worker.console'
     label = 'console'

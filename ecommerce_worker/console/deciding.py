@@ -44,7 +44,7 @@ def resend(app: Celery, numbers: Iterable[int], *, who: str, reason: str) -> Don
 
 
 def discard(numbers: Iterable[int], *, who: str, reason: str) -> Done:
-    """Throw these parked messages away for good."""
+    """Discard these parked messages permanently."""
     count, troubles = 0, []
     for number in numbers:
         try:

@@ -1,6 +1,6 @@
 """A form that was not carried out, kept in the session and shown again on its page until it is.
 
-It survives a mistake, a refusal by the shop, the end of the login, and reloading the page.
+It survives a mistake, a refusal by the shop, an expired login, and a reload.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ class Right(models.Model):  # noqa: DJ008 - there are none to be shown
     """Not a table: only something for Django's permissions to belong to."""
 
     class Meta:
-        """What may be done."""
+        """The permissions."""
 
         managed = False
         default_permissions = ()

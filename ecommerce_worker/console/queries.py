@@ -55,7 +55,7 @@ class Figures:
 
 
 class _Counts:
-    """How many entries there are, by state and task; of many it is known for some seconds."""
+    """The number of entries by state and task; if there are many, it is cached for some seconds."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -63,7 +63,7 @@ class _Counts:
         self._until = -math.inf
 
     def look(self) -> Mapping[tuple[str, str], int]:
-        """The numbers; who asks while they are counted waits for that."""
+        """The numbers; concurrent callers wait while they are being counted."""
         with self._lock:
             if time.monotonic() >= self._until:
                 found = Order.objects.order_by().values_list('state', 'task').annotate(count=Count('*'))

@@ -152,7 +152,7 @@ def order(request: Any, context: Context, number: int) -> Any:
 
 @require_safe
 def intakes(request: Any, context: Context) -> Any:
-    """What came in within a day, and where shops post to."""
+    """The deliveries of a day by intake, and the URLs for shops."""
     settings = runtime.current().settings
     nobody, shown = figures.intakes(settings, context['now'])
     return render(request, 'console/intakes.html', {

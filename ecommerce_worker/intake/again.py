@@ -54,7 +54,7 @@ def is_delivery(headers: Mapping[str, Any]) -> bool:
 
 
 def send(app: Celery, messages: Sequence[tuple[ParkingNote, Raw]]) -> list[str | WorkerError]:
-    """Send parked messages back to the queues that they came from, a delivery to the queue that its intake names now.
+    """Return parked messages to their original queues, and deliveries to the current queue of their intake.
 
     For each the queue, once the broker has confirmed, or why it was not sent:
     :class:`~ecommerce_worker.broker.publishing.UnknownQueue`, :class:`~ecommerce_worker.errors.NotPublished` or
@@ -82,7 +82,7 @@ def send(app: Celery, messages: Sequence[tuple[ParkingNote, Raw]]) -> list[str |
 
 @dataclass(frozen=True)
 class Sending:
-    """A message that is sent again, and what the ledger is told of the order that a delivery leads to."""
+    """A resent message, and the report about the order of a delivery."""
 
     publication: Publication
     accepted: RunReport | None = None

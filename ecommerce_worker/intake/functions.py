@@ -32,12 +32,12 @@ class Function(source.Source):
 
     @override
     def key(self, secret: str) -> bytes:
-        """As the scheme has it."""
+        """As defined by the scheme."""
         return self.scheme.key(secret)
 
     @override
     def verify(self, delivery: Delivery, keys: Sequence[bytes]) -> None:
-        """As the scheme has it."""
+        """As defined by the scheme."""
         self.scheme.verify(delivery, keys)
 
     @override
@@ -53,7 +53,7 @@ class Function(source.Source):
 
     @override
     def signed(self, body: bytes, key: bytes, topic: str, now: float) -> dict[str, str]:
-        """As the scheme has it, with an id."""
+        """As defined by the scheme, with an id."""
         headers = self.scheme.signed(body, key, topic, now)
         if self.id and self.id.lower() not in map(str.lower, headers):
             headers[self.id] = str(uuid4())
@@ -78,7 +78,7 @@ def intake(name: str, *, scheme: source.Source, id: str = '',  # noqa: A002 - wh
 
 
 class Hmac(hmac.Source):
-    """A code over the body in a header: ``sha256``, ``sha512`` or ``sha1`` as ``hex`` or ``base64``, after a prefix."""
+    """A MAC of the body in a header: ``sha256``, ``sha512`` or ``sha1`` as ``hex`` or ``base64``, after a prefix."""
 
     def __init__(self, header: str, *, prefix: str = '', encoding: str = 'hex', digest: str = 'sha256') -> None:
         super().__init__({**self.DEFAULTS, 'header': header, 'prefix': prefix, 'encoding': encoding, 'digest': digest})

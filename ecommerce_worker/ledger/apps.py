@@ -4,7 +4,7 @@ from django.apps import AppConfig
 
 
 class LedgerConfig(AppConfig):
-    """The ledger's."""
+    """The Django application of the ledger."""
 
     name = 'ecommerce_worker.ledger'
     label = 'ledger'

@@ -22,7 +22,7 @@ from ecommerce_worker.ledger.recording import Promise
 
 
 class AlreadySettled(WorkerError):
-    """Somebody else has already decided: look at the message again."""
+    """Another person has already decided: look at the message again."""
 
 
 #: Sends messages; for each the queue that it went to, or why it was not sent.
@@ -31,7 +31,7 @@ Send = Callable[[Sequence[tuple[ParkingNote, Raw]]], Sequence[str | WorkerError]
 
 def resend(messages: Sequence[InLedger | tuple[ParkingNote, Raw]], send: Send, *, who: str,
            reason: str = '') -> list[str | WorkerError]:
-    """Have parked messages of the ledger or of RabbitMQ sent, each on record; the ledger erases its copies.
+    """Resend parked messages of the ledger or of RabbitMQ, each with an audit entry; the ledger erases its copies.
 
     For each message the queue that it went to, or why it is parked as before: what ``send`` says,
     :class:`AlreadySettled` or :class:`~ecommerce_worker.execution.parking.TooOften`.
@@ -99,7 +99,7 @@ def write_down(who: str, action: str, reason: str, *, message_id: str = '', key:
 
 
 def _locked(numbers: Collection[int]) -> dict[int, ParkedMessage]:
-    """The parked messages of these numbers, locked: of two people who decide at once, one waits for the other."""
+    """The parked messages with these numbers, locked: of two people who decide at once, one waits for the other."""
     # Always in the same order, or they could deadlock.
     found = ParkedMessage.objects.select_for_update().filter(pk__in=numbers).order_by('pk')
     return {parked.pk: parked for parked in found}
@@ -119,7 +119,7 @@ def _kept(note: InLedger, rows: Mapping[int, ParkedMessage]) -> tuple[ParkingNot
 
 
 def _lock_orders(notes: Iterable[ParkingNote], rows: Mapping[int, ParkedMessage]) -> None:
-    """Lock the orders of these messages: the runs that follow may be over at once, and who records that waits."""
+    """Lock the orders of these messages: the next runs may end at once, and the recorder has to wait."""
     numbers = _orders_of(rows.values())
     identities = [Promise.of(note).identity for note in notes if not isinstance(note, InLedger)]
     _ = list(Order.objects.select_for_update().filter(Q(pk__in=numbers) | Q(identity__in=identities)).order_by('pk')
@@ -127,12 +127,12 @@ def _lock_orders(notes: Iterable[ParkingNote], rows: Mapping[int, ParkedMessage]
 
 
 def _counted_by(note: ParkingNote) -> tuple[str, str, str]:
-    """By what the resends of an order are counted, whichever message it was: by its key or, without one, by its id."""
+    """The identity by which the resends of an order are counted: its key or, without one, the id of the message."""
     return note.task, note.key, '' if note.key else note.id
 
 
 def _times(notes: Iterable[ParkingNote]) -> Counter[tuple[str, str, str]]:
-    """How often each of these was resent within an hour."""
+    """The number of resends of each within an hour."""
     lately = Audit.objects.filter(action='resent', at__gte=datetime.now(UTC) - timedelta(hours=1)).order_by()
     by_key = lately.filter(key__in={note.key for note in notes} - {''}).values_list('task', 'key')
     by_id = lately.filter(key='', message_id__in={note.id for note in notes if not note.key})

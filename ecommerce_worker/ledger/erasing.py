@@ -1,4 +1,4 @@
-"""Taking an address out of the texts of the ledger."""
+"""Removing a mail address from the texts of the ledger."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TEXTS: Final[Mapping[type[models.Model], tuple[str, ...]]] = {
 
 
 def rewrite(address: str, without: Callable[[str], str], *, dry: bool) -> Iterator[tuple[str, int]]:
-    """Take the address out of all texts, by ``without``; yields each table in which it was, and how many rows had it.
+    """Remove the address from all texts with ``without``; yields each table that had it, and in how many rows.
 
     Reports that could not be read are deleted. ``dry`` changes nothing.
     """
@@ -35,13 +35,13 @@ def rewrite(address: str, without: Callable[[str], str], *, dry: bool) -> Iterat
 
 
 def forget(learners: Collection[str], *, dry: bool) -> int:
-    """Take these pseudonyms of a learner, and the letters beside them, out of the lines of orders; how many had one."""
+    """Remove these pseudonyms of a learner, and the masked address, from the lines of orders; returns how many."""
     found = Order.objects.filter(learner__in=learners)
     return int(found.count() if dry else found.update(learner='', mask=''))
 
 
 def _having(model: type[models.Model], names: tuple[str, ...], address: str) -> Iterator[Any]:
-    """Rows with the address in one of these columns, in upper or lower case, whatever the database thinks of case."""
+    """Rows with the address in one of these columns, ignoring case, whatever the collation of the database."""
     found = Q()
     for name in names:
         found |= Q(**{f'upper_{name}__contains': address.upper()})

@@ -67,7 +67,7 @@ Figures = Mapping[str, Mapping[tuple[str, ...], float]]
 
 
 class Looking:
-    """What was seen last; :meth:`start` begins to look."""
+    """The last observations; :meth:`start` begins to collect them."""
 
     def __init__(self, app: Celery, settings: Settings, counted: Metrics) -> None:
         self._queues = tuple(settings.QUEUES)
@@ -82,11 +82,11 @@ class Looking:
             counted.look(name, what, lambda name=name: self._figure(name), *labels)  # type: ignore[misc]
 
     def start(self) -> None:
-        """Look from now on."""
+        """Collect from now on."""
         threading.Thread(target=self._run, name='figures', daemon=True).start()
 
     def _figure(self, name: str) -> Mapping[tuple[str, ...], float]:
-        """What is known of it; nothing of what has not been seen for long."""
+        """The values of a metric; none if they are out of date."""
         since = time.monotonic() - KNOWN_SECONDS
         return next((seen[name] for at, seen in list(self._seen.values()) if at > since and name in seen), {})
 
@@ -166,7 +166,7 @@ class Looking:
 
 
 def _timings(app: Celery, settings: Settings) -> list[tuple[Entry, Timing]]:
-    """The jobs, and when each is due; none of a schedule with which no beat would start."""
+    """The jobs, and when each is due; none if the schedule is invalid."""
     try:
         return checks.timings(app, settings)
     except Misconfigured:

@@ -26,7 +26,7 @@ def after(highest: int, gaps: Sequence[Sequence[int]], came: Iterable[int]) -> t
 
 
 def count(gaps: Iterable[Sequence[int]]) -> int:
-    """How many numbers are missing."""
+    """The number of missing numbers."""
     return sum(last - first + 1 for first, last in gaps)
 
 

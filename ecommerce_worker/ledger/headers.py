@@ -9,12 +9,12 @@ from kombu.utils.json import dumps, loads
 
 
 def written(headers: Mapping[str, Any]) -> str:
-    """The headers as text, without those that would not come back as they are."""
+    """The headers as text, without those that would not be restored unchanged."""
     return str(dumps({name: value for name, value in headers.items() if _comes_back(value)}))
 
 
 def read(text: str) -> dict[str, Any]:
-    """The headers that were written so."""
+    """The headers in such a text."""
     return dict(loads(text))
 
 

@@ -25,7 +25,7 @@ class Aside:
 
     @classmethod
     def of(cls, body: bytes, reason: str) -> Self:
-        """What is kept of a body."""
+        """The part of a body that is kept."""
         return cls(body[:LARGEST_ASIDE], reason, hashlib.sha256(body).hexdigest())
 
 
@@ -46,5 +46,5 @@ class Parcel:
         return cls(uuid.uuid5(uuid.NAMESPACE_OID, f'{note.at!r} {note.id}'), note, raw)
 
     def in_time(self, now: float) -> Parcel:
-        """The same, parked at a time that can be; ``now`` is when it came."""
+        """The same with a plausible time of parking; ``now`` is when it arrived."""
         return replace(self, note=replace(self.note, at=plausible(self.note.at, now)))

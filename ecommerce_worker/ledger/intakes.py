@@ -50,12 +50,12 @@ class Summary:
 
     @property
     def totals(self) -> Mapping[str, int]:
-        """How many deliveries ended in each state."""
+        """The number of deliveries by state."""
         return {state: sum(self.counts[state].values()) if state in self.counts else 0 for state in tally.STATES}
 
     @property
     def reasons(self) -> Sequence[tuple[str, str, int]]:
-        """State, reason and number of what was not simply accepted, the most frequent first."""
+        """State, reason and number of deliveries that were not simply accepted, the most frequent first."""
         found = [(state, reason, number) for state, reasons in self.counts.items() for reason, number in reasons.items()
                  if reason]
         return sorted(found, key=lambda it: (-it[2], it[:2]))
@@ -92,7 +92,7 @@ def write(tallies: Iterable[Tally], now: float) -> None:
 
 
 def silences(now: datetime) -> dict[str, timedelta]:
-    """For how long nothing genuine has come by an intake, of those by which something comes more often as a rule."""
+    """How long intakes have been silent, of those that usually get genuine deliveries more often."""
     found: dict[str, list[tuple[datetime, datetime]]] = defaultdict(list)
     hours = IntakeHour.objects.filter(hour__gt=now - RHYTHM, last__isnull=False).order_by('hour')
     for intake, hour, last in hours.values_list('intake', 'hour').annotate(latest=Max('last')):
@@ -114,18 +114,18 @@ def unusual(hours: Sequence[datetime], last: datetime, now: datetime) -> timedel
 
 
 def write_webhooks(seen: Mapping[str, str], now: datetime) -> None:
-    """Keep what is wrong with the webhooks of these intakes, '' for nothing, as it was seen at this time."""
+    """Store the problems of the webhooks of these intakes, '' for none, as seen at this time."""
     for intake, problem in seen.items():
         Webhook.objects.update_or_create(intake=intake, defaults={'problem': problem[:1000], 'seen': now})
 
 
 def dead_webhooks() -> list[tuple[str, str, datetime]]:
-    """Intake, problem, and when it was seen, of the webhooks by which nothing is delivered."""
+    """Intake, problem, and when it was seen, for each webhook that delivers nothing."""
     return list(Webhook.objects.exclude(problem='').order_by('intake').values_list('intake', 'problem', 'seen'))
 
 
 def summaries(now: datetime) -> list[Summary]:
-    """What was counted within a day, by intake, in the order of their names."""
+    """The counts of the last day by intake, sorted by name."""
     found: dict[str, Summary] = {}
     alive: dict[str, set[str]] = defaultdict(set)
     for row in IntakeHour.objects.filter(hour__gt=now - DAY).order_by('heard', 'pk'):

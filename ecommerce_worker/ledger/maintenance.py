@@ -43,7 +43,7 @@ FIRING_DAYS: Final = 8 * 366 + 1
 
 def retention(keep_days: int, keep_parked_days: int = 0, keep_lines_days: int = 0, *,
               now: datetime | None = None) -> Iterator[int]:
-    """Delete what ended so many days ago, and erase the content of what has been parked for so many (0: never).
+    """Delete orders that ended so many days ago, and erase messages that have been parked for so many (0: never).
 
     Lines of orders are kept for ``keep_lines_days``, if that is longer.
     What is parked, waits or is being tried is not over.  Yields the number of rows that went, after each step.
@@ -67,9 +67,9 @@ def retention(keep_days: int, keep_parked_days: int = 0, keep_lines_days: int = 
 
 
 def housekeeping() -> Iterator[int]:
-    """Forget entries that no schedule has any more, and maintain the database.
+    """Delete entries that are no longer in any schedule, and maintain the database.
 
-    SQLite's file is checked, and gives back the room that deleted rows had; that takes seconds, in which it is locked.
+    SQLite's file is checked and compacted; that takes seconds, in which it is locked.
     """
     yield from _delete(ledger.Firing.objects.filter(fired__lt=datetime.now(UTC).timestamp() - FIRING_DAYS * 86_400))
     with connection.cursor() as cursor:
@@ -94,7 +94,7 @@ WORK: Final[Mapping[str, Callable[[Settings], Iterator[int]]]] = {
 
 
 class Chores:
-    """Runs what is due, a step each time that the recorder has written; of several recorders one does it.
+    """Runs due jobs, a step after each write of the recorder; of several recorders one runs them.
 
     Raises :class:`~ecommerce_worker.errors.Misconfigured` for an entry that is never due.
     """
@@ -152,13 +152,13 @@ def _timing_of(entry: Entry, zone: tzinfo) -> Timing:
 
 
 def _over(end: datetime) -> models.QuerySet[Any]:
-    """The orders that ended before that time, of which nothing is parked any more."""
+    """The orders that ended before that time, without parked messages."""
     found: models.QuerySet[Any] = Order.objects.filter(state__in=(State.FULFILLED, State.DISCARDED), last_seen__lt=end)
     return found.exclude(pk__in=_undecided())
 
 
 def _undecided() -> models.QuerySet[Any]:
-    """The orders of which something is parked."""
+    """The orders with parked messages."""
     # By their numbers, which are looked up once: joined, SQLite would look through all of them for each order.
     return ParkedMessage.objects.filter(settled='', order__isnull=False).values('order')
 

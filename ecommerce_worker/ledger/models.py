@@ -70,7 +70,7 @@ class Order(models.Model):
     mask = models.CharField(max_length=LENGTHS['mask'], default='')
 
     class Meta:
-        """How it is looked for."""
+        """Indexes."""
 
         indexes = (models.Index(fields=('state', 'last_seen'), name='order_state_last_seen'),
                    models.Index(fields=('state', 'first_seen'), name='order_state_first_seen'),
@@ -101,7 +101,7 @@ class Attempt(models.Model):
     next_try = models.DateTimeField(null=True)
 
     class Meta:
-        """How it is looked for."""
+        """Indexes."""
 
         indexes = (models.Index(fields=('started', 'outcome'), name='attempt_started_outcome'),)
 
@@ -138,7 +138,7 @@ class ParkedMessage(models.Model):
     settled = models.CharField(max_length=10)
 
     class Meta:
-        """How it is looked for."""
+        """Indexes."""
 
         indexes = (models.Index(fields=('settled', 'parked_at'), name='parked_settled_parked_at'),)
 
@@ -148,7 +148,7 @@ class ParkedMessage(models.Model):
 
 
 class Audit(models.Model):
-    """What a person did, and why."""
+    """A decision of a person, with its reason."""
 
     at = models.DateTimeField(db_index=True)
     who = models.CharField(max_length=255)
@@ -196,7 +196,7 @@ class Teller(models.Model):
 
 
 class IntakeHour(models.Model):
-    """What a process has counted of an intake since an hour began: its latest tally."""
+    """The latest tally of a process for an intake and an hour."""
 
     #: Made of process, intake and hour.
     identity = models.UUIDField(unique=True)
@@ -222,7 +222,7 @@ class IntakeHour(models.Model):
 
 
 class Webhook(models.Model):
-    """What ``reconcile`` saw last of the webhook of an intake, when it asked the shop."""
+    """The webhook of an intake as ``reconcile`` last found it in the shop."""
 
     intake = models.CharField(max_length=TEXTS['intake'], unique=True)
     #: What is wrong with it, in a sentence; '' if nothing is.

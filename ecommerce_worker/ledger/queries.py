@@ -32,7 +32,7 @@ LOST_DAYS: Final = 7
 
 @dataclass(frozen=True)
 class Entry:
-    """The state of an order; of a line of one also what was bought, of which order, and a few letters of for whom."""
+    """The state of an order; for a line also what was bought, its order, and the masked address of the learner."""
 
     number: int
     key: str
@@ -53,7 +53,7 @@ class Entry:
 
     @classmethod
     def of(cls, order: Order) -> Entry:
-        """What the ledger has of it."""
+        """Read it from a row of the ledger."""
         return cls(order.pk, order.key, order.task, order.site, str(order.state), order.reason, order.status,
                    order.next_try, order.attempts, order.first_seen, order.last_seen, order.order_number, order.product,
                    order.course, order.mode, order.mask)
@@ -61,7 +61,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a run ended, and why; ``order`` is the number of what it belongs to."""
+    """The outcome and reason of a run; ``order`` is the number of its order in the ledger."""
 
     order: int
     outcome: str
@@ -70,7 +70,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class Decision:
-    """What a person did, and why."""
+    """A decision of a person, with its reason."""
 
     at: datetime
     who: str
@@ -80,7 +80,7 @@ class Decision:
     key: str
 
     def is_reported_by(self, report: RunReport) -> bool:
-        """Whether the report is of this too, as of a message that lay in RabbitMQ."""
+        """Whether the report is about this decision, too, as for a message in RabbitMQ."""
         return ((report.outcome, report.id) == (self.action, self.message_id)
                 and abs(report.started_at - self.at) < timedelta(minutes=1))
 
@@ -112,7 +112,7 @@ class InLedger(ParkingNote):
 
     @classmethod
     def of(cls, parked: ParkedMessage) -> InLedger:
-        """What the ledger has of it."""
+        """Read it from a row of the ledger."""
         return cls(number=parked.pk, size=parked.size, id=parked.message_id, task=parked.task, key=parked.key,
                    site=parked.site, reason=parked.reason, at=parked.parked_at.timestamp(),
                    content_type=parked.content_type,
@@ -136,12 +136,12 @@ def search(text: str, learners: Collection[str] = ()) -> list[Entry]:
 
 
 def about(number: str) -> Q:
-    """What has that key, or is a line of the order of that number; see :func:`ecommerce_worker.words.is_about`."""
+    """Filter for that key, or lines of the order with that number; see :func:`ecommerce_worker.words.is_about`."""
     return Q(key=number) | _lines_of(number)
 
 
 def _lines_of(number: str) -> Q:
-    """What has that number and more as its key; see :func:`ecommerce_worker.words.item_of`."""
+    """Filter for lines of that order; see :func:`ecommerce_worker.words.item_of`."""
     if connection.vendor == 'sqlite':
         # Its LIKE looks at each key, since it ignores case; keys are compared by their bytes, and "!" follows " ".
         return Q(key__gte=f'{number} ', key__lt=f'{number}!')
@@ -221,7 +221,7 @@ def story(number: int) -> Story | None:
 
 
 def last_accepted_by(intake: str) -> datetime | None:
-    """When the intake of that name had the last message published, as far as the ledger reaches back."""
+    """When the intake last published a message, as far as the ledger reaches back."""
     by = by_intake(intake)
     found: datetime | None = Attempt.objects.filter(
         Q(reason=by) | Q(reason__startswith=f'{by}: '), outcome='accepted').aggregate(last=Max('started'))['last']
@@ -229,7 +229,7 @@ def last_accepted_by(intake: str) -> datetime | None:
 
 
 def last_ended(ids: Iterable[str]) -> dict[str, Ended]:
-    """How the last run of each of these messages ended, for those that were run."""
+    """The outcome of the last run of each of these messages, for those that were run."""
     found = Attempt.objects.filter(message_id__in=list(ids)).exclude(outcome='accepted').values_list(
         'message_id', 'order', 'outcome', 'reason', 'attempt')
     ordered = sorted(found, key=lambda it: standing(it[2], it[4]))
@@ -238,7 +238,7 @@ def last_ended(ids: Iterable[str]) -> dict[str, Ended]:
 
 @dataclass(frozen=True)
 class Unknown:
-    """What the ledger knows to be missing: overdue orders and lost reports."""
+    """Known gaps of the ledger: overdue orders and lost reports."""
 
     overdue: int
     lost: int
@@ -250,19 +250,19 @@ def unknown() -> Unknown:
 
 
 def lost_reports() -> int:
-    """The reports that never came, of the last :data:`LOST_DAYS` days."""
+    """The number of reports lost in the last :data:`LOST_DAYS` days."""
     lately = Teller.objects.filter(missing__gt=0, missed__gt=_ago(LOST_DAYS * 86_400))
     return int(lately.aggregate(lost=Sum('missing'))['lost'] or 0)
 
 
 def overdue_by_state() -> dict[str, int]:
-    """How many orders are overdue, by their states."""
+    """The number of overdue orders by state."""
     found = Order.objects.filter(are_overdue()).order_by().values_list('state').annotate(count=Count('pk'))
     return dict(found)
 
 
 def are_overdue() -> Q:
-    """Orders of which no report when one was due: their reports are lost, or their messages."""
+    """Orders without a report when one was due: their reports are lost, or their messages."""
     now = datetime.now(UTC)
     late, long = now - timedelta(seconds=LATE_SECONDS), now - timedelta(seconds=TRYING_SECONDS)
     # An earlier version did not store this time.
@@ -287,7 +287,7 @@ def orders(*, state: str = '', older_than: float = 0, task: str = '', site: str 
            overdue: bool = False, limit: int = MOST) -> list[Entry]:
     """Orders in that state without a report for so many seconds, the oldest first.
 
-    ``task`` may be the end of its name; ``overdue`` asks for those of which no report when one was due.
+    ``task`` may be the end of its name; ``overdue`` asks for those without a report when one was due.
     """
     found = Order.objects.order_by('last_seen')
     if overdue:
@@ -305,20 +305,20 @@ def orders(*, state: str = '', older_than: float = 0, task: str = '', site: str 
 
 def parked(*, key: str | None = None, task: str | None = None, ids: Iterable[str] = (),
            limit: int | None = None) -> list[InLedger]:
-    """The parked messages about that key, of that task (the end of its name will do), of these ids (their beginnings
-    will do), the oldest first.
+    """The parked messages with that key, task (or the end of its name), and ids (or their
+    beginnings), the oldest first.
     """
     return [InLedger.of(each) for each in _parked(key, task, ids).defer('body', 'headers')[:limit]]
 
 
 def parked_of(keys: Collection[str], task: str) -> list[InLedger]:
-    """The parked messages about some of these keys, of this very task."""
+    """The parked messages with any of these keys and this task."""
     found = ParkedMessage.objects.filter(settled='', task=task, key__in=keys).order_by('parked_at', 'pk')
     return [InLedger.of(each) for each in found.defer('body', 'headers')]
 
 
 def entries_of(keys: Collection[str], task: str) -> list[Entry]:
-    """Where the orders of some of these keys are, of this very task and of whatever site."""
+    """The entries with any of these keys and this task, of any site."""
     return [Entry.of(each) for each in Order.objects.filter(task=task, key__in=keys).order_by('last_seen')]
 
 

@@ -67,7 +67,7 @@ AT_ONCE: Final = 5
 
 
 def keep(app: Celery, settings: Settings) -> None:
-    """Record until SIGTERM or SIGINT; raises :class:`LedgerUnusable` for a ledger that waiting does not mend."""
+    """Record until SIGTERM or SIGINT; raises :class:`LedgerUnusable` for a ledger that waiting cannot fix."""
     recorder = Recorder(app, settings)
     if counted := serving.begin('recorder', settings, recorder.standing, tasks=app.tasks):
         Looking(app, settings, counted).start()
@@ -207,7 +207,7 @@ class Recorder:
 
 
     def _keep_apart(self, parked: _Inbox) -> None:
-        """Leave in RabbitMQ, in a queue of their own, those that the database would never take."""
+        """Move messages that are too large for the database to a separate queue of RabbitMQ."""
         largest = recording.largest_body() if parked.messages else None
         large = [message for message in parked.messages if largest is not None and len(Raw.of(message).body) > largest]
         if not large:
@@ -232,7 +232,7 @@ class _Trouble(Exception):
 
 
 class _Inbox:
-    """Messages of one queue that came and are not acknowledged yet, on a channel of their own."""
+    """Unacknowledged messages of one queue, on a separate channel."""
 
     def __init__(self, connection: Any, queue: str, size: int, missing: Collection[str] = ()) -> None:
         self.messages: list[Any] = []
@@ -245,7 +245,7 @@ class _Inbox:
 
     @property
     def full(self) -> bool:
-        """Whether no more will come before these are acknowledged."""
+        """Whether no more will arrive before these are acknowledged."""
         return len(self.messages) >= self._size
 
 

@@ -42,12 +42,12 @@ class Promise:
 
     @classmethod
     def of(cls, found: RunReport | ParkingNote) -> Promise:
-        """A message without a key is known by its own id."""
+        """The identity of a report; a message without a key is identified by its id."""
         return cls(found.key or found.id, found.task, found.site)
 
     @property
     def identity(self) -> uuid.UUID:
-        """The same for the same promise."""
+        """A UUID derived from it."""
         return uuid.uuid5(uuid.NAMESPACE_OID, json.dumps([self.key, self.task, self.site]))
 
 
@@ -58,7 +58,7 @@ def time_of(seconds: float) -> datetime:
 
 def record(facts: Sequence[RunReport] = (), parcels: Sequence[Parcel] = (), aside: Sequence[Aside] = (),
            tallies: Sequence[Tally] = ()) -> None:
-    """Write all of them or, if anything fails, nothing; what was written before is not repeated.
+    """Write all of them or, if anything fails, nothing; idempotent.
 
     A parked message carries the report of its last run, which a worker that was killed then may not have published.
 
@@ -101,7 +101,7 @@ _NOTHING: Final = (False, -1, -1)
 
 
 def _standings(orders: Mapping[uuid.UUID, Order], found: Sequence[RunReport | ParkingNote]) -> Standings:
-    """What is known of the messages that these are about."""
+    """The known progress of the messages of these reports."""
     known: Standings = {}
     parked: dict[tuple[uuid.UUID, str], int] = {}
     identities, ids = {order.pk: order.identity for order in orders.values() if order.pk}, {each.id for each in found}
@@ -154,7 +154,7 @@ def _unknown_parcels(parcels: Sequence[Parcel]) -> list[Parcel]:
 
 
 def _orders(found: Iterable[RunReport | ParkingNote]) -> dict[uuid.UUID, Order]:
-    """The orders that these are about, locked, created if missing."""
+    """The orders of these reports, locked, created if missing."""
     promises = {promise.identity: (promise, each) for each in found for promise in (Promise.of(each),)}
     if not promises:
         return {}
@@ -237,7 +237,7 @@ def _parked(parcel: Parcel, order: Order) -> ParkedMessage:
 
 
 def largest_body() -> int | None:
-    """The largest body of a parked message that the database takes, in bytes; None where that is more than comes."""
+    """The largest body of a parked message that the database accepts, in bytes; None if there is no such limit."""
     if connection.vendor != 'mysql':
         return None
     with connection.cursor() as cursor:

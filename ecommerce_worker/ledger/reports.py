@@ -1,4 +1,4 @@
-"""Reports as rows of the ledger, and back: what is kept of a report is what there is a column for."""
+"""Reports as rows of the ledger, and back: the fields that have a column are kept."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ LONGEST: Final = 200
 
 @dataclass(frozen=True)
 class Last:
-    """What became of an entry; times are those at which firings were due, in epoch seconds.
+    """The last firings of an entry; times are when they were due, in epoch seconds.
 
     ``due`` is that of the last firing, ``published`` that of the last that was not left out.  When some were left out
     last, there were ``missed`` of them until ``missed_at``.
@@ -36,7 +36,7 @@ class Last:
 
 
 def last_of(entries: Iterable[str]) -> dict[str, Last]:
-    """What became of those of these entries that a beat has begun with."""
+    """The last firings of those of these entries that a beat has started."""
     names = {_name(entry): entry for entry in entries}
     found = Firing.objects.filter(entry__in=list(names))
     return {names[name]: Last(fired, published, missed, missed_at)
@@ -111,7 +111,7 @@ def _of(entry: str) -> QuerySet[Any]:
 
 
 def _name(name: str) -> str:
-    """What the ledger knows it by: however long it is, and whatever a database thinks of upper and lower case."""
+    """The name of an entry in the ledger: of limited length and independent of the database's collation."""
     return f'{name[:LONGEST]} {hashlib.sha256(name.encode()).hexdigest()[:32]}'
 
 

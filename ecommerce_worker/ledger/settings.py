@@ -1,4 +1,4 @@
-"""Django's settings for a process that keeps or reads the ledger; made of our configuration, for no other process."""
+"""Django's settings for a process that writes or reads the ledger, made from our configuration."""
 
 from ecommerce_worker import runtime
 from ecommerce_worker.ledger.database import database

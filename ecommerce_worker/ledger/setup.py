@@ -76,7 +76,7 @@ def open_current_ledger() -> None:
 
 
 def require_schema() -> None:
-    """Raise :class:`LedgerUnusable` unless the ledger is there and of this version."""
+    """Raise :class:`LedgerUnusable` unless the ledger exists in this version."""
     path = path_of(django_settings.DATABASES['default'])
     if path and not path.exists():
         raise LedgerUnusable(f'there is no ledger yet ({_place()}): {MAKE}')
@@ -111,7 +111,7 @@ def said(error: BaseException) -> str:
 
 
 def _driver() -> str:
-    """Which extra holds the driver of the database, if it is one that comes with none."""
+    """The extra with the driver of the database, if it needs one."""
     engine = str(django_settings.DATABASES['default']['ENGINE'])
     extra = next((extra for extra in ('postgresql', 'mysql') if extra in engine), '')
     return f"; `pip install 'edx-ecommerce-worker[{extra}]'` installs its driver" if extra else ''

@@ -1,4 +1,4 @@
-"""The words for what is in the ledger, wherever people read it; programs read the values of the models.  Pure."""
+"""Words for the contents of the ledger, for people; programs read the values of the models. Pure."""
 
 from __future__ import annotations
 

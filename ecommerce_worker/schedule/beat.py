@@ -71,7 +71,7 @@ class Scheduler(celery_beat.Scheduler):
         super().__init__(app, *args, **kwargs)
 
     def setup_schedule(self) -> None:
-        """Read the schedule; raises :class:`~ecommerce_worker.errors.Misconfigured` with all that is wrong with it."""
+        """Read the schedule; raises :class:`~ecommerce_worker.errors.Misconfigured` with all its problems."""
         self.timings = [(entry, timing) for entry, timing in timings(self.app, runtime.current().settings)
                         if not entry.is_the_recorders]
         if not self.timings:
@@ -187,7 +187,7 @@ def run(app: Celery, settings: Settings, firings: Firings) -> None:
 
 
 def _wait(stopping: Stop, seconds: float) -> None:
-    """Wait, and turn meanwhile."""
+    """Wait, with regular beats."""
     until = time.monotonic() + seconds
     while not stopping.is_set() and (rest := until - time.monotonic()) > 0:
         pulse.own.beat()

@@ -58,7 +58,7 @@ def overdue(timing: Timing, last: float | None, now: float) -> float | None:
 
 
 def schedule_problems(settings: Settings, tasks: Mapping[str, Any], spoiled: Container[str] = ()) -> list[str]:
-    """All that is wrong with ``SCHEDULE`` and ``WAKE_UP``, each with the name of its entry."""
+    """All problems of ``SCHEDULE`` and ``WAKE_UP``, each with the name of its entry."""
     found = []
     for entry in entries(settings):
         if is_shipped(settings, entry.name) or entry.name in spoiled:
@@ -92,7 +92,7 @@ def is_wanted(settings: Settings, *, began: bool) -> bool:
 
 
 def kept(settings: Settings, tasks: Mapping[str, Any]) -> list[Entry]:
-    """The entries that are kept: all, but shipped ones whose task or queue is not in use here."""
+    """The entries in use: all except default ones whose task or queue is not in use here."""
     return [entry for entry in entries(settings)
             if not (is_shipped(settings, entry.name) and any(_problems(entry, settings, tasks)))]
 

@@ -1,4 +1,4 @@
-"""Claims: how one of several beats comes to fire what is due."""
+"""Claims, by which one of several beats fires a due job."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ecommerce_worker.schedule.timing import Timing
 
 
 def id_of(entry: Entry, due: float) -> str:
-    """The id of the message of that firing: the same, whoever fires it."""
+    """The id of the message of that firing, the same for any beat."""
     return str(uuid.uuid5(uuid.NAMESPACE_OID, f'{entry.key} {due:.0f}'))
 
 
@@ -23,7 +23,7 @@ AHEAD_SECONDS: Final = 3600.0
 
 
 class Firings(Protocol):
-    """What several beats share: when each entry was fired last, and who is about to fire it; times in epoch seconds."""
+    """The store that beats share: when each entry was last fired, and which beat is about to; in epoch seconds."""
 
     def last(self, entry: str) -> float | None:
         """When the last firing was due; None for an unknown entry."""
@@ -52,7 +52,7 @@ class Firings(Protocol):
 
 @dataclass(frozen=True)
 class Firing:
-    """What is to be fired now: when it was due, when the last one was, and how many in between were missed."""
+    """A firing: when it was due, when the last one was, and how many in between were missed."""
 
     due: float
     last: float

@@ -1,4 +1,4 @@
-"""Commands in processes of their own: their environment, time limit and output.
+"""Commands in separate processes: their environment, time limit and output.
 
 Management commands are a Django project's, which has a Python, a Celery and secrets of its own.  Commands of ours that
 need a database see what the worker sees, which itself touches none.  No shell reads anything.
@@ -52,7 +52,7 @@ _SECRET = re.compile(r'((?:secret|passw|token|credential|api_?key|authorization)
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended: its exit status (None: it took too long and was ended), and the end of its output."""
+    """The result of a command: its exit status (None: killed at the time limit), and the end of its output."""
 
     status: int | None
     seconds: float
@@ -67,7 +67,7 @@ class Ended:
 
 
 def arguments(name: Any, args: Sequence[Any], options: Mapping[str, Any], allowed: Collection[str]) -> list[str]:
-    """The words of a command: ``rebuild_index --batch-size=9 --noinput`` of ``{'batch-size': 9, 'noinput': True}``.
+    """The command line: ``rebuild_index --batch-size=9 --noinput`` for ``{'batch-size': 9, 'noinput': True}``.
 
     Options are spelled as on the command line; those that are false or none are left out.  Raises
     :class:`~ecommerce_worker.errors.WrongArguments` for whatever is not allowed.
@@ -99,7 +99,7 @@ def _word(value: Any) -> str:
 
 
 def run(words: Sequence[str], settings: Settings, meanwhile: Callable[[], None] = lambda: None) -> Ended:
-    """Run the command in its project and say how it ended; ``meanwhile`` is called every now and then.
+    """Run the command in its project and return its result; ``meanwhile`` is called regularly.
 
     Raises :class:`~ecommerce_worker.errors.Misconfigured` if there is no such project or Python.
     """
@@ -151,7 +151,7 @@ def _run(program: Sequence[str], timeout: float, *, environment: Mapping[str, st
 
 
 def _watch(process: subprocess.Popen[bytes], until: float, meanwhile: Callable[[], None]) -> bytes:
-    """Read the output until the process ends or its time is over; returns the end of it."""
+    """Read the output until the process exits or the time limit; returns the end of it."""
     pipe = process.stdout or process.stderr
     assert pipe  # noqa: S101 - one of them is
     output = pipe.fileno()

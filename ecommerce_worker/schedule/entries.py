@@ -53,7 +53,7 @@ class Entry:
 
 
 def entries(settings: Settings) -> list[Entry]:
-    """The entries that are switched on."""
+    """The enabled entries."""
     return [
         Entry(name, task=given.get('task', ''), crontab=given.get('crontab') or '', interval=given.get('interval'),
               args=tuple(given.get('args', ())), kwargs=given.get('kwargs', {}),
@@ -104,7 +104,7 @@ def refuse_late(not_after: object) -> None:
 
 
 def publish(app: Celery, entry: Entry, *, id: str, not_after: float, origin: str) -> Call:  # noqa: A002
-    """Have a worker run the job once, until ``not_after`` if its task can expire; ``id`` identifies this firing.
+    """Publish the job for a worker, until ``not_after`` if its task can expire; ``id`` identifies this firing.
 
     Returns what was published.
 

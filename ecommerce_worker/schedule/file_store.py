@@ -13,7 +13,7 @@ from ecommerce_worker.settings import in_home
 
 
 class StateUnusable(WorkerError):
-    """The file of the firings cannot be read or written: have SCHEDULE_STATE name one that can."""
+    """The file of the firings cannot be read or written: set SCHEDULE_STATE to one that can."""
 
 
 class FileFirings:
@@ -45,7 +45,7 @@ class FileFirings:
                          beat, now + CLAIM_SECONDS, entry, due, now, beat)[0] == 1
 
     def fired(self, entry: str, due: float, beat: str, missed: int) -> None:  # noqa: ARG002
-        """See :class:`Firings`; what was missed is in the log only, for no page shows this file."""
+        """See :class:`Firings`; missed firings are only logged, since no page shows this file."""
         self._run("UPDATE firing SET fired = ?, claimed_by = '', claimed_until = 0 "
                   'WHERE entry = ? AND claimed_by = ? AND fired < ?', due, entry, beat, due)
 
@@ -70,7 +70,7 @@ class FileFirings:
         return found
 
     def _run(self, statement: str, *values: Any) -> tuple[int, Any]:
-        """The number of rows that changed, and the first row that was found."""
+        """The number of changed rows, and the first row found."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with closing(sqlite3.connect(self._path, timeout=10, isolation_level=None)) as database:

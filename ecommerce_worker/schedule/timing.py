@@ -82,7 +82,7 @@ class Crontab:
         return sum(first < due < last for day in days if self._matches(day) for due in set(self._times(day)))
 
     def _near(self, now: float, step: int, wanted: Callable[[float], bool]) -> list[float]:
-        """What is wanted of the first day that has any."""
+        """The first match on the nearest day that has any."""
         first = datetime.fromtimestamp(now, self.zone).date()
         for distance in range(DAYS):
             day = first + timedelta(step * distance)

@@ -78,7 +78,7 @@ _ONCE_PUBLISHED_TO = ('fulfillment', 'email_marketing', 'celery', 'ecommerce')
 
 
 def queue_remarks(consumed: Iterable[str], extensions: Iterable[str] = ()) -> Iterator[str]:
-    """What to say of the queues that a worker consumes: who publishes to none of them, and which ones are missing.
+    """Remarks on the queues that a worker consumes: those without a publisher, and missing ones.
 
     Each of the ``extensions`` has a queue of its name.
     """

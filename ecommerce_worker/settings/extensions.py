@@ -1,4 +1,4 @@
-"""Extensions: packages of others, found by their entry points, with settings of their own.
+"""Extensions: third-party packages, found by their entry points, with settings of their own.
 
 What an extension brings is what its module holds: groups of settings, which are read here; kinds of intakes, which
 ``intake.intakes`` looks for; and tasks, which Celery knows as soon as the module is imported.
@@ -44,7 +44,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Extension:
-    """A package that is switched on; ``package`` is its name and version."""
+    """An enabled extension; ``package`` is the name and version of its package."""
 
     name: str
     package: str
@@ -56,7 +56,7 @@ class Extension:
         return tuple({id(it): it for it in vars(self.module).values() if isinstance(it, Group)}.values())
 
     def owns(self, name: str) -> bool:
-        """Whether something of this name is its own: its name, or that with ``_`` or ``-`` and more behind it."""
+        """Whether this name belongs to it: its name, or one that begins with it and ``_`` or ``-``."""
         plain = name.lower().replace('-', '_')
         own = self.name.replace('-', '_')
         return plain == own or plain.startswith(f'{own}_')

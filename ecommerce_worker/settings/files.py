@@ -1,4 +1,4 @@
-"""Files that settings or the environment name: where they are, whether they can be read."""
+"""Files named by settings or the environment: their paths, and whether they can be read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def in_home(path: str | Path, setting: str) -> Path:
 
 
 def certificate_problems(environ: Mapping[str, str] | None = None) -> list[str]:
-    """What is wrong with the certificates that the environment names for HTTPS: no connection could be made."""
+    """Problems of the certificates that the environment names for HTTPS, which would prevent all connections."""
     environ = os.environ if environ is None else environ
     # As `requests` has it: the first of these that is set, a file or a directory.
     name = next((name for name in ('REQUESTS_CA_BUNDLE', 'CURL_CA_BUNDLE') if environ.get(name)), '')
@@ -32,7 +32,7 @@ def certificate_problems(environ: Mapping[str, str] | None = None) -> list[str]:
 
 
 def unreadable_certificates(environ: Mapping[str, str], name: str) -> list[str]:
-    """What is wrong with the certificates that this variable names; nothing if it is not set."""
+    """The problem of the certificates that this variable names; '' if there is none or it is not set."""
     if not (path := environ.get(name, '')):
         return []
     try:

@@ -51,11 +51,11 @@ class Kind:
 
 
 class Unusable(ValueError):
-    """The problem with a value, if it is more than being of another kind."""
+    """A more specific problem of a value than being of another kind."""
 
 
 class Unavailable(Unusable):
-    """What a value refers to, a file or a variable, is not there."""
+    """The file or variable that a value refers to does not exist."""
 
 
 def _quantity(wants: str, cast: type[int | float], low: float, high: float) -> Kind:
@@ -98,7 +98,7 @@ def seconds_of(low: float, high: float, *, whole: bool = False) -> Kind:
 
 
 def text(secrecy: Secrecy = Secrecy.NONE, *, takes_none: bool = False) -> Kind:
-    """Any text."""
+    """Any string."""
     return Kind('a string (in YAML, put it in quotes)', _text, secrecy=secrecy, takes_none=takes_none, takes_blank=True)
 
 
@@ -157,7 +157,7 @@ def _yaml_literal(given: str) -> Any:
 
 
 def read_mapping(given: Any) -> dict[str, Any]:
-    """A mapping, or a text of one; copied."""
+    """A mapping, or a string of one; copied."""
     found = literal(given) if isinstance(given, str) else given
     if not isinstance(found, Mapping):
         raise ValueError
@@ -296,7 +296,7 @@ def read_logging(given: Any) -> dict[str, Any]:
 
 
 def read_sequence(given: Any) -> list[Any]:
-    """A list, or a text of one; copied."""
+    """A list, or a string of one; copied."""
     found = literal(given) if isinstance(given, str) else given
     if not isinstance(found, (list, tuple)):
         raise ValueError
@@ -304,7 +304,7 @@ def read_sequence(given: Any) -> list[Any]:
 
 
 def read_names(given: Any) -> list[str]:
-    """A list of names, or a text of one."""
+    """A list of names, or a string of one."""
     found = (given.split(',') if isinstance(given, str) and given.lstrip()[:1] not in ('[', '(')
              else read_sequence(given))
     return [_text(name).strip() for name in found]
@@ -362,7 +362,7 @@ def read_courses(given: Any) -> tuple[dict[str, str], ...]:
 
 
 def read_ways(given: Any) -> tuple[str, ...]:
-    """Where the addresses of learners stand in an order."""
+    """The places of learners' mail addresses in an order."""
     found = tuple(read_names(given))
     if not found or not all(re.fullmatch(r'buyer|(property|meta):.+', way) for way in found):
         raise ValueError
@@ -429,5 +429,5 @@ DURATION = seconds_of(1, 31_622_400)
 
 
 def cut(shown: str, length: int) -> str:
-    """The text, no longer than that."""
+    """The text, cut to a maximum length."""
     return shown if len(shown) <= length else shown[:length - 1] + '…'

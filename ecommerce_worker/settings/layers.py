@@ -35,7 +35,7 @@ _KUBERNETES = re.compile(
 
 @dataclass(frozen=True)
 class Layer:
-    """Values from one place, and where exactly each stands."""
+    """Values from one source, and the location of each."""
 
     values: Mapping[str, Any]
     where: Callable[[Names], str]
@@ -126,7 +126,7 @@ def yaml_layer(path: str) -> Layer:
 
 
 def _parsed(text: str) -> tuple[Any, yaml.Node | None]:
-    """What reads the document, and the document."""
+    """The YAML loader, and the document."""
     # By libyaml, where PyYAML has it: with thousands of sites that is most of the time in which a command starts.
     if loads := getattr(yaml, 'CSafeLoader', None):
         with contextlib.suppress(yaml.YAMLError):
@@ -145,7 +145,7 @@ def _with_text_keys(value: Any) -> Any:
 
 
 def _lines(node: yaml.Node | None, names: Names = ()) -> Iterator[tuple[Names, int]]:
-    """The line of each key, no deeper than settings go: an alias may refer to what it stands in."""
+    """The line of each key, down to the depth of settings, since aliases may be recursive."""
     if isinstance(node, yaml.MappingNode) and len(names) < 5:
         for key, value in node.value:
             inner = (*names, str(key.value)) if names else (setting_of(str(key.value)),)
@@ -154,7 +154,7 @@ def _lines(node: yaml.Node | None, names: Names = ()) -> Iterator[tuple[Names, i
 
 
 def _plain(given: str) -> Any:
-    """The number or truth that a text for Celery stands for, else the text itself: Celery does not read texts."""
+    """The number or boolean in a string for Celery, else the string itself, since Celery does not parse strings."""
     with contextlib.suppress(ValueError):
         return literal(given)
     return given

@@ -1,4 +1,4 @@
-"""Masking secrets in what is shown, and in what other programs are given."""
+"""Masking secrets in output, and in the environment of other programs."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _HANDED_ON = re.compile(r'PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|LC_\w+|TZ|T
 
 
 def environment_for_others(environ: Mapping[str, str] | None = None, *, also: str = '') -> dict[str, str]:
-    """What programs of other projects may see of this process's environment: nothing that could be a secret of ours.
+    """The variables that programs of other projects may see: nothing that could be a secret of ours.
 
     ``also`` is a pattern of the beginnings of names that are theirs.
     """

@@ -78,7 +78,7 @@ class _Draft:
             self.complete = False
 
     def extend(self, given: Any) -> None:
-        """Let extensions say which settings they have; ``given`` is the value that EXTENSIONS will have."""
+        """Add the settings of extensions; ``given`` is the value that EXTENSIONS will have."""
         kind = SETTINGS['EXTENSIONS']
         try:
             names = kind.read(self._resolved(given, kind))
@@ -195,7 +195,7 @@ class _Draft:
             self._refuse(names, f'{where}: there is no setting {label_of(names)}{did_you_mean(name, known)}')
 
     def _owner(self, name: str) -> str:
-        """The extension that is not at work, though wanted or installed, to which a setting of this name may belong.
+        """The extension that is not loaded, but listed or installed, to which a setting of this name may belong.
 
         '' if there is none.
         """
@@ -209,7 +209,7 @@ class _Draft:
         self.places.add(names)
 
     def narrow(self) -> None:
-        """Remove what older workers supported and this one does not."""
+        """Remove values that older workers supported and this one does not."""
         for name in ('CELERY_TASK_SERIALIZER', 'CELERY_RESULT_SERIALIZER', 'CELERY_EVENT_SERIALIZER'):
             if self.values[name] != 'json':
                 self._remark(name, f'{self.values[name]} is not used: the worker writes JSON only')
@@ -286,7 +286,7 @@ def _setting(names: Names) -> str:
 
 @dataclass(frozen=True)
 class Examined:
-    """A configuration with all that is wrong with it; its settings are good to look at, not to work with."""
+    """A configuration with all its problems; its settings are for display, not for work."""
 
     settings: Settings
     problems: tuple[str, ...]

@@ -33,7 +33,7 @@ def setting_of(name: str) -> str:
 
 
 def label_of(names: Names) -> str:
-    """A place as people read it: ``SITE_OVERRIDES[edx].BRAZE[FROM_EMAIL]``."""
+    """A place for display: ``SITE_OVERRIDES[edx].BRAZE[FROM_EMAIL]``."""
     if names[0] == 'SITE_OVERRIDES' and len(names) > 2:  # a setting of a site, not a site
         return f'SITE_OVERRIDES[{names[1]}].{label_of(names[2:])}'
     return names[0] + ''.join(f'[{name}]' for name in names[1:])

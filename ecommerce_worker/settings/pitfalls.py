@@ -18,7 +18,7 @@ _YAML_KINDS = {'bool': 'true or false', 'int': 'a number', 'float': 'a number', 
 
 
 def pitfalls_in(node: yaml.Node | None) -> Iterator[tuple[Names, int, str]]:
-    """What YAML takes without a word for something else than it looks like: whose value it is, the line, the problem.
+    """Values that YAML silently reads as something else: the setting, the line, the problem.
 
     That is a key that is there twice, of which only the last would count; a key that is not a text; and a number to
     another base.

@@ -1,4 +1,4 @@
-"""Which secrets a command uses: it starts without those of the others, and need not be given them."""
+"""The secrets that each command uses: it starts without the others."""
 
 from __future__ import annotations
 
@@ -42,5 +42,5 @@ _USED: Final[Mapping[str, frozenset[str]]] = {
 
 
 def unused(command: str) -> frozenset[str]:
-    """The settings whose secrets this command does not use; empty for one of which nothing is known."""
+    """The settings whose secrets this command does not use; empty for unknown commands."""
     return ALL - _USED.get(command, ALL)

@@ -23,7 +23,7 @@ logger = logs.of(__name__)
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Settings:
-    """The settings in force, each an attribute of its own name: ``settings.BROKER_URL``."""
+    """The settings in force, as attributes: ``settings.BROKER_URL``."""
 
     #: Settings of Celery that ``configuration.base`` does not list, as they were given.
     extra: Mapping[str, Any]
@@ -130,7 +130,7 @@ def _leaves(values: Mapping[str, Any], names: Names = ()) -> Iterator[tuple[Name
 
 
 def frozen(values: Mapping[str, Any], kind: Kind) -> Mapping[str, Any]:
-    """Mappings that are merged key by key become read-only; the others stay what logging and Celery insist on."""
+    """Make mappings that are merged key by key read-only; the others stay dicts, as logging and Celery require."""
     return MappingProxyType({
         name: frozen(value, inner) if (inner := kind.of(name)) and inner.member else value
         for name, value in values.items()
@@ -138,7 +138,7 @@ def frozen(values: Mapping[str, Any], kind: Kind) -> Mapping[str, Any]:
 
 
 def laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The last word of two, key by key where a mapping is merged."""
+    """The second value over the first, key by key for merged mappings."""
     return MappingProxyType({**below, **{
         name: laid_over(below.get(name, {}), value) if isinstance(value, MappingProxyType) else value
         for name, value in above.items()
@@ -151,7 +151,7 @@ def broker_scheme(settings: Settings) -> str:
 
 
 def scheme_of(url: str) -> str:
-    """What a broker's URL begins with, without the word on TLS: ``amqp`` for RabbitMQ, ``redis``, ``sentinel``."""
+    """The scheme of a broker's URL, without TLS: ``amqp`` for RabbitMQ, ``redis``, ``sentinel``."""
     scheme = url.partition(':')[0].partition('+')[0]
     return {'amqps': 'amqp', 'pyamqp': 'amqp', 'rediss': 'redis'}.get(scheme, scheme)
 

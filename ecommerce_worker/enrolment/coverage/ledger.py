@@ -1,6 +1,6 @@
-"""The ledger knows: it has the lines of orders, each with its course and a pseudonym of its learner.
+"""Coverage from the ledger, which has the lines of orders, each with its course and a pseudonym of its learner.
 
-It is the command ``orders covering`` that looks, on the machine of the worker, which itself touches no database.
+The command ``orders covering`` looks it up, on the machine of the worker, which itself does not use the database.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 
 def problem(settings: Settings) -> str:
-    """What it lacks."""
+    """What is missing for it; '' if nothing is."""
     if not settings.LEARNER_KEY:
         return 'needs LEARNER_KEY: without it the ledger does not know the learner of an order'
     return '' if settings.PUBLISH_FACTS else 'needs PUBLISH_FACTS: without them nothing is recorded in the ledger'
 
 
 def covers(order_number: str, learner: str, course_id: str, site_code: str | None) -> bool:
-    """Whether it has another order that pays for the course, whatever became of it so far, and was not refunded."""
+    """Whether the ledger has another order that pays for the course, in any state, and was not refunded."""
     return bool(_asked(order_number, learner, course_id, site_code)['covered_by'])
 
 
 def taken_back(order_number: str, learner: str, course_id: str, site_code: str | None) -> bool:
-    """Whether it has the refund of this order as done."""
+    """Whether the refund of this order is done in the ledger."""
     return bool(_asked(order_number, learner, course_id, site_code)['taken_back'])
 
 

@@ -1,1 +1,1 @@
-"""Who sends deliveries: one file each, found by its name."""
+"""The senders of deliveries, one file each, found by name."""

@@ -52,7 +52,7 @@ class Source(source.Source):
 
     @override
     def signed(self, body: bytes, key: bytes, topic: str, now: float) -> dict[str, str]:
-        """As the standard has it."""
+        """As defined by the standard."""
         del topic
         name, stamp = f'msg_{uuid4().hex}', str(int(now))
         made = code(key, f'{name}.{stamp}.'.encode(), body)

@@ -85,7 +85,7 @@ class Source(source.Source):
     @property
     @override
     def has_key(self) -> bool:
-        """One key does for all."""
+        """A key is enough."""
         return bool(self.options['api_key'])
 
     @override
@@ -106,7 +106,7 @@ class Source(source.Source):
 
     @override
     def is_paid(self, shop: Any, reference: str, line: str) -> bool | None:
-        """All of it or nothing: what a refund of a part was for is not told."""
+        """All or nothing: what a partial refund was for is unknown."""
         charge = shop.charge(reference)
         if charge is None:
             return None

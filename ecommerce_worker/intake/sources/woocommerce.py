@@ -133,7 +133,7 @@ class Source(source.Source):
 
     @override
     def is_paid(self, shop: Any, reference: str, line: str) -> bool | None:
-        """All of it or nothing: what a refund of a part was for is not told."""
+        """All or nothing: what a partial refund was for is unknown."""
         order = shop.order(reference)
         if order is None:
             return None

@@ -1,4 +1,4 @@
-"""Django's MySQL and MariaDB as a ledger needs them: by a driver without a compiler, and with exact look-ups."""
+"""Django's MySQL and MariaDB for a ledger: with a pure Python driver, and with exact look-ups."""
 
 from fnmatch import fnmatch
 
@@ -13,7 +13,7 @@ from django.db.backends.mysql import base  # noqa: E402
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
-    """Django's, for databases in which EDX-1 and edx-1 are two orders."""
+    """Django's wrapper, for databases in which EDX-1 and edx-1 are two orders."""
 
     # With `LIKE BINARY`, as Django has it, no index is used; in such a database it says the same.
     operators = base.DatabaseWrapper.operators | {'startswith': 'LIKE %s', 'endswith': 'LIKE %s'}
