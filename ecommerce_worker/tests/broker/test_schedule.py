@@ -273,7 +273,7 @@ def test_status_asks_for_a_beat_only_where_somebody_wants_one(command, given, tm
     given['DATABASES'] = {'default': {'NAME': str(tmp_path / 'no-ledger')}}
     assert 'beat' not in command('status', **given).stdout
     given['SCHEDULE'] = {'resubmit': {'interval': '1h'}}
-    assert 'trouble: No beat is running: none ever has.' in command('status', **given).stdout
+    assert 'trouble: No beat is running: none has ever run.' in command('status', **given).stdout
     given['SCHEDULE'] = {'resubmit': {'enabled': False}}
     assert 'beat' not in command('status', **given).stdout
     FileFirings(given['SCHEDULE_STATE']).tick('one that is gone', time.time() - 600)
