@@ -87,7 +87,7 @@ class Lms:
             found = self._ask('GET', f'{_ENROLMENT}/{quote(username, safe="@+")},{quote(course_id, safe=":+/")}',
                               blank=True)
         except NotFound:
-            raise Rejected(f'{self._peer} does not tell how the learner stands in {course_id} (404): {_STAFF}',
+            raise Rejected(f'{self._peer} does not show the enrolments of the learner in {course_id} (404): {_STAFF}',
                            status=404) from None
         return None if found is None else self._read(found, username, course_id)
 
@@ -124,7 +124,7 @@ class Lms:
         except Rejected as error:
             if error.status != 409:  # it is allowed already
                 asked = _STAFF if error.status == 403 else 'does the course exist?'
-                raise Rejected(f'{self._peer} does not let learners without an account into {course_id} '
+                raise Rejected(f'{self._peer} does not enrol learners without an account in {course_id} '
                                f'({error.status}): {asked}', status=error.status) from None
 
     def disallow(self, email: str, course_id: str) -> bool:
@@ -155,8 +155,8 @@ class Lms:
             raise PeerFailure(f'{self._peer} answered with JSON without a learner', status=200,
                               maybe_done=True) from None
         if failed or not reached:
-            raise Rejected(f'{self._peer} answered 200, and that it could not {action} the learner in {course_id}: is '
-                           'the address one?', status=200)
+            raise Rejected(f'{self._peer} could not {action} the learner in {course_id} '
+                           '(200): is the mail address valid?', status=200)
         return were_allowed
 
     def _ask(self, method: str, path: str, **request: Any) -> Any:

@@ -22,10 +22,10 @@ ENROLL_LINE, SET_MODE, REVOKE_LINE = LINES = tuple(
     f'ecommerce_worker.enrolment.tasks.{name}' for name in ('enroll_line', 'set_mode', 'revoke_line'))
 
 #: How a line ends that the shop says was refunded before it was enrolled.
-REFUNDED: Final = 'the money was given back meanwhile'
+REFUNDED: Final = 'it has been refunded since'
 
 #: What the refund of a line waits for, and then a person decides, that the shop has as paid for at that moment.
-PAID_ALL_THE_SAME: Final = 'the shop told of a refund, and has it as paid for all the same: which of the two holds?'
+STILL_PAID: Final = 'the shop reported a refund, but has the order as paid: which one is right?'
 
 #: What is asked with these: ``(order_number, learner, course_id, site_code)``.
 Question = Callable[[str, str, str, str | None], bool]

@@ -84,7 +84,7 @@ class Origin:
         except ValueError as error:
             raise Misconfigured([f'INTAKES[{self.intake}]: the API key of the shop {error}']) from None
         if shop is None:
-            raise Misconfigured([f'INTAKES[{self.intake}] has no key to the API of the shop'])
+            raise Misconfigured([f'INTAKES[{self.intake}] has no API key of the shop'])
         try:
             return source.untold(shop, self.order, lines, whole=whole)
         except Unauthorized:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from ecommerce_worker import runtime
 from ecommerce_worker.clients.lms import Enrolment, NotRegistered, checked
-from ecommerce_worker.enrolment.cover import PAID_ALL_THE_SAME, REFUNDED
+from ecommerce_worker.enrolment.cover import REFUNDED, STILL_PAID
 from ecommerce_worker.enrolment.learner import masked, pseudonym
 from ecommerce_worker.enrolment.lines import LONGEST, Line, addresses_in, read
 from ecommerce_worker.enrolment.origin import Origin
@@ -129,7 +129,7 @@ def set_mode(self: Task, item: str, order_number: str, product: str, learner: st
         account = site.lms.account(learner)
         found = site.lms.enrolment(account.username, course_id)
         if found == wanted:
-            raise Skip(f'the learner is enrolled as {wanted} in {course_id} already')
+            raise Skip(f'the learner is already enrolled as {wanted} in {course_id}')
         refunded = _is_refunded(site, origin, order_number, learner, course_id, site_code)
         if refunded:
             raise Skip(REFUNDED)
@@ -138,8 +138,8 @@ def set_mode(self: Task, item: str, order_number: str, product: str, learner: st
         # Whoever is out again may have been put out by people; who never was in may have been refunded before that.
         is_doubtful = not found.active if found else refunded is None
         if is_doubtful and not self.resent:
-            raise Rejected(f'the learner has an account by now, and is not enrolled in {course_id}: was it refunded? '
-                           'If not, send it again')
+            raise Rejected(f'the learner has an account now, and is not enrolled in {course_id}: was it '
+                           'refunded? If not, resend it')
         _enrol(site, account.username, course_id, found, wanted, order_number)
     return ()
 
@@ -161,11 +161,11 @@ def revoke_line(self: Task, item: str, order_number: str, product: str, learner:
         except NotRegistered:
             pass
         if found and not found.active:
-            raise Skip(f'the learner is not enrolled in {course_id} any more')
+            raise Skip(f'the learner is no longer enrolled in {course_id}')
         is_paid = origin.is_paid(site) if origin else None
         if is_paid and not self.resent:
             # It may have read what it knew before, or the refund was a mistake and is undone by now.
-            raise Transient(PAID_ALL_THE_SAME)
+            raise Transient(STILL_PAID)
         if found is None and (username is None or site.covers):
             # They may have been let in: an account whose address is not confirmed is in no course yet.
             _look_for_cover(site, order_number, learner, course_id, site_code)

@@ -90,7 +90,7 @@ class Event:
     ``id`` is the sender's own and the same for each repeat; ``ignored`` is the reason for ignoring the event, or '';
     ``paths`` are the places of the task's arguments in ``content``, unless the configuration names them; ``then`` is
     the task to run, for a source that chooses the task itself; ``unnumbered`` is what an order may be known by that
-    has no number there, by a task that accepts ``lines`` and asks no other shop for it; '' for nothing.
+    has no number there, by a task that accepts ``lines`` and asks no other shop for it; '' for none.
     """
 
     topic: str

@@ -166,7 +166,7 @@ def covering(order_number: str, course: str, learners: Collection[str], site: st
     of a bundle.
     """
     found = (Order.objects.filter(learner__in=learners, course=course, site=site).exclude(state=State.DISCARDED)
-             .exclude(task=cover.REVOKE_LINE, reason__startswith=cover.PAID_ALL_THE_SAME))
+             .exclude(task=cover.REVOKE_LINE, reason__startswith=cover.STILL_PAID))
     lines = [(number, task == cover.REVOKE_LINE or reason == cover.REFUNDED, mode, _line_of(key))
              for number, task, mode, key, reason in found.values_list('order_number', 'task', 'mode', 'key', 'reason')]
     # Who paid for less than what was refunded does not pay for it; before there is a refund, that is all of the order.
@@ -181,7 +181,7 @@ def covering(order_number: str, course: str, learners: Collection[str], site: st
     covering = {number for number, bought in paid.items() if len(bought) > len(refunded[number])}
     if not given_back:
         covering.discard(order_number)
-    # Another message of the same refund, which was just told of again, has the line be tried anew.
+    # Another message of the same refund, just delivered again, makes the line be tried again.
     ended = Q(state=State.FULFILLED) | Q(facts__outcome__in=ENDS)
     done = found.filter(ended, task=cover.REVOKE_LINE, order_number=order_number).values_list('key', flat=True)
     taken_back = bool(done) and len({_line_of(key) for key in done}) >= len(paid[order_number])

@@ -33,7 +33,7 @@ def credential_problems(settings: Settings) -> Iterator[tuple[str, str]]:
             yield name, f'is the publicly known default, which production refuses{remedy}'
     secret = settings.BACKEND_SERVICE_EDX_OAUTH2_SECRET
     if way == 'jwt' and settings.PRODUCTS and (not secret or secret in SHIPPED) and not settings.ALLOW_INSECURE_SECRETS:
-        yield _OAUTH2[1], 'is not set, but PRODUCTS needs it: the LMS, which enrols, knows no other authentication'
+        yield _OAUTH2[1], 'is not set, but PRODUCTS needs it: the LMS supports no other authentication'
 
 
 def delay_problems(settings: Settings) -> Iterator[tuple[str, str]]:

@@ -165,7 +165,7 @@ def test_a_refund_that_was_undone_in_the_shop_is_for_a_person_after_three_days(c
     while orders.waiting:
         orders.wait()
     assert lms.standing(ANN, ONE) == VERIFIED
-    assert 'which of the two holds?' in orders.parked[0]
+    assert 'which one is right?' in orders.parked[0]
     orders.resend()
     assert lms.standing(ANN, ONE) == OUT
 

@@ -15,7 +15,7 @@ from django.db import DataError, IntegrityError, OperationalError
 import ecommerce_worker
 from ecommerce_worker.broker.notes import NOTES
 from ecommerce_worker.broker.wire import Raw
-from ecommerce_worker.enrolment.cover import PAID_ALL_THE_SAME, REFUNDED
+from ecommerce_worker.enrolment.cover import REFUNDED, STILL_PAID
 from ecommerce_worker.ledger.database import database, path_of
 from ecommerce_worker.ledger.incoming import Aside, Parcel
 from ecommerce_worker.schedule.entries import RETENTION
@@ -654,7 +654,7 @@ def test_the_lines_of_a_learner_are_found_by_a_pseudonym(ledger):
     # one line that was told of twice, with another number of learners
     ([line('#2'), line('#2', key='#2 1.1'), line('#2', key='#2 1.1', task='revoke_line')], ()),
     ([line('#2', outcome='skipped', reason=REFUNDED)], ()),
-    ([line('#2'), line('#2', task='revoke_line', outcome='parked', reason=f'{PAID_ALL_THE_SAME}; given up')], ('#2',)),
+    ([line('#2'), line('#2', task='revoke_line', outcome='parked', reason=f'{STILL_PAID}; given up')], ('#2',)),
     ([line('#2'), line('#2', task='set_mode', outcome='skipped', reason=REFUNDED)], ()),
 ], ids=range(17))
 def test_another_order_pays_for_a_course_unless_it_was_refunded_or_given_up_or_was_for_less(ledger, others, covered_by):
