@@ -151,7 +151,7 @@ def test_what_the_shop_has_as_paid_for_is_not_taken_back_before_it_has_it_as_ref
     orders.come(enroll, bought(), **given)
     orders.come(revoke, bought(), **given)
     assert lms.standing(ANN, ONE) == VERIFIED
-    assert 'has it as paid for all the same' in orders.waiting[0].outcome.reason
+    assert 'has the order as paid' in orders.waiting[0].outcome.reason
     give_back(shop)
     orders.wait()
     assert lms.standing(ANN, ONE) == OUT
