@@ -25,4 +25,4 @@ set_policy ecommerce-tasks '^(ecommerce\.)?(fulfillment|email_marketing|default)
     "overflow": "reject-publish"
 }'
 # Not -1, which RabbitMQ before 4.0 takes for no second delivery at all.
-set_policy ecommerce-looks '^ecommerce(_celery_delayed_[0-9]+|\.parked|\.ledger)$' '{"delivery-limit": 1000000000}'
+set_policy ecommerce-looks '^ecommerce(_celery_delayed_[0-9]+|\.parked(\.large)?|\.ledger)$' '{"delivery-limit": 1000000000}'

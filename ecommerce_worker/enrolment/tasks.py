@@ -132,6 +132,7 @@ def set_mode(self: Task, item: str, order_number: str, product: str, learner: st
             raise Skip(f'the learner is already enrolled as {wanted} in {course_id}')
         refunded = _is_refunded(site, origin, order_number, learner, course_id, site_code)
         if refunded:
+            _close_again(site, account.username, order_number, learner, course_id, found, site_code)
             raise Skip(REFUNDED)
         if found is None and not account.active:
             raise NotRegistered('the learner has not confirmed the address of their account yet')
@@ -154,10 +155,10 @@ def revoke_line(self: Task, item: str, order_number: str, product: str, learner:
         return _unsettled(revoke_line, item, order_number, product, learner, site, site_code, problem, origin)
     paid, learner = _wanted(course_id, mode, learner)
     with _turn(self, site, course_id, learner):
-        username, found = None, None
+        account, found = None, None
         try:
-            username = site.lms.username(learner)
-            found = site.lms.enrolment(username, course_id)
+            account = site.lms.account(learner)
+            found = site.lms.enrolment(account.username, course_id)
         except NotRegistered:
             pass
         if found and not found.active:
@@ -166,23 +167,25 @@ def revoke_line(self: Task, item: str, order_number: str, product: str, learner:
         if is_paid and not self.resent:
             # It may have read what it knew before, or the refund was a mistake and is undone by now.
             raise Transient(STILL_PAID)
-        if found is None and (username is None or site.covers):
+        if found is None and (account is None or site.covers):
             # They may have been let in: an account whose address is not confirmed is in no course yet.
             _look_for_cover(site, order_number, learner, course_id, site_code)
             if site.lms.disallow(learner, course_id):
                 return ()
-        if username is None or found is None or (found.mode != paid.mode and found.mode in FREE):
+        if account is None or found is None or (found.mode != paid.mode and found.mode in FREE):
             _wait_for_enrolment(site, is_paid, order_number, learner, course_id, site_code)
         if found.mode != paid.mode:
             raise Rejected(f'the learner is enrolled as {found} in {course_id}, but {paid} was refunded: '
                            f'where does {found} come from?')
         _look_for_cover(site, order_number, learner, course_id, site_code)
+        if not account.active:
+            site.lms.disallow(learner, course_id)  # or they would be in again by confirming their address
         if site.settings.REFUND == AUDIT:
             if found.mode == AUDIT:
                 raise Skip(f'the learner is already enrolled as {found} in {course_id}')
-            site.lms.put(username, course_id, Enrolment(AUDIT, active=True))
+            site.lms.put(account.username, course_id, Enrolment(AUDIT, active=True))
         else:
-            site.lms.put(username, course_id, Enrolment(found.mode, active=False))
+            site.lms.put(account.username, course_id, Enrolment(found.mode, active=False))
     return ()
 
 
@@ -357,6 +360,17 @@ def _is_refunded(site: Site, origin: Origin | None, order_number: str, learner: 
     if paid is None and site.covers and site.covers.taken_back:
         return site.covers.taken_back(order_number, learner, course_id, site_code)
     return None if paid is None else not paid
+
+
+def _close_again(site: Site, username: str, order_number: str, learner: str, course_id: str, found: Enrolment | None,
+                 site_code: str | None) -> None:
+    """Take back what the LMS opened by itself, for an order that came before the learner's account and was refunded."""
+    if site.covers is None or site.covers.covers(order_number, learner, course_id, site_code):
+        return
+    if found is None:
+        site.lms.disallow(learner, course_id)
+    elif found.active and found.mode in FREE and site.settings.REFUND != AUDIT:
+        site.lms.put(username, course_id, Enrolment(found.mode, active=False))
 
 
 def _enrol(site: Site, username: str, course_id: str, found: Enrolment | None, wanted: Enrolment,

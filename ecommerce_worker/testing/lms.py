@@ -58,10 +58,11 @@ class Student:
     """An account, and how it stands in courses: mode and whether that is active, by the id of the course."""
 
     username: str
-    active: bool = True
     enrolments: dict[str, tuple[str, bool]] = field(default_factory=dict)
     #: The numbers of orders, by the id of the course.
     orders: dict[str, list[str]] = field(default_factory=dict)
+    #: Whether the address is confirmed.
+    active: bool = True
 
 
 class Lms:

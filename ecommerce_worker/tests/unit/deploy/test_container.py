@@ -19,6 +19,7 @@ from ecommerce_worker.errors import Misconfigured
 from ecommerce_worker.fulfillment.v1.tasks import fulfill_order
 from ecommerce_worker.health.__main__ import answer
 from ecommerce_worker.intake import intakes
+from ecommerce_worker.intake.spool import directory_of
 from ecommerce_worker.process.several import GRACE
 from ecommerce_worker.tests.support.isolation import BARE
 
@@ -129,6 +130,13 @@ def test_a_service_is_given_the_secrets_that_it_uses_and_no_others(name, tmp_pat
         with pytest.raises(Misconfigured, match=f'{target}: No such file'):
             intakes.read(settings.load(environment, name), {fulfill_order.name: fulfill_order})
         (tmp_path / 'away').rename(place / target)
+
+
+def test_what_an_intake_keeps_on_disk_outlives_its_container(tmp_path, monkeypatch):
+    volume, place = OURS['intake']['volumes'][-1].split(':')
+    assert volume in COMPOSE['volumes']
+    monkeypatch.setenv('HOME', image_environment()['HOME'])
+    assert directory_of(loaded('intake', tmp_path)[0]).is_relative_to(place)
 
 
 def test_each_service_has_a_user_of_its_own_in_rabbitmq():

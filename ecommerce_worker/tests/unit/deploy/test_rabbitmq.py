@@ -71,6 +71,12 @@ def test_nobody_may_more_than_the_worker_and_only_the_recorder_reads_what_is_par
         assert {*base.QUEUES, topology.level(0), topology.PARKED, topology.LEDGER} <= set.union(*of[user].values())
 
 
+def test_each_queue_that_is_looked_into_may_be_as_often_as_anybody_likes(definitions):
+    looks = next(it for it in definitions['policies'] if 'delivery-limit' in it['definition'])
+    looked_into = [topology.PARKED, topology.PARKED_LARGE, topology.LEDGER, topology.level(0)]
+    assert [name for name in (*looked_into, *base.QUEUES) if re.search(looks['pattern'], name)] == looked_into
+
+
 def test_every_version_from_3_10_on_knows_to_what_the_policies_apply(definitions):
     assert {it['apply-to'] for it in definitions['policies']} == {'queues'}
 

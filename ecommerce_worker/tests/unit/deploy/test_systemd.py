@@ -134,6 +134,12 @@ def test_a_database_that_is_not_there_at_boot_keeps_nobody_from_starting_for_goo
         assert 'Requires' not in found
 
 
+def test_what_is_begun_again_is_what_is_installed_and_not_what_is_checked_out(units):
+    # The first place that Python looks for a module run by -m is the working directory.
+    assert {unit['WorkingDirectory'][-1] for unit in units.values()} == {'%S/ecommerce-worker'}
+    assert all(not PROGRAM.startswith(unit['WorkingDirectory'][-1]) for unit in units.values())
+
+
 def test_a_configuration_that_is_there_already_is_left_as_it_is(root):
     kept = root / 'etc/ecommerce-worker/worker.yml'
     kept.write_text('# ours')

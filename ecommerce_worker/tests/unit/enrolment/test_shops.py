@@ -1,6 +1,9 @@
 """What the shop says of an order when it is enrolled and taken back; and what is told to it when that is done."""
 
 import json
+import random
+import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,7 +12,7 @@ from ecommerce_worker.errors import Misconfigured
 from ecommerce_worker.execution.outcomes import Deferred, Done, Parked, Retrying, Skipped, Then
 from ecommerce_worker.intake import intakes
 from ecommerce_worker.testing.intake import SECRET as SIGNING
-from ecommerce_worker.testing.lms import CLIENT_ID, CLIENT_SECRET, Course, Lms, Step
+from ecommerce_worker.testing.lms import CLIENT_ID, CLIENT_SECRET, LOST, Course, Lms, Step
 from ecommerce_worker.testing.peer import Request, reply
 from ecommerce_worker.testing.shops import KEY, SECRET, Shopify, Stripe, WooCommerce
 from ecommerce_worker.tests.support.enrolment import Orders
@@ -256,6 +259,67 @@ def test_a_shop_that_is_down_is_waited_for(configured, lms, shop):
     assert isinstance(orders.waiting[0].outcome, Retrying)
     orders.wait()
     assert lms.standing(ANN, ONE) == VERIFIED
+
+
+@pytest.mark.parametrize('seed', range(16))
+def test_whatever_comes_when_who_is_in_the_course_in_the_end_is_who_has_paid(configured, lms, woo, monkeypatch, seed):
+    chance, orders, woo.orders, lms.quince = random.Random(seed), Orders(), [], seed % 2 == 0
+    told: list[str] = []
+
+    def is_covered(number, *_):
+        return any(it['status'] == 'processing' for it in woo.orders if it['number'] != number)
+
+    monkeypatch.setitem(sys.modules, 'acme_orders', SimpleNamespace(covers=is_covered))
+    configured(woo, COVERED_BY='acme_orders')
+
+    def come(task, order):
+        number = order['number']
+        orders.come(task, bought(learner=BOB), number=number, shop={'intake': 'shop', 'order': number})
+
+    def buy():
+        if len(woo.orders) < 3:
+            number = len(woo.orders) + 1
+            woo.orders.append(woo_order(id=number, number=str(number)))
+            come(enroll, woo.orders[-1])
+
+    def give_one_back():
+        if paid := [it for it in woo.orders if it['status'] == 'processing']:
+            order = chance.choice(paid)
+            order['status'] = 'refunded'
+            come(revoke, order)
+
+    def tell_again():
+        if woo.orders:
+            order = chance.choice(woo.orders)
+            come(enroll if order['status'] == 'processing' else chance.choice([enroll, revoke]), order)
+
+    def register():
+        if BOB not in lms.students:
+            lms.register(BOB, 'bob', active=chance.random() < 0.5)
+
+    def confirm():
+        if BOB in lms.students and not lms.students[BOB].active:
+            lms.confirm(BOB)
+
+    def fail():
+        what = chance.choice(['POST enrollment', 'GET accounts', 'POST enrollment_allowed',
+                              'DELETE enrollment_allowed'])
+        lms.script[what] = [LOST if what == 'POST enrollment' else Step.status(503)]
+
+    for _ in range(12):
+        step = chance.choice([buy, give_one_back, give_one_back, tell_again, tell_again, register, confirm, fail,
+                              orders.wait])
+        told.append(step.__name__)
+        step()
+    lms.script.clear()
+    register()
+    confirm()
+    for _ in range(12):
+        orders.wait()
+    standing = lms.standing(BOB, ONE)
+    has_paid = any(it['status'] == 'processing' for it in woo.orders)
+    assert (standing == VERIFIED) if has_paid else (standing is None or not standing[1]), told
+    assert not orders.parked, told
 
 
 @ALL

@@ -346,8 +346,10 @@ def test_a_refund_of_who_has_not_confirmed_their_address_keeps_them_out_when_the
     assert lms.standing(BOB, ONE) is None
 
 
-@pytest.mark.parametrize('taken_back, left', [('True', AUDIT), ('False', VERIFIED)])
-def test_who_registers_after_the_refund_gets_no_paid_mode(configured, lms, tmp_path, monkeypatch, taken_back, left):
+@pytest.mark.parametrize('taken_back, refund, left', [
+    ('True', 'unenroll', ('audit', False)), ('True', 'audit', AUDIT), ('False', 'unenroll', VERIFIED)])
+def test_who_registers_after_the_refund_gets_no_paid_mode(configured, lms, tmp_path, monkeypatch, taken_back, refund,
+                                                          left):
     (tmp_path / f'acme_knows_{taken_back.lower()}.py').write_text(
         'def covers(*_):\n    return False\n\n\n'
         f'def taken_back(order_number, learner, course_id, site_code):\n    return {taken_back}\n')
@@ -355,10 +357,23 @@ def test_who_registers_after_the_refund_gets_no_paid_mode(configured, lms, tmp_p
     configured()
     orders = Orders()
     orders.come(enroll, bought(learner=BOB))
-    configured(COVERED_BY=f'acme_knows_{taken_back.lower()}')
+    configured(COVERED_BY=f'acme_knows_{taken_back.lower()}', REFUND=refund)
     lms.register(BOB, 'bob')  # and is in the course, by themselves or as they were let in
     orders.wait()
     assert lms.standing(BOB, ONE) == left
+
+
+@pytest.mark.parametrize('quince', [True, False])
+def test_after_a_refund_nobody_is_in_again_by_confirming_their_address(configured, lms, quince):
+    lms.quince = quince
+    orders = refunding(configured)
+    orders.come(enroll, bought(learner=BOB))
+    lms.register(BOB, 'bob', active=False)
+    orders.come(enroll, bought(learner=BOB))
+    assert lms.standing(BOB, ONE) == VERIFIED
+    orders.come(revoke, bought(learner=BOB))
+    lms.confirm(BOB)
+    assert lms.standing(BOB, ONE) == ('verified', False)
 
 
 def test_who_is_known_to_have_paid_is_enrolled_if_the_lms_has_not_done_so(configured, lms, tmp_path, monkeypatch):
