@@ -186,13 +186,20 @@ class Desk:
         """
         settings = runtime.current().settings
         asking = ThreadPoolExecutor(min(MOST_ASKED, settings.WORKER_CONCURRENCY), 'asking')
+        reports = list[RunReport]()
         with asking, facts.telling(self._app, settings) as tell:
-            for batch in _batches(messages):
-                if until():
-                    return
-                done, reports = self._resend(batch, asking)
+            try:
+                for batch in _batches(messages):
+                    if until():
+                        return
+                    done, made = self._resend(batch, asking)
+                    reports += made
+                    if len(reports) >= BATCH:
+                        tell(reports)
+                        reports = []
+                    yield from done
+            finally:
                 tell(reports)
-                yield from done
 
     def _resend(self, batch: Sequence[P], asking: Executor) -> tuple[list[Resent[P]], list[RunReport]]:
         """Resend these, and what the ledger is to be told of it."""
