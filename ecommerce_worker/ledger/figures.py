@@ -123,13 +123,12 @@ class Looking:
         close_old_connections()
         found: dict[str, dict[tuple[str, ...], float]] = {'orders': {}, 'oldest_open_timestamp_seconds': {}}
         are_open = Order.objects.filter(state__in=[state.value for state in OPEN]).order_by()
-        for state, task, site, cause, count in are_open.values_list('state', 'task', 'site', 'cause').annotate(
-                count=Count('pk')):
-            labels = state, self._task(task), self._site(site), bounded_cause(cause)
-            found['orders'][labels] = found['orders'].get(labels, 0.0) + count
         oldest = found['oldest_open_timestamp_seconds']
-        for task, site, first in are_open.values_list('task', 'site').annotate(first=Min('first_seen')):
+        for state, task, site, cause, count, first in are_open.values_list('state', 'task', 'site', 'cause').annotate(
+                count=Count('pk'), first=Min('first_seen')):
             place = self._task(task), self._site(site)
+            labels = state, *place, bounded_cause(cause)
+            found['orders'][labels] = found['orders'].get(labels, 0.0) + count
             oldest[place] = min(oldest.get(place, first.timestamp()), first.timestamp())
         overdue, ticked = queries.overdue_by_state(), LedgerFirings(0.0).ticked()
         return {**found, **self._of_schedule(time.time()),

@@ -74,7 +74,8 @@ class Order(models.Model):
 
         indexes = (models.Index(fields=('state', 'last_seen'), name='order_state_last_seen'),
                    models.Index(fields=('state', 'first_seen'), name='order_state_first_seen'),
-                   models.Index(fields=('state', 'next_try'), name='order_state_next_try'),
+                   # Of those that are overdue, this one alone tells how many there are.
+                   models.Index(fields=('state', 'next_try', 'heard'), name='order_state_next_try_heard'),
                    models.Index(fields=('state', 'task'), name='order_state_task'),
                    models.Index(fields=('last_seen',), name='order_last_seen'))
 
