@@ -186,7 +186,8 @@ def resend(ids: tuple[str, ...], order: str | None, task: str | None, everything
                 it = done.parked
                 if isinstance(done.error, NotPublished):
                     refused.append(done.error)
-                elif done.error:
+                    continue
+                if done.error:
                     stuck.append({'id': it.id, 'order': it.key, 'reason': str(done.error)})
                     if not as_json:
                         say(f'{it.id[:8]} {done.error}', err=True)

@@ -268,7 +268,7 @@ def are_overdue() -> Q:
 
 
 def _overdue() -> dict[State, Q]:
-    """Which orders of each state are overdue."""
+    """The overdue orders of each state."""
     now = datetime.now(UTC)
     late, long = now - timedelta(seconds=LATE_SECONDS), now - timedelta(seconds=TRYING_SECONDS)
     # An earlier version did not store this time.
