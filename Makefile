@@ -100,10 +100,10 @@ test-system: $(VENV)/.installed-test programs deploy-tools ## Run the slow tests
 test-browser: $(VENV)/.installed-test programs ## Run the tests with a real Chromium
 	$(BIN)/python -m pytest $(TESTS)/browser $(ARGS)
 
-# Each process of the tests is measured, and none is forked from one that runs already.
+# Each process that the tests start is measured too.
 coverage: $(VENV)/.installed-test programs ## Run `test` and list the lines that no test reaches, in .coverage-report
 	$(BIN)/coverage erase --rcfile tox.ini
-	COLD_PROCESSES=1 $(BIN)/coverage run --rcfile tox.ini -m pytest $(AT_ONCE) \
+	$(BIN)/coverage run --rcfile tox.ini -m pytest $(AT_ONCE) \
 		$(TESTS)/unit $(TESTS)/contract $(TESTS)/broker $(ARGS)
 	$(BIN)/coverage combine --quiet --rcfile tox.ini
 	$(BIN)/coverage report --rcfile tox.ini | tee .coverage-report | tail -n 1
