@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 import sqlite3
 import subprocess
 import sys
+from dataclasses import dataclass, field
 
 import pytest
 from kombu import Producer, Queue
@@ -19,6 +21,7 @@ from ecommerce_worker.operations import queues
 from ecommerce_worker.testing.rabbitmq import free_port
 from ecommerce_worker.testing.shop import Answer
 from ecommerce_worker.tests.support.harness import QUEUE, QUEUES, eventually, shop_app
+from ecommerce_worker.tests.support.rabbitmq import Node
 
 
 @pytest.fixture
@@ -615,16 +618,27 @@ NEEDED = r'^(ecommerce([._].*)?|fulfillment|email_marketing|.*celery\.pidbox)$'
 NEEDED_TO_WRITE = r'^(ecommerce([._].*)?|fulfillment|email_marketing|.*celery\.pidbox|amq\.default)$'
 
 
+@dataclass(frozen=True)
+class Permit:
+    """Gives a RabbitMQ user permissions: ``permit(configure, write, read)``."""
+
+    node: Node
+    #: Of this test alone: RabbitMQ may log a refusal of another test's after this one has begun.
+    user: str = field(default_factory=lambda: f'worker-{secrets.token_hex(4)}')
+
+    def __call__(self, *patterns):
+        self.node.ctl('set_permissions', '-p', '/', self.user, *patterns)
+
+
 @pytest.fixture
 def permit(broker, environment):
-    """Have worker and commands use a RabbitMQ user of these permissions (configure, write, read)."""
-    def set_permissions(*patterns):
-        broker.node.ctl('set_permissions', '-p', '/', 'worker', *patterns)
-
-    broker.node.ctl('add_user', 'worker', 'password-of-the-worker')
-    environment['ECOMMERCE_WORKER_BROKER_URL'] = broker.url.replace('guest:guest', 'worker:password-of-the-worker')
-    yield set_permissions
-    broker.node.ctl('delete_user', 'worker')
+    """Have worker and commands use a RabbitMQ user, and permit that what is needed."""
+    permit = Permit(broker.node)
+    broker.node.ctl('add_user', permit.user, 'password-of-the-worker')
+    environment['ECOMMERCE_WORKER_BROKER_URL'] = broker.url.replace('guest:guest',
+                                                                    f'{permit.user}:password-of-the-worker')
+    yield permit
+    broker.node.ctl('delete_user', permit.user)
 
 
 def test_a_worker_and_its_commands_need_no_more_permissions_than_are_documented(
@@ -645,7 +659,7 @@ def test_a_worker_and_its_commands_need_no_more_permissions_than_are_documented(
     assert command('queues', 'reset', '--park').returncode == 0
     # From 4.3 on, RabbitMQ lets nobody ask for a queue of others: `status` takes it for absent.
     assert not [line for line in log.read_text()[before:].splitlines()
-                if "refused for user 'worker'" in line and "queue 'celery'" not in line]
+                if f"refused for user '{permit.user}'" in line and "queue 'celery'" not in line]
 
 
 def test_a_worker_without_a_permission_that_it_needs_says_which_in_one_line(permit, start_worker):
@@ -653,16 +667,18 @@ def test_a_worker_without_a_permission_that_it_needs_says_which_in_one_line(perm
     worker = start_worker()
     assert worker.process.wait(30) == 77
     complaint, = (line for line in worker.log.splitlines() if ' CRITICAL ' in line)
-    assert "access to exchange 'celery.pidbox' in vhost '/' refused for user 'worker'" in complaint
+    assert f"access to exchange 'celery.pidbox' in vhost '/' refused for user '{permit.user}'" in complaint
     assert 'Traceback' not in worker.log
 
 
-def test_a_command_without_a_permission_that_it_needs_says_which_in_one_line(permit, command):
-    permit('', '.*', '.*')
-    for words in (['worker'], ['status'], ['queues', 'reset', '--yes'], ['parked', 'list']):
+def test_a_command_without_a_permission_that_it_needs_says_which_in_one_line(broker, permit, command):
+    broker.publish_raw(b'x', routing_key=topology.PARKED)
+    for words, *patterns in ((['worker'], '', '.*', '.*'), (['status'], '', '.*', '.*'),
+                             (['queues', 'reset', '--yes'], '', '.*', '.*'), (['parked', 'list'], '.*', '.*', '')):
+        permit(*patterns)
         ended = command(*words)
         assert ended.returncode == 77, ended.stderr
-        assert "refused for user 'worker'" in ended.stderr
+        assert f"refused for user '{permit.user}'" in ended.stderr
         assert len(ended.stderr.splitlines()) == 1
 
 

@@ -18,9 +18,21 @@ from ecommerce_worker.tests.support.harness import eventually, shop_app, worker_
 from ecommerce_worker.tests.support.rabbitmq import Certificates, SecureNode
 
 
-@pytest.fixture(scope='session')
-def certificates(shared_node: SecureNode) -> Certificates:
-    return shared_node.certificates
+@pytest.fixture(scope='module')
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return Certificates.made(tmp_path_factory.mktemp('certificates'))
+
+
+@pytest.fixture(scope='module')
+def node(certificates: Certificates) -> Iterator[SecureNode]:
+    if SecureNode.program() is None:
+        why = 'there is no rabbitmq-server program: install RabbitMQ to run the tests against a broker'
+        if os.environ.get('CI') or os.environ.get('REQUIRE_BROKER'):
+            pytest.fail(why)
+        pytest.skip(why)
+    with SecureNode(certificates) as node:
+        eventually(lambda: is_listened_on(node.secure_port))
+        yield node
 
 
 def is_listened_on(port: int) -> bool:

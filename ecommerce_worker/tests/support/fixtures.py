@@ -19,18 +19,18 @@ from ecommerce_worker.testing.rabbitmq import PrivateNode
 from ecommerce_worker.testing.shop import Shop
 from ecommerce_worker.tests.support.harness import Broker, Worker, eventually, shop_app, worker_environment
 from ecommerce_worker.tests.support.proxy import Proxy
-from ecommerce_worker.tests.support.rabbitmq import Certificates, Node, SecureNode
+from ecommerce_worker.tests.support.rabbitmq import Node
 
 
 @pytest.fixture(scope='session')
-def shared_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureNode]:
+def shared_node() -> Iterator[Node]:
     """A RabbitMQ for this session."""
     if PrivateNode.program() is None:
         why = 'there is no rabbitmq-server program: install RabbitMQ to run the tests against a broker'
         if os.environ.get('CI') or os.environ.get('REQUIRE_BROKER'):
             pytest.fail(why)
         pytest.skip(why)
-    with SecureNode(Certificates.made(tmp_path_factory.mktemp('certificates'))) as node:
+    with Node() as node:
         yield node
 
 

@@ -1,4 +1,4 @@
-"""The RabbitMQ of the tests: a private node that listens with TLS too, and obeys an operator at once."""
+"""The RabbitMQ of the tests: a private node that obeys an operator at once, and one that listens with TLS too."""
 
 from __future__ import annotations
 
