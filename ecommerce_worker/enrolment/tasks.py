@@ -21,7 +21,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from ecommerce_worker import runtime
-from ecommerce_worker.clients.lms import Enrolment, NotRegistered, checked
+from ecommerce_worker.clients.lms import Account, Enrolment, NotRegistered, checked
 from ecommerce_worker.enrolment.cover import REFUNDED, STILL_PAID
 from ecommerce_worker.enrolment.learner import masked, pseudonym
 from ecommerce_worker.enrolment.lines import LONGEST, Line, addresses_in, read
@@ -132,7 +132,7 @@ def set_mode(self: Task, item: str, order_number: str, product: str, learner: st
             raise Skip(f'the learner is already enrolled as {wanted} in {course_id}')
         refunded = _is_refunded(site, origin, order_number, learner, course_id, site_code)
         if refunded:
-            _close_again(site, account.username, order_number, learner, course_id, found, site_code)
+            _close_again(site, account, order_number, learner, course_id, found, site_code)
             raise Skip(REFUNDED)
         if found is None and not account.active:
             raise NotRegistered('the learner has not confirmed the address of their account yet')
@@ -167,7 +167,7 @@ def revoke_line(self: Task, item: str, order_number: str, product: str, learner:
         if is_paid and not self.resent:
             # It may have read what it knew before, or the refund was a mistake and is undone by now.
             raise Transient(STILL_PAID)
-        if found is None and (account is None or site.covers):
+        if found is None and (account is None or (site.covers and not account.active)):
             # They may have been let in: an account whose address is not confirmed is in no course yet.
             _look_for_cover(site, order_number, learner, course_id, site_code)
             if site.lms.disallow(learner, course_id):
@@ -362,15 +362,16 @@ def _is_refunded(site: Site, origin: Origin | None, order_number: str, learner: 
     return None if paid is None else not paid
 
 
-def _close_again(site: Site, username: str, order_number: str, learner: str, course_id: str, found: Enrolment | None,
-                 site_code: str | None) -> None:
+def _close_again(site: Site, account: Account, order_number: str, learner: str, course_id: str,
+                 found: Enrolment | None, site_code: str | None) -> None:
     """Take back what the LMS opened by itself, for an order that came before the learner's account and was refunded."""
     if site.covers is None or site.covers.covers(order_number, learner, course_id, site_code):
         return
     if found is None:
-        site.lms.disallow(learner, course_id)
+        if not account.active:
+            site.lms.disallow(learner, course_id)
     elif found.active and found.mode in FREE and site.settings.REFUND != AUDIT:
-        site.lms.put(username, course_id, Enrolment(found.mode, active=False))
+        site.lms.put(account.username, course_id, Enrolment(found.mode, active=False))
 
 
 def _enrol(site: Site, username: str, course_id: str, found: Enrolment | None, wanted: Enrolment,
