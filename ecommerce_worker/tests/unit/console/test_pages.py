@@ -582,8 +582,7 @@ def test_an_order_is_sent_so_often_in_an_hour_and_no_more(console):
 
 
 def test_of_several_messages_of_one_order_that_are_sent_at_once_no_more_are_than_in_an_hour(console):
-    for _ in range(3):
-        numbers = park(console, 'EDX-1')
+    *_, numbers = [park(console, 'EDX-1') for _ in range(3)]
     found = decide(console, 'operator', 'resend', *numbers)
     assert '2 messages resent.' in found.words
     assert found.words.count('EDX-1: not resent: already resent 2 times within an hour') == 1
