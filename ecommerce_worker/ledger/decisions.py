@@ -52,10 +52,12 @@ def resend(messages: Sequence[InLedger | tuple[ParkingNote, Raw]], send: Send, *
                 continue
             times[_counted_by(note)] += 1
         # Written before it is published: what cannot be written is not sent.
-        Audit.objects.bulk_create([_entry(who, 'resent', reason, notes[place], now) for place in sending])
+        entries = {place: write_down(who, 'resent', reason, message_id=notes[place].id, key=notes[place].key,
+                                     task=notes[place].task, at=now) for place in sending}
         outcomes.update(zip(sending, send([*sending.values()]), strict=True))
-        if refused := [notes[place].id for place in sending if isinstance(outcomes[place], WorkerError)]:
-            Audit.objects.filter(at=now, who=who[:255], action='resent', message_id__in=refused).delete()
+        for place, entry in entries.items():
+            if isinstance(outcomes[place], WorkerError):
+                entry.delete()
         for state in (State.TRYING, State.FULFILLED):
             # What a delivery leads to has an entry of its own: there is nothing more to come of this one.
             _settle([rows[note.number] for place, note in enumerate(notes)
@@ -92,10 +94,10 @@ def no_longer_parked(number: int, settled: ParkedMessage | None = None) -> str:
 
 
 def write_down(who: str, action: str, reason: str, *, message_id: str = '', key: str = '', task: str = '',
-               at: datetime | None = None) -> None:
+               at: datetime | None = None) -> Audit:
     """Write an entry of the audit log; ``action`` has up to 32 characters."""
-    Audit.objects.create(at=at or datetime.now(UTC), who=who[:255], action=action, reason=reason[:1000],
-                         message_id=message_id, key=key, task=task)
+    return Audit.objects.create(at=at or datetime.now(UTC), who=who[:255], action=action, reason=reason[:1000],
+                                message_id=message_id, key=key, task=task)
 
 
 def _locked(numbers: Collection[int]) -> dict[int, ParkedMessage]:
@@ -152,8 +154,3 @@ def _settle(rows: Sequence[ParkedMessage], now: datetime, action: str, state: St
 
 def _orders_of(rows: Iterable[ParkedMessage]) -> list[int]:
     return [row.order_id for row in rows if row.order_id is not None]
-
-
-def _entry(who: str, action: str, reason: str, note: ParkingNote, at: datetime) -> Audit:
-    return Audit(at=at, who=who[:255], action=action, reason=reason[:1000], message_id=note.id, key=note.key,
-                 task=note.task)

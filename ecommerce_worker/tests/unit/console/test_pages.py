@@ -581,6 +581,14 @@ def test_an_order_is_sent_so_often_in_an_hour_and_no_more(console):
     assert '1 message resent' in decide(console, 'support', 'resend', park(console, 'EDX-2')[-1]).words
 
 
+def test_of_several_messages_of_one_order_that_are_sent_at_once_no_more_are_than_in_an_hour(console):
+    *_, numbers = [park(console, 'EDX-1') for _ in range(3)]
+    found = decide(console, 'operator', 'resend', *numbers)
+    assert '2 messages resent.' in found.words
+    assert found.words.count('EDX-1: not resent: already resent 2 times within an hour') == 1
+    assert (len(console('queued', QUEUE)), console('queries.count_parked'), len(audits(console))) == (2, 1, 2)
+
+
 @pytest.mark.parametrize('numbers, reason, why', [
     ([1], '', 'give a reason'), ([1], ' \x00', 'give a reason'), ([], 'x', 'no message was selected')])
 def test_without_a_message_or_a_reason_nothing_is_done(console, numbers, reason, why):
