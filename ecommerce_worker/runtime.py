@@ -89,7 +89,7 @@ class Runs:
     def of(self, message: Hashable, *, redelivered: bool, name: str = '') -> Run:
         """The run of this message; one that is not redelivered starts again, whatever was before.
 
-        ``name`` is that of a run that the message was told to come back to; see :meth:`expect`.
+        ``name`` is the run that the message was to come back to; see :meth:`expect`.
         """
         with self._lock:
             if name in self._expected:

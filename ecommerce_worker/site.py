@@ -72,7 +72,7 @@ class Site:
             return made
 
     def forget(self, name: str) -> None:
-        """Have what is kept under this name be made anew when it is next needed: a key of it may have been changed."""
+        """Drop what is kept under this name; it is made again when next needed. One of its keys may have changed."""
         with self.lock:
             self._kept.pop(name, None)
 

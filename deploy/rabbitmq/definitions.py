@@ -7,7 +7,7 @@
 makes in DIRECTORY, readable for its owner only (a file that is there keeps its permissions),
 
     broker-url            workers, and who gives commands
-    recorder-broker-url   the recorder, which takes what the ledger is told, and parked messages
+    recorder-broker-url   the recorder, which takes the reports for the ledger, and parked messages
     beat-broker-url       beat, which declares the queues and publishes
     console-broker-url    the console, which publishes, and looks at how full queues are
     intake-broker-url     the intake, which may only publish
@@ -83,7 +83,7 @@ def definitions(vhost: str, passwords: dict[str, str]) -> dict[str, Any]:
 
 
 def write(directory: Path, name: str, text: str) -> None:
-    """Write a file that nobody else may read, whole or not at all; one that is there keeps its permissions."""
+    """Write a file that only its owner may read, atomically; one that exists keeps its permissions."""
     begun, file = directory / f'.{name}.new', directory / name
     begun.unlink(missing_ok=True)
     begun.touch(mode=0o600, exist_ok=False)

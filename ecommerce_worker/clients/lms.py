@@ -30,7 +30,7 @@ class NotRegistered(Transient):
 
 @dataclass(frozen=True)
 class Account:
-    """An account; until its address is confirmed it is not ``active``, and nobody is let into courses by the LMS."""
+    """An account.  Until its address is confirmed it is not ``active``, and the LMS admits it to no course."""
 
     username: str
     active: bool

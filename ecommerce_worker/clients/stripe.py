@@ -10,8 +10,8 @@ from ecommerce_worker.clients.http import Api
 from ecommerce_worker.clients.shops import MOST_PAGES, Webhook
 from ecommerce_worker.errors import NotFound, PeerFailure
 
-#: Where a charge is found that an object of a payment led to: the place of the object by how its id begins, what is to
-#: be told with it, and the way to the charge in what is told.
+#: How to find the charge that an object of a payment led to.  By the prefix of the object's id: the path of the object,
+#: what to expand in the answer, and the way to the charge in it.
 _CHARGES: Final[Mapping[str, tuple[str, str, tuple[str, ...]]]] = {
     'cs': ('checkout/sessions', 'payment_intent.latest_charge', ('payment_intent', 'latest_charge')),
     'pi': ('payment_intents', 'latest_charge', ('latest_charge',)),

@@ -178,8 +178,8 @@ DELIVERED = (
 COURSES: Final[Mapping[str, str]] = {'PY101': 'course-v1:Pretend+PY101+2027', 'PY102': 'course-v1:Pretend+PY102+2027'}
 PAID_MODE: Final = 'verified'
 
-#: Somebody who has no account yet; two products of which nobody knows the second; and a course that was bought twice,
-#: by two orders of which one is refunded.
+#: A learner without an account; two products, the second of which is unknown; and a course that was bought twice, by
+#: two orders, one of which is refunded.
 NEWCOMER = Purchase('EDX-10020', 'a learner without an account', ('PY101',), 'newcomer@acme.example', 3)
 MUG = Purchase('EDX-10021', 'an unknown product', ('PY101', 'MUG'), 'ann@acme.example', 3, End.PARKED,
                reason='MUG is not in PRODUCTS')

@@ -27,16 +27,16 @@ REFUNDED: Final = 'it has been refunded since'
 #: What the refund of a line waits for, and then a person decides, that the shop has as paid for at that moment.
 STILL_PAID: Final = 'the shop reported a refund, but has the order as paid: which one is right?'
 
-#: What is asked with these: ``(order_number, learner, course_id, site_code)``.
+#: A function of ``(order_number, learner, course_id, site_code)``.
 Question = Callable[[str, str, str, str | None], bool]
 
 
 @dataclass(frozen=True)
 class Cover:
-    """Who is asked.
+    """The functions of the module that COVERED_BY names.
 
-    ``covers``: whether an order other than that one pays for it.  ``taken_back``: whether that one was refunded, and
-    all that follows from it is done; None if unknown.
+    ``covers`` answers whether another order pays for the course.  ``taken_back``, which a module need not have, answers
+    whether this order was refunded and its refund is done.
     """
 
     covers: Question
@@ -46,7 +46,7 @@ class Cover:
 def find(name: str, settings: Settings) -> Cover:
     """The functions of the module of that name; raises :class:`~ecommerce_worker.errors.Misconfigured`.
 
-    The module may have a function ``problem(settings)``, which says what it lacks, '' for nothing.
+    The module may have a function ``problem(settings)``, which returns what it lacks, or ''.
     """
     module = plugins.module_of(name, coverage, 'COVERED_BY')
     covers, taken_back = getattr(module, 'covers', None), getattr(module, 'taken_back', None)

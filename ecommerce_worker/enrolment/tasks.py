@@ -2,15 +2,15 @@
 
 ::
 
-    enroll ──┬─► enroll_line ──► set_mode          of a learner who has no account yet
-             └─► report_back                       of an intake that tells its shop what is done
+    enroll ──┬─► enroll_line ──► set_mode          for a learner who has no account yet
+             └─► report_back                       for an intake that reports to its shop
     revoke ────► revoke_line
 
-An order is parted into its lines, each for one learner and one course, with a patience of its own: each is found,
-parked and sent again alone, under the number of the order and its own.
+An order is split into its lines, each for one learner and one course, and each retried separately: a line is found,
+parked and resent alone, under the number of the order and its own.
 
-A message says how an order stood when it was sent.  Whoever acts on it asks the shop how it stands by now, if the
-intake has a key to it (``shop``, see :class:`~ecommerce_worker.enrolment.origin.Origin`).
+A message shows the order as it was when it was sent.  Before acting on it the shop is asked for its present state, if
+the intake has a key to it (``shop``, see :class:`~ecommerce_worker.enrolment.origin.Origin`).
 """
 
 from __future__ import annotations
@@ -355,7 +355,7 @@ def _refuse_refunded(run: Task, site: Site, origin: Origin | None, found: Enrolm
 
 def _is_refunded(site: Site, origin: Origin | None, order_number: str, learner: str, course_id: str,
                  site_code: str | None) -> bool | None:
-    """Whether the money was given back: the shop has the say, then whoever ``COVERED_BY`` names; None if none knows."""
+    """Whether the order was refunded, according to the shop, or else to ``COVERED_BY``; None if unknown."""
     paid = origin.is_paid(site) if origin else None
     if paid is None and site.covers and site.covers.taken_back:
         return site.covers.taken_back(order_number, learner, course_id, site_code)

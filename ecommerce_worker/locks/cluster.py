@@ -103,7 +103,7 @@ class Leases:
             try:
                 self._declare(queue, int(lease * 1000))
             except PreconditionFailed as error:
-                # One of ours that was killed may have had other time-outs, and so another lease: that is no other mark.
+                # A worker that was killed may have had other time-outs, and so another lease; the mark is the same.
                 if not self._mark or not (other := _OTHER_LEASE.search(str(error))):
                     raise
                 self._declare(queue, int(other[1]))

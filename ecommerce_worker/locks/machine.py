@@ -1,8 +1,8 @@
 """The lock of an order on this machine: one run at a time among all its processes.
 
 Linux keeps the names (abstract addresses of Unix sockets, within the network namespace: that of a container, or the
-machine's); a process that dies has none any more.  On another system, or where sockets are forbidden, nobody is kept
-out.  Nobody waits: who finds another at it goes away, and comes again.
+machine's); when a process dies, its names are free.  On another system, or where sockets are forbidden, nothing is
+locked.  No run waits for a lock: one that finds it taken is retried later.
 """
 
 from __future__ import annotations

@@ -202,7 +202,7 @@ class Desk:
                 tell(reports)
 
     def _resend(self, batch: Sequence[P], asking: Executor) -> tuple[list[Resent[P]], list[RunReport]]:
-        """Resend these, and what the ledger is to be told of it."""
+        """Resend these; also return the reports on it for the ledger."""
         objections = self._ask_the_shops(batch, asking)
         # Taken before publishing: the run that follows may end before this is reported.
         now, errors = time.time(), dict[int, WorkerError]()

@@ -6,8 +6,8 @@
                                          └──► systemd: READY, WATCHDOG, STATUS
     a thread that is asked over HTTP ──► the same judgement
 
-Nothing else beats: a loop that stands still is seen although threads beside it live.  Before a loop waits for somebody
-else (RabbitMQ, a database) it says for how long: an outage of theirs is nothing that a new process would mend.
+Nothing else beats, so a loop that is stuck is noticed although other threads are alive.  Before a loop waits for
+another service (RabbitMQ, a database) it states for how long: restarting the process would not end their outage.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Pulse:
         self.beat()
 
     def beat(self, patience: float = 0.0) -> None:
-        """The loop has turned, and turns again soon, or once it has waited for somebody else for ``patience`` seconds
+        """The loop has turned, and will turn again soon, or after waiting for another service for ``patience`` seconds
         at most.
         """
         self._at = now = self._clock()

@@ -34,10 +34,10 @@ BATCH: Final = 500
 
 def without_known(app: Celery, connection: Connection, wanted: Wanted, memory: Memory | None, found: list[Found],
                   report: Report, tell: Tell) -> Iterator[Found]:
-    """The orders of which nothing is here; of the others, a row in the report tells where they are.
+    """The orders that are found nowhere; for each of the others, a row in the report states where it is.
 
-    A message on its way from one place to the next may be missed by one look; hardly by two.  The memory is asked
-    last: a recorder commits before it lets go of a message, and what it holds meanwhile is to be seen nowhere.
+    A message on its way from one place to the next may be missed by one look, but hardly by two.  The memory is asked
+    last: a recorder commits before it acknowledges a message, and until then the message can be seen nowhere.
     """
     workers: set[str] = set()
     left, names = found, runtime.current().settings.QUEUES

@@ -37,7 +37,7 @@ class Wanted:
 
     ``numbers`` asks for these orders only, whatever their age, and even if a person has discarded them; ``sites`` for
     these sites only, '' being the one without a code.  Orders placed within the last ``since`` seconds, but not within
-    the last ``grace``, are published so that they run after ``delay`` seconds, by when a run that nobody knew of has
+    the last ``grace``, are published so that they run after ``delay`` seconds, by when any run that was overlooked has
     ended: a fulfilment is waited for twice FULFILLMENT_READ_TIMEOUT at most.
     """
 

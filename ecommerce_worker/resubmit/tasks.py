@@ -24,9 +24,9 @@ _NOT_ALL: Final = {'resubmit': 'not all orders could be resubmitted',
 def resubmit_orders(self: Task, *, not_after: float | None = None) -> None:  # noqa: ARG001
     """Publish paid orders that RabbitMQ has lost.
 
-    It is the command `resubmit` that does so: it looks into the ledger too, which no worker does.  What stands in the
-    way is told and not parked, for it comes again.  ``not_after``, in epoch seconds, is when the run is not wanted
-    any more.
+    The command `resubmit` does so, since it looks into the ledger too, which no worker does.  Obstacles are logged,
+    and the message is not parked, since the next one follows soon.  After ``not_after``, in epoch seconds, the run is
+    skipped.
     """
     refuse_late(not_after)
     ended, report = _ran('resubmit')

@@ -53,7 +53,7 @@ def cents(unit_cost: object) -> int:
     """
     if unit_cost is None:
         return 0
-    # A number of JSON that is no whole one: its shortest text is what was written.
+    # A JSON number that is not an integer: its shortest text is what was written.
     given = str(unit_cost) if isinstance(unit_cost, float) else unit_cost
     if isinstance(given, bool) or not isinstance(given, Decimal | int | str):
         raise WrongArguments('the unit cost is not an amount')

@@ -188,7 +188,7 @@ class _Draft:
         elif groups:
             self._refuse(names, f'{where}: {label_of(names)} belongs in {groups[0]}')
         elif owner := self._owner(name):
-            if owner not in self.wanted:  # else it is told what is wrong with it
+            if owner not in self.wanted:  # else its error has been reported already
                 self._refuse(names, f'{where}: there is no setting {label_of(names)}: it looks like one of the '
                                     f'extension {owner}, which is not in EXTENSIONS')
         else:

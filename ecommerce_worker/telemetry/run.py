@@ -28,8 +28,8 @@ VERSION: Final = 1
 #: The form on the wire.
 CONTENT_TYPE: Final = 'application/json'
 
-#: That a message was published for somebody else, how a run ends (``returned``: given back to its queue), and what a
-#: person does with a parked message.
+#: Publishing a message (``accepted``), the ways in which a run ends (``returned``: given back to its queue), and what
+#: a person does with a parked message.
 OUTCOMES: Final = ('accepted', 'done', 'skipped', 'retrying', 'parked', 'returned', 'resent', 'discarded')
 
 #: Further events for listeners only: a run begins, and one was put off without a try.

@@ -211,7 +211,7 @@ class Consumer(consumer.Consumer):
         super().__init__(self._offer, *args, worker_options=options, **kwargs)
         self.initial_prefetch_count = self._window = max(self.room, concurrency + max(1, concurrency // 2))
         self._kept = 0
-        #: Acknowledges what has ended once it is told.
+        #: Acknowledges messages whose runs have ended, once their ends are reported.
         self.acknowledging = Acknowledging(self, self._window - concurrency)
         if self.hub:
             self.hub.on_close.add(self._on_hub_closed)

@@ -1,4 +1,4 @@
-"""What Tutor is told: settings with their defaults, files to render, tasks to run in the LMS."""
+"""The hooks of Tutor: settings with their defaults, files to render, tasks to run in the LMS."""
 
 from __future__ import annotations
 
