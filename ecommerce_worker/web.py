@@ -159,7 +159,12 @@ class Server(TcpWSGIServer):
         while not self.over:
             pulse.own.beat()
             self.asyncore.loop(timeout=1, map=self._map, use_poll=True, count=1)
-        self.task_dispatcher.shutdown(timeout=GRACE)
+        until = time.monotonic() + GRACE
+        # Requests that wait for a thread are answered, too: the dispatcher would drop them, and not every sender
+        # retries.
+        while self.task_dispatcher.queue and time.monotonic() < until:
+            time.sleep(0.02)
+        self.task_dispatcher.shutdown(timeout=max(0.0, until - time.monotonic()))
 
 
 def listener_at(address: str, who: str, setting: str, *, shared: bool = False) -> socket.socket:

@@ -175,6 +175,25 @@ def test_what_is_under_way_is_finished_at_the_end(server):
     assert process.wait(60) == 0
 
 
+#: Says when a request was read whole and waits for a thread.
+SAYS_WHEN_READ = """
+from waitress.task import ThreadedTaskDispatcher as Dispatcher
+add = Dispatcher.add_task
+Dispatcher.add_task = lambda self, it: (add(self, it), print('read', flush=True))
+"""
+
+
+def test_requests_that_wait_for_a_thread_are_answered_at_the_end(server):
+    process, port = server(SAYS_WHEN_READ)
+    with clients(port, 4, sending=b'GET /slow HTTP/1.1\r\nHost: x\r\n\r\n') as waiting:
+        for _ in waiting:
+            while process.stdout.readline() != 'read\n':
+                pass
+        process.terminate()  # there are two threads
+        assert [b'200 OK' in client.recv(4096) for client in waiting] == [True] * 4
+    assert process.wait(60) == 0
+
+
 @pytest.mark.parametrize('options, said', [
     ('https=False', '127.0.0.1 http 0'), ('https=True', '127.0.0.1 https 0'),
     ("https=True, proxy='127.0.0.1'", '192.0.2.7 https 0'), ("https=True, proxy='127.0.0.9'", '127.0.0.1 https 0'),
