@@ -179,7 +179,7 @@ def revoke_line(self: Task, item: str, order_number: str, product: str, learner:
                            f'where does {found} come from?')
         _look_for_cover(site, order_number, learner, course_id, site_code)
         if not account.active:
-            site.lms.disallow(learner, course_id)  # or they would be in again by confirming their address
+            site.lms.disallow(learner, course_id)  # else they would be enrolled again on confirming their address
         if site.settings.REFUND == AUDIT:
             if found.mode == AUDIT:
                 raise Skip(f'the learner is already enrolled as {found} in {course_id}')
@@ -364,7 +364,7 @@ def _is_refunded(site: Site, origin: Origin | None, order_number: str, learner: 
 
 def _close_again(site: Site, account: Account, order_number: str, learner: str, course_id: str,
                  found: Enrolment | None, site_code: str | None) -> None:
-    """Take back what the LMS opened by itself, for an order that came before the learner's account and was refunded."""
+    """Undo an enrolment that the LMS made on registration, if the order is older than the account and was refunded."""
     if site.covers is None or site.covers.covers(order_number, learner, course_id, site_code):
         return
     if found is None:

@@ -469,7 +469,7 @@ def task(*, policy: Callable[[Site], Patience] = lambda site: site.fulfillment_p
     """
     def register(body: Callable[..., Iterable[Then] | None]) -> Task:
         if key and position is None and key not in inspect.signature(body).parameters:
-            raise TypeError(f'{body.__name__} has no argument {key!r}, which key names')
+            raise TypeError(f'key: {body.__name__} has no argument {key!r}')
         return shared_task(  # type: ignore[no-any-return]
             bind=True, base=Task, policy=staticmethod(policy), key=key, position=position,
             site=staticmethod(site) if site else None, lane=staticmethod(lane or (lambda _: body.__name__)),

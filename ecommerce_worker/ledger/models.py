@@ -74,7 +74,7 @@ class Order(models.Model):
 
         indexes = (models.Index(fields=('state', 'last_seen'), name='order_state_last_seen'),
                    models.Index(fields=('state', 'first_seen'), name='order_state_first_seen'),
-                   # Of those that are overdue, this one alone tells how many there are.
+                   # A covering index for counting those that are overdue.
                    models.Index(fields=('state', 'next_try', 'heard'), name='order_state_next_try_heard'),
                    models.Index(fields=('state', 'task'), name='order_state_task'),
                    models.Index(fields=('last_seen',), name='order_last_seen'))

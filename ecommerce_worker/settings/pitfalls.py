@@ -37,8 +37,8 @@ def pitfalls_in(node: yaml.Node | None) -> Iterator[tuple[Names, int, str]]:
             yield from _pitfalls_of_keys(found, names)
             todo += [(value, (*names, _key(key, names))) for key, value in reversed(found.value)]
         elif found.tag.endswith((':int', ':float')) and _OTHER_BASE.fullmatch(str(found.value)):
-            yield names, line, (f'{label_of(names) if names else "the number"} {found.value} is a number to another '
-                                'base in YAML: write it in decimal digits, or in quotes if it is a string')
+            yield names, line, (f'{label_of(names) if names else "the number"} {found.value} is a number in a base '
+                                'other than 10 in YAML: write it in decimal digits, or in quotes if it is a string')
 
 
 def _key(key: yaml.Node, names: Names) -> str:

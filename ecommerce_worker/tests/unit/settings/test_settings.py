@@ -446,7 +446,7 @@ def test_what_older_workers_could_read_or_write_is_remarked_and_left_out(with_ya
 # --- The YAML file
 
 
-OTHER_BASE = 'is a number to another base in YAML: write it in decimal digits, or in quotes if it is a string'
+OTHER_BASE = 'is a number in a base other than 10 in YAML: write it in decimal digits, or in quotes if it is a string'
 
 
 @pytest.mark.parametrize('text, problems_', [
