@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 import textwrap
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -101,7 +102,14 @@ def test_from_the_empty_shop_to_the_enrolled_learner(kind, broker, facts, tmp_pa
         def ready():
             return is_ready(f'127.0.0.1:{port}') and broker.consumers(QUEUE) and broker.consumers(topology.LEDGER)
 
-        printed, compared = '', 0
+        command, printed, compared = '', '', 0
+
+        def shows(text):
+            """Whether the order is shown like that by now: whoever reads the page is slower than a test."""
+            nonlocal printed
+            printed = terminal.do(command, ready)
+            return difference(text, printed) == ''
+
         try:
             for block in BLOCKS.finditer(page):
                 text = textwrap.dedent(block['text'])
@@ -117,11 +125,13 @@ def test_from_the_empty_shop_to_the_enrolled_learner(kind, broker, facts, tmp_pa
                         name, = re.findall(r'\w+\.json', page[:block.start()])[-1:]
                         (tmp_path / name).write_text(text)
                     case 'text':
+                        if command.startswith('ecommerce-worker orders show'):
+                            eventually(partial(shows, text))
                         assert difference(text, printed) == '', printed
                         compared += 1
                     case None:
-                        for line in text.strip().splitlines():
-                            printed = terminal.do(line, ready)
+                        for command in text.strip().splitlines():
+                            printed = terminal.do(command, ready)
             eventually(lambda: lms.standing(LEARNER, COURSE) == ('verified', True))
         finally:
             if terminal.up:
