@@ -85,7 +85,9 @@ def test_the_role_of_an_edx_installation_starts_a_worker_that_fulfils_an_order(e
     done = subprocess.run(
         [TOOLS / 'ansible-playbook', '-i', tmp_path / 'inventory', '-e', f'@{tmp_path}/variables.json',
          '-e', 'ansible_become=false', '--skip-tags', 'user', ROOT / 'deploy/ansible/ecomworker.yml'],
-        env={**os.environ, 'HOME': str(tmp_path), 'LC_ALL': 'C.UTF-8'}, check=False, capture_output=True, text=True)
+        env={**os.environ, 'HOME': str(tmp_path), 'LC_ALL': 'C.UTF-8'}, check=False, capture_output=True, text=True,
+        # Ansible refuses one that does not block, and any other child may have made ours so.
+        stdin=subprocess.DEVNULL)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr
 
     log = tmp_path / 'log/supervisor/ecomworker-stdout.log'
