@@ -18,14 +18,14 @@ from ecommerce_worker.tests.support.console import served
 from ecommerce_worker.tests.support.ledger import environment_of
 
 SERVE = """
-import logging, sys, time
+import logging, os, sys, time
 from ecommerce_worker import web
 CHANGES
 def application(environ, start_response):
     path = environ['PATH_INFO']
     body = environ['wsgi.input'].read()
     if path == '/slow':
-        print('slow', flush=True)
+        os.write(1, b'slow\\n')  # a line in one piece, whichever thread writes another
         time.sleep(1)
     said = ' '.join((environ['REMOTE_ADDR'], environ['wsgi.url_scheme'], str(len(body)))).encode()
     start_response('200 OK', [('Content-Type', 'text/plain')])
@@ -179,7 +179,7 @@ def test_what_is_under_way_is_finished_at_the_end(server):
 SAYS_WHEN_READ = """
 from waitress.task import ThreadedTaskDispatcher as Dispatcher
 add = Dispatcher.add_task
-Dispatcher.add_task = lambda self, it: (add(self, it), print('read', flush=True))
+Dispatcher.add_task = lambda self, it: (add(self, it), os.write(1, b'read\\n'))
 """
 
 
