@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kombu.exceptions import KombuError
 
 from ecommerce_worker.broker import publishing, topology
-from ecommerce_worker.broker.publishing import Publication
+from ecommerce_worker.broker.publishing import FULL, MISSING, Publication
 from ecommerce_worker.broker.transport import corked
 from ecommerce_worker.errors import NotPublished
 
@@ -61,7 +61,7 @@ def _published(connection: Connection, publications: Sequence[Publication]) -> l
         # Confirmations may still be on their way, and be taken for those of the next messages.
         connection.collect()
         raise
-    if 'its queue does not exist' in batch.troubles.values():
+    if MISSING in batch.troubles.values():
         publishing.missed.set()
     return [NotPublished(batch.troubles[place]) if place in batch.troubles else None
             for place in range(len(publications))]
@@ -91,7 +91,7 @@ class _Batch:
                 correlation_id = publication.raw.properties.get('correlation_id')
                 try:
                     message = publishing.prepared(publication, connection, self.channel,
-                                       **({'correlation_id': correlation_id} if correlation_id else {}))
+                                                  **({'correlation_id': correlation_id} if correlation_id else {}))
                 except publishing.Unfit as error:
                     self.troubles[place] = str(error)
                     continue
@@ -100,12 +100,11 @@ class _Batch:
                 publishing.send(self.channel, message, exchange, routing_key, mandatory=True)
 
     def _on_confirm(self, taken: bool, tag: int, multiple: bool) -> None:
-        for each in [each for each in self.unconfirmed if each <= tag] if multiple else [tag]:
-            place = self.unconfirmed.pop(each, None)
-            if place is not None and not taken:
-                self.troubles.setdefault(place, 'the queue accepts no messages')
+        for place in publishing.confirmed(self.unconfirmed, tag, multiple=multiple):
+            if not taken:
+                self.troubles.setdefault(place, FULL)
 
     def _on_return(self, error: Exception, exchange: str, routing_key: str, message: Any) -> None:  # noqa: ARG002
         # What is not routed is confirmed as well, after this.
         for place in self._places[routing_key, message.properties.get('correlation_id') or None]:
-            self.troubles[place] = 'its queue does not exist'
+            self.troubles[place] = MISSING

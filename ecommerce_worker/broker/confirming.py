@@ -29,7 +29,7 @@ from kombu import Connection
 
 from ecommerce_worker import logs
 from ecommerce_worker.broker import publishing, topology
-from ecommerce_worker.broker.publishing import Publication, Unfit
+from ecommerce_worker.broker.publishing import FULL, MISSING, Publication, Unfit
 from ecommerce_worker.broker.transport import corked
 from ecommerce_worker.errors import NotPublished
 from ecommerce_worker.telemetry.run import Fact, RunReport
@@ -236,7 +236,8 @@ class Confirming:
             if (now := time.monotonic()) >= next_look:
                 next_look = now + LOOK_SECONDS
                 self._look(now)
-        self._send_all()
+        # Whoever still waits to publish would hear nothing of it any more.
+        self._tell_all()
 
     def _look_for_queues(self) -> None:
         """Find out which of the queues exist, which needs no permission in RabbitMQ."""
@@ -270,8 +271,11 @@ class Confirming:
                     sent = self._waiting.popleft()
                 if not sent.gone:
                     self._send(sent)
-            while self._to_tell and not self._blocked:
-                self._report(self._to_tell.popleft())
+            self._tell_all()
+
+    def _tell_all(self) -> None:
+        while self._to_tell and not self._blocked:
+            self._report(self._to_tell.popleft())
 
     def _send(self, sent: _Sent) -> None:
         try:
@@ -287,15 +291,12 @@ class Confirming:
         publishing.send(self._channel, message, exchange, routing_key, mandatory=True)
 
     def _on_confirm(self, taken: bool, tag: int, multiple: bool) -> None:
-        for each in [each for each in self._sent if each <= tag] if multiple else [tag]:
-            sent = self._sent.pop(each, None)
-            if sent is None:
-                continue
+        for sent in publishing.confirmed(self._sent, tag, multiple=multiple):
             if sent.returned:
-                sent.trouble = 'its queue does not exist'
+                sent.trouble = MISSING
                 self._note_absent(self.absent | (self._queues & {sent.publication.queue}))
             elif not taken:
-                sent.trouble = 'the queue accepts no messages'
+                sent.trouble = FULL
             elif sent.fact:
                 self._to_tell.append(sent.fact)
             sent.done.set()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from amqp import spec
 from amqp.exceptions import MessageNacked, NotFound
@@ -27,6 +27,8 @@ from ecommerce_worker.telemetry.run import CONTENT_TYPE, one_line
 
 if TYPE_CHECKING:
     from celery import Celery
+
+_T = TypeVar('_T')
 
 #: How long, in seconds, a worker holds a message at once for a broker that cannot delay it, and after how many such a
 #: broker takes a worker for dead that has not acknowledged: longer than a wait and a run together.
@@ -51,6 +53,10 @@ class UnknownQueue(WorkerError):
 
 #: What RabbitMQ answers for a message that no queue takes.
 NO_ROUTE: Final = 312
+
+#: Why a message is not published that the broker returns, or does not accept.
+MISSING: Final = 'its queue does not exist'
+FULL: Final = 'the queue accepts no messages'
 
 #: Set when a queue or an exchange is missing, so that it is declared again.
 missed: Final = threading.Event()
@@ -299,6 +305,16 @@ def publish(app: Celery, publication: Publication) -> None:
         if isinstance(error, NotFound) or getattr(error, 'reply_code', None) == NO_ROUTE:
             missed.set()
         raise NotPublished(unconfirmed(error)) from None
+
+
+def confirmed(sent: dict[int, _T], tag: int, *, multiple: bool) -> Iterator[_T]:
+    """Take out of what was sent, by its tags, what a confirmation is about: that tag, or all up to it.
+
+    One after the other: should whoever deals with one fail, the rest is still there to be sent again.
+    """
+    for each in [each for each in sent if each <= tag] if multiple else [tag]:
+        if each in sent:
+            yield sent.pop(each)
 
 
 def unconfirmed(error: BaseException) -> str:

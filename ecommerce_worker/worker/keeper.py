@@ -31,7 +31,7 @@ from amqp import spec
 
 from ecommerce_worker import logs
 from ecommerce_worker.broker import publishing, topology
-from ecommerce_worker.broker.publishing import Publication
+from ecommerce_worker.broker.publishing import FULL, MISSING, Publication
 from ecommerce_worker.broker.topology import PARKED
 from ecommerce_worker.errors import NotPublished
 from ecommerce_worker.operations import workers
@@ -70,8 +70,6 @@ SHORTEST, LONGEST = 1.0, 30.0
 #: Seconds between two looks at what has come, while confirmations are waited for.
 LOOK_SECONDS: Final = 0.02
 
-#: The reason if something only needs to be declared to be published.
-MISSING: Final = 'its queue does not exist'
 NOT_FOUND: Final = 404
 
 #: How many acknowledged messages are remembered, in case one is redelivered.
@@ -344,17 +342,13 @@ class Keeper:
                     sent.at = time.monotonic()
 
     def _on_confirm(self, way: _Way, taken: bool, tag: int, multiple: bool) -> None:
-        tags = [each for each in way.sent if each <= tag] if multiple else [tag]
-        for each in tags:
-            sent = way.sent.pop(each, None)
-            if sent is None:
-                continue
+        for sent in publishing.confirmed(way.sent, tag, multiple=multiple):
             if taken and not sent.returned:
                 self._confirmed(way, sent)
             else:
                 way.waiting.append((sent.kept, sent.publication))
                 self._on_published(sent.publication.kind, None)
-                self._refused(way, MISSING if sent.returned else 'the queue accepts no messages')
+                self._refused(way, MISSING if sent.returned else FULL)
 
     def _on_return(self, way: _Way, error: Exception, exchange: str, routing_key: str, message: Any) -> None:  # noqa: ARG002
         for sent in way.sent.values():
