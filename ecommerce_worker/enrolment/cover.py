@@ -16,11 +16,6 @@ if TYPE_CHECKING:
 #: The seconds that they are given to answer.
 LOOKUP_SECONDS: Final = 60.0
 
-#: The tasks of the lines of orders, whose ends the ledger is to know whatever becomes of the worker; by name, for
-#: those who have no tasks.
-ENROLL_LINE, SET_MODE, REVOKE_LINE = LINES = tuple(
-    f'ecommerce_worker.enrolment.tasks.{name}' for name in ('enroll_line', 'set_mode', 'revoke_line'))
-
 #: How a line ends that the shop says was refunded before it was enrolled.
 REFUNDED: Final = 'it has been refunded since'
 

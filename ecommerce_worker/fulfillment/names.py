@@ -1,9 +1,10 @@
-"""The name of the task by which shops have an order fulfilled; who only names it need not load it."""
+"""The names of tasks that fulfil orders; who only names them need not load them."""
 
 from typing import Final
 
-from ecommerce_worker.enrolment.cover import LINES
+from ecommerce_worker.enrolment.names import LINES
 
+#: The task by which shops have an order fulfilled.
 FULFILL: Final = 'ecommerce_worker.fulfillment.v1.tasks.fulfill_order'
 
 #: The last part of it; a task of another package that is called so fulfils orders too.

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from ecommerce_worker import plugins
 from ecommerce_worker.broker.wire import Call
+from ecommerce_worker.enrolment.names import REVOKE
 from ecommerce_worker.errors import Misconfigured, Undecodable, WrongArguments
 from ecommerce_worker.execution.task import accepted
 from ecommerce_worker.intake import functions, sources
@@ -328,13 +329,10 @@ def remarks(intakes: Mapping[str, Intake], settings: Settings) -> Iterator[str]:
         if not intake.source.REPEATS and intake.rate and intake.state == 'live':
             yield (f'INTAKES[{intake.name}] loses deliveries above its rate, which are answered 429, since this '
                    'sender never retries; rate: 0 removes the limit')
-        if any(action.task == _REVOKE for action in intake.events.values()) and \
+        if any(action.task == REVOKE for action in intake.events.values()) and \
                 not settings.for_site(intake.site).COVERED_BY:
             yield (f'INTAKES[{intake.name}] takes refunds, but COVERED_BY is empty: each refunded line is parked until '
                    'somebody decides about it')
-
-
-_REVOKE: Final = 'ecommerce_worker.enrolment.tasks.revoke'
 
 
 class _Reader:

@@ -15,6 +15,7 @@ from django.db.models.functions import Now, Upper
 
 from ecommerce_worker.broker.notes import Notes, ParkingNote
 from ecommerce_worker.enrolment import cover
+from ecommerce_worker.enrolment.names import REVOKE_LINE
 from ecommerce_worker.ledger import reports
 from ecommerce_worker.ledger.models import Attempt, Audit, Order, ParkedMessage, State, Teller
 from ecommerce_worker.telemetry.run import ENDS, RunReport, by_intake, standing
@@ -166,8 +167,8 @@ def covering(order_number: str, course: str, learners: Collection[str], site: st
     of a bundle.
     """
     found = (Order.objects.filter(learner__in=learners, course=course, site=site).exclude(state=State.DISCARDED)
-             .exclude(task=cover.REVOKE_LINE, reason__startswith=cover.STILL_PAID))
-    lines = [(number, task == cover.REVOKE_LINE or reason == cover.REFUNDED, mode, _line_of(key))
+             .exclude(task=REVOKE_LINE, reason__startswith=cover.STILL_PAID))
+    lines = [(number, task == REVOKE_LINE or reason == cover.REFUNDED, mode, _line_of(key))
              for number, task, mode, key, reason in found.values_list('order_number', 'task', 'mode', 'key', 'reason')]
     # Who paid for less than what was refunded does not pay for it; before there is a refund, that is all of the order.
     ours = [(is_refund, mode) for number, is_refund, mode, _ in lines if number == order_number]
@@ -183,7 +184,7 @@ def covering(order_number: str, course: str, learners: Collection[str], site: st
         covering.discard(order_number)
     # Another message of the same refund, just delivered again, makes the line be tried again.
     ended = Q(state=State.FULFILLED) | Q(facts__outcome__in=ENDS)
-    done = found.filter(ended, task=cover.REVOKE_LINE, order_number=order_number).values_list('key', flat=True)
+    done = found.filter(ended, task=REVOKE_LINE, order_number=order_number).values_list('key', flat=True)
     taken_back = bool(done) and len({_line_of(key) for key in done}) >= len(paid[order_number])
     return Covering(tuple(sorted(covering)), taken_back)
 
