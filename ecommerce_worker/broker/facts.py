@@ -19,7 +19,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -74,13 +74,10 @@ def tell(app: Celery, settings: Settings, *reports: RunReport) -> None:
     """Report to the ledger what no run reports: publications and actions of people; errors are only logged."""
     if not settings.PUBLISH_FACTS:
         return
-    try:
-        with app.producer_or_acquire() as producer:
-            if topology.is_rabbitmq(producer.connection):
-                for report in reports:
-                    publishing.tell(producer.connection, report.as_body(), report.routing_key, settings.QUEUE_TYPE)
-    except (NotPublished, OSError, KombuError, *publishing.broker_errors(app)) as error:
-        logger.warning('a report for the ledger could not be published', id=reports[0].id, error=type(error).__name__)
+    with _errors_logged(app, reports), app.producer_or_acquire() as producer:
+        if topology.is_rabbitmq(producer.connection):
+            for report in reports:
+                publishing.tell(producer.connection, report.as_body(), report.routing_key, settings.QUEUE_TYPE)
 
 
 @contextmanager
@@ -91,16 +88,21 @@ def telling(app: Celery, settings: Settings) -> Iterator[Callable[[list[RunRepor
     def tell_all(reports: list[RunReport]) -> None:
         if not (reports and settings.PUBLISH_FACTS and topology.is_rabbitmq(app.connection_for_write())):
             return
-        try:
+        with _errors_logged(app, reports):
             publisher.publish(reports)
-        except (NotPublished, NotConfirmed, OSError, KombuError, *publishing.broker_errors(app)) as error:
-            logger.warning('a report for the ledger could not be published', id=reports[0].id,
-                           error=type(error).__name__)
 
     try:
         yield tell_all
     finally:
         publisher.close()
+
+
+@contextmanager
+def _errors_logged(app: Celery, reports: Sequence[RunReport]) -> Iterator[None]:
+    try:
+        yield
+    except (NotPublished, NotConfirmed, OSError, KombuError, *publishing.broker_errors(app)) as error:
+        logger.warning('a report for the ledger could not be published', id=reports[0].id, error=type(error).__name__)
 
 
 def _nobody(kind: str, seconds: float | None) -> None:

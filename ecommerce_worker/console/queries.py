@@ -127,12 +127,13 @@ def orders(state: str, page: int) -> tuple[list[Entry], int]:
     found = Order.objects.all()
     if state:
         found = found.filter(are_overdue() if state == OVERDUE else Q(state=state))
-    by = ('last_seen', 'pk') if state == OVERDUE or state in UNFULFILLED else ('-last_seen', '-pk')
+    is_open = state == OVERDUE or state in UNFULFILLED
+    by = ('last_seen', 'pk') if is_open else ('-last_seen', '-pk')
     begin = (page - 1) * PAGE
     # Rows are read of this page only: those of all pages before are skipped in the index.
     numbers = found.order_by(*by).values_list('pk', flat=True)[begin:begin + PAGE]
     rows = [Entry.of(each) for each in Order.objects.filter(pk__in=list(numbers)).order_by(*by)]
-    if state == OVERDUE or state in UNFULFILLED:
+    if is_open:
         return rows, found.count()
     return rows, sum(count for (each, _), count in _counts.look().items() if state in ('', each))
 
