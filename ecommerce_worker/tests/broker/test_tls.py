@@ -7,20 +7,71 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from ecommerce_worker.testing.rabbitmq import free_port
 from ecommerce_worker.testing.shop import ShopProcess
 from ecommerce_worker.tests.support.harness import eventually, shop_app, worker_environment
-from ecommerce_worker.tests.support.rabbitmq import Certificates, SecureNode
+from ecommerce_worker.tests.support.rabbitmq import Node
+
+#: RabbitMQ takes a client without a certificate of its own here, and looks at that of one who has one.
+LISTENER = """
+listeners.ssl.local = 127.0.0.1:{port}
+ssl_options.cacertfile = {at}/ca.pem
+ssl_options.certfile = {at}/server.pem
+ssl_options.keyfile = {at}/server.key
+ssl_options.verify = verify_peer
+ssl_options.fail_if_no_peer_cert = false
+"""
+
+
+@dataclass
+class Certificates:
+    """A directory of files: of the authority, of the server 127.0.0.1 and rabbitmq.test, of a client, of a stranger."""
+
+    at: Path
+
+    @classmethod
+    def made(cls, at: Path) -> Certificates:
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(at / 'ca.pem')
+        trustme.CA().cert_pem.write_to_path(at / 'stranger.pem')
+        soon = datetime.now(UTC) + timedelta(days=7)
+        for name, issued in (('server', authority.issue_cert('127.0.0.1', 'rabbitmq.test', not_after=soon)),
+                             ('client', authority.issue_cert('worker@example.com'))):
+            issued.private_key_pem.write_to_path(at / f'{name}.key')
+            (at / f'{name}.pem').write_bytes(b''.join(pem.bytes() for pem in issued.cert_chain_pems))
+        return cls(at)
+
+    def path(self, name: str) -> str:
+        return str(self.at / name)
 
 
 @pytest.fixture(scope='module')
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return Certificates.made(tmp_path_factory.mktemp('certificates'))
+
+
+class SecureNode(Node):
+    """A RabbitMQ that listens with TLS too."""
+
+    def __init__(self, certificates: Certificates) -> None:
+        super().__init__()
+        self._certificates = certificates
+        self.secure_port = free_port()
+        self.secure_url = f'amqps://guest:guest@127.0.0.1:{self.secure_port}//'
+
+    def _prepared(self) -> dict[str, str]:
+        environment = super()._prepared()
+        with (self.directory / 'rabbitmq.conf').open('a') as file:
+            file.write(LISTENER.format(port=self.secure_port, at=self._certificates.at))
+        return environment
 
 
 @pytest.fixture(scope='module')

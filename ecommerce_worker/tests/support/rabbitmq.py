@@ -1,51 +1,12 @@
-"""The RabbitMQ of the tests: a private node that obeys an operator at once, and one that listens with TLS too."""
+"""The RabbitMQ of the tests: a private node that obeys an operator at once."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
-import trustme
-
-from ecommerce_worker.testing.rabbitmq import PrivateNode, free_port, program_named
-
-#: RabbitMQ takes a client without a certificate of its own here, and looks at that of one who has one.
-LISTENER = """
-listeners.ssl.local = 127.0.0.1:{port}
-ssl_options.cacertfile = {at}/ca.pem
-ssl_options.certfile = {at}/server.pem
-ssl_options.keyfile = {at}/server.key
-ssl_options.verify = verify_peer
-ssl_options.fail_if_no_peer_cert = false
-"""
-
-
-@dataclass
-class Certificates:
-    """A directory of files: of the authority, of the server 127.0.0.1 and rabbitmq.test, of a client, of a stranger."""
-
-    at: Path
-
-    @classmethod
-    def made(cls, at: Path) -> Certificates:
-        """New ones; that of the server ends in seven days."""
-        authority = trustme.CA()
-        authority.cert_pem.write_to_path(at / 'ca.pem')
-        trustme.CA().cert_pem.write_to_path(at / 'stranger.pem')
-        soon = datetime.now(UTC) + timedelta(days=7)
-        for name, issued in (('server', authority.issue_cert('127.0.0.1', 'rabbitmq.test', not_after=soon)),
-                             ('client', authority.issue_cert('worker@example.com'))):
-            issued.private_key_pem.write_to_path(at / f'{name}.key')
-            (at / f'{name}.pem').write_bytes(b''.join(pem.bytes() for pem in issued.cert_chain_pems))
-        return cls(at)
-
-    def path(self, name: str) -> str:
-        """Where one is."""
-        return str(self.at / name)
+from ecommerce_worker.testing.rabbitmq import PrivateNode, program_named
 
 
 def _text(word: str) -> str:
@@ -101,7 +62,6 @@ class Node(PrivateNode):
             said = None
         return super().ctl(*args, timeout=timeout) if said is None else said
 
-
     def held(self, *queues: str) -> int:
         """How many messages are in these queues, or with who consumes them; AMQP tells of those that are ready only."""
         names = ', '.join(map(_text, queues))
@@ -113,19 +73,3 @@ class Node(PrivateNode):
             catch _:_ -> 0
             end || Name <- [{names}]]).
         """))
-
-
-class SecureNode(Node):
-    """A node that listens with TLS too."""
-
-    def __init__(self, certificates: Certificates) -> None:
-        super().__init__()
-        self.certificates = certificates
-        self.secure_port = free_port()
-        self.secure_url = f'amqps://guest:guest@127.0.0.1:{self.secure_port}//'
-
-    def _prepared(self) -> dict[str, str]:
-        environment = super()._prepared()
-        with (self.directory / 'rabbitmq.conf').open('a') as file:
-            file.write(LISTENER.format(port=self.secure_port, at=self.certificates.at))
-        return environment
