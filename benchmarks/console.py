@@ -25,6 +25,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.processes import environment
+
 #: Milliseconds that a page may take.
 MOST: Final = 300
 
@@ -276,11 +278,8 @@ def main() -> None:
         return
     with databases(options) as found:
         for database in found.values():
-            kept = {name: value for name, value in os.environ.items() if not name.startswith('ECOMMERCE_WORKER')}
-            subprocess.run([sys.executable, '-m', 'benchmarks.console', '--here', *sys.argv[1:]], check=True, env={
-                **kept, 'WORKER_CONFIGURATION_MODULE': 'ecommerce_worker.configuration.test',
-                'ECOMMERCE_WORKER_BROKER_URL': 'memory://',
-                'ECOMMERCE_WORKER_DATABASES': repr({'default': database})})
+            subprocess.run([sys.executable, '-m', 'benchmarks.console', '--here', *sys.argv[1:]], check=True,
+                           env=environment('test', BROKER_URL='memory://', DATABASES={'default': database}))
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""What processes have used, as Linux has it in /proc; and RabbitMQ as programs find it."""
+"""The environment of our programs, and what processes have used, as Linux has it in /proc."""
 
 from __future__ import annotations
 
@@ -6,6 +6,13 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+
+
+def environment(module: str = 'local', **settings: object) -> dict[str, str]:
+    """That of a program of ours, with these settings, and none that are in force here."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith('ECOMMERCE_WORKER')}
+    return {**kept, 'WORKER_CONFIGURATION_MODULE': f'ecommerce_worker.configuration.{module}',
+            **{f'ECOMMERCE_WORKER_{name}': str(value) for name, value in settings.items()}}
 
 
 def processes(pid: int) -> list[int]:

@@ -25,7 +25,7 @@ from typing import Any
 
 from kombu import Connection
 
-from benchmarks.processes import cpu_seconds, resident_megabytes
+from benchmarks.processes import cpu_seconds, environment, resident_megabytes
 from ecommerce_worker.broker import publishing, topology
 from ecommerce_worker.broker.transport import corked
 from ecommerce_worker.fulfillment.names import FULFILL
@@ -110,19 +110,16 @@ def main() -> None:
     parser.add_argument('--repeat', type=int, default=3)
     parser.add_argument('--database', nargs='*', default=['sqlite', 'postgresql'], choices=['sqlite', 'postgresql'])
     options = parser.parse_args()
-    kept = {name: value for name, value in os.environ.items() if not name.startswith('ECOMMERCE_WORKER')}
     found: dict[str, list[tuple[float, float, float]]] = {}
     with PrivateNode() as node, databases(options.database) as given:
         # By turns: the machine is not the same from minute to minute.
         for number in range(options.repeat):
             for name, database in given.items():
-                environment = {**kept, 'WORKER_CONFIGURATION_MODULE': 'ecommerce_worker.configuration.local',
-                               'ECOMMERCE_WORKER_BROKER_URL': node.url,
-                               'ECOMMERCE_WORKER_DATABASES': repr({'default': database})}
+                given_to = environment(BROKER_URL=node.url, DATABASES={'default': database})
                 if not number:
-                    subprocess.run([sys.executable, '-m', 'ecommerce_worker', 'migrate'], env=environment, check=True,
+                    subprocess.run([sys.executable, '-m', 'ecommerce_worker', 'migrate'], env=given_to, check=True,
                                    stdout=subprocess.DEVNULL)
-                found.setdefault(name, []).append(measure(node, environment, options.facts))
+                found.setdefault(name, []).append(measure(node, given_to, options.facts))
     print(f'{options.facts} facts, median of {options.repeat}, load {os.getloadavg()[0]:.1f}')
     print(f'{"":12}{"facts/s":>10}{"CPU ms":>10}{"MB":>8}')
     for name, rows in found.items():

@@ -21,6 +21,7 @@ from typing import Final
 
 import yaml
 
+from benchmarks.processes import environment
 from ecommerce_worker.testing.rabbitmq import PrivateNode
 
 #: What is run, and the status that it ends with; there is no worker for `status` to find.
@@ -67,17 +68,15 @@ def main() -> None:
     options = parser.parse_args()
     with PrivateNode() as node, tempfile.TemporaryDirectory() as made:
         directory = Path(made)
-        kept = {name: value for name, value in os.environ.items() if not name.startswith('ECOMMERCE_WORKER')}
-        environment = {**kept, 'WORKER_CONFIGURATION_MODULE': 'ecommerce_worker.configuration.local',
-                       'ECOMMERCE_WORKER_CFG': str(configuration(options.sites, node, directory))}
+        given = environment(CFG=configuration(options.sites, node, directory))
         program = [sys.executable, '-m', 'ecommerce_worker']
-        subprocess.run([*program, 'migrate'], env=environment, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([*program, 'migrate'], env=given, check=True, stdout=subprocess.DEVNULL)
         found: dict[str, list[tuple[float, float, float]]] = {command: [] for command in options.only}
         for number in range(options.repeat + 1):
             for command, rows in found.items():
                 words = [sys.executable, *command.split()[1:]] if command.startswith('python') else [
                     *program, *command.split()]
-                row = measure(words, environment, COMMANDS.get(command))
+                row = measure(words, given, COMMANDS.get(command))
                 # The first one reads files that the others find in memory.
                 if number:
                     rows.append(row)

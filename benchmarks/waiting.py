@@ -25,7 +25,7 @@ from typing import Final
 import yaml
 from kombu import Connection
 
-from benchmarks.processes import cpu_seconds, resident_megabytes
+from benchmarks.processes import cpu_seconds, environment, resident_megabytes
 from benchmarks.shop import Shop
 from ecommerce_worker.broker import publishing, topology
 from ecommerce_worker.broker.notes import Notes
@@ -116,11 +116,9 @@ def bench(options: argparse.Namespace) -> Iterator[Bench]:
             'DATABASES': {'default': {'NAME': str(directory / 'ledger.sqlite3')}},
             'SITE_OVERRIDES': {f'site-{number}': {**site, 'BACKEND_SERVICE_EDX_OAUTH2_KEY': f'key-{number}'}
                                for number in range(options.sites)}}))
-        kept = {name: value for name, value in os.environ.items() if not name.startswith('ECOMMERCE_WORKER')}
-        environment = {**kept, 'WORKER_CONFIGURATION_MODULE': 'ecommerce_worker.configuration.local',
-                       'ECOMMERCE_WORKER_CFG': str(directory / 'worker.yaml')}
+        given = environment(CFG=directory / 'worker.yaml')
         with (directory / 'log').open('wb') as log:
-            worker = subprocess.Popen([sys.executable, '-m', 'ecommerce_worker', 'worker'], env=environment, stdout=log,
+            worker = subprocess.Popen([sys.executable, '-m', 'ecommerce_worker', 'worker'], env=given, stdout=log,
                                       stderr=log)
         try:
             begun = time.monotonic()
@@ -130,7 +128,7 @@ def bench(options: argparse.Namespace) -> Iterator[Bench]:
                         raise SystemExit((directory / 'log').read_text()[-2000:])
                     time.sleep(0.02)
             print(f'{options.sites} sites; consumes after {time.monotonic() - begun:.1f} s')
-            yield Bench(node, shop, environment, worker.pid, options.sites)
+            yield Bench(node, shop, given, worker.pid, options.sites)
         finally:
             worker.terminate()
             worker.wait(60)
