@@ -79,6 +79,8 @@ def measure(node: PrivateNode, environment: dict[str, str], count: int) -> tuple
             # From the first batch on: what a program needs to begin is measured elsewhere.
             while (begin := left(connection)) == count:
                 time.sleep(LOOK_SECONDS)
+            if not begin:
+                raise SystemExit(f'{count} facts are too few to measure, they are one batch: use --facts 5000')
             begun, before = time.monotonic(), cpu_seconds(recorder.pid)
             while left(connection):
                 time.sleep(LOOK_SECONDS)
