@@ -80,6 +80,7 @@ class _Channel(HTTPChannel):
     answered = 0
     seen: tuple[str, int] = ('idle', 0)
     since = 0.0
+    asked = 0.0  # when its last whole request came
 
     @property
     def doing(self) -> str:
@@ -91,6 +92,7 @@ class _Channel(HTTPChannel):
 
     def service(self) -> None:
         self.answered += 1
+        self.asked = time.time()
         super().service()
 
     def look(self, now: float) -> float:
@@ -130,7 +132,7 @@ class Server(TcpWSGIServer):
             if len(self.active_channels) == before:
                 break
         if len(self.active_channels) > self.most:
-            self._make_room(time.time())
+            self._make_room()
 
     def maintenance(self, now: float) -> None:
         """Close connections that take too long; called every second."""
@@ -142,11 +144,12 @@ class Server(TcpWSGIServer):
                 # Not by and by: what is not taken never becomes writable.
                 channel.handle_close()
 
-    def _make_room(self, now: float) -> None:
+    def _make_room(self) -> None:
         """Close those that have waited longest; a request that is being answered does not wait."""
-        waiting = [(channel.look(now), number) for number, channel in self.active_channels.items()
-                   if channel.doing != 'answering']
-        for _, number in sorted(waiting, reverse=True)[:GIVE_WAY]:
+        # Not by `look`: it learns of a change when it looks, so those that it saw last would seem to be new.
+        waiting = [(channel.asked or channel.creation_time, number)
+                   for number, channel in self.active_channels.items() if channel.doing != 'answering']
+        for _, number in sorted(waiting)[:GIVE_WAY]:
             self.active_channels[number].handle_close()
 
     def end(self, *_: Any) -> None:

@@ -132,11 +132,10 @@ class PrivateNode:
         self._process.wait()
         if self._process.stdin is not None:
             self._process.stdin.close()
-        self._process = None
+        group, self._process = self._process.pid, None
         # Only the first of its processes can be waited for; the one that listens may be dying still.
-        for _ in range(100):
-            if _can_be_listened_on(self.port):
-                return
+        deadline = time.monotonic() + 10
+        while _exists(group) and not _can_be_listened_on(self.port) and time.monotonic() < deadline:
             time.sleep(0.1)
 
     def restart(self) -> None:
@@ -221,9 +220,13 @@ class PrivateNode:
             return False
 
     def _last_words(self) -> str:
-        logs = [self.directory / 'node.log', self.directory / 'output.log']
-        texts = [log.read_text(errors='replace') for log in logs if log.exists()]
-        return '\n'.join(line for text in texts for line in text.splitlines()[-20:])
+        """The first error of each of its logs, which is the cause of the others, and its end."""
+        words = []
+        for log in (self.directory / 'node.log', self.directory / 'output.log'):
+            lines = log.read_text(errors='replace').splitlines() if log.exists() else []
+            errors = [number for number, line in enumerate(lines[:-20]) if '[error]' in line]
+            words += [*(lines[number] for number in errors[:1]), *lines[-20:]]
+        return '\n'.join(words)
 
 
 def free_port() -> int:
@@ -238,6 +241,14 @@ def free_port() -> int:
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(('127.0.0.1', port))
             return port
+
+
+def _exists(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _can_be_listened_on(port: int) -> bool:

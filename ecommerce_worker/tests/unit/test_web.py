@@ -92,12 +92,13 @@ def test_clients_that_send_half_a_request_keep_nobody_waiting(server, sending):
         assert [got(port) for _ in range(20)] == ['127.0.0.1 http 0'] * 20
 
 
-def test_when_there_are_too_many_those_go_that_have_waited_longest(server):
+@pytest.mark.parametrize('sending', [b'', b'GET / HTTP/1.1\r\n'], ids=['idle', 'half a head'])
+def test_when_there_are_too_many_those_go_that_have_waited_longest(server, sending):
     _, port = server('web.CONNECTIONS = 50')
-    with clients(port, 200, sending=b'GET / HTTP/1.1\r\n') as made:
+    with clients(port, 200, sending=sending) as made:
         assert [got(port) for _ in range(20)] == ['127.0.0.1 http 0'] * 20
         assert is_closed(made[0])
-        made[-1].sendall(b'Host: x\r\n\r\n')
+        made[-1].sendall((sending and b'Host: x\r\n\r\n') or b'GET / HTTP/1.1\r\nHost: x\r\n\r\n')
         assert b'200 OK' in made[-1].recv(4096)
 
 
