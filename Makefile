@@ -11,8 +11,10 @@ SHELL := /bin/sh
 
 VENV := .venv
 BIN := $(VENV)/bin
-TOOLS := .cache/deploy-tools
-COMPARED := .cache/benchmark
+# What takes long to make, and fits any clone.
+export CACHE_DIR ?= $(CURDIR)/.cache
+TOOLS := $(CACHE_DIR)/deploy-tools
+COMPARED := $(CURDIR)/.cache/benchmark
 PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check --no-input
 TESTS := ecommerce_worker/tests
 # Tests run in several processes, each with services of its own: most of them wait most of the time. A choice by name
@@ -108,7 +110,7 @@ coverage: $(VENV)/.installed-test programs ## Run `test` and list the lines that
 	$(BIN)/coverage combine --quiet --rcfile tox.ini
 	$(BIN)/coverage report --rcfile tox.ini | tee .coverage-report | tail -n 1
 
-# 4.0 and newest, in the words of .ci/rabbitmq-version.sh, which keeps what it gets in .cache.
+# 4.0 and newest, in the words of .ci/rabbitmq-version.sh, which keeps what it gets in CACHE_DIR.
 VERSION ?= newest
 
 test-rabbitmq: $(VENV)/.installed-test programs ## Run the same against another version (VERSION=4.0, VERSION=newest)
@@ -173,14 +175,13 @@ production-requirements: $(VENV)/.installed-production ## Install what a fulfilm
 	@:
 
 # An environment of its own: what these bring is not for the worker's tests to meet.
-deploy-tools: $(TOOLS)/.installed ## Install what the tests of deploy/ check its files with
-	@:
-
-$(TOOLS)/.installed: $(VENV)/.made requirements/deploy.txt
-	@echo 'installing what deploy/ is checked with into $(TOOLS) ...'
-	@$(BIN)/python -m venv $(TOOLS)
-	@$(TOOLS)/bin/python -m pip --quiet --quiet --disable-pip-version-check --no-input install -r requirements/deploy.txt
-	@touch $@
+deploy-tools: $(VENV)/.made ## Install what the tests of deploy/ check its files with
+	@cmp -s requirements/deploy.txt $(TOOLS)/.installed && test -x $(TOOLS)/bin/python || { \
+		echo 'installing what deploy/ is checked with into $(TOOLS) ...' && \
+		$(BIN)/python -m venv --clear $(TOOLS) && \
+		$(TOOLS)/bin/python -m pip --quiet --quiet --disable-pip-version-check --no-input install \
+			-r requirements/deploy.txt && \
+		cp requirements/deploy.txt $(TOOLS)/.installed; }
 
 # What the worker is compared with is nothing that it needs.
 $(COMPARED)/.installed: $(VENV)/.made requirements/benchmark.txt

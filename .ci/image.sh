@@ -5,18 +5,21 @@
 #   .ci/image.sh                    build it
 #   .ci/image.sh buildah ARGS...    look at what was built
 #
-# What it gets and makes is kept in .cache/image.
+# What it gets and makes is kept in the folder image of CACHE_DIR (.cache).
 set -eu
 
 here=$(cd "$(dirname "$0")/.." && pwd)
-kept=$here/.cache/image
+kept=${CACHE_DIR:-$here/.cache}/image
 base=localhost/python:3.13-slim-trixie
 name=localhost/ecommerce-worker
 mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 
+# Layers are copies where the kernel cannot lay one over another, as in most containers.
+driver=overlay
 buildah() {
-    command buildah --root "$kept/storage" --runroot "$kept/run" --storage-driver vfs "$@"
+    command buildah --root "$kept/$driver" --runroot "$kept/run-$driver" --storage-driver "$driver" "$@"
 }
+buildah info >/dev/null 2>&1 || driver=vfs
 
 if [ "${1:-}" = buildah ]; then
     shift
@@ -28,6 +31,11 @@ mkdir -p "$kept"
 exec 9>"$kept/lock"
 flock 9
 policy=$kept/policy.json
+
+# Each change of the package leaves the layer of the one before behind.
+if [ "$(du -sm "$kept" | cut -f 1)" -gt 4000 ]; then
+    buildah rmi --all --force >/dev/null
+fi
 echo '{"default": [{"type": "insecureAcceptAnything"}]}' >"$policy"
 
 if ! buildah inspect --type image "$base" >/dev/null 2>&1; then
@@ -48,7 +56,7 @@ if [ -e /etc/pip.conf ]; then
     volumes+=(--volume /etc/pip.conf:/etc/pip.conf:ro)
 fi
 echo "building $name ..." >&2
-buildah bud --quiet --isolation chroot --signature-policy "$policy" --format docker --pull-never \
+buildah bud --quiet --layers --isolation chroot --signature-policy "$policy" --format docker --pull-never \
     --build-arg "BASE=$base" "${volumes[@]}" --ignorefile "$here/deploy/container/Dockerfile.dockerignore" \
     --file "$here/deploy/container/Dockerfile" --tag "$name" "$here" >&2
 echo "$name"

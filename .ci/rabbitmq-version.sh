@@ -3,9 +3,9 @@
 #
 #   RABBITMQ_PROGRAMS=$(.ci/rabbitmq-version.sh 4.0) make test-broker           (make test-rabbitmq VERSION=4.0)
 #
-# 4.0 is that of Debian trixie, newest that of Debian sid.  Nothing is installed: packages are unpacked below .cache, and a
-# program sees them as its /usr in a mount namespace of its own.  The mirror is the one that this machine's apt uses, or
-# $DEBIAN_MIRROR.  Needs root, or a kernel that lets users have namespaces.
+# 4.0 is that of Debian trixie, newest that of Debian sid.  Nothing is installed: packages are unpacked below $CACHE_DIR
+# (.cache), and a program sees them as its /usr in a mount namespace of its own.  The mirror is the one that this
+# machine's apt uses, or $DEBIAN_MIRROR.  Needs root, or a kernel that lets users have namespaces.
 set -eu
 
 case ${1:-} in
@@ -17,7 +17,7 @@ case ${1:-} in
         ;;
 esac
 
-cache=$(cd "$(dirname "$0")/.." && pwd)/.cache/rabbitmq
+cache=${CACHE_DIR:-$(cd "$(dirname "$0")/.." && pwd)/.cache}/rabbitmq
 tree=$cache/$suite
 programs=$tree/programs
 if [ -e "$tree/complete" ]; then

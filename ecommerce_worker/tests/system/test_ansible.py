@@ -7,19 +7,14 @@ import os
 import subprocess
 import sys
 import sysconfig
-from pathlib import Path
 
 import pytest
 
-from ecommerce_worker import settings
 from ecommerce_worker.testing.shop import CLIENT_ID, CLIENT_SECRET
+from ecommerce_worker.tests.support.cache import ROOT, TOOLS, needs_tools
 from ecommerce_worker.tests.support.harness import eventually
 
-ROOT = Path(settings.__file__).parents[2]
-TOOLS = ROOT / '.cache' / 'deploy-tools' / 'bin'
-
-pytestmark = pytest.mark.skipif(not (TOOLS.parent / '.installed').exists(),
-                                reason='deploy/ is not checked here: make deploy-tools')
+pytestmark = needs_tools
 
 SUPERVISOR = """
 [supervisord]

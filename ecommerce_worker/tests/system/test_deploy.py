@@ -5,17 +5,12 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 
-from ecommerce_worker import settings
+from ecommerce_worker.tests.support.cache import ROOT, TOOLS, needs_tools
 
-ROOT = Path(settings.__file__).parents[2]
-TOOLS = ROOT / '.cache' / 'deploy-tools' / 'bin'
-
-pytestmark = pytest.mark.skipif(not (TOOLS.parent / '.installed').exists(),
-                                reason='deploy/ is not checked here: make deploy-tools')
+pytestmark = needs_tools
 
 
 def said(*command):

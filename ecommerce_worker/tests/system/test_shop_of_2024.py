@@ -1,6 +1,6 @@
 """Inside shops of 2024, with their pins: the tasks can be imported and published, and leave their Django alone.
 
-Each shop is a virtual environment, made once for its pins: 20 to 40 seconds each, of which pip's cache saves half.
+Each shop is a virtual environment, made once for its pins: that takes 20 to 40 seconds, half of it with pip's cache.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from ecommerce_worker.email.mailer import names
+from ecommerce_worker.tests.support.cache import CACHE, ROOT
 
 PINS = sorted(Path(__file__).parent.glob('shop-2024*.txt'))
-ROOT = Path(__file__).parents[3]
 
 SHOP = """
 import json
@@ -78,8 +78,9 @@ def pins(request: pytest.FixtureRequest) -> Path:
 @pytest.fixture(scope='session')
 def python(pins: Path) -> Path:
     """The interpreter of a virtual environment with the shop's pins and us, made once for these pins."""
-    named = hashlib.sha256(pins.read_bytes() + (ROOT / 'requirements' / 'base.in').read_bytes()).hexdigest()[:12]
-    home = Path(sys.prefix) / f'{pins.stem}-{named}'
+    made_of = sys.version.encode() + pins.read_bytes() + (ROOT / 'requirements' / 'base.in').read_bytes()
+    home = CACHE / 'shops' / f'{pins.stem}-{hashlib.sha256(made_of).hexdigest()[:12]}'
+    home.parent.mkdir(parents=True, exist_ok=True)
     python = home / 'bin' / 'python'
     # Tests run in several processes: one makes it, the others wait.
     with home.with_suffix('.lock').open('w') as lock:

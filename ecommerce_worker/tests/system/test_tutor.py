@@ -21,15 +21,13 @@ from ecommerce_worker.configuration import base
 from ecommerce_worker.fulfillment.v1.tasks import fulfill_order
 from ecommerce_worker.intake import intakes
 from ecommerce_worker.process.several import GRACE
+from ecommerce_worker.tests.support.cache import ROOT, TOOLS, needs_tools
 from ecommerce_worker.tests.support.isolation import BARE
 
-ROOT = Path(settings.__file__).parents[2]
-TOOLS = ROOT / '.cache' / 'deploy-tools' / 'bin'
 INTAKE = {'mine': {'kind': 'submit', 'secrets': ['a-secret-of-the-shop-of-32-bytes-and-more'],
                    'events': {'*': 'fulfill_order'}}}
 
-pytestmark = pytest.mark.skipif(not (TOOLS.parent / '.installed').exists(),
-                                reason='deploy/ is not checked here: make deploy-tools')
+pytestmark = needs_tools
 
 
 @pytest.fixture
