@@ -78,6 +78,10 @@ def test_a_durable_message_outlives_a_power_cut_and_a_restart(node):
     assert [received(node, queue) for queue in QUEUES] == ['an order', 'an order']
     node.restart()
     assert [received(node, queue) for queue in QUEUES] == ['another', 'another']
+    node.kill()
+    await_no_process_of(node)
+    node.kill()
+    node.stop()
 
 
 def test_rabbitmqctl_speaks_to_this_node(node):
@@ -88,18 +92,14 @@ def test_rabbitmqctl_speaks_to_this_node(node):
 
 
 @pytest.mark.skipif(not COUNTABLE, reason='processes are counted in /proc')
-def test_nothing_is_left_behind_and_no_other_node_is_touched():
-    with PrivateNode() as other:
-        with PrivateNode() as node:
-            assert processes_of(node)
-        await_no_process_of(node)
-        assert not node.directory.exists()
-        publish(other, QUEUES[0], 'an order')
-        assert received(other, QUEUES[0]) == 'an order'
-        other.kill()
-        await_no_process_of(other)
-        other.kill()
-        other.stop()
+def test_nothing_is_left_behind_and_no_other_node_is_touched(shared_node):
+    with PrivateNode() as node:
+        assert processes_of(node)
+    await_no_process_of(node)
+    assert not node.directory.exists()
+    passing = Queue('passing', auto_delete=True)
+    publish(shared_node, passing, 'an order')
+    assert received(shared_node, passing) == 'an order'
 
 
 @pytest.mark.skipif(not COUNTABLE, reason='processes are counted in /proc')
@@ -122,16 +122,16 @@ def test_a_node_ends_with_an_owner_that_is_killed(tmp_path):
     await_no_process_of(node)
 
 
-def test_everything_listens_on_loopback_only(node):
-    listeners = node.ctl('eval', 'io:format("~p", [[inet:sockname(P) || P <- erlang:ports()]]).')
+def test_everything_listens_on_loopback_only(shared_node):
+    listeners = PrivateNode.ctl(shared_node, 'eval', 'io:format("~p", [[inet:sockname(P) || P <- erlang:ports()]]).')
     assert '{{127,0,0,1},' in listeners
     assert '{{0,0,0,0},' not in listeners
     assert '{{0,0,0,0,0,0,0,0},' not in listeners
 
 
-def test_a_port_that_another_node_has_is_refused(node, tmp_path):
+def test_a_port_that_another_node_has_is_refused(shared_node, tmp_path):
     with pytest.raises(RuntimeError, match='taken'):
-        PrivateNode(tmp_path, node.port).start()
+        PrivateNode(tmp_path, shared_node.port).start()
 
 
 @pytest.mark.skipif(not COUNTABLE, reason='processes are counted in /proc')
