@@ -122,22 +122,36 @@ def chromium() -> tuple[str, str]:
     return str(found[0]), str(found[1])
 
 
-@pytest.fixture
-def chrome(chromium: tuple[str, str], tmp_path: Path) -> Iterator[Chrome]:
-    """A Chromium that runs no script: pages must do without."""
+@pytest.fixture(scope='session')
+def running(chromium: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    """A Chromium, which takes longer to start than most tests take."""
     program, driver = chromium
     options = ChromeOptions()
     options.binary_location = program
     for argument in ('--headless=new', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--no-first-run',
                      '--disable-background-networking', '--no-proxy-server', '--window-size=1200,900',
-                     f'--user-data-dir={tmp_path / "chromium"}'):
+                     f'--user-data-dir={tmp_path_factory.mktemp("chromium")}'):
         options.add_argument(argument)
     chrome = Chrome(options, ChromeService(driver))
     try:
-        chrome.execute_cdp_cmd('Emulation.setScriptExecutionDisabled', {'value': True})
         yield chrome
     finally:
         chrome.quit()
+
+
+@pytest.fixture
+def chrome(running: Chrome) -> Iterator[Chrome]:
+    """A window of it that knows nothing of the windows before, and runs no script: pages must do without."""
+    first = running.current_window_handle
+    running.switch_to.new_window('window')
+    running.set_window_size(1200, 900)
+    running.execute_cdp_cmd('Emulation.setScriptExecutionDisabled', {'value': True})
+    running.execute_cdp_cmd('Network.clearBrowserCookies', {})
+    running.execute_cdp_cmd('Network.clearBrowserCache', {})
+    running.get_log('browser')
+    yield running
+    running.close()
+    running.switch_to.window(first)
 
 
 @pytest.fixture
