@@ -32,7 +32,7 @@ PYTHON ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help requirements production-requirements upgrade worker console recorder beat intake check status up flower demo rabbitmq rabbitmq-stop \
-	test test-unit test-broker test-rabbitmq test-system test-browser coverage quality types documents reference docs validate benchmark chaos fuzz \
+	test test-unit test-broker test-rabbitmq test-system test-browser coverage quality types documents reference docs images validate benchmark chaos fuzz \
 	clean programs image deploy-tools
 
 help: ## List the targets
@@ -140,6 +140,11 @@ reference: $(VENV)/.installed-production ## Write docs/reference/settings.rst an
 
 docs: $(VENV)/.installed-quality ## Build the pages into build/docs, and look at the links between them
 	$(BIN)/sphinx-build -q -E -W --keep-going -n -c docs . build/docs
+
+images: $(VENV)/.installed-test programs ## Take the pictures of the console in docs/images anew
+	@deploy/install.sh pngquant
+	$(BIN)/python -m pytest $(TESTS)/browser/images.py $(ARGS)
+	pngquant --force --ext .png docs/images/*.png
 
 validate: ## All of it: test, test-system and quality
 	@$(MAKE) --no-print-directory test

@@ -108,7 +108,7 @@ def _lines(lines: Iterable[Any]) -> None:
     from ecommerce_worker.ledger import words
 
     table(('LINE', 'PRODUCT', 'COURSE', 'MODE', 'LEARNER', 'TASK', 'STATE', 'REASON'), [
-        (it.key, it.product or '-', it.course or '-', it.mode or '-', it.mask or '-', short_name(it.task),
+        (it.key, it.product or '-', it.course or '-', it.mode or '-', it.mask or '-', short_name(it.task) or '-',
          words.state_of(it.state, it.task), it.reason) for it in lines])
     say()
 
@@ -210,7 +210,7 @@ def _orders(entries: Iterable[Any]) -> None:
     from ecommerce_worker.ledger import words
 
     entries = list(entries)
-    rows = [(it.key, words.state_of(it.state, it.task), short_name(it.task), it.site or '-', it.attempts,
+    rows = [(it.key, words.state_of(it.state, it.task), short_name(it.task) or '-', it.site or '-', it.attempts,
              f'{it.last_seen:%Y-%m-%d %H:%M}', it.reason) for it in entries]
     if rows:
         table(('ORDER', 'STATE', 'TASK', 'SITE', 'TRIES', 'LAST SEEN (UTC)', 'REASON'), rows)

@@ -14,7 +14,7 @@ _https = _url.startswith('https:')
 
 DATABASES = ledger.DATABASES
 USE_TZ, TIME_ZONE, USE_I18N = ledger.USE_TZ, ledger.TIME_ZONE, ledger.USE_I18N
-DATETIME_FORMAT = 'Y-m-d H:i:s'
+FORMAT_MODULE_PATH = 'ecommerce_worker.console.formats'
 LOGGING_CONFIG = ledger.LOGGING_CONFIG
 
 # Our templates take precedence over those of the admin site.

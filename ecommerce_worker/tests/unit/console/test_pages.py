@@ -425,6 +425,14 @@ def test_personal_data_is_shown_to_operators_only_who_ask_for_it_on_record(conso
     assert audits(console) == [('operator', 'read', 'EDX-1', 'contents viewed')]
 
 
+def test_the_audit_log_writes_times_as_all_pages_do(console):
+    console('recording.record', [fact('parked')], [parcel()])
+    [number] = console('rows', 'ParkedMessage', 'pk')
+    console('visit', f'/parked/{number}/body/', who='operator', send={})
+    [at] = console('rows', 'Audit', 'at')
+    assert f' {at:%Y-%m-%d %H:%M:%S} operator read ' in console('visit', '/ledger/audit/', who='operator').words
+
+
 # -- the schedule -----------------------------------------------------------------------------------------------------
 
 RESUBMIT = Entry('resubmit', 'ecommerce_worker.resubmit.tasks.resubmit_orders', interval=600)

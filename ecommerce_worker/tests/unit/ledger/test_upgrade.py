@@ -4,6 +4,7 @@ The file is a dump of what the version of 2026-11-21 made of five facts, two par
 """
 
 import json
+import re
 import sqlite3
 import subprocess
 import sys
@@ -73,3 +74,9 @@ def test_a_ledger_that_was_brought_up_to_date_goes_on(file, environment):
                                               key='EDX-3', site='edx')])
         assert ledger('rows', 'Order', 'state', key='EDX-3') == ['parked']
         assert ledger('firings', 'last', 'resubmit (600 s)') == 1_795_000_000.0
+
+
+def test_what_has_no_task_is_listed_with_a_dash_in_its_place(file, environment):
+    with closing(Ledger({'NAME': str(file)})) as ledger:
+        ledger('recording.record', [RunReport('parked', id='id-9', reason='intake shop: not JSON')])
+    assert re.search(r'^id-9 +parked +- +- +0 ', command(file, environment, 'orders', 'list').stdout, re.MULTILINE)
