@@ -110,6 +110,9 @@ def enroll_line(self: Task, item: str, order_number: str, product: str, learner:
                 return ()
             except NotRegistered:
                 pass  # the LMS, which has a name for the learner, does not enrol them yet
+            except Transient as error:
+                error.maybe_done = False  # the next try sees whether they are enrolled; see _refuse_refunded
+                raise
         site.lms.allow(learner, course_id)
     return [Then(set_mode.name, _arguments(item, order_number, product, learner, course_id, mode, site_code, origin))]
 
@@ -170,9 +173,11 @@ def revoke_line(self: Task, item: str, order_number: str, product: str, learner:
         if found is None and (account is None or (site.covers and not account.active)):
             # They may have been let in: an account whose address is not confirmed is in no course yet.
             _look_for_cover(site, order_number, learner, course_id, site_code)
-            if site.lms.disallow(learner, course_id):
+            if site.lms.disallow(learner, course_id) or self.unanswered:
                 return ()
         if account is None or found is None or (found.mode != paid.mode and found.mode in FREE):
+            if self.unanswered and found and site.settings.REFUND == AUDIT:
+                raise Skip(f'the learner is already enrolled as {found} in {course_id}')
             _wait_for_enrolment(site, is_paid, order_number, learner, course_id, site_code)
         if found.mode != paid.mode:
             raise Rejected(f'the learner is enrolled as {found} in {course_id}, but {paid} was refunded: '
@@ -346,7 +351,8 @@ def _refuse_refunded(run: Task, site: Site, origin: Origin | None, found: Enrolm
     if site.covers and site.covers.taken_back:
         if site.covers.taken_back(order_number, learner, course_id, site_code):
             raise Skip(REFUNDED)
-    elif found == left and not run.resent:
+    elif found == left and not run.resent and not run.unanswered:
+        # Not if an earlier try may have admitted them before they had an account, so that the LMS has enrolled them.
         reason = (f'the learner is {found} in {course_id}, as after a refund, and it is unknown whether this order was '
                   'refunded: if not, resend it; an API key of the shop in INTAKES, or COVERED_BY: ledger, lets the '
                   'worker find out')

@@ -211,6 +211,12 @@ class Task(celery.Task):
         return delivery is not None and delivery.unsure
 
     @property
+    def unanswered(self) -> bool:
+        """Whether the answer to a change that an earlier try sent was lost; one that was killed may have sent none."""
+        delivery: Delivery | None = self.request.get(DELIVERY)
+        return delivery is not None and delivery.notes.unsure
+
+    @property
     def resent(self) -> bool:
         """Whether a person has resent this message."""
         delivery: Delivery | None = self.request.get(DELIVERY)
