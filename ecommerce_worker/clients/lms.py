@@ -21,6 +21,8 @@ _ENROLMENT: Final = 'api/enrollment/v1/enrollment'
 _ALLOWED: Final = 'api/enrollment/v1/enrollment_allowed/'
 _BULK: Final = 'api/bulk_enroll/v1/bulk_enroll'
 _STAFF: Final = 'to act for others, the user of BACKEND_SERVICE_EDX_OAUTH2_KEY must be global staff'
+#: What a proxy in front of the LMS answers that has asked it, and has no answer.
+_LOST: Final = (502, 504)
 _USERNAME = re.compile(r'[\w.@+-]{1,150}')
 
 
@@ -53,8 +55,8 @@ class Lms:
     """The enrolments of one LMS.
 
     Raises :class:`~ecommerce_worker.errors.Rejected` for what only people can help, with a sentence for them;
-    ``Transient`` for all that passes, credentials that are not accepted at present too.  No text of an error names a
-    learner.
+    ``Transient`` for all that passes, credentials that are not accepted at present too; ``maybe_done`` is one after
+    which a change that was sent may have been made.  No text of an error names a learner.
     """
 
     def __init__(self, api: Api) -> None:
@@ -89,7 +91,7 @@ class Lms:
         except NotFound:
             raise Rejected(f'{self._peer} does not show the enrolments of the learner in {course_id} (404): {_STAFF}',
                            status=404) from None
-        return None if found is None else self._read(found, username, course_id)
+        return None if found is None else self._read(found, username, course_id, maybe_done=False)
 
     def put(self, username: str, course_id: str, wanted: Enrolment, *, order_number: str = '',
             force: bool = False) -> None:
@@ -104,7 +106,7 @@ class Lms:
         if force:
             body['force_enrollment'] = True
         try:
-            found = self._read(self._ask('POST', _ENROLMENT, json=body), username, course_id)
+            found = self._read(self._ask('POST', _ENROLMENT, json=body), username, course_id, maybe_done=True)
         except Rejected as error:
             if error.status == 406:
                 raise self._not_registered(406) from None
@@ -167,8 +169,11 @@ class Lms:
                 raise
             # A new token was asked for already.  Whoever mends the credentials is not to send all orders again.
             raise PeerFailure(str(error), status=error.status, retry_after=error.retry_after) from None
+        except Transient as error:
+            error.maybe_done = method != 'GET' and (error.maybe_done or error.status in _LOST)
+            raise
 
-    def _read(self, found: Any, username: str, course_id: str) -> Enrolment:
+    def _read(self, found: Any, username: str, course_id: str, *, maybe_done: bool) -> Enrolment:
         try:
             read = Enrolment(found['mode'], found['is_active'])
             if not (found['course_details']['course_id'] == course_id and found.get('user', username) == username
@@ -176,7 +181,7 @@ class Lms:
                 raise ValueError
         except (LookupError, TypeError, AttributeError, ValueError):
             raise PeerFailure(f'{self._peer} answered with JSON that is not this enrolment', status=200,
-                              maybe_done=True) from None
+                              maybe_done=maybe_done) from None
         return read
 
     def _refusal(self, error: Rejected, course_id: str, wanted: Enrolment) -> str:

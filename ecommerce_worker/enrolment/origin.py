@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ecommerce_worker import logs
-from ecommerce_worker.errors import Misconfigured, Rejected, Unauthorized, Undecodable, WrongArguments
+from ecommerce_worker.errors import Misconfigured, Rejected, Transient, Unauthorized, Undecodable, WrongArguments
 
 if TYPE_CHECKING:
     from ecommerce_worker.intake.source import Asked, Source, Untold
@@ -60,6 +60,9 @@ class Origin:
                 # Somebody may have changed the key, which is a file.
                 site.forget(self._name_of_shop)
                 return self._is_paid(site, source)
+        except Transient as error:
+            error.maybe_done = False  # it was only asked
+            raise
         except (Rejected, Undecodable, ValueError) as error:
             # A key that may not read orders is as good as none.
             logger.warning('a shop does not report whether an order is still paid for', intake=self.intake,

@@ -110,11 +110,14 @@ def enroll_line(self: Task, item: str, order_number: str, product: str, learner:
                 return ()
             except NotRegistered:
                 pass  # the LMS, which has a name for the learner, does not enrol them yet
+            except Transient as error:
+                error.maybe_done = False  # the next try sees whether they are enrolled; see _refuse_refunded
+                raise
         site.lms.allow(learner, course_id)
     return [Then(set_mode.name, _arguments(item, order_number, product, learner, course_id, mode, site_code, origin))]
 
 
-@task(policy=lambda site: site.registration_policy, key='item', lane=lane, about=about)
+@task(policy=lambda site: site.registration_policy, key='item', lane=lane, about=about, coalesce=True)
 def set_mode(self: Task, item: str, order_number: str, product: str, learner: str, course_id: str, mode: str,
              site_code: str | None = None, shop: Any = None) -> Iterable[Then]:
     """Wait for a learner who has no account yet, and enrol them in the mode that was paid for when they have.
@@ -170,9 +173,11 @@ def revoke_line(self: Task, item: str, order_number: str, product: str, learner:
         if found is None and (account is None or (site.covers and not account.active)):
             # They may have been let in: an account whose address is not confirmed is in no course yet.
             _look_for_cover(site, order_number, learner, course_id, site_code)
-            if site.lms.disallow(learner, course_id):
+            if site.lms.disallow(learner, course_id) or self.unanswered:
                 return ()
         if account is None or found is None or (found.mode != paid.mode and found.mode in FREE):
+            if self.unanswered and found and site.settings.REFUND == AUDIT:
+                raise Skip(f'the learner is already enrolled as {found} in {course_id}')
             _wait_for_enrolment(site, is_paid, order_number, learner, course_id, site_code)
         if found.mode != paid.mode:
             raise Rejected(f'the learner is enrolled as {found} in {course_id}, but {paid} was refunded: '
@@ -189,7 +194,7 @@ def revoke_line(self: Task, item: str, order_number: str, product: str, learner:
     return ()
 
 
-@task(policy=lambda site: site.report_policy, key='order_number')
+@task(policy=lambda site: site.report_policy, key='order_number', coalesce=True)
 def report_back(self: Task, order_number: str, shop: Any, seats: Any, whole: bool,
                 site_code: str | None = None) -> None:
     """Tell the shop that the lines of an order are done, when all of them are.
@@ -346,7 +351,8 @@ def _refuse_refunded(run: Task, site: Site, origin: Origin | None, found: Enrolm
     if site.covers and site.covers.taken_back:
         if site.covers.taken_back(order_number, learner, course_id, site_code):
             raise Skip(REFUNDED)
-    elif found == left and not run.resent:
+    elif found == left and not run.resent and not run.unanswered:
+        # Not if an earlier try may have admitted them before they had an account, so that the LMS has enrolled them.
         reason = (f'the learner is {found} in {course_id}, as after a refund, and it is unknown whether this order was '
                   'refunded: if not, resend it; an API key of the shop in INTAKES, or COVERED_BY: ledger, lets the '
                   'worker find out')

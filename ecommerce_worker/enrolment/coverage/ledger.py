@@ -40,7 +40,7 @@ def _asked(order_number: str, learner: str, course_id: str, site_code: str | Non
         ended, found = commands.run_ours(['orders', 'covering', f'--order={order_number}', f'--course={course_id}',
                                           f'--site={site_code or ""}', *known_by], LOOKUP_SECONDS)
     except OSError as error:
-        raise local_failure(error) from None
+        raise LocalFailure(str(local_failure(error))) from None  # nothing was done
     if ended.status == 0 and isinstance(found, dict) and {'covered_by', 'taken_back'} <= found.keys():
         return found
     said = ended.tail.rpartition('\n')[2].removeprefix('ecommerce-worker: ') or ended.how

@@ -10,6 +10,7 @@ from ecommerce_worker.enrolment.tasks import enroll, enroll_line, revoke
 from ecommerce_worker.errors import Misconfigured
 from ecommerce_worker.execution.outcomes import Deferred, Parked, Retrying, Then
 from ecommerce_worker.testing.lms import CLIENT_ID, CLIENT_SECRET, LOST, Course, Lms, Step
+from ecommerce_worker.testing.shop.server import Reply
 from ecommerce_worker.tests.support.enrolment import Orders
 from ecommerce_worker.words import is_about
 
@@ -405,6 +406,91 @@ def test_another_mode_than_was_refunded_is_for_people(configured, lms):
     orders.come(revoke, bought())
     assert lms.standing(ANN, ONE) == ('professional', True)
     assert 'where does professional come from' in orders.parked[0]
+
+
+# -- answers that are lost --------------------------------------------------------------------------------------------
+
+BAD_GATEWAY = Step(Reply(502, b'<html>Bad Gateway</html>', {'Content-Type': 'text/html'}), done=True)
+
+
+@pytest.mark.parametrize('quince', [True, False])
+@pytest.mark.parametrize('lost', [LOST, BAD_GATEWAY])
+@pytest.mark.parametrize('refund', ['unenroll', 'audit'])
+def test_who_was_admitted_and_the_answer_is_lost_has_the_paid_mode_in_the_end(configured, lms, quince, lost, refund):
+    configured(REFUND=refund)
+    lms.quince = quince
+    for registers_meanwhile in (False, True):
+        orders, learner = Orders(), f'{registers_meanwhile}@example.com'
+        lms.script['POST enrollment_allowed' if quince else 'POST bulk_enroll'] = [lost]
+        orders.come(enroll, bought(learner=learner))
+        assert orders.ends == ['enroll done', 'enroll_line retrying']
+        if registers_meanwhile:
+            # By the first answer it would be set_mode that finds them in the course, in the mode that it begins with.
+            lms.register(learner, learner[:4])
+        orders.wait()
+        if not registers_meanwhile:
+            assert orders.ends[1:] == ['enroll_line done', 'set_mode retrying']
+            lms.register(learner, learner[:4])
+            orders.wait()
+        assert lms.standing(learner, ONE) == VERIFIED
+        assert not orders.parked
+
+
+@pytest.mark.parametrize('quince', [True, False])
+@pytest.mark.parametrize('lost', [LOST, BAD_GATEWAY])
+@pytest.mark.parametrize('has_account', [True, False])
+def test_who_was_shut_out_again_and_the_answer_is_lost_is_not_waited_for(configured, lms, quince, lost, has_account):
+    configured(COVERED_BY='nothing')
+    lms.quince = quince
+    orders = Orders()
+    orders.come(enroll, bought(learner=BOB))
+    if has_account:
+        lms.register(BOB, 'bob', active=False)
+    lms.script['DELETE enrollment_allowed' if quince else 'POST bulk_enroll'] = [lost]
+    orders.come(revoke, bought(learner=BOB))
+    assert orders.ends[-1] == 'revoke_line retrying'
+    assert not lms.allowed
+    orders.wait()
+    assert orders.ends[-1] == 'revoke_line done'
+
+
+@pytest.mark.parametrize('refund, left', [('unenroll', ('verified', False)), ('audit', AUDIT)])
+def test_what_was_taken_back_and_the_answer_is_lost_is_taken_back(configured, lms, refund, left):
+    configured(COVERED_BY='nothing', REFUND=refund)
+    orders = Orders()
+    orders.come(enroll, bought())
+    lms.script['POST enrollment'] = [LOST]
+    orders.come(revoke, bought())
+    assert orders.ends[-1] == 'revoke_line retrying'
+    orders.wait()
+    assert orders.ends[-1] == 'revoke_line skipped'
+    assert lms.standing(ANN, ONE) == left
+    assert lms.changes[1:] == [('ann', ONE, *left)]
+
+
+def test_a_question_without_an_answer_changes_nothing_and_a_refund_that_is_early_waits(configured, lms):
+    configured(COVERED_BY='nothing')
+    orders = Orders()
+    for asked in ('GET accounts', f'GET ann,{ONE}'):
+        lms.script[asked] = [LOST]
+        orders.come(revoke, bought())
+        assert lms.script[asked] == []
+    orders.wait()
+    assert orders.ends[-1] == 'revoke_line retrying'
+    orders.come(enroll, bought())
+    orders.wait()
+    assert lms.standing(ANN, ONE) == ('verified', False)
+
+
+def test_a_learner_who_was_put_down_while_an_enrolment_had_no_answer_is_for_people(configured, lms):
+    configured(REFUND='audit')
+    orders = Orders()
+    lms.script['POST enrollment'] = [LOST]
+    orders.come(enroll, bought())
+    lms.students[ANN.casefold()].enrolments[ONE] = AUDIT
+    orders.wait()
+    assert 'it is unknown whether this order was refunded' in orders.parked[0]
+    assert lms.standing(ANN, ONE) == AUDIT
 
 
 def test_two_runs_of_one_learners_course_take_turns(orders, lms):
