@@ -137,7 +137,7 @@ def test_an_alert_is_raised_when_it_should_be_and_at_no_other_time(promtool, tmp
 
 
 def test_where_its_series_are_missing_only_the_alerts_about_the_absent_are_raised(promtool, tmp_path):
-    assert raised(promtool, tmp_path, dict.fromkeys(SERIES, {})) == {
+    assert raised(promtool, tmp_path, {alert: {} for alert in SERIES}) == {
         alert: int(alert in OF_THE_ABSENT) for alert in SERIES}
 
 
