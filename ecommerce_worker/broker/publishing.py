@@ -161,7 +161,8 @@ def new_call(call: Call, notes: Notes) -> Publication:
         'lang': 'py', 'task': call.task, 'id': call.id, 'retries': call.retries,
         'eta': None, 'expires': None, 'group': None, 'timelimit': [None, None],
         'root_id': call.root_id or call.id, 'parent_id': call.parent_id, 'origin': call.origin,
-        'argsrepr': '', 'kwargsrepr': '', 'shadow': None, NOTES: replace(notes, due=None).as_header(),
+        'argsrepr': '', 'kwargsrepr': '', 'shadow': None,
+        NOTES: (notes if notes.due is None else replace(notes, due=None)).as_header(),
         **({HEADER: call.request_id} if call.request_id else {}),
     }
     return Publication(Raw(body, 'application/json', 'utf-8', headers, {'correlation_id': call.id}), notes.queue)

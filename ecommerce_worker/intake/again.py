@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from ecommerce_worker import correlation, runtime
 from ecommerce_worker.broker import batches, facts, preflight, publishing
 from ecommerce_worker.broker.notes import Notes, ParkingNote
 from ecommerce_worker.broker.publishing import Publication
-from ecommerce_worker.broker.wire import Raw
+from ecommerce_worker.broker.wire import Call, Raw
 from ecommerce_worker.errors import Misconfigured, Undecodable, WorkerError, WrongArguments, where
 from ecommerce_worker.execution.task import accepted
 from ecommerce_worker.intake import intakes
@@ -100,7 +100,7 @@ def _sending(app: Celery, note: ParkingNote, raw: Raw, began: float) -> Sending:
         raise NotMapped(f'the configuration of its intake is not valid: {error.problems[0]}') from None
     if intake is None:
         raise NotMapped(f'there is no intake {name} in INTAKES; the delivery stays parked')
-    call = replace(_call(intake, delivery), request_id=correlation.of_message(raw.headers))
+    call = _call(intake, delivery, correlation.of_message(raw.headers))
     notes = Notes(queue=intake.queue, ask=True, resent=True, history=note.notes.history).having(
         {'at': began, 'reason': 'sent again by hand', 'resent': True})
     return Sending(publishing.new_call(call, notes), accepted(
@@ -115,14 +115,14 @@ def _delivery(raw: Raw) -> tuple[str, Delivery]:
     return found['intake'], Delivery(texts, raw.body, float(at) if isinstance(at, int | float) else 0.0)
 
 
-def _call(intake: intakes.Intake, delivery: Delivery) -> Any:
+def _call(intake: intakes.Intake, delivery: Delivery, request_id: str) -> Call:
     if intake.state == 'dry':
         raise NotMapped(f'INTAKES[{intake.name}] has state: dry, so nothing is published')
     try:
         event = intake.source.event(delivery)
         if reason := intake.ignores(event):
             raise NotMapped(f'the intake ignores it ({reason}); you may discard it')
-        return intake.call(event)
+        return intake.call(event, request_id)
     except (Undecodable, WrongArguments, Objection) as error:
         raise NotMapped(f'the intake {intake.name} still cannot read it: {error}') from None
     except NotMapped:

@@ -183,7 +183,7 @@ class Application:
                 event = intake.source.event(delivery)
                 if reason := intake.ignores(event):
                     return self._ignored(intake, reason)
-                call = replace(intake.call(event), request_id=correlation.current())
+                call = intake.call(event, correlation.current())
             finally:
                 self._counts.mapped(intake.name, time.monotonic() - began)
             publication = publishing.new_call(call, Notes(

@@ -131,7 +131,8 @@ class Counts:
                 self._tell(each)
 
     def _hour(self, intake: str) -> _Hour:
-        return self._hours.setdefault((self._now(), intake), _Hour())
+        key = self._now(), intake
+        return self._hours.get(key) or self._hours.setdefault(key, _Hour())
 
     @staticmethod
     def _now() -> int:

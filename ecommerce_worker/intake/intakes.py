@@ -196,8 +196,8 @@ class Intake:
             return self.tasks.get(event.then.task)
         return self.events.get(event.topic) or self.events.get(ANY)
 
-    def call(self, event: Event) -> Call:
-        """The task call for an event; only the arguments are taken from the event.
+    def call(self, event: Event, request_id: str = '') -> Call:
+        """The task call for an event, on behalf of that request; only the arguments are taken from the event.
 
         Raises :class:`~ecommerce_worker.errors.Undecodable` for missing values, ``WrongArguments`` for arguments that
         the task does not accept.
@@ -236,7 +236,7 @@ class Intake:
         except TypeError as error:
             raise WrongArguments(f'the task does not accept these arguments: {error}') from None
         id_ = self.message_id(event.id)
-        return Call(action.task, id_, kwargs=kwargs, origin=f'intake {self.name}', root_id=id_)
+        return Call(action.task, id_, kwargs=kwargs, origin=f'intake {self.name}', root_id=id_, request_id=request_id)
 
     def accepted(self, call: Call, reason: str) -> RunReport:
         """The report that a call was accepted, to be made before it is published."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import hmac
 import re
 from collections.abc import Iterable, Sequence
@@ -20,10 +19,8 @@ DIGESTS: Final = ('sha256', 'sha512', 'sha1')
 
 def code(key: bytes, *parts: bytes, digest: str = 'sha256', encoding: str = 'base64') -> str:
     """The HMAC over these parts, in ``base64`` or in ``hex`` of lower case."""
-    made = hmac.new(key, digestmod=getattr(hashlib, digest))
-    for part in parts:
-        made.update(part)
-    return made.hexdigest() if encoding == 'hex' else base64.b64encode(made.digest()).decode()
+    made = hmac.digest(key, b''.join(parts), digest)
+    return made.hex() if encoding == 'hex' else base64.b64encode(made).decode()
 
 
 def require(given: Iterable[str], expected: Sequence[str]) -> None:
