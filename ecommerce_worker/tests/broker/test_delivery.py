@@ -165,8 +165,8 @@ def test_a_worker_goes_on_after_its_queue_was_deleted(shop, broker, publish, sta
 
 def test_a_stopping_worker_finishes_what_runs(shop, broker, publish, start_worker):
     # Long enough for RabbitMQ to close a connection without heartbeats, and to deliver the order to another worker.
-    shop.add_order('EDX-1', Answer.slow(6))
-    worker = start_worker(FULFILLMENT_READ_TIMEOUT=10, BROKER_HEARTBEAT=1).ready()
+    shop.add_order('EDX-1', Answer.slow(12))
+    worker = start_worker(FULFILLMENT_READ_TIMEOUT=20, BROKER_HEARTBEAT=3).ready()
     publish('EDX-1')
     eventually(lambda: shop.orders['EDX-1'].puts == 1)
     assert worker.stop() == 0

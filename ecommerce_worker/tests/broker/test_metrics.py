@@ -240,8 +240,9 @@ def test_the_recorder_tells_where_orders_are_and_since_when(run, start, shop, pu
     assert recorder.metrics('orders') == 2
     assert began - 60 < recorder.metrics('oldest_open_timestamp_seconds', task=FULFILL) < time.time()
     assert (recorder.metrics('overdue_orders'), recorder.metrics('lost_facts')) == (0, 0)
-    assert recorder.metrics('queue_consumers', queue=QUEUE) == 1
-    assert recorder.metrics('queue_messages', queue='waiting room') == 1
+    # Queues are looked at every few seconds.
+    eventually(lambda: recorder.metrics('queue_consumers', queue=QUEUE) == 1)
+    eventually(lambda: recorder.metrics('queue_messages', queue='waiting room') == 1)
     assert worker.stop() == 0
 
 
