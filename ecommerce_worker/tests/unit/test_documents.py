@@ -5,6 +5,7 @@ import runpy
 import subprocess
 import sys
 import textwrap
+from importlib.metadata import metadata
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -135,6 +136,14 @@ def test_the_file_of_a_server_passes_check_as_the_page_says(written, page):
                            check=False, cwd=ROOT, env={**BARE, **written(block)})
     assert ended.stdout.endswith('no problems found\n'), ended.stdout + ended.stderr
     assert 'ECOMMERCE_WORKER' not in ended.stdout.replace('ECOMMERCE_WORKER_CFG', '')
+
+
+def test_what_pages_install_is_this_package_with_extras_that_it_has():
+    found = {(name, extra) for page in PAGES
+             for name, extra in re.findall(r"pip install '([\w-]+)\[(\w+)\]'", page.read_text())}
+    known = metadata('edx-ecommerce-worker').get_all('Provides-Extra')
+    assert ('edx-ecommerce-worker', 'all') in found
+    assert found <= {('edx-ecommerce-worker', extra) for extra in known or ()}
 
 
 @pytest.fixture
