@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from ecommerce_worker import runtime
 from ecommerce_worker.clients.lms import Account, Enrolment, NotRegistered, checked
-from ecommerce_worker.enrolment.cover import REFUNDED, STILL_PAID
+from ecommerce_worker.enrolment.cover import REFUNDED, STILL_PAID, Products
 from ecommerce_worker.enrolment.learner import masked, pseudonym
 from ecommerce_worker.enrolment.lines import LONGEST, Line, addresses_in, read
 from ecommerce_worker.enrolment.origin import Origin
@@ -66,17 +66,26 @@ def enroll(self: Task, order_number: str, lines: Any, site_code: str | None = No
     """
     del self
     order_number, origin, lines = _number(order_number), Origin.read(shop), read(lines)
-    parted = _parted(enroll_line, order_number, lines, site_code, origin, lacking=True)
-    if origin and origin.reports(runtime.site(site_code)):
+    site = runtime.site(site_code)
+    parted = _parted(enroll_line, order_number, lines, site_code, origin, site.settings.PRODUCTS, lacking=True)
+    if origin and origin.reports(site):
         parted += _report(order_number, lines, parted, site_code, origin)
     return parted
 
 
 @task(policy=lambda site: site.enrolment_policy, key='order_number')
 def revoke(self: Task, order_number: str, lines: Any, site_code: str | None = None, shop: Any = None) -> Iterable[Then]:
-    """Take back what the refunded lines of an order paid for, each by a task of its own; see :func:`enroll`."""
+    """Take back what the refunded lines of an order paid for, each by a task of its own; see :func:`enroll`.
+
+    Its products are the courses that they were when it came, if ``COVERED_BY`` knows them, and not what ``PRODUCTS``
+    says now.
+    """
     del self
-    return _parted(revoke_line, _number(order_number), read(lines), site_code, Origin.read(shop), lacking=False)
+    order_number, origin, lines, site = _number(order_number), Origin.read(shop), read(lines), runtime.site(site_code)
+    bought = site.covers.bought if site.covers else None
+    products = bought(order_number, site_code) if bought and any(line.quantity for line in lines) else {}
+    products = {**site.settings.PRODUCTS, **products}
+    return _parted(revoke_line, order_number, lines, site_code, origin, products, lacking=False)
 
 
 @task(policy=lambda site: site.enrolment_policy, key='item', lane=lane, about=about)
@@ -244,24 +253,24 @@ def _report(order_number: str, lines: Sequence[Line], parted: Sequence[Then], si
                                     'whole': bought == {it['line'] for it in seats}, 'site_code': site_code})]
 
 
-def _parted(follow: Task, order_number: str, lines: list[Line], site_code: str | None, origin: Origin | None, *,
-            lacking: bool) -> list[Then]:
+def _parted(follow: Task, order_number: str, lines: list[Line], site_code: str | None, origin: Origin | None,
+            products: Products, *, lacking: bool) -> list[Then]:
     """What follows from an order: a task for each line, learner and course."""
     site = runtime.site(site_code)
     wanted = [line for line in lines if line.quantity]
     if not wanted:
         raise Skip('the order has no lines')
-    known = [line for line in wanted if line.product in site.settings.PRODUCTS]
+    known = [line for line in wanted if line.product in products]
     if not known and site.settings.UNKNOWN_PRODUCT == 'skip':
         raise Skip('none of its products is a course')
     if site.settings.UNKNOWN_PRODUCT == 'skip':
         wanted = known
     return [then for line in wanted
-            for then in _of_line(follow, item_of(order_number, line.id), order_number, line, site, site_code,
+            for then in _of_line(follow, item_of(order_number, line.id), order_number, line, products, site_code,
                                  origin and origin.of_line(line.id), lacking=lacking)]
 
 
-def _of_line(follow: Task, item: str, order_number: str, line: Line, site: Site, site_code: str | None,
+def _of_line(follow: Task, item: str, order_number: str, line: Line, products: Products, site_code: str | None,
              origin: Origin | None, *, lacking: bool) -> list[Then]:
     """A task for each learner and course, and one for what a person must decide."""
     count, seats = len(line.learners), counted(line.quantity, 'seat')
@@ -269,7 +278,7 @@ def _of_line(follow: Task, item: str, order_number: str, line: Line, site: Site,
     if count > line.quantity:
         found.append({'learner': '', 'problem': f'{_learners(count)} for {seats}: which of them is it for?'})
     else:
-        courses = site.settings.PRODUCTS.get(line.product) or [{'course': None, 'mode': None}]
+        courses: Sequence[Mapping[str, str | None]] = products.get(line.product) or [{'course': None, 'mode': None}]
         found += [{'learner': learner, 'course_id': it['course'], 'mode': it['mode']}
                   for learner in line.learners for it in courses]
         if count < line.quantity and (lacking or not count):
@@ -298,8 +307,8 @@ def _unsettled(follow: Task, item: str, order_number: str, product: str, learner
         if site.settings.UNKNOWN_PRODUCT == 'skip':
             raise Skip('its product is not a course')
         raise Misconfigured((f'{sku} is not in PRODUCTS; add it there, then resend this',))
-    return _of_line(follow, item, order_number, Line('', product, 1, (_address(learner),)), site, site_code, origin,
-                    lacking=True)
+    return _of_line(follow, item, order_number, Line('', product, 1, (_address(learner),)),
+                    site.settings.PRODUCTS, site_code, origin, lacking=True)
 
 
 def _arguments(item: str, order_number: str, product: str, learner: str, course_id: str, mode: str | None,
