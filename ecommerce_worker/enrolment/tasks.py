@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 #: Free modes, which any paid mode replaces.
 FREE: Final = frozenset({'audit', 'honor'})
 
+#: Seconds by which the clocks of a shop and an LMS may differ.
+CLOCKS_AGREE: Final = 600.0
+
 #: What a learner keeps where REFUND says so.
 AUDIT: Final = 'audit'
 
@@ -103,19 +106,19 @@ def enroll_line(self: Task, item: str, order_number: str, product: str, learner:
         return _unsettled(enroll_line, item, order_number, product, learner, site, site_code, problem, origin)
     wanted, learner = _wanted(course_id, mode, learner)
     with _turn(self, site, course_id, learner):
-        username, found = None, None
+        account, found = None, None
         try:
-            username = site.lms.username(learner)
-            found = site.lms.enrolment(username, course_id)
+            account = site.lms.account(learner)
+            found = site.lms.enrolment(account.username, course_id)
         except NotRegistered:
             pass
         if found == wanted:
             raise Skip(f'the learner is already enrolled as {wanted} in {course_id}')
         _refuse_refunded(self, site, origin, found, wanted, order_number, learner, course_id, site_code,
-                         is_registered=username is not None)
-        if username is not None:
+                         account=account)
+        if account is not None:
             try:
-                _enrol(site, username, course_id, found, wanted, order_number)
+                _enrol(site, account.username, course_id, found, wanted, order_number)
                 return ()
             except NotRegistered:
                 pass  # the LMS, which has a name for the learner, does not enrol them yet
@@ -345,17 +348,18 @@ def _turn(run: Task, site: Site, course_id: str, learner: str) -> AbstractContex
 
 def _refuse_refunded(run: Task, site: Site, origin: Origin | None, found: Enrolment | None, wanted: Enrolment,
                      order_number: str, learner: str, course_id: str, site_code: str | None, *,
-                     is_registered: bool) -> None:
+                     account: Account | None) -> None:
     """Raise ``Skip`` if it has been refunded since; park it if that is likely but unknown.
 
     An order may be delivered late, again, or after its refund; so the shop decides, then ``COVERED_BY``, and then
-    whoever resends it.
+    whoever resends it.  ``COVERED_BY`` takes seconds: it is asked only where the learner stands as after a refund, who
+    may be someone who had no account when the order came.
     """
     paid = origin.is_paid(site) if origin else None
     if paid is False:
         raise Skip(REFUNDED)
     left = Enrolment(AUDIT, active=True) if site.settings.REFUND == AUDIT else Enrolment(wanted.mode, active=False)
-    if paid or (is_registered and found != left):
+    if paid or (account and found != left and not _may_be_younger(account, origin)):
         return
     if site.covers and site.covers.taken_back:
         if site.covers.taken_back(order_number, learner, course_id, site_code):
@@ -366,6 +370,12 @@ def _refuse_refunded(run: Task, site: Site, origin: Origin | None, found: Enrolm
                   'refunded: if not, resend it; an API key of the shop in INTAKES, or COVERED_BY: ledger, lets the '
                   'worker find out')
         raise Misconfigured([reason])
+
+
+def _may_be_younger(account: Account, origin: Origin | None) -> bool:
+    """Whether the account may have been made after the order; not if either does not say when that was."""
+    joined, placed = account.joined, origin.placed if origin else None
+    return joined is not None and placed is not None and joined > placed - CLOCKS_AGREE
 
 
 def _is_refunded(site: Site, origin: Origin | None, order_number: str, learner: str, course_id: str,
