@@ -12,8 +12,9 @@ import pytest
 from ecommerce_worker.broker import batches, publishing, topology
 from ecommerce_worker.broker.notes import Notes, ParkingNote
 from ecommerce_worker.broker.wire import Raw
+from ecommerce_worker.clients.circuit import PATIENCE
 from ecommerce_worker.fulfillment.names import FULFILL
-from ecommerce_worker.operations.parked import BATCH
+from ecommerce_worker.operations.parked import BATCH, MOST_ASKED
 from ecommerce_worker.testing.rabbitmq import free_port
 from ecommerce_worker.testing.shop import Answer
 from ecommerce_worker.tests.support.harness import QUEUE, Program, eventually, shop_app, standstill
@@ -129,6 +130,18 @@ def test_an_order_that_a_shop_gives_no_answer_for_is_the_only_one_that_stays_par
     ended = command('parked', 'resend', '--all', **shops)
     assert ended.stdout.splitlines()[-1] == '2 messages resent'
     assert (broker.depth(QUEUE), broker.depth(topology.PARKED)) == (4, 1)
+
+
+def test_a_shop_that_is_down_is_not_asked_about_all_orders(park, shop, broker, command):
+    numbers = park(PATIENCE + MOST_ASKED + 20)  # its circuit breaker is open before the last ones
+    for number in numbers:
+        shop.add_order(number, reads=[Answer(status=503).always()])
+    ended = command('parked', 'resend', '--all')
+    assert (ended.returncode, ended.stdout) == (1, '0 messages resent\n')
+    assert ended.stderr.splitlines()[-2].startswith(
+        f'{len(numbers)} messages parked as before, without an answer of the shop: EDX-0, EDX-1, ')
+    assert len([call for call in shop.calls if call.order in numbers]) < PATIENCE + MOST_ASKED
+    assert broker.depth(topology.PARKED) == len(numbers)
 
 
 def test_mails_go_one_by_one_so_that_what_is_killed_has_one_at_most_sent_twice(park, resend, broker):
