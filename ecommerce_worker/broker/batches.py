@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kombu.exceptions import KombuError
 
 from ecommerce_worker.broker import publishing, topology
-from ecommerce_worker.broker.publishing import FULL, MISSING, Publication
+from ecommerce_worker.broker.publishing import FULL, MISSING, NotTaken, Publication
 from ecommerce_worker.broker.transport import corked
 from ecommerce_worker.errors import NotPublished
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 def publish_all(app: Celery, publications: Sequence[Publication]) -> list[NotPublished | None]:
     """Publish all of them at once and return when the broker has confirmed them; for each None, or why it did not.
+
+    That is ``NotTaken`` if it is about this message or its queue.
 
     What was on its way when a connection was lost may have been published all the same.
     """
@@ -56,15 +58,14 @@ def _published(connection: Connection, publications: Sequence[Publication]) -> l
     except (KombuError, OSError, *connection.connection_errors, *connection.channel_errors) as error:
         connection.collect()
         for place in batch.unconfirmed.values():
-            batch.troubles[place] = publishing.unconfirmed(error)
+            batch.troubles[place] = NotPublished(publishing.unconfirmed(error))
     except BaseException:
         # Confirmations may still be on their way, and be taken for those of the next messages.
         connection.collect()
         raise
-    if MISSING in batch.troubles.values():
+    if any(str(trouble) == MISSING for trouble in batch.troubles.values()):
         publishing.missed.set()
-    return [NotPublished(batch.troubles[place]) if place in batch.troubles else None
-            for place in range(len(publications))]
+    return [batch.troubles.get(place) for place in range(len(publications))]
 
 
 class _Batch:
@@ -74,7 +75,7 @@ class _Batch:
         self.channel = channel
         #: The places of those that are on their way, by their tags.
         self.unconfirmed: dict[int, int] = {}
-        self.troubles: dict[int, str] = {}
+        self.troubles: dict[int, NotPublished] = {}
         #: Whom the broker names them to by where there is no route for them; some have one name.
         self._places: dict[tuple[str, Any], list[int]] = defaultdict(list)
         channel.confirm_select()
@@ -93,7 +94,7 @@ class _Batch:
                     message = publishing.prepared(publication, connection, self.channel,
                                                   **({'correlation_id': correlation_id} if correlation_id else {}))
                 except publishing.Unfit as error:
-                    self.troubles[place] = str(error)
+                    self.troubles[place] = NotTaken(str(error))
                     continue
                 self.unconfirmed[next(tags)] = place
                 self._places[routing_key, correlation_id or None].append(place)
@@ -102,9 +103,9 @@ class _Batch:
     def _on_confirm(self, taken: bool, tag: int, multiple: bool) -> None:
         for place in publishing.confirmed(self.unconfirmed, tag, multiple=multiple):
             if not taken:
-                self.troubles.setdefault(place, FULL)
+                self.troubles.setdefault(place, NotTaken(FULL))
 
     def _on_return(self, error: Exception, exchange: str, routing_key: str, message: Any) -> None:  # noqa: ARG002
         # What is not routed is confirmed as well, after this.
         for place in self._places[routing_key, message.properties.get('correlation_id') or None]:
-            self.troubles[place] = MISSING
+            self.troubles[place] = NotTaken(MISSING)

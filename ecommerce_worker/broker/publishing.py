@@ -117,6 +117,10 @@ class Publication:
         return written
 
 
+class NotTaken(NotPublished):
+    """The broker does not take this message, or its queue does not exist or is full; it may take others."""
+
+
 class Unfit(Exception):
     """A message that RabbitMQ would reject by closing the connection, with all other messages on it."""
 
@@ -303,9 +307,11 @@ def publish(app: Celery, publication: Publication) -> None:
                 connection.collect()
                 raise
     except (KombuError, MessageNacked, OSError, *broker_errors(app)) as error:
-        if isinstance(error, NotFound) or getattr(error, 'reply_code', None) == NO_ROUTE:
+        is_missing = isinstance(error, NotFound) or getattr(error, 'reply_code', None) == NO_ROUTE
+        if is_missing:
             missed.set()
-        raise NotPublished(unconfirmed(error)) from None
+        kind = NotTaken if is_missing or isinstance(error, MessageNacked) else NotPublished
+        raise kind(unconfirmed(error)) from None
 
 
 def confirmed(sent: dict[int, _T], tag: int, *, multiple: bool) -> Iterator[_T]:

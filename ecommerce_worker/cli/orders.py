@@ -145,6 +145,34 @@ def covering(order_number: str, course: str, learners: tuple[str, ...], site: st
         + (f'; the refund of {order_number} is done' if found.taken_back else ''))
 
 
+@orders.command('bought')
+@click.option('--order', 'order_number', required=True, help='Number of the order.')
+@click.option('--site', default='', help='Site of the order.')
+@JSON
+@needs('ledger', 'django')
+@plainly
+def bought(order_number: str, site: str, as_json: bool) -> None:
+    """List the courses that an order bought.
+
+    It is what its products were when it came, whatever PRODUCTS says now.
+
+    With COVERED_BY: ledger, workers run this command before they take back what was refunded.
+
+    Exit status: 75 if the ledger cannot be read now, or is behind.
+    """
+    from ecommerce_worker.resubmit.known import bought as find
+    from ecommerce_worker.resubmit.messages import refuse_unrecorded
+
+    with connected() as (_, connection):
+        found = find(order_number, site, lambda memory: refuse_unrecorded(connection, memory))
+    if as_json:
+        print_json({'lines': found})
+        return
+    if found:
+        table(('PRODUCT', 'COURSE', 'MODE'), [tuple(it.values()) for it in found])
+    say(f'{counted(len(found), "course")} in the ledger for {order_number}')
+
+
 def _age(moment: datetime) -> str:
     return span((datetime.now(UTC) - moment).total_seconds())
 

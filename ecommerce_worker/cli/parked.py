@@ -49,6 +49,9 @@ def chosen(command: Callable[..., Any]) -> Callable[..., Any]:
 #: Messages after which a command that sends many says how far it is.
 STEP = 1000
 
+#: Orders that a summary names.
+MOST_NAMED = 20
+
 NONE_LIKE_THAT = 'no parked message matches; `ecommerce-worker parked list` shows all'
 
 REASON = click.option('--reason', default='', help='Why; recorded in the ledger, if there is one.')
@@ -175,18 +178,26 @@ def resend(ids: tuple[str, ...], order: str | None, task: str | None, everything
     parked, and so does one that was resent RESENDS_PER_HOUR times within an hour.  The others start with a fresh retry
     policy.
 
+    A shop that does not answer about an order leaves that one parked; the last lines say which.
+
     Ctrl-C ends it after those that it is about to send.
     """
     _say_which(ids, order, task, everything)
-    sent, stuck, refused = list[dict[str, Any]](), list[dict[str, Any]](), list[NotPublished]()
+    from ecommerce_worker.broker.publishing import NotTaken
+    from ecommerce_worker.operations.parked import NoAnswer
+
+    sent, stuck, silent = list[dict[str, Any]](), list[dict[str, Any]](), list['Parked']()
+    refused = list[NotPublished]()
     try:
         with _parked(order, task, ids, reason) as (messages, desk), _asked_to_stop() as stop:
             chosen = _meant(messages, ids) if ids else messages
             for done in desk.resend(chosen, until=lambda: bool(stop or refused)):
                 it = done.parked
-                if isinstance(done.error, NotPublished):
+                if isinstance(done.error, NotPublished) and not isinstance(done.error, NotTaken):
                     refused.append(done.error)
                     continue
+                if isinstance(done.error, NoAnswer):
+                    silent.append(it)
                 if done.error:
                     stuck.append({'id': it.id, 'order': it.key, 'reason': str(done.error)})
                     if not as_json:
@@ -202,14 +213,30 @@ def resend(ids: tuple[str, ...], order: str | None, task: str | None, everything
         if as_json and (sent or stuck):
             print_json({'resent': sent, 'stuck': stuck})
     if refused:
-        raise refused[0]
+        fail(f'{refused[0]}; {counted(len(sent), "message")} resent, all others are parked as before: see `status`, '
+             'then repeat this command')
     if stop:
         fail(f'interrupted: {counted(len(sent), "message")} resent, all others are parked as before', 128 + stop[0])
     if not (sent or stuck):
         fail(NONE_LIKE_THAT)
     if not as_json:
         say(f'{counted(len(sent), "message")} resent')
+        for line in _left_of(silent):
+            say(line, err=True)
     sys.exit(0 if sent and not stuck else 1)
+
+
+def _left_of(silent: Iterable[Parked]) -> Iterator[str]:
+    """Which messages stay parked since their shop gave no answer, by their sites, and what to do next."""
+    by_site: dict[str, list[str]] = {}
+    for it in silent:
+        by_site.setdefault(it.site, []).append(it.key or it.id[:8])
+    for site, names in by_site.items():
+        shown = ', '.join(names[:MOST_NAMED]) + (' …' if len(names) > MOST_NAMED else '')
+        yield (f'{counted(len(names), "message")} parked as before, without an answer of the shop'
+               f'{f" of {site}" if site else ""}: {shown}')
+    if by_site:
+        yield 'repeat this command when the shop answers again: it resends those that are still parked'
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -32,10 +33,14 @@ class NotRegistered(Transient):
 
 @dataclass(frozen=True)
 class Account:
-    """An account.  Until its address is confirmed it is not ``active``, and the LMS admits it to no course."""
+    """An account.  Until its address is confirmed it is not ``active``, and the LMS admits it to no course.
+
+    ``joined`` is when it was made, in epoch seconds; None if the LMS does not say.
+    """
 
     username: str
     active: bool
+    joined: float | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ class Lms:
         name = found.get('username') if isinstance(found, dict) else None
         if not isinstance(name, str) or not _USERNAME.fullmatch(name):
             raise PeerFailure(f'{self._peer} answered with JSON that is not an account', status=200)
-        return Account(name, active=found.get('is_active') is not False)
+        return Account(name, active=found.get('is_active') is not False, joined=_time_of(found.get('date_joined')))
 
     def enrolment(self, username: str, course_id: str) -> Enrolment | None:
         """The learner's enrolment in the course; None if they were never in it."""
@@ -210,6 +215,13 @@ class Lms:
 
     def _not_registered(self, status: int) -> NotRegistered:
         return NotRegistered('the learner has no account yet', status=status)
+
+
+def _time_of(text: Any) -> float | None:
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (TypeError, ValueError):
+        return None
 
 
 def checked(course_id: str, mode: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -25,17 +25,22 @@ STILL_PAID: Final = 'the shop reported a refund, but has the order as paid: whic
 #: A function of ``(order_number, learner, course_id, site_code)``.
 Question = Callable[[str, str, str, str | None], bool]
 
+#: The courses of products, as in ``PRODUCTS``: mappings of ``course`` and ``mode``.
+Products = Mapping[str, Sequence[Mapping[str, str]]]
+
 
 @dataclass(frozen=True)
 class Cover:
-    """The functions of the module that COVERED_BY names.
+    """The functions of the module that COVERED_BY names; all but the first are optional.
 
-    ``covers`` answers whether another order pays for the course.  ``taken_back``, which a module need not have, answers
-    whether this order was refunded and its refund is done.
+    ``covers`` answers whether another order pays for the course, ``taken_back`` whether this order was refunded and its
+    refund is done, ``bought`` which courses the products of an order were when it came: a function of ``(order_number,
+    site_code)``.
     """
 
     covers: Question
     taken_back: Question | None = None
+    bought: Callable[[str, str | None], Products] | None = None
 
 
 def find(name: str, settings: Settings) -> Cover:
@@ -44,9 +49,9 @@ def find(name: str, settings: Settings) -> Cover:
     The module may have a function ``problem(settings)``, which returns what it lacks, or ''.
     """
     module = plugins.module_of(name, coverage, 'COVERED_BY')
-    covers, taken_back = getattr(module, 'covers', None), getattr(module, 'taken_back', None)
-    if not callable(covers) or not (taken_back is None or callable(taken_back)):
+    covers, *others = (getattr(module, name, None) for name in ('covers', 'taken_back', 'bought'))
+    if not callable(covers) or not all(it is None or callable(it) for it in others):
         raise Misconfigured([f'COVERED_BY names {name}, which has no function covers'])
     if problem := getattr(module, 'problem', lambda _: '')(settings):
         raise Misconfigured([f'COVERED_BY: {name} {problem}'])
-    return Cover(covers, taken_back)
+    return Cover(covers, *others)

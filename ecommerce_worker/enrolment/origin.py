@@ -18,11 +18,15 @@ logger = logs.of(__name__)
 
 @dataclass(frozen=True)
 class Origin:
-    """Where an order came from: the intake, what the API of its shop knows it by, and the line of it that is meant."""
+    """Where an order came from: the intake, what the API of its shop knows it by, and the line of it that is meant.
+
+    ``placed`` is when it was placed or paid for, in epoch seconds; None if unknown.
+    """
 
     intake: str
     order: str
     line: str = ''
+    placed: int | None = None
 
     @classmethod
     def read(cls, given: Any) -> Origin | None:
@@ -33,9 +37,10 @@ class Origin:
         intake, order, line = found.get('intake'), found.get('order'), found.get('line', '')
         if not (isinstance(intake, str) and intake and isinstance(order, str) and order and isinstance(line, str)):
             raise WrongArguments('shop is not one that orders can come from')
-        return cls(intake, order, line)
+        placed = found.get('placed')
+        return cls(intake, order, line, placed if isinstance(placed, int) and not isinstance(placed, bool) else None)
 
-    def message(self) -> dict[str, str]:
+    def message(self) -> dict[str, str | int]:
         """As a message carries it."""
         return {name: value for name, value in vars(self).items() if value}
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from ecommerce_worker import runtime
 from ecommerce_worker.clients.lms import Account, Enrolment, NotRegistered, checked
-from ecommerce_worker.enrolment.cover import REFUNDED, STILL_PAID
+from ecommerce_worker.enrolment.cover import REFUNDED, STILL_PAID, Products
 from ecommerce_worker.enrolment.learner import masked, pseudonym
 from ecommerce_worker.enrolment.lines import LONGEST, Line, addresses_in, read
 from ecommerce_worker.enrolment.origin import Origin
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 #: Free modes, which any paid mode replaces.
 FREE: Final = frozenset({'audit', 'honor'})
+
+#: Seconds by which the clocks of a shop and an LMS may differ.
+CLOCKS_AGREE: Final = 600.0
 
 #: What a learner keeps where REFUND says so.
 AUDIT: Final = 'audit'
@@ -66,17 +69,26 @@ def enroll(self: Task, order_number: str, lines: Any, site_code: str | None = No
     """
     del self
     order_number, origin, lines = _number(order_number), Origin.read(shop), read(lines)
-    parted = _parted(enroll_line, order_number, lines, site_code, origin, lacking=True)
-    if origin and origin.reports(runtime.site(site_code)):
+    site = runtime.site(site_code)
+    parted = _parted(enroll_line, order_number, lines, site_code, origin, site.settings.PRODUCTS, lacking=True)
+    if origin and origin.reports(site):
         parted += _report(order_number, lines, parted, site_code, origin)
     return parted
 
 
 @task(policy=lambda site: site.enrolment_policy, key='order_number')
 def revoke(self: Task, order_number: str, lines: Any, site_code: str | None = None, shop: Any = None) -> Iterable[Then]:
-    """Take back what the refunded lines of an order paid for, each by a task of its own; see :func:`enroll`."""
+    """Take back what the refunded lines of an order paid for, each by a task of its own; see :func:`enroll`.
+
+    Its products are the courses that they were when it came, if ``COVERED_BY`` knows them, and not what ``PRODUCTS``
+    says now.
+    """
     del self
-    return _parted(revoke_line, _number(order_number), read(lines), site_code, Origin.read(shop), lacking=False)
+    order_number, origin, lines, site = _number(order_number), Origin.read(shop), read(lines), runtime.site(site_code)
+    bought = site.covers.bought if site.covers else None
+    products = bought(order_number, site_code) if bought and any(line.quantity for line in lines) else {}
+    products = {**site.settings.PRODUCTS, **products}
+    return _parted(revoke_line, order_number, lines, site_code, origin, products, lacking=False)
 
 
 @task(policy=lambda site: site.enrolment_policy, key='item', lane=lane, about=about)
@@ -94,19 +106,19 @@ def enroll_line(self: Task, item: str, order_number: str, product: str, learner:
         return _unsettled(enroll_line, item, order_number, product, learner, site, site_code, problem, origin)
     wanted, learner = _wanted(course_id, mode, learner)
     with _turn(self, site, course_id, learner):
-        username, found = None, None
+        account, found = None, None
         try:
-            username = site.lms.username(learner)
-            found = site.lms.enrolment(username, course_id)
+            account = site.lms.account(learner)
+            found = site.lms.enrolment(account.username, course_id)
         except NotRegistered:
             pass
         if found == wanted:
             raise Skip(f'the learner is already enrolled as {wanted} in {course_id}')
         _refuse_refunded(self, site, origin, found, wanted, order_number, learner, course_id, site_code,
-                         is_registered=username is not None)
-        if username is not None:
+                         account=account)
+        if account is not None:
             try:
-                _enrol(site, username, course_id, found, wanted, order_number)
+                _enrol(site, account.username, course_id, found, wanted, order_number)
                 return ()
             except NotRegistered:
                 pass  # the LMS, which has a name for the learner, does not enrol them yet
@@ -244,24 +256,24 @@ def _report(order_number: str, lines: Sequence[Line], parted: Sequence[Then], si
                                     'whole': bought == {it['line'] for it in seats}, 'site_code': site_code})]
 
 
-def _parted(follow: Task, order_number: str, lines: list[Line], site_code: str | None, origin: Origin | None, *,
-            lacking: bool) -> list[Then]:
+def _parted(follow: Task, order_number: str, lines: list[Line], site_code: str | None, origin: Origin | None,
+            products: Products, *, lacking: bool) -> list[Then]:
     """What follows from an order: a task for each line, learner and course."""
     site = runtime.site(site_code)
     wanted = [line for line in lines if line.quantity]
     if not wanted:
         raise Skip('the order has no lines')
-    known = [line for line in wanted if line.product in site.settings.PRODUCTS]
+    known = [line for line in wanted if line.product in products]
     if not known and site.settings.UNKNOWN_PRODUCT == 'skip':
         raise Skip('none of its products is a course')
     if site.settings.UNKNOWN_PRODUCT == 'skip':
         wanted = known
     return [then for line in wanted
-            for then in _of_line(follow, item_of(order_number, line.id), order_number, line, site, site_code,
+            for then in _of_line(follow, item_of(order_number, line.id), order_number, line, products, site_code,
                                  origin and origin.of_line(line.id), lacking=lacking)]
 
 
-def _of_line(follow: Task, item: str, order_number: str, line: Line, site: Site, site_code: str | None,
+def _of_line(follow: Task, item: str, order_number: str, line: Line, products: Products, site_code: str | None,
              origin: Origin | None, *, lacking: bool) -> list[Then]:
     """A task for each learner and course, and one for what a person must decide."""
     count, seats = len(line.learners), counted(line.quantity, 'seat')
@@ -269,7 +281,7 @@ def _of_line(follow: Task, item: str, order_number: str, line: Line, site: Site,
     if count > line.quantity:
         found.append({'learner': '', 'problem': f'{_learners(count)} for {seats}: which of them is it for?'})
     else:
-        courses = site.settings.PRODUCTS.get(line.product) or [{'course': None, 'mode': None}]
+        courses: Sequence[Mapping[str, str | None]] = products.get(line.product) or [{'course': None, 'mode': None}]
         found += [{'learner': learner, 'course_id': it['course'], 'mode': it['mode']}
                   for learner in line.learners for it in courses]
         if count < line.quantity and (lacking or not count):
@@ -298,8 +310,8 @@ def _unsettled(follow: Task, item: str, order_number: str, product: str, learner
         if site.settings.UNKNOWN_PRODUCT == 'skip':
             raise Skip('its product is not a course')
         raise Misconfigured((f'{sku} is not in PRODUCTS; add it there, then resend this',))
-    return _of_line(follow, item, order_number, Line('', product, 1, (_address(learner),)), site, site_code, origin,
-                    lacking=True)
+    return _of_line(follow, item, order_number, Line('', product, 1, (_address(learner),)),
+                    site.settings.PRODUCTS, site_code, origin, lacking=True)
 
 
 def _arguments(item: str, order_number: str, product: str, learner: str, course_id: str, mode: str | None,
@@ -336,17 +348,18 @@ def _turn(run: Task, site: Site, course_id: str, learner: str) -> AbstractContex
 
 def _refuse_refunded(run: Task, site: Site, origin: Origin | None, found: Enrolment | None, wanted: Enrolment,
                      order_number: str, learner: str, course_id: str, site_code: str | None, *,
-                     is_registered: bool) -> None:
+                     account: Account | None) -> None:
     """Raise ``Skip`` if it has been refunded since; park it if that is likely but unknown.
 
     An order may be delivered late, again, or after its refund; so the shop decides, then ``COVERED_BY``, and then
-    whoever resends it.
+    whoever resends it.  ``COVERED_BY`` takes seconds: it is asked only where the learner stands as after a refund, who
+    may be someone who had no account when the order came.
     """
     paid = origin.is_paid(site) if origin else None
     if paid is False:
         raise Skip(REFUNDED)
     left = Enrolment(AUDIT, active=True) if site.settings.REFUND == AUDIT else Enrolment(wanted.mode, active=False)
-    if paid or (is_registered and found != left):
+    if paid or (account and found != left and not _may_be_younger(account, origin)):
         return
     if site.covers and site.covers.taken_back:
         if site.covers.taken_back(order_number, learner, course_id, site_code):
@@ -357,6 +370,12 @@ def _refuse_refunded(run: Task, site: Site, origin: Origin | None, found: Enrolm
                   'refunded: if not, resend it; an API key of the shop in INTAKES, or COVERED_BY: ledger, lets the '
                   'worker find out')
         raise Misconfigured([reason])
+
+
+def _may_be_younger(account: Account, origin: Origin | None) -> bool:
+    """Whether the account may have been made after the order; not if either does not say when that was."""
+    joined, placed = account.joined, origin.placed if origin else None
+    return joined is not None and placed is not None and joined > placed - CLOCKS_AGREE
 
 
 def _is_refunded(site: Site, origin: Origin | None, order_number: str, learner: str, course_id: str,

@@ -15,7 +15,7 @@ from django.db.models.functions import Now, Upper
 
 from ecommerce_worker.broker.notes import Notes, ParkingNote
 from ecommerce_worker.enrolment import cover
-from ecommerce_worker.enrolment.names import REVOKE_LINE
+from ecommerce_worker.enrolment.names import ENROLL_LINE, REVOKE_LINE
 from ecommerce_worker.ledger import reports
 from ecommerce_worker.ledger.models import Attempt, Audit, Order, ParkedMessage, State, Teller
 from ecommerce_worker.telemetry.run import ENDS, RunReport, by_intake, standing
@@ -187,6 +187,13 @@ def covering(order_number: str, course: str, learners: Collection[str], site: st
     done = found.filter(ended, task=REVOKE_LINE, order_number=order_number).values_list('key', flat=True)
     taken_back = bool(done) and len({_line_of(key) for key in done}) >= len(paid[order_number])
     return Covering(tuple(sorted(covering)), taken_back)
+
+
+def bought(order_number: str, site: str) -> list[dict[str, str]]:
+    """Which courses, in which modes, the products of an order were when it came; each once, by its lines."""
+    lines = (Order.objects.filter(_lines_of(order_number), order_number=order_number, site=site, task=ENROLL_LINE)
+             .exclude(product='').exclude(course='').order_by('key', 'pk').values_list('product', 'course', 'mode'))
+    return [{'product': product, 'course': course, 'mode': mode} for product, course, mode in dict.fromkeys(lines)]
 
 
 def _line_of(key: str) -> str:

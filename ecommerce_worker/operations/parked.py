@@ -58,6 +58,10 @@ class NotNow(WorkerError):
     """The message is not resent: the text says why."""
 
 
+class NoAnswer(NotNow):
+    """The shop does not say how the order stands: resend it when the shop answers again."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class InQueue(ParkingNote):
     """A parked message in RabbitMQ."""
@@ -165,9 +169,6 @@ class Desk:
         self._app = app
         self._who = who
         self._reason = reason
-        #: The sites whose shops were asked, and why they are unreachable: those are not asked again for fifty orders.
-        self._asked: set[str] = set()
-        self._unreachable: dict[str, str] = {}
         self._is_open = False
 
     def resend(self, messages: Iterable[P], until: Callable[[], bool] = lambda: False) -> Iterator[Resent[P]]:
@@ -179,7 +180,7 @@ class Desk:
         those of one batch may be published and parked as well: a worker asks the shop about such an order before it
         does anything.  All else goes one by one, for a mail that is published twice is sent twice.
 
-        An ``error`` is :class:`NotNow`, :class:`~ecommerce_worker.execution.parking.TooOften`,
+        An ``error`` is :class:`NotNow`, :class:`NoAnswer`, :class:`~ecommerce_worker.execution.parking.TooOften`,
         :class:`~ecommerce_worker.broker.publishing.UnknownQueue`, :class:`~ecommerce_worker.intake.again.NotMapped`,
         :class:`~ecommerce_worker.errors.NotPublished`; of one in the ledger ``AlreadySettled`` too.  Raises
         ``LedgerUnusable`` where it could not be recorded.
@@ -259,28 +260,24 @@ class Desk:
         facts.tell(self._app, runtime.current().settings, *_taken_out(parked, 'discarded', time.time()))
 
     def _ask_the_shops(self, batch: Sequence[Parked], asking: Executor) -> list[NotNow | None]:
-        """For each of these the reason not to resend it; shops are asked about fulfilments only."""
+        """For each of these the reason not to resend it; shops are asked about fulfilments only.
+
+        Each is asked about by itself: it may be the only one that the shop cannot answer for.  A shop that is down is
+        not asked about all of them, by its circuit breaker.
+        """
         places = [place for place, it in enumerate(batch) if kind_of(it.task) == ORDER and it.key]
-        # Of a shop that was not asked yet, one order first: one that is down is not asked about all of them.
-        new = {batch[place].site: place for place in reversed(places) if batch[place].site not in self._asked}
         found: list[NotNow | None] = [None] * len(batch)
-        first = sorted(new.values())
-        for some in (first, [place for place in places if place not in first]):
-            answers = asking.map(self._objection, [batch[place] for place in some])
-            for place, objection in zip(some, answers, strict=True):
-                found[place] = objection
-        self._asked |= new.keys()
+        answers = asking.map(self._objection, [batch[place] for place in places])
+        for place, objection in zip(places, answers, strict=True):
+            found[place] = objection
         return found
 
     def _objection(self, note: ParkingNote) -> NotNow | None:
         """What the shop has against resending it."""
-        if note.site in self._unreachable:
-            return NotNow(self._unreachable[note.site])
         try:
             status = runtime.site(note.site or None).ecommerce.status(note.key)
         except Transient as error:
-            self._unreachable[note.site] = f'not resent: {error}'
-            return NotNow(self._unreachable[note.site])
+            return NoAnswer(f'not resent: {error}')
         except (ApiError, WorkerError) as error:
             return NotNow(f'not resent: {error}')
         if status == COMPLETE:

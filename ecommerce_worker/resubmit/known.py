@@ -126,6 +126,20 @@ def covering(order_number: str, course: str, learners: Collection[str], site: st
         return queries.covering(order_number, course, learners, site)
 
 
+def bought(order_number: str, site: str, refuse_behind: Callable[[Memory], None]) -> list[dict[str, str]]:
+    """Which courses the products of an order were when it came; raises as :func:`covering` does.
+
+    What a recorder has taken and not written yet came with the products of now, and is not waited for.
+    """
+    with _looking():
+        setup.open_current_ledger()
+    refuse_behind(known)
+    from ecommerce_worker.ledger import queries  # not before the ledger is open
+
+    with _looking():
+        return queries.bought(order_number, site)
+
+
 def settle_overdue(report: Report, numbers: Collection[str] = ()) -> None:
     """Ask the shops about orders without a report when one was due, and write down those that are complete.
 

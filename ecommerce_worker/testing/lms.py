@@ -12,6 +12,7 @@ import secrets
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Final, Self
 from urllib.parse import parse_qs, unquote
 
@@ -63,6 +64,8 @@ class Student:
     orders: dict[str, list[str]] = field(default_factory=dict)
     #: Whether the address is confirmed.
     active: bool = True
+    #: When the account was made, as the LMS writes it.
+    joined: str = field(default_factory=lambda: f'{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}')
 
 
 class Lms:
@@ -189,7 +192,7 @@ class Lms:
     def _account(self, email: str) -> Reply:
         student = self.students.get(email.casefold())
         return Reply.of([{'username': student.username, 'email': email,
-                          'is_active': student.active}]) if student else _not_found()
+                          'is_active': student.active, 'date_joined': student.joined}]) if student else _not_found()
 
     def _by_username(self, username: str) -> Student | None:
         return next((it for it in self.students.values() if it.username == username), None)

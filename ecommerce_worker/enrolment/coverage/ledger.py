@@ -1,14 +1,16 @@
 """Coverage from the ledger, which has the lines of orders, each with its course and a pseudonym of its learner.
 
-The command ``orders covering`` looks it up, on the machine of the worker, which itself does not use the database.
+The commands ``orders covering`` and ``orders bought`` look it up, on the machine of the worker, which itself does not
+use the database.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ecommerce_worker import runtime
-from ecommerce_worker.enrolment.cover import LOOKUP_SECONDS
+from ecommerce_worker.enrolment.cover import LOOKUP_SECONDS, Products
 from ecommerce_worker.enrolment.learner import pseudonyms
 from ecommerce_worker.errors import LocalFailure, local_failure
 from ecommerce_worker.schedule import commands
@@ -34,14 +36,28 @@ def taken_back(order_number: str, learner: str, course_id: str, site_code: str |
     return bool(_asked(order_number, learner, course_id, site_code)['taken_back'])
 
 
+def bought(order_number: str, site_code: str | None) -> Products:
+    """The courses of the order's products when it came, according to its lines in the ledger."""
+    found: dict[str, list[Mapping[str, str]]] = {}
+    for line in _found({'lines'}, 'bought', f'--order={order_number}', f'--site={site_code or ""}')['lines']:
+        found.setdefault(line['product'], []).append({'course': line['course'], 'mode': line['mode']})
+    return found
+
+
 def _asked(order_number: str, learner: str, course_id: str, site_code: str | None) -> dict[str, Any]:
     known_by = [f'--learner={it}' for it in pseudonyms(runtime.current().settings, learner)]
+    return _found({'covered_by', 'taken_back'}, 'covering', f'--order={order_number}', f'--course={course_id}',
+                  f'--site={site_code or ""}', *known_by)
+
+
+def _found(members: Collection[str], command: str, *options: str) -> dict[str, Any]:
+    """What a command of ``orders`` prints; raises :class:`~ecommerce_worker.errors.LocalFailure`."""
     try:
-        ended, found = commands.run_ours(['orders', 'covering', f'--order={order_number}', f'--course={course_id}',
-                                          f'--site={site_code or ""}', *known_by], LOOKUP_SECONDS)
+        ended, found = commands.run_ours(['orders', command, *options], LOOKUP_SECONDS)
     except OSError as error:
         raise LocalFailure(str(local_failure(error))) from None  # nothing was done
-    if ended.status == 0 and isinstance(found, dict) and {'covered_by', 'taken_back'} <= found.keys():
+    if ended.status == 0 and isinstance(found, dict) and found.keys() >= {*members}:
         return found
     said = ended.tail.rpartition('\n')[2].removeprefix('ecommerce-worker: ') or ended.how
-    raise LocalFailure(f'the ledger cannot tell whether another order pays for the learner: {said}')
+    asked = 'what the order paid for' if command == 'bought' else 'whether another order pays for the learner'
+    raise LocalFailure(f'the ledger cannot tell {asked}: {said}')

@@ -28,6 +28,7 @@ from ecommerce_worker.intake.source import (
     fields_of,
     first_text,
     lines_at,
+    moment_of,
     optional,
     secret_of,
 )
@@ -127,6 +128,11 @@ class Source(source.Source):
     def reference(self, event: Event) -> str:
         """Its id; that of a refund is its own."""
         return '' if event.topic.startswith('refunds/') else first_text(event.content.get('id'))
+
+    @override
+    def placed(self, event: Event) -> int | None:
+        """When it was created."""
+        return moment_of(event.content.get('created_at'))
 
     @override
     def is_paid(self, shop: Any, reference: str, line: str) -> bool | None:

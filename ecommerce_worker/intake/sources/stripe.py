@@ -15,7 +15,17 @@ from ecommerce_worker.enrolment.lines import Sold
 from ecommerce_worker.errors import Undecodable
 from ecommerce_worker.intake import source
 from ecommerce_worker.intake.signatures import code, require, require_now
-from ecommerce_worker.intake.source import Asked, Connect, Delivery, Event, first_text, optional, secret_of, text_at
+from ecommerce_worker.intake.source import (
+    Asked,
+    Connect,
+    Delivery,
+    Event,
+    first_text,
+    moment_of,
+    optional,
+    secret_of,
+    text_at,
+)
 from ecommerce_worker.settings.kinds import SECRET, URL
 
 _SESSION = 'checkout.session.'
@@ -103,6 +113,11 @@ class Source(source.Source):
     def reference(self, event: Event) -> str:
         """The id of the session, the payment intent or the charge."""
         return first_text(optional(event.content, 'data.object.id'))
+
+    @override
+    def placed(self, event: Event) -> int | None:
+        """When the session, the payment intent or the charge was created."""
+        return moment_of(optional(event.content, 'data.object.created'))
 
     @override
     def is_paid(self, shop: Any, reference: str, line: str) -> bool | None:

@@ -29,6 +29,7 @@ from ecommerce_worker.intake.source import (
     fields_of,
     first_text,
     lines_at,
+    moment_of,
     optional,
     secret_of,
 )
@@ -130,6 +131,11 @@ class Source(source.Source):
     def reference(self, event: Event) -> str:
         """Its id, which is not its number where a plugin numbers orders."""
         return first_text(event.content.get('id'))
+
+    @override
+    def placed(self, event: Event) -> int | None:
+        """When it was paid."""
+        return moment_of(event.content.get('date_paid_gmt'))
 
     @override
     def is_paid(self, shop: Any, reference: str, line: str) -> bool | None:

@@ -195,6 +195,9 @@ def test_whatever_breaks_who_paid_is_enrolled_and_who_was_refunded_is_not_and_wh
     found = command('orders', 'covering', '--order', '3', '--course', COURSES[0], '--learner', 'p2@example.com')
     assert found.returncode == 0, found.stderr
     assert found.stdout == f'12\n1 other order of this learner for {COURSES[0]}; the refund of 3 is done\n'
+    found = command('orders', 'bought', '--order', '3', '--json')
+    assert json.loads(found.stdout) == {'lines': [
+        {'product': f'C{number}', 'course': COURSES[number], 'mode': 'verified'} for number in range(2)]}
     shown = command('orders', 'show', '1')
     assert [word for word in ('1 1', 'C0', COURSES[0], 'p…@e….com', 'done') if word not in shown.stdout] == []
     assert 'example.com' not in shown.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -11,8 +12,10 @@ import pytest
 from ecommerce_worker.broker import batches, publishing, topology
 from ecommerce_worker.broker.notes import Notes, ParkingNote
 from ecommerce_worker.broker.wire import Raw
+from ecommerce_worker.clients.circuit import PATIENCE
 from ecommerce_worker.fulfillment.names import FULFILL
-from ecommerce_worker.operations.parked import BATCH
+from ecommerce_worker.operations.parked import BATCH, MOST_ASKED
+from ecommerce_worker.testing.rabbitmq import free_port
 from ecommerce_worker.testing.shop import Answer
 from ecommerce_worker.tests.support.harness import QUEUE, Program, eventually, shop_app, standstill
 
@@ -100,12 +103,45 @@ def test_of_many_those_stay_parked_and_off_the_record_that_have_no_queue(park, s
             id='id-9', task=FULFILL, key='EDX-9', reason='why', notes=Notes(queue='fulfillment')))
         connection.default_channel.queue_delete('fulfillment')
     ended = command('parked', 'resend', '--all')
-    assert (ended.returncode, ended.stderr) == (1, 'ecommerce-worker: its queue does not exist\n')
-    assert ended.stdout == f'id-EDX-0 EDX-0 sent to {QUEUE}\nid-EDX-1 EDX-1 sent to {QUEUE}\n'
+    assert (ended.returncode, ended.stderr) == (1, 'id-9 its queue does not exist\n')
+    assert ended.stdout == f'id-EDX-0 EDX-0 sent to {QUEUE}\nid-EDX-1 EDX-1 sent to {QUEUE}\n2 messages resent\n'
     assert (broker.depth(QUEUE), broker.depth(topology.PARKED)) == (2, 1)
     with sqlite3.connect(tmp_path / 'ledger.sqlite3') as database:
         assert database.execute('SELECT action, key FROM ledger_audit ORDER BY key').fetchall() == [
             ('resent', 'EDX-0'), ('resent', 'EDX-1')]
+
+
+def test_an_order_that_a_shop_gives_no_answer_for_is_the_only_one_that_stays_parked(park, shop, broker, command):
+    shops = {'SITE_OVERRIDES': json.dumps({'mit': {'ECOMMERCE_API_ROOT': f'http://127.0.0.1:{free_port()}/api/v2/'}})}
+    park(4)
+    shop.add_order('EDX-0', reads=[Answer.dropped()])
+    shop.add_order('EDX-2', reads=[Answer(status=500)])
+    with shop_app(broker.url) as app:
+        raw = Raw(b'[["MIT-1"], {"site_code": "mit"}, {}]', 'application/json', 'utf-8', {'task': FULFILL})
+        publishing.park(app, raw, ParkingNote(id='id-MIT-1', task=FULFILL, key='MIT-1', site='mit', reason='why',
+                                              notes=Notes(queue=QUEUE)))
+    ended = command('parked', 'resend', '--all', **shops)
+    assert ended.returncode == 1
+    assert ended.stdout == f'id-EDX-1 EDX-1 sent to {QUEUE}\nid-EDX-3 EDX-3 sent to {QUEUE}\n2 messages resent\n'
+    assert ended.stderr.splitlines()[-3:] == [
+        '2 messages parked as before, without an answer of the shop: EDX-0, EDX-2',
+        '1 message parked as before, without an answer of the shop of mit: MIT-1',
+        'repeat this command when the shop answers again: it resends those that are still parked']
+    ended = command('parked', 'resend', '--all', **shops)
+    assert ended.stdout.splitlines()[-1] == '2 messages resent'
+    assert (broker.depth(QUEUE), broker.depth(topology.PARKED)) == (4, 1)
+
+
+def test_a_shop_that_is_down_is_not_asked_about_all_orders(park, shop, broker, command):
+    numbers = park(PATIENCE + MOST_ASKED + 20)  # its circuit breaker is open before the last ones
+    for number in numbers:
+        shop.add_order(number, reads=[Answer(status=503).always()])
+    ended = command('parked', 'resend', '--all')
+    assert (ended.returncode, ended.stdout) == (1, '0 messages resent\n')
+    assert ended.stderr.splitlines()[-2].startswith(
+        f'{len(numbers)} messages parked as before, without an answer of the shop: EDX-0, EDX-1, ')
+    assert len([call for call in shop.calls if call.order in numbers]) < PATIENCE + MOST_ASKED
+    assert broker.depth(topology.PARKED) == len(numbers)
 
 
 def test_mails_go_one_by_one_so_that_what_is_killed_has_one_at_most_sent_twice(park, resend, broker):

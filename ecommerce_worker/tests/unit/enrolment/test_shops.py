@@ -1,5 +1,6 @@
 """What the shop says of an order when it is enrolled and taken back; and what is told to it when that is done."""
 
+import importlib
 import json
 import random
 import sys
@@ -206,6 +207,59 @@ def test_who_has_no_account_is_not_let_in_after_a_refund(configured, lms, shop):
     orders.wait()
     assert lms.standing(BOB, ONE) is None
     assert [it for it in orders.ends if 'waiting' in it or 'retrying' in it or 'parked' in it] == []
+
+
+@pytest.mark.parametrize('how', ['registers', 'registers and audits'])
+@pytest.mark.parametrize('kind, paid', [
+    ('woo', {'status': 'processing', 'date_paid_gmt': '2026-01-01T00:00:00', 'number': '1'}),
+    ('shopify', {'name': '1', 'financial_status': 'paid', 'created_at': '2026-01-01T01:00:00+01:00'}),
+    ('stripe', {'client_reference_id': '1', 'payment_status': 'paid', 'created': 1767225600, 'metadata': {'sku': 'A'}}),
+])
+def test_who_was_refunded_before_they_registered_is_not_enrolled_when_the_order_is_delivered_late(
+        configured, lms, request, tmp_path, monkeypatch, kind, paid, how):
+    (tmp_path / 'acme_refunds.py').write_text(
+        'refunded, asked = set(), []\n\n\ndef covers(*_):\n    return False\n\n\n'
+        'def taken_back(order_number, learner, *_):\n    asked.append(learner)\n    return order_number in refunded\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, 'acme_refunds', raising=False)
+    made = configured(request.getfixturevalue(kind), key='', COVERED_BY='acme_refunds')
+    known = importlib.import_module('acme_refunds')
+    orders = Orders()
+
+    def told_of(buyer, **changed):
+        call = delivered_by(intakes.read(made.settings, TASKS)['shop'], kind, paid, buyer, **changed)
+        orders.publish(Then(call.task, call.kwargs))
+
+    told_of(BOB)
+    assert lms.allowed == {(BOB, ONE)}
+    orders.come(revoke, bought(learner=BOB), number='1')
+    known.refunded.add('1')
+    lms.register(BOB, 'bob')
+    if how == 'registers and audits':
+        lms.students[BOB].enrolments[ONE] = AUDIT
+    told_of(BOB, note='changed')
+    assert lms.standing(BOB, ONE) == (AUDIT if how == 'registers and audits' else None)
+    assert orders.runs[-1].outcome == Skipped('it has been refunded since')
+    # Nobody is asked about who had an account before they bought: that takes seconds.
+    lms.students[ANN].joined = '2025-12-31T23:00:00Z'
+    known.asked.clear()
+    told_of(ANN)
+    assert lms.standing(ANN, ONE) == VERIFIED
+    assert not known.asked
+
+
+def delivered_by(intake, kind, content, buyer, **changed):
+    """The call that an intake of this kind makes of a delivery of a paid order with one line."""
+    lines = {'line_items': [{'id': 1, 'sku': 'A', 'quantity': 1}]}
+    body, topic = {
+        'woo': ({'id': 7, 'billing': {'email': buyer}, **lines, **content, **changed}, 'order.updated'),
+        'shopify': ({'id': 7, 'email': buyer, 'test': False, **lines, **content, **changed}, 'orders/paid'),
+        'stripe': ({'id': 'evt_1', 'type': 'checkout.session.completed', 'livemode': True, 'data': {'object': {
+            'id': 'cs_7', 'customer_details': {'email': buyer}, **content, **changed}}}, 'checkout.session.completed'),
+    }[kind]
+    raw = json.dumps(body).encode()
+    headers = intake.source.signed(raw, intake.secrets.keys[0], topic, 0)
+    return intake.call(intake.source.event(Delivery({name.lower(): it for name, it in headers.items()}, raw, 0)))
 
 
 @ALL
@@ -616,15 +670,12 @@ def test_a_report_that_is_none_is_parked(configured, shopify, changed):
     assert 'programming error' not in orders.parked[0]
 
 
-def update_of(made, **changed):
+def update_of(made, learner=BOB, **changed):
     """The call that the intake makes of an update of the order: of two lines, one for Bob, who has no account."""
+    lines = [{'id': 1, 'sku': 'A', 'quantity': 1},
+             {'id': 2, 'sku': 'B', 'quantity': 1, 'meta_data': [{'key': 'learner', 'value': learner}]}]
     intake = intakes.read(made.settings, TASKS)['shop']
-    lines = [{'id': 1, 'sku': 'A', 'quantity': 1}, {
-        'id': 2, 'sku': 'B', 'quantity': 1, 'meta_data': [{'key': 'learner', 'value': changed.pop('learner', BOB)}]}]
-    body = json.dumps(woo_order(billing={'email': ANN}, line_items=lines, **changed)).encode()
-    headers = intake.source.signed(body, intake.secrets.keys[0], 'order.updated', 0)
-    event = intake.source.event(Delivery({name.lower(): value for name, value in headers.items()}, body, 0))
-    return intake.call(event)
+    return delivered_by(intake, 'woo', woo_order(), ANN, line_items=lines, **changed)
 
 
 def published_by(call, **notes):

@@ -307,6 +307,28 @@ def test_what_another_paid_order_covers_stays(configured, lms, tmp_path, monkeyp
     assert module.ASKED == [('#1', ANN, ONE, None)]
 
 
+@pytest.mark.parametrize('now', [{'A': PRODUCTS['BOTH'][1:]}, {'OTHER': PRODUCTS['A']}])
+@pytest.mark.parametrize('unknown', ['park', 'skip'])
+def test_a_refund_takes_back_what_its_product_was_when_the_order_came(configured, lms, tmp_path, monkeypatch, now,
+                                                                      unknown):
+    (tmp_path / 'cover_of_ours.py').write_text(
+        'def covers(*_): return False\n'
+        f'def bought(order_number, site_code): return {{"A": {PRODUCTS["A"]}}} if order_number == "#1" else {{}}\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    configured(COVERED_BY='cover_of_ours', UNKNOWN_PRODUCT=unknown)
+    orders = Orders()
+    orders.come(enroll, bought())
+    # Since then the product has become another course, which the learner has by another order; or is sold no more.
+    lms.students[ANN.casefold()].enrolments[TWO] = VERIFIED
+    configured(COVERED_BY='cover_of_ours', UNKNOWN_PRODUCT=unknown, PRODUCTS=now)
+    orders.come(revoke, bought())
+    assert (lms.standing(ANN, ONE), lms.standing(ANN, TWO)) == (('verified', False), VERIFIED)
+    # Of what it does not know, PRODUCTS does.
+    if 'A' in now:
+        orders.come(revoke, bought(), number='#2')
+        assert lms.standing(ANN, TWO) == ('verified', False)
+
+
 @pytest.mark.parametrize('name', ['acme_that_is_not_there', 'json', 'nothin'])
 def test_who_is_to_know_of_other_orders_is_looked_for_at_the_start(configured, name):
     with pytest.raises(Misconfigured, match='COVERED_BY'):

@@ -21,6 +21,7 @@ COURSE = {'course': 'course-v1:edX+A+1', 'mode': 'verified'}
 KNOWN = {it.name: it for it in (tasks.enroll, tasks.revoke, fulfill_order)}
 
 SHOPIFY = {
+    'created_at': '2026-01-01T01:00:00+01:00',
     'id': 1, 'name': '#1001', 'email': ANN, 'financial_status': 'paid', 'cancelled_at': None, 'test': False,
     'note_attributes': [{'name': 'gift', 'value': BOB}],
     'line_items': [
@@ -34,10 +35,11 @@ WOO = {
                     'meta_data': [{'key': 'email', 'value': 'cid@example.com'}]},
                    {'id': 12, 'sku': '', 'product_id': 5, 'variation_id': 0, 'quantity': 3}]}
 SESSION = {'id': 'cs_1', 'client_reference_id': '1001', 'payment_status': 'paid', 'metadata': {'sku': 'A, B'},
+           'created': 1767225600,
            'customer_details': {'email': ANN}, 'custom_fields': [
                {'key': 'email', 'type': 'text', 'text': {'value': 'cid@example.com'}}]}
 STRIPE = {'id': 'evt_1', 'type': 'checkout.session.completed', 'livemode': True, 'data': {'object': SESSION}}
-CHARGE = {'id': 'ch_1', 'refunded': True, 'metadata': {'order_number': '1001', 'sku': 'A'},
+CHARGE = {'id': 'ch_1', 'created': 1767225600, 'refunded': True, 'metadata': {'order_number': '1001', 'sku': 'A'},
           'billing_details': {'email': ANN}}
 REFUND = {'id': 'evt_2', 'type': 'charge.refunded', 'livemode': True, 'data': {'object': CHARGE}}
 
@@ -83,7 +85,7 @@ def test_a_paid_order_enrols_and_a_refund_revokes_unless_the_intake_says_otherwi
     assert call.raw.headers['task'] == f'ecommerce_worker.enrolment.tasks.{task}'
     number = content.get('id') if kind != 'stripe' else content['data']['object']['id']
     assert made.calls()[0] == {'order_number': made.calls()[0]['order_number'], 'lines': lines,
-                               'shop': {'intake': 'shop', 'order': str(number)}}
+                               'shop': {'intake': 'shop', 'order': str(number), 'placed': 1767225600}}
     assert made.calls()[0]['order_number'] in ('#1001', '1001')
     assert read(lines)
     inspect.signature(KNOWN[call.raw.headers['task']].run).bind(**made.calls()[0])

@@ -687,6 +687,17 @@ def test_what_an_order_paid_for_is_taken_back_when_that_is_done(ledger, outcome,
     assert ledger('queries.covering', '#1', COURSE, ('ann',), 'edx')['taken_back'] is taken_back
 
 
+def test_the_ledger_knows_what_the_products_of_an_order_were_when_it_came(ledger):
+    ledger('recording.record', [
+        line(), line(key='#1 1.2', course='course-v1:edX+B+1'), line(key='#1 2', product='C', mode='audit'),
+        line(key='#1 3', learner='bob'), line(key='#1 4', product='NEW', course='', mode=''), line('#10', product='X'),
+        line(site='', product='Y'), line(task='revoke_line', product='Z')])
+    assert ledger('queries.bought', '#1', 'edx') == [
+        {'product': 'A', 'course': COURSE, 'mode': 'verified'},
+        {'product': 'A', 'course': 'course-v1:edX+B+1', 'mode': 'verified'},
+        {'product': 'C', 'course': COURSE, 'mode': 'audit'}]
+
+
 def test_lines_are_kept_for_longer_than_the_rest(ledger):
     old = NOW - 100 * 86_400
     ledger('recording.record', [fact('done', old), line(started=old)])

@@ -1,14 +1,17 @@
 """How settings are layered, read, checked and shown."""
 
 import logging
+import ssl
 import sys
 import textwrap
+from pathlib import Path
 
 import certifi
 import pytest
 
 from ecommerce_worker.errors import Misconfigured
 from ecommerce_worker.settings import DEFAULTS, SETTINGS, certificate_problems, load, mask
+from ecommerce_worker.settings.files import is_well_formed
 from ecommerce_worker.settings.kinds import Secrecy
 
 PRODUCTION = 'ecommerce_worker.configuration.production'
@@ -913,6 +916,29 @@ def test_certificates_of_the_environment_that_cannot_be_used_are_problems(tmp_pa
         f'environment {name}: {tmp_path}/ca.pem holds no certificates in PEM format']
     assert certificate_problems({name: str(tmp_path)}) == []
     assert certificate_problems({name: certifi.where()}) == []
+
+
+@pytest.mark.parametrize('spoil, works', [
+    (lambda pem: pem.replace(b'\n', b'\r\n'), True), (lambda pem: b'# of ours\n' + pem + b'\n\n', True),
+    (lambda pem: pem[:-200], False), (lambda pem: pem + pem[:500], False),
+    (lambda pem: pem[:300] + b'*' + pem[301:], False), (lambda pem: pem.replace(b'BEGIN CERT', b'BEGIN  CERT'), False),
+    (lambda pem: pem.replace(b' CERTIFICATE', b' X509 CERTIFICATE'), True), (lambda pem: b'', False),
+], ids=range(8))
+def test_certificates_are_problems_exactly_when_openssl_cannot_use_them(tmp_path, spoil, works):
+    one = Path(certifi.where()).read_bytes().partition(b'-----END CERTIFICATE-----')[0].partition(b'-----BEGIN')
+    pem = b''.join(one[1:]) + b'-----END CERTIFICATE-----\n'
+    (tmp_path / 'ca.pem').write_bytes(pem + spoil(pem) if spoil(pem) else b'')
+    try:
+        ssl.create_default_context(cafile=tmp_path / 'ca.pem')
+    except ssl.SSLError:
+        assert not works
+    else:
+        assert works
+    assert (certificate_problems({'REQUESTS_CA_BUNDLE': f'{tmp_path}/ca.pem'}) == []) is works
+
+
+def test_of_a_usual_bundle_no_trust_store_is_built_at_each_start():
+    assert is_well_formed(Path(certifi.where()).read_bytes())
 
 
 def test_only_the_certificates_that_would_be_used_are_looked_at():
