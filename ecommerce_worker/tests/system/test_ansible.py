@@ -33,7 +33,9 @@ files={0}/conf.d/*.conf
 
 #: A Python whose virtual environments have what is installed for the tests, so that nothing needs to be fetched.
 PYTHON = """#!/bin/sh
-"{python}" "$@" && for place; do :; done && echo {site} >"$place/lib/python{version}/site-packages/shared.pth"
+"{python}" "$@" || exit
+[ "$2" = venv ] || exit 0
+for place; do :; done && echo {site} >"$place/lib/python{version}/site-packages/shared.pth"
 """
 
 
@@ -65,25 +67,42 @@ def edx(tmp_path):
     supervisor.wait(60)
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason='supervisor changes its user')
-@pytest.mark.timeout(300)
-def test_the_role_of_an_edx_installation_starts_a_worker_that_fulfils_an_order(edx, broker, shop, publish, tmp_path):
-    shop.add_order('EDX-1')
-    publish('EDX-1')
-    (tmp_path / 'variables.json').write_text(json.dumps({
-        **edx, 'ECOMMERCE_WORKER_BROKER_URL': broker.url, 'ECOMMERCE_WORKER_ECOMMERCE_API_ROOT': shop.api_root,
-        'ECOMMERCE_WORKER_MORE_CONFIG': {
-            'BACKEND_SERVICE_EDX_OAUTH2_PROVIDER_URL': shop.oauth2_root, 'BACKEND_SERVICE_EDX_OAUTH2_KEY': CLIENT_ID,
-            'BACKEND_SERVICE_EDX_OAUTH2_SECRET': CLIENT_SECRET, 'EMAIL_WITHOUT_VENDOR': 'park'}}))
-    (tmp_path / 'inventory').write_text(f'[ecomworker]\nlocalhost ansible_connection=local '
-                                        f'ansible_python_interpreter={TOOLS}/python\n')
-    done = subprocess.run(
+def played(tmp_path, variables):
+    """The play with these variables, ended."""
+    (tmp_path / 'variables.json').write_text(json.dumps(variables))
+    return subprocess.run(
         [TOOLS / 'ansible-playbook', '-i', tmp_path / 'inventory', '-e', f'@{tmp_path}/variables.json',
          '-e', 'ansible_become=false', '--skip-tags', 'user', ROOT / 'deploy/ansible/ecomworker.yml'],
         env={**os.environ, 'HOME': str(tmp_path), 'LC_ALL': 'C.UTF-8'}, check=False, capture_output=True, text=True,
         # Ansible refuses one that does not block, and any other child may have made ours so.
         stdin=subprocess.DEVNULL)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason='supervisor changes its user')
+@pytest.mark.timeout(300)
+def test_the_role_of_an_edx_installation_starts_a_worker_that_fulfils_an_order(edx, broker, shop, publish, tmp_path):
+    shop.add_order('EDX-1')
+    publish('EDX-1')
+    variables = {
+        **edx, 'ECOMMERCE_WORKER_BROKER_URL': broker.url, 'ECOMMERCE_WORKER_ECOMMERCE_API_ROOT': shop.api_root}
+    settings_of_ours = {
+        'BACKEND_SERVICE_EDX_OAUTH2_PROVIDER_URL': shop.oauth2_root, 'BACKEND_SERVICE_EDX_OAUTH2_KEY': CLIENT_ID,
+        'BACKEND_SERVICE_EDX_OAUTH2_SECRET': CLIENT_SECRET, 'EMAIL_WITHOUT_VENDOR': 'park'}
+    (tmp_path / 'inventory').write_text(f'[ecomworker]\nlocalhost ansible_connection=local '
+                                        f'ansible_python_interpreter={TOOLS}/python\n')
+
+    # What does not pass its check changes nothing that runs.
+    old, places = (tmp_path / 'venv/bin/python').read_text(), ('app/ecomworker/ecomworker', 'etc/ecomworker.yml')
+    done = played(tmp_path, {**variables, 'ECOMMERCE_WORKER_MORE_CONFIG': {
+        **settings_of_ours, 'EMAIL_WITHOUT_VENDOR': 'burn'}})
+    assert done.returncode != 0
+    assert 'EMAIL_WITHOUT_VENDOR' in done.stdout
+    assert (tmp_path / 'venv/bin/python').read_text() == old
+    assert not [place for place in (*places, 'conf.d/ecomworker.conf') if (tmp_path / place).exists()]
+
+    done = played(tmp_path, {**variables, 'ECOMMERCE_WORKER_MORE_CONFIG': settings_of_ours})
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+    assert (tmp_path / 'venv-before/bin/python').read_text() == old
 
     log = tmp_path / 'log/supervisor/ecomworker-stdout.log'
     errors = tmp_path / 'log/supervisor/ecomworker-stderr.log'
