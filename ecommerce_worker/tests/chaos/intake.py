@@ -32,7 +32,7 @@ from ecommerce_worker.testing.intake import SECRET
 from ecommerce_worker.testing.rabbitmq import free_port
 from ecommerce_worker.testing.shop import ShopProcess
 from ecommerce_worker.tests.chaos.harness import PATIENCE, SETTINGS
-from ecommerce_worker.tests.support.harness import QUEUE, Broker, Worker, eventually, worker_environment
+from ecommerce_worker.tests.support.harness import QUEUE, ROOMS, Broker, Worker, eventually, worker_environment
 from ecommerce_worker.tests.support.intake import Intake, order, posted, signed
 from ecommerce_worker.tests.support.rabbitmq import Node
 
@@ -98,7 +98,8 @@ class Site:
     def delete_queue(self) -> None:
         """Delete the queue while nothing is in it; the worker, which is held for a while, makes it anew.
 
-        Nor may anything be on its way: RabbitMQ confirms what it was given for a queue that is deleted in that moment.
+        Nor may anything be on its way, from a sender or out of the waiting room: RabbitMQ confirms what it was given for
+        a queue that is deleted in that moment.
         """
         pid = self.worker.process.pid
         with self.senders.paused(), Connection(self.node.url) as connection:
@@ -109,8 +110,8 @@ class Site:
         os.kill(pid, signal.SIGCONT)
 
     def _is_empty(self) -> bool:
-        """Whether nothing is in the queue, or in the hands of its consumers."""
-        return not self.node.held(QUEUE)
+        """Whether nothing is in the queue, in the hands of its consumers, or waits to come back to it."""
+        return not self.node.held(QUEUE, *ROOMS)
 
     def end(self) -> None:
         """Stop all of it."""
