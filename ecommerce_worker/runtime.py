@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Container, Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -63,7 +62,6 @@ class Runs:
         self._expected: OrderedDict[str, Run] = OrderedDict()
         self._at_work: Counter[str] = Counter()
         self._ended: OrderedDict[str, None] = OrderedDict()
-        self._waiting: OrderedDict[Hashable, float] = OrderedDict()
         self._lock = threading.Lock()
 
     def begin(self, id_: str) -> None:
@@ -87,20 +85,6 @@ class Runs:
         """Whether, beside the run that asks, there is or was one of the same id that may have done something."""
         with self._lock:
             return id_ in self._ended or self._at_work[id_] > 1
-
-    def wait(self, content: Hashable, seconds: float) -> None:
-        """Note that a call of this content is in the broker for so many seconds, until its next try; 0 if not."""
-        with self._lock:
-            self._waiting.pop(content, None)
-            if seconds > 0:
-                self._waiting[content] = time.monotonic() + seconds
-                if len(self._waiting) > REMEMBERED:
-                    self._waiting.popitem(last=False)
-
-    def is_waiting(self, content: Hashable) -> bool:
-        """Whether a call of this content certainly waits; once its next try is due, any process may have run it."""
-        with self._lock:
-            return self._waiting.get(content, 0.0) > time.monotonic()
 
     def of(self, message: Hashable, *, redelivered: bool, name: str = '') -> Run:
         """The run of this message; one that is not redelivered starts again, whatever was before.

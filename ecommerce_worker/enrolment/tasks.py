@@ -129,7 +129,7 @@ def enroll_line(self: Task, item: str, order_number: str, product: str, learner:
     return [Then(set_mode.name, _arguments(item, order_number, product, learner, course_id, mode, site_code, origin))]
 
 
-@task(policy=lambda site: site.registration_policy, key='item', lane=lane, about=about, coalesce=True)
+@task(policy=lambda site: site.registration_policy, key='item', lane=lane, about=about)
 def set_mode(self: Task, item: str, order_number: str, product: str, learner: str, course_id: str, mode: str,
              site_code: str | None = None, shop: Any = None) -> Iterable[Then]:
     """Wait for a learner who has no account yet, and enrol them in the mode that was paid for when they have.
@@ -206,7 +206,7 @@ def revoke_line(self: Task, item: str, order_number: str, product: str, learner:
     return ()
 
 
-@task(policy=lambda site: site.report_policy, key='order_number', coalesce=True)
+@task(policy=lambda site: site.report_policy, key='order_number')
 def report_back(self: Task, order_number: str, shop: Any, seats: Any, whole: bool,
                 site_code: str | None = None) -> None:
     """Tell the shop that the lines of an order are done, when all of them are.

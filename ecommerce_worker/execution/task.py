@@ -7,9 +7,7 @@ be published is handed over (:class:`Handover`), and the worker's keeper acknowl
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import json
 import random
 import time
 import traceback
@@ -111,9 +109,6 @@ class Task(celery.Task):
     #: What else is reported of a call, as fields of a :class:`~ecommerce_worker.telemetry.run.RunReport`.
     about: ClassVar[Callable[[Call], Mapping[str, Any]]]
 
-    #: Whether one call that waits for its next try does the work of all with the same arguments.
-    coalesce: ClassVar[bool] = False
-
     #: Returns the site of a call, for a body that parses its own arguments; None: the argument ``site_code``.
     site: ClassVar[Callable[[Call], Any] | None]
 
@@ -142,8 +137,6 @@ class Task(celery.Task):
                     run.outcome, report = self._heard(delivery)
                 finally:
                     runs.end(delivery.call.id, acted=not isinstance(run.outcome, Deferred))
-                if self.coalesce:
-                    runs.wait(_content(delivery.call), getattr(run.outcome, 'delay', 0.0))
                 run.report = self.announce(delivery, run.outcome, report)
             else:
                 logger.info('redelivered after its run had ended', task=self.name, id=delivery.call.id)
@@ -332,20 +325,12 @@ class Task(celery.Task):
             notes=run.outcome.notes, report=run.report))
 
     def _following(self, delivery: Delivery, outcome: Outcome) -> Iterator[Call]:
-        """The tasks that follow from this one; their ids stay the same when this run is repeated.
-
-        Not those that wait already, where one does for all, unless a person has resent this: what waited may be gone.
-        """
-        call, runs = delivery.call, runtime.current().runs
+        """The tasks that follow from this one; their ids stay the same when this run is repeated."""
+        call = delivery.call
         for number, then in enumerate(outcome.then if isinstance(outcome, Done) else ()):
             id_ = str(uuid.uuid5(uuid.NAMESPACE_OID, f'{call.id} {number} {then.task}'))
-            following = Call(then.task, id_, kwargs=then.kwargs, origin=call.origin, root_id=call.root_id or call.id,
-                             parent_id=call.id, request_id=call.request_id)
-            may_wait = getattr(self.app.tasks.get(then.task), 'coalesce', False) and not delivery.notes.resent
-            if may_wait and runs.is_waiting(_content(following)):
-                logger.info('waits already, and is not published again', task=then.task, after=call.id)
-                continue
-            yield following
+            yield Call(then.task, id_, kwargs=then.kwargs, origin=call.origin, root_id=call.root_id or call.id,
+                       parent_id=call.id, request_id=call.request_id)
 
     def _accepted_from(self, delivery: Delivery, following: Iterable[Call]) -> Iterator[RunReport]:
         """The reports that the tasks that follow from this one were accepted."""
@@ -476,7 +461,7 @@ class Task(celery.Task):
 def task(*, policy: Callable[[Site], Patience] = lambda site: site.fulfillment_policy, key: str = '',
          position: int | None = None,
          site: Callable[[Call], Any] | None = None, lane: Callable[[Site], str] | None = None,
-         longest: Callable[[Settings], float] = lambda _: 0.0, coalesce: bool = False,
+         longest: Callable[[Settings], float] = lambda _: 0.0,
          about: Callable[[Call], Mapping[str, Any]] = lambda _: {},
          ) -> Callable[[Callable[..., Iterable[Then] | None]], Task]:
     """Decorator: turn a function whose first parameter is the task into a task; tasks that it returns are published.
@@ -486,8 +471,7 @@ def task(*, policy: Callable[[Site], Patience] = lambda site: site.fulfillment_p
     sorts its arguments out itself, ``position`` tells where that one stands among the positional ones, and ``site``
     gives what a call names as its site.  ``lane`` names, for a site, whom a run waits for (the task itself if not
     given), ``longest`` the seconds that one may take if that is minutes.  ``about`` gives further fields of its
-    reports.  With ``coalesce`` a call is not published, as following from another task, while one with the same
-    arguments is known to wait for its next try.
+    reports.
     """
     def register(body: Callable[..., Iterable[Then] | None]) -> Task:
         if key and position is None and key not in inspect.signature(body).parameters:
@@ -495,7 +479,7 @@ def task(*, policy: Callable[[Site], Patience] = lambda site: site.fulfillment_p
         return shared_task(  # type: ignore[no-any-return]
             bind=True, base=Task, policy=staticmethod(policy), key=key, position=position,
             site=staticmethod(site) if site else None, lane=staticmethod(lane or (lambda _: body.__name__)),
-            longest=staticmethod(longest), about=staticmethod(about), coalesce=coalesce)(body)
+            longest=staticmethod(longest), about=staticmethod(about))(body)
 
     return register
 
@@ -515,12 +499,6 @@ def _queued(delivery: Delivery, outcome: Outcome, began: float) -> float | None:
             or isinstance(outcome, Deferred) or getattr(outcome, 'cause', '') == 'early'):
         return None
     return round(max(0.0, began - published), 3)
-
-
-def _content(call: Call) -> bytes:
-    """What a call asks for, whatever its id: a digest of its task and arguments."""
-    asked = json.dumps([call.task, call.args, call.kwargs], sort_keys=True, default=repr)
-    return hashlib.blake2b(asked.encode(), digest_size=16).digest()
 
 
 def _argument(call: Call, name: str, position: int | None) -> Any:

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from celery.exceptions import Ignore
-
 from ecommerce_worker.broker.notes import Notes
-from ecommerce_worker.broker.wire import Call, Raw, read
+from ecommerce_worker.broker.wire import Call, Raw
 from ecommerce_worker.enrolment import tasks
 from ecommerce_worker.execution.delivery import DELIVERY, Delivery
-from ecommerce_worker.execution.outcomes import Deferred, Done, Handover, Outcome, Parked, Retrying, Then
+from ecommerce_worker.execution.outcomes import Deferred, Done, Outcome, Parked, Retrying, Then
 from ecommerce_worker.execution.task import Task
 
 TASKS: dict[str, Task] = {it.name: it for it in (tasks.enroll, tasks.revoke, tasks.enroll_line, tasks.revoke_line,
@@ -97,29 +93,11 @@ class Orders:
 
 def performed(call: Call, notes: Notes) -> Outcome:
     """How a run of the call ends."""
-    with _delivered(call, notes) as (task, delivery):
-        return task.perform(delivery)
-
-
-def followed(call: Call, notes: Notes) -> list[Call]:
-    """The calls that a worker publishes after a run of this one: what follows from it, or itself."""
-    with _delivered(call, notes) as (task, _):
-        try:
-            task()
-        except Handover as handover:
-            return [read(it.raw) for it in handover.publications]
-        except Ignore:
-            pass
-    return []
-
-
-@contextmanager
-def _delivered(call: Call, notes: Notes) -> Iterator[tuple[Task, Delivery]]:
     task = TASKS[call.task]
     raw = Raw(b'[]', 'application/json', 'utf-8', {'task': call.task, 'id': call.id}, {'correlation_id': call.id})
     delivery = Delivery(call, raw, notes)
     task.push_request(**{DELIVERY: delivery, 'id': call.id})
     try:
-        yield task, delivery
+        return task.perform(delivery)
     finally:
         task.pop_request()

@@ -8,20 +8,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from ecommerce_worker.broker.notes import Notes
-from ecommerce_worker.enrolment.names import ENROLL_LINE, SET_MODE
 from ecommerce_worker.enrolment.tasks import enroll, report_back, revoke
 from ecommerce_worker.errors import Misconfigured
 from ecommerce_worker.execution.outcomes import Deferred, Done, Parked, Retrying, Skipped, Then
 from ecommerce_worker.intake import intakes
 from ecommerce_worker.intake.source import Delivery
-from ecommerce_worker.runtime import Runs
 from ecommerce_worker.testing.intake import SECRET as SIGNING
 from ecommerce_worker.testing.lms import CLIENT_ID, CLIENT_SECRET, LOST, Course, Lms, Step
 from ecommerce_worker.testing.peer import Request, reply
 from ecommerce_worker.testing.shops import KEY, SECRET, Shopify, Stripe, WooCommerce
-from ecommerce_worker.tests.support.enrolment import TASKS, Orders, followed
-from ecommerce_worker.words import short_name
+from ecommerce_worker.tests.support.enrolment import TASKS, Orders
 
 ANN, BOB = 'ann@example.com', 'bob@example.com'
 ONE, TWO = 'course-v1:edX+A+1', 'course-v1:edX+B+1'
@@ -668,50 +664,6 @@ def test_a_report_that_is_none_is_parked(configured, shopify, changed):
         {'line': '1', 'learner': ANN, 'course_id': ONE, 'mode': 'verified'}], **changed}))
     assert len(orders.parked) == 1
     assert 'programming error' not in orders.parked[0]
-
-
-def update_of(made, learner=BOB, **changed):
-    """The call that the intake makes of an update of the order: of two lines, one for Bob, who has no account."""
-    lines = [{'id': 1, 'sku': 'A', 'quantity': 1},
-             {'id': 2, 'sku': 'B', 'quantity': 1, 'meta_data': [{'key': 'learner', 'value': learner}]}]
-    intake = intakes.read(made.settings, TASKS)['shop']
-    return delivered_by(intake, 'woo', woo_order(), ANN, line_items=lines, **changed)
-
-
-def published_by(call, **notes):
-    """All that a worker publishes on that call and what follows from it, each run once."""
-    found = followed(call, Notes(queue='q', **notes))
-    return [short_name(it.task) for it in found] + [
-        name for it in found if it.id != call.id for name in published_by(it)]
-
-
-def test_an_update_that_changes_nothing_adds_nothing_to_what_waits(configured, lms, woo):
-    made = configured(woo, report=True, LEARNER=['property:learner', 'buyer'], RETRY_DELAY_MIN=600, RETRY_DELAY_MAX=600)
-    names = [short_name(it) for it in (ENROLL_LINE, SET_MODE, report_back.name)]
-    line, set_mode, report = names
-    # Both wait for Bob, who has yet to register.
-    first = update_of(made, date_modified_gmt='2026-01-01T00:00:00')
-    assert sorted(published_by(first)) == sorted([line, line, report, report, set_mode, set_mode])
-    again = update_of(made, date_modified_gmt='2026-01-02T00:00:00', status='completed')
-    assert again.id != first.id
-    assert published_by(again) == [line, line]
-    # What does change something is done, and so is what a person sends again.
-    assert set_mode in published_by(update_of(made, learner='eve@example.com'))
-    line_of_bob, = (it for it in followed(again, Notes(queue='q')) if it.kwargs['learner'] == BOB)
-    assert published_by(line_of_bob) == []
-    assert published_by(line_of_bob, resent=True)[:1] == [set_mode]
-
-
-def test_what_waited_until_now_may_be_run_elsewhere_and_does_not_count(configured, lms, woo):
-    made = configured(woo, LEARNER=['property:learner', 'buyer'], RETRY_DELAY_MIN=600, RETRY_DELAY_MAX=600)
-    set_mode = short_name(SET_MODE)
-    assert set_mode in published_by(update_of(made))
-    made.runs = Runs(1)  # of another process
-    assert set_mode in published_by(update_of(made))
-    # What has ended waits no more.
-    lms.register(BOB, 'bob')
-    assert set_mode not in published_by(update_of(made))
-    assert lms.standing(BOB, TWO) == VERIFIED
 
 
 def test_an_intake_that_reports_needs_a_key(configured, shopify):
