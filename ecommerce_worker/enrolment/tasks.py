@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 FREE: Final = frozenset({'audit', 'honor'})
 
 #: Seconds by which the clocks of a shop and an LMS may differ.
-CLOCKS_AGREE: Final = 600.0
+CLOCK_SKEW: Final = 600.0
 
 #: What a learner keeps where REFUND says so.
 AUDIT: Final = 'audit'
@@ -375,7 +375,7 @@ def _refuse_refunded(run: Task, site: Site, origin: Origin | None, found: Enrolm
 def _may_be_younger(account: Account, origin: Origin | None) -> bool:
     """Whether the account may have been made after the order; not if either does not say when that was."""
     joined, placed = account.joined, origin.placed if origin else None
-    return joined is not None and placed is not None and joined > placed - CLOCKS_AGREE
+    return joined is not None and placed is not None and joined + CLOCK_SKEW > placed
 
 
 def _is_refunded(site: Site, origin: Origin | None, order_number: str, learner: str, course_id: str,

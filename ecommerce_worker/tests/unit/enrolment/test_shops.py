@@ -666,6 +666,13 @@ def test_a_report_that_is_none_is_parked(configured, shopify, changed):
     assert 'programming error' not in orders.parked[0]
 
 
+@pytest.mark.parametrize('placed', [10 ** 400, -1, True, '2026', None], ids=range(5))
+def test_a_message_may_say_anything_of_when_its_order_was_placed(configured, lms, woo, placed):
+    configured(woo, key='')
+    Orders().come(enroll, bought(), shop={**origin_in(woo), 'placed': placed})
+    assert lms.standing(ANN, ONE) == VERIFIED
+
+
 def test_an_intake_that_reports_needs_a_key(configured, shopify):
     made = configured(shopify, key='', report=True)
     with pytest.raises(Misconfigured, match=r'INTAKES\[shop\]\[report_back\] needs a key to the API of the shop'):
