@@ -185,8 +185,10 @@ def revoke_line(self: Task, item: str, order_number: str, product: str, learner:
         if found is None and (account is None or (site.covers and not account.active)):
             # They may have been let in: an account whose address is not confirmed is in no course yet.
             _look_for_cover(site, order_number, learner, course_id, site_code)
-            if site.lms.disallow(learner, course_id) or self.unanswered:
+            if site.lms.disallow(learner, course_id):
                 return ()
+            if self.unanswered and site.covers and site.covers.taken_back:
+                return ()  # an earlier try did it; or it came too early, and the enrolment will ask about it
         if account is None or found is None or (found.mode != paid.mode and found.mode in FREE):
             if self.unanswered and found and site.settings.REFUND == AUDIT:
                 raise Skip(f'the learner is already enrolled as {found} in {course_id}')

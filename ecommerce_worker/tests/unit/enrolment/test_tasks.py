@@ -461,8 +461,11 @@ def test_who_was_admitted_and_the_answer_is_lost_has_the_paid_mode_in_the_end(co
 @pytest.mark.parametrize('quince', [True, False])
 @pytest.mark.parametrize('lost', [LOST, BAD_GATEWAY])
 @pytest.mark.parametrize('has_account', [True, False])
-def test_who_was_shut_out_again_and_the_answer_is_lost_is_not_waited_for(configured, lms, quince, lost, has_account):
-    configured(COVERED_BY='nothing')
+def test_who_was_shut_out_again_and_the_answer_is_lost_is_not_waited_for(configured, lms, tmp_path, monkeypatch, quince,
+                                                                         lost, has_account):
+    (tmp_path / 'knows_refunds.py').write_text('def covers(*_): return False\ndef taken_back(*_): return False\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    configured(COVERED_BY='knows_refunds')
     lms.quince = quince
     orders = Orders()
     orders.come(enroll, bought(learner=BOB))
@@ -474,6 +477,22 @@ def test_who_was_shut_out_again_and_the_answer_is_lost_is_not_waited_for(configu
     assert not lms.allowed
     orders.wait()
     assert orders.ends[-1] == 'revoke_line done'
+
+
+@pytest.mark.parametrize('quince', [True, False])
+def test_an_early_refund_without_an_answer_is_waited_for_where_no_enrolment_asks_about_it(configured, lms, quince):
+    configured(COVERED_BY='nothing')
+    lms.quince = quince
+    orders = Orders()
+    lms.script['DELETE enrollment_allowed' if quince else 'POST bulk_enroll'] = [Step.status(502)]
+    orders.come(revoke, bought(learner=BOB))
+    orders.wait()
+    assert orders.ends[-1] == 'revoke_line retrying'
+    orders.come(enroll, bought(learner=BOB))
+    assert lms.allowed == {(BOB, ONE)}
+    orders.wait()
+    assert 'revoke_line done' in orders.ends
+    assert not lms.allowed
 
 
 @pytest.mark.parametrize('refund, left', [('unenroll', ('verified', False)), ('audit', AUDIT)])
