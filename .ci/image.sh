@@ -33,7 +33,7 @@ flock 9
 policy=$kept/policy.json
 
 # Each change of the package leaves the layer of the one before behind.
-if [ "$(du -sm "$kept" | cut -f 1)" -gt 4000 ]; then
+if [ -d "$kept/$driver" ] && [ "$(du -sm "$kept/$driver" | cut -f 1)" -gt 4000 ]; then
     buildah rmi --all --force >/dev/null
 fi
 echo '{"default": [{"type": "insecureAcceptAnything"}]}' >"$policy"

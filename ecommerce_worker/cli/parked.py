@@ -233,8 +233,8 @@ def _left_of(silent: Iterable[Parked]) -> Iterator[str]:
         by_site.setdefault(it.site, []).append(it.key or it.id[:8])
     for site, names in by_site.items():
         shown = ', '.join(names[:MOST_NAMED]) + (' …' if len(names) > MOST_NAMED else '')
-        yield (f'{counted(len(names), "message")} parked as before, without an answer of the shop'
-               f'{f" of {site}" if site else ""}: {shown}')
+        yield (f'{counted(len(names), "message")} parked as before, because the shop{f" of {site}" if site else ""} '
+               f'did not answer: {shown}')
     if by_site:
         yield 'repeat this command when the shop answers again: it resends those that are still parked'
 

@@ -83,7 +83,7 @@ def test_a_shop_that_is_unreachable_has_nothing_sent_again(park, command, broker
     assert ended.returncode == 1
     assert ended.stderr == (
         '1111 not resent: the shop refused the connection\n2222 not resent: the shop refused the connection\n'
-        '2 messages parked as before, without an answer of the shop: EDX-0, EDX-1\n'
+        '2 messages parked as before, because the shop did not answer: EDX-0, EDX-1\n'
         'repeat this command when the shop answers again: it resends those that are still parked\n')
     assert broker.depth(topology.PARKED) == 2
 

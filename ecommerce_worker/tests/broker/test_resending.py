@@ -124,8 +124,8 @@ def test_an_order_that_a_shop_gives_no_answer_for_is_the_only_one_that_stays_par
     assert ended.returncode == 1
     assert ended.stdout == f'id-EDX-1 EDX-1 sent to {QUEUE}\nid-EDX-3 EDX-3 sent to {QUEUE}\n2 messages resent\n'
     assert ended.stderr.splitlines()[-3:] == [
-        '2 messages parked as before, without an answer of the shop: EDX-0, EDX-2',
-        '1 message parked as before, without an answer of the shop of mit: MIT-1',
+        '2 messages parked as before, because the shop did not answer: EDX-0, EDX-2',
+        '1 message parked as before, because the shop of mit did not answer: MIT-1',
         'repeat this command when the shop answers again: it resends those that are still parked']
     ended = command('parked', 'resend', '--all', **shops)
     assert ended.stdout.splitlines()[-1] == '2 messages resent'
@@ -139,7 +139,7 @@ def test_a_shop_that_is_down_is_not_asked_about_all_orders(park, shop, broker, c
     ended = command('parked', 'resend', '--all')
     assert (ended.returncode, ended.stdout) == (1, '0 messages resent\n')
     assert ended.stderr.splitlines()[-2].startswith(
-        f'{len(numbers)} messages parked as before, without an answer of the shop: EDX-0, EDX-1, ')
+        f'{len(numbers)} messages parked as before, because the shop did not answer: EDX-0, EDX-1, ')
     assert len([call for call in shop.calls if call.order in numbers]) < PATIENCE + MOST_ASKED
     assert broker.depth(topology.PARKED) == len(numbers)
 

@@ -98,8 +98,8 @@ class Site:
     def delete_queue(self) -> None:
         """Delete the queue while nothing is in it; the worker, which is held for a while, makes it anew.
 
-        Nor may anything be on its way, from a sender or out of the waiting room: RabbitMQ confirms what it was given for
-        a queue that is deleted in that moment.
+        Nor may anything be on its way, from a sender or out of the waiting room: RabbitMQ confirms what it was given
+        for a queue that is deleted in that moment.
         """
         pid = self.worker.process.pid
         with self.senders.paused(), Connection(self.node.url) as connection:
