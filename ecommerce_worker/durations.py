@@ -1,10 +1,11 @@
-"""Durations as people write them, such as ``45s``, ``15m``, ``1h30m`` or ``3d``, and back."""
+"""Durations as people write them, such as ``45s``, ``15m``, ``1h30m`` or ``3d``, and back; moments as programs do."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Final
+from datetime import UTC, datetime
+from typing import Any, Final
 
 from ecommerce_worker.words import counted
 
@@ -52,3 +53,12 @@ def every(given: float) -> str:
     unit, size = next(((unit, size) for unit, size in UNITS.items() if given % size == 0), ('second', 1))
     count = given / size
     return f'every {unit}' if count == 1 else f'every {count:g} {unit}s'
+
+
+def moment(value: Any) -> float | None:
+    """Epoch seconds, of a time in ISO 8601 (UTC if it names no zone) or as they are; None for anything else."""
+    try:
+        found = datetime.fromisoformat(value) if isinstance(value, str) else datetime.fromtimestamp(value, UTC)
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+    except (TypeError, ValueError, OverflowError, OSError):
+        return None

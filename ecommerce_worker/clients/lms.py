@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final
 from urllib.parse import quote
 
 from typing_extensions import override
 
 from ecommerce_worker.clients.http import Api
+from ecommerce_worker.durations import moment
 from ecommerce_worker.errors import NotFound, PeerFailure, Rejected, Transient, Unauthorized, WrongArguments
 from ecommerce_worker.settings.kinds import COURSE_ID, MODE
 
@@ -85,7 +85,7 @@ class Lms:
         name = found.get('username') if isinstance(found, dict) else None
         if not isinstance(name, str) or not _USERNAME.fullmatch(name):
             raise PeerFailure(f'{self._peer} answered with JSON that is not an account', status=200)
-        return Account(name, active=found.get('is_active') is not False, joined=_time_of(found.get('date_joined')))
+        return Account(name, active=found.get('is_active') is not False, joined=moment(found.get('date_joined')))
 
     def enrolment(self, username: str, course_id: str) -> Enrolment | None:
         """The learner's enrolment in the course; None if they were never in it."""
@@ -215,13 +215,6 @@ class Lms:
 
     def _not_registered(self, status: int) -> NotRegistered:
         return NotRegistered('the learner has no account yet', status=status)
-
-
-def _time_of(text: Any) -> float | None:
-    try:
-        return datetime.fromisoformat(text).timestamp()
-    except (TypeError, ValueError):
-        return None
 
 
 def checked(course_id: str, mode: str) -> None:

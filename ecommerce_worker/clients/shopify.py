@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from ecommerce_worker.clients.http import Api
-from ecommerce_worker.clients.shops import MOST_PAGES, Webhook
+from ecommerce_worker.clients.shops import MOST_PAGES, Webhook, is_between
 from ecommerce_worker.errors import NotFound, PeerFailure, Rejected, Throttled, Transient
 from ecommerce_worker.words import printable
 
@@ -92,7 +92,7 @@ class Shopify:
                                     after=after)
                 for it in _nodes(found, self._api.peer):
                     if (str(it.get('displayFinancialStatus')).lower() == status
-                            and since <= _time_of(it.get('updatedAt')) <= until):
+                            and is_between(since, it.get('updatedAt'), until)):
                         yield self._whole(it)
                 after = _following(found)
                 if after is None:
@@ -244,14 +244,6 @@ def _number(id_: Any) -> str:
 def _fields(found: Any) -> list[dict[str, Any]]:
     return [{'name': it.get('key'), 'value': it.get('value')} for it in (found if isinstance(found, list) else ())
             if isinstance(it, dict)]
-
-
-def _time_of(text: Any) -> float:
-    """Epoch seconds; the current time if invalid, so that it is not missed."""
-    try:
-        return datetime.fromisoformat(text).timestamp()
-    except (TypeError, ValueError):
-        return datetime.now(UTC).timestamp()
 
 
 def _wait(extensions: Any) -> float | None:

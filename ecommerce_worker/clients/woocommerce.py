@@ -8,7 +8,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from ecommerce_worker.clients.http import Api
-from ecommerce_worker.clients.shops import MOST_PAGES, Webhook
+from ecommerce_worker.clients.shops import MOST_PAGES, Webhook, is_between
 from ecommerce_worker.errors import NotFound, PeerFailure
 
 _API: Final = 'wp-json/wc/v3'
@@ -33,7 +33,7 @@ class WooCommerce:
                 'orderby': 'id', 'order': 'asc', 'per_page': '100', 'page': str(page)})
             if not found:
                 return
-            yield from (it for it in found if since <= _time_of(it.get('date_modified_gmt')) <= until)
+            yield from (it for it in found if is_between(since, it.get('date_modified_gmt'), until))
         raise PeerFailure(f'{self._api.peer} returned too many pages', status=200)
 
     def order(self, number: str) -> Mapping[str, Any] | None:
@@ -90,11 +90,3 @@ class WooCommerce:
 
 def _order(number: str) -> str:
     return f'{_API}/orders/{quote(number, safe="")}'
-
-
-def _time_of(text: Any) -> float:
-    """The epoch seconds of a UTC time without a zone; the current time if invalid, so that it is not missed."""
-    try:
-        return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
-    except (TypeError, ValueError):
-        return datetime.now(UTC).timestamp()

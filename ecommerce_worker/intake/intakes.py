@@ -222,7 +222,7 @@ class Intake:
             kwargs.update({} if sold is None else {LINES: [it.line(self.learner).message() for it in sold]})
         if SHOP in action.signature.parameters and SHOP not in kwargs and not event.then:
             reference, placed = self.source.reference(event), self.source.placed(event)
-            said = {'placed': placed} if placed else {}
+            said = {'placed': int(placed)} if placed else {}
             kwargs.update({SHOP: {'intake': self.name, 'order': reference, **said}} if reference else {})
         if self.site and kwargs['site_code'] != self.site:
             raise WrongArguments('its site_code is not the site of the intake')

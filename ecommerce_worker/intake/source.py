@@ -14,7 +14,6 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -208,7 +207,7 @@ class Source(ABC):
         del event
         return ''
 
-    def placed(self, event: Event) -> int | None:
+    def placed(self, event: Event) -> float | None:
         """When the order of an event was placed or paid for, in epoch seconds; None if it does not say."""
         del event
         return None
@@ -286,15 +285,6 @@ def first_text(*values: Any) -> str:
     return next((str(it).strip()[:LONGEST] for it in values
                  if (isinstance(it, str) and it.strip()) or (isinstance(it, int) and not isinstance(it, bool) and it)),
                 '')
-
-
-def moment_of(value: Any) -> int | None:
-    """Epoch seconds, of a time in ISO 8601 (UTC if it names no zone) or as they are; None for anything else."""
-    try:
-        found = datetime.fromisoformat(value) if isinstance(value, str) else datetime.fromtimestamp(value, UTC)
-        return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp())
-    except (TypeError, ValueError, OverflowError, OSError):
-        return None
 
 
 def text_at(content: Any, path: str) -> str:

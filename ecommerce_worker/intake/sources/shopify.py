@@ -13,6 +13,7 @@ from uuid import uuid4
 
 from typing_extensions import override
 
+from ecommerce_worker.durations import moment
 from ecommerce_worker.enrolment.lines import Sold
 from ecommerce_worker.errors import Rejected
 from ecommerce_worker.intake import source
@@ -28,7 +29,6 @@ from ecommerce_worker.intake.source import (
     fields_of,
     first_text,
     lines_at,
-    moment_of,
     optional,
     secret_of,
 )
@@ -130,9 +130,9 @@ class Source(source.Source):
         return '' if event.topic.startswith('refunds/') else first_text(event.content.get('id'))
 
     @override
-    def placed(self, event: Event) -> int | None:
+    def placed(self, event: Event) -> float | None:
         """When it was created."""
-        return moment_of(event.content.get('created_at'))
+        return moment(event.content.get('created_at'))
 
     @override
     def is_paid(self, shop: Any, reference: str, line: str) -> bool | None:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from typing_extensions import override
 
+from ecommerce_worker.durations import moment
 from ecommerce_worker.enrolment.lines import Sold
 from ecommerce_worker.errors import Undecodable
 from ecommerce_worker.intake import source
@@ -21,7 +22,6 @@ from ecommerce_worker.intake.source import (
     Delivery,
     Event,
     first_text,
-    moment_of,
     optional,
     secret_of,
     text_at,
@@ -115,9 +115,9 @@ class Source(source.Source):
         return first_text(optional(event.content, 'data.object.id'))
 
     @override
-    def placed(self, event: Event) -> int | None:
+    def placed(self, event: Event) -> float | None:
         """When the session, the payment intent or the charge was created."""
-        return moment_of(optional(event.content, 'data.object.created'))
+        return moment(optional(event.content, 'data.object.created'))
 
     @override
     def is_paid(self, shop: Any, reference: str, line: str) -> bool | None:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Final
 
 from typing_extensions import override
 
+from ecommerce_worker.durations import moment
 from ecommerce_worker.enrolment.lines import Sold
 from ecommerce_worker.errors import NotFound, Undecodable
 from ecommerce_worker.intake import source
@@ -29,7 +30,6 @@ from ecommerce_worker.intake.source import (
     fields_of,
     first_text,
     lines_at,
-    moment_of,
     optional,
     secret_of,
 )
@@ -133,9 +133,9 @@ class Source(source.Source):
         return first_text(event.content.get('id'))
 
     @override
-    def placed(self, event: Event) -> int | None:
+    def placed(self, event: Event) -> float | None:
         """When it was paid."""
-        return moment_of(event.content.get('date_paid_gmt'))
+        return moment(event.content.get('date_paid_gmt'))
 
     @override
     def is_paid(self, shop: Any, reference: str, line: str) -> bool | None:

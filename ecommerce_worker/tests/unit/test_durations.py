@@ -1,10 +1,12 @@
 """Durations as people write them."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecommerce_worker.durations import seconds, text
+from ecommerce_worker.durations import moment, seconds, text
 
 
 @pytest.mark.parametrize('written, meant', [
@@ -43,3 +45,17 @@ def test_no_text_does_anything_but_be_read_or_refused(written):
         assert seconds(written) >= 0
     except ValueError as error:
         assert 'such as 45s' in str(error)  # noqa: PT017 - either will do
+
+
+@pytest.mark.parametrize('said, epoch', [
+    ('2026-01-02T03:04:05Z', 1767323045), ('2026-01-02T03:04:05', 1767323045), (1767323045, 1767323045),
+    ('2026-01-02T05:04:05+02:00', 1767323045), ('2026-01-02T03:04:05.5Z', 1767323045.5),
+    ('yesterday', None), ('', None), (None, None), ([], None), (10 ** 400, None), (float('nan'), None)])
+def test_a_moment_is_in_utc_unless_it_says_otherwise(said, epoch, monkeypatch):
+    monkeypatch.setenv('TZ', 'America/New_York')
+    time.tzset()
+    try:
+        assert moment(said) == epoch
+    finally:
+        monkeypatch.undo()
+        time.tzset()
