@@ -100,9 +100,10 @@ def ended_well(shown: str) -> set[str]:
 
 
 @pytest.mark.usefixtures('node')
-def test_each_order_and_each_mail_ends_as_it_should_on_a_private_rabbitmq(play):
-    demo = play()
-    shown = demo.ends(0)
+def test_each_order_and_each_mail_ends_as_it_should_and_a_console_is_open_on_them(play):
+    demo = play('--keep')
+    demo.shows('parked list` and so on', 110)
+    shown = demo.shown
     assert ended_well(shown) == {story.number for story in (*TROUBLES, *LETTERS, *IN_MID_FLIGHT, *DELIVERED, *PURCHASES,
                                                             HOPELESS)}
     assert '✗' not in shown
@@ -122,31 +123,8 @@ def test_each_order_and_each_mail_ends_as_it_should_on_a_private_rabbitmq(play):
     assert re.search(r'mail 7003 .* 1 mail +parked: SendGrid refuses it \(400\): ', shown)
     assert [content for letter in LETTERS for content in (*letter.call[0][2:], letter.to) if content in shown] == []
     assert 'Traceback' not in shown
-    assert demo.files == []
     assert '\033' not in shown
 
-
-def test_it_works_without_a_rabbitmq_and_goes_on_if_told_to(play):
-    demo = play('--keep', '--files')
-    demo.shows('parked list` and so on')
-    shown = demo.shown
-    assert 'It loses the messages of a killed worker' in shown
-    assert ended_well(shown) == {story.number for story in (*TROUBLES, *LETTERS, HOPELESS)}
-    exports = dict(re.findall(r'^export (\w+)=(.*)$', shown, re.MULTILINE))
-    environment = {name: shlex.split(value)[0] for name, value in exports.items()}
-    listed = subprocess.run([sys.executable, '-m', 'ecommerce_worker', 'parked', 'list'], text=True, check=False,
-                            capture_output=True, env={**os.environ, **environment}, timeout=30)
-    assert (listed.returncode, '2 parked messages' in listed.stdout) == (0, True), listed
-    demo.process.send_signal(signal.SIGINT)
-    demo.ends(0)
-    assert demo.files == []
-
-
-@pytest.mark.usefixtures('node')
-def test_the_console_is_open_on_what_happened_if_it_is_told_to_go_on(play):
-    demo = play('--keep')
-    demo.shows('parked list` and so on', 100)
-    shown = demo.shown
     invitation = re.search(r'choose one for "operator" within a day: (\S+)', shown)
     assert invitation, shown
     with urlopen(invitation[1], timeout=60) as page:
@@ -165,13 +143,39 @@ def test_the_console_is_open_on_what_happened_if_it_is_told_to_go_on(play):
     assert demo.files == []
 
 
-def test_an_order_that_ends_otherwise_is_named_and_the_logs_stay(play):
-    demo = play(program="""
+def test_it_works_without_a_rabbitmq_and_goes_on_if_told_to(play):
+    demo = play('--keep', '--files')
+    demo.shows('parked list` and so on')
+    shown = demo.shown
+    assert 'It loses the messages of a killed worker' in shown
+    assert ended_well(shown) == {story.number for story in (*TROUBLES, *LETTERS, HOPELESS)}
+    exports = dict(re.findall(r'^export (\w+)=(.*)$', shown, re.MULTILINE))
+    environment = {name: shlex.split(value)[0] for name, value in exports.items()}
+    listed = subprocess.run([sys.executable, '-m', 'ecommerce_worker', 'parked', 'list'], text=True, check=False,
+                            capture_output=True, env={**os.environ, **environment}, timeout=30)
+    assert (listed.returncode, '2 parked messages' in listed.stdout) == (0, True), listed
+    demo.process.send_signal(signal.SIGINT)
+    demo.ends(0)
+    assert demo.files == []
+
+
+#: A demonstration of one order only.
+SHORT = """
 import sys
 from ecommerce_worker.demo import orders, story
-story.TROUBLES, story.LETTERS, story.HOPELESS = (), (), orders.Story('EDX-1', 'a wrong expectation', puts=2)
+story.TROUBLES, story.LETTERS, story.HOPELESS = (), (), STORY
 sys.exit(story.run(rabbitmq=False))
-""")
+"""
+
+
+def test_it_ends_by_itself_and_leaves_nothing(play):
+    demo = play(program=SHORT.replace('STORY', 'story.HOPELESS'))
+    assert ended_well(demo.ends(0)) == {HOPELESS.number}
+    assert demo.files == []
+
+
+def test_an_order_that_ends_otherwise_is_named_and_the_logs_stay(play):
+    demo = play(program=SHORT.replace('STORY', "orders.Story('EDX-1', 'a wrong expectation', puts=2)"))
     shown = demo.ends(1)
     assert 'EDX-1 did not end as it should: the shop was asked 1 times, not 2' in shown
     assert 'Among the commands: `ecommerce-worker parked resend --order EDX-1` ended with status 1' in shown
