@@ -30,8 +30,11 @@ if TYPE_CHECKING:
 
     from ecommerce_worker.settings import Settings
 
-#: Seconds for either to answer.
+#: Seconds for the management plugin to answer.
 PATIENCE: Final = 15
+
+#: Seconds for rabbitmqctl, which starts an Erlang first; that takes a while where the machine is busy.
+CTL_PATIENCE: Final = 60
 
 #: Bytes that are read of the management plugin's answer, at most.
 LARGEST: Final = 16 * 1024 * 1024
@@ -126,7 +129,7 @@ def _ctl(command: str, host: str, *columns: str) -> list[dict[str, Any]]:
     try:
         done = subprocess.run(  # noqa: S603 - the name of our virtual host is all that is given
             ['rabbitmqctl', '--quiet', '--formatter', 'json', command, '--vhost', host, *columns],  # noqa: S607
-            env=environment_for_others(also='RABBITMQ_|ERL_'), capture_output=True, timeout=PATIENCE, check=False)
+            env=environment_for_others(also='RABBITMQ_|ERL_'), capture_output=True, timeout=CTL_PATIENCE, check=False)
         if done.returncode:
             raise Unseen('rabbitmqctl cannot reach a node from this machine')
         return _listed(done.stdout)

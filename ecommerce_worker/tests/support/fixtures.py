@@ -119,7 +119,7 @@ def command(environment: dict[str, str]) -> Callable[..., subprocess.CompletedPr
     def run(*arguments: str, answer: str = '', **settings: object) -> subprocess.CompletedProcess[str]:
         changed = {f'ECOMMERCE_WORKER_{name}': str(value) for name, value in settings.items()}
         return subprocess.run([sys.executable, '-m', 'ecommerce_worker', *arguments], env={**environment, **changed},
-                              input=answer, capture_output=True, text=True, timeout=60, check=False)
+                              input=answer, capture_output=True, text=True, timeout=110, check=False)
 
     return run
 
