@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 # What takes long to make, and fits any clone.
 export CACHE_DIR ?= $(CURDIR)/.cache
 TOOLS := $(CACHE_DIR)/deploy-tools
-COMPARED := $(CURDIR)/.cache/benchmark
+COMPARED := .cache/benchmark
 PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check --no-input
 TESTS := ecommerce_worker/tests
 # Tests run in several processes, each with services of its own: most of them wait most of the time. A choice by name

@@ -30,12 +30,13 @@ fi
 mkdir -p "$kept"
 exec 9>"$kept/lock"
 flock 9
-policy=$kept/policy.json
 
 # Each change of the package leaves the layer of the one before behind.
 if [ -d "$kept/$driver" ] && [ "$(du -sm "$kept/$driver" | cut -f 1)" -gt 4000 ]; then
     buildah rmi --all --force >/dev/null
 fi
+
+policy=$kept/policy.json
 echo '{"default": [{"type": "insecureAcceptAnything"}]}' >"$policy"
 
 if ! buildah inspect --type image "$base" >/dev/null 2>&1; then

@@ -77,10 +77,9 @@ class _Channel(HTTPChannel):
     """A connection, and what it has been doing since when."""
 
     parser_class = _Parser
-    answered = 0
-    seen: tuple[str, int] = ('idle', 0)
-    since = 0.0
     asked = 0.0  # when its last whole request came
+    seen: tuple[str, float] = ('idle', 0.0)
+    since = 0.0
 
     @property
     def doing(self) -> str:
@@ -91,13 +90,12 @@ class _Channel(HTTPChannel):
         return 'reading' if self.request is not None else 'idle'
 
     def service(self) -> None:
-        self.answered += 1
         self.asked = time.time()
         super().service()
 
     def look(self, now: float) -> float:
         """The seconds for which it has been doing what it does."""
-        if (found := (self.doing, self.answered)) != self.seen:
+        if (found := (self.doing, self.asked)) != self.seen:
             self.seen, self.since = found, now
         return now - (self.since or self.creation_time)
 

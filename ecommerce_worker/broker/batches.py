@@ -63,8 +63,6 @@ def _published(connection: Connection, publications: Sequence[Publication]) -> l
         # Confirmations may still be on their way, and be taken for those of the next messages.
         connection.collect()
         raise
-    if any(str(trouble) == MISSING for trouble in batch.troubles.values()):
-        publishing.missed.set()
     return [batch.troubles.get(place) for place in range(len(publications))]
 
 
@@ -109,3 +107,4 @@ class _Batch:
         # What is not routed is confirmed as well, after this.
         for place in self._places[routing_key, message.properties.get('correlation_id') or None]:
             self.troubles[place] = NotTaken(MISSING)
+        publishing.missed.set()

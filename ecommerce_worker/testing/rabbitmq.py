@@ -224,8 +224,8 @@ class PrivateNode:
         words = []
         for log in (self.directory / 'node.log', self.directory / 'output.log'):
             lines = log.read_text(errors='replace').splitlines() if log.exists() else []
-            errors = [number for number, line in enumerate(lines[:-20]) if '[error]' in line]
-            words += [*(lines[number] for number in errors[:1]), *lines[-20:]]
+            cause = [line for line in lines[:-20] if '[error]' in line][:1]
+            words += [*cause, *lines[-20:]]
         return '\n'.join(words)
 
 

@@ -6,7 +6,7 @@ use the database.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ecommerce_worker import runtime
@@ -39,25 +39,26 @@ def taken_back(order_number: str, learner: str, course_id: str, site_code: str |
 def bought(order_number: str, site_code: str | None) -> Products:
     """The courses of the order's products when it came, according to its lines in the ledger."""
     found: dict[str, list[Mapping[str, str]]] = {}
-    for line in _found({'lines'}, 'bought', f'--order={order_number}', f'--site={site_code or ""}')['lines']:
+    answer = _answer('what the order paid for', {'lines'}, 'bought', f'--order={order_number}',
+                     f'--site={site_code or ""}')
+    for line in answer['lines']:
         found.setdefault(line['product'], []).append({'course': line['course'], 'mode': line['mode']})
     return found
 
 
 def _asked(order_number: str, learner: str, course_id: str, site_code: str | None) -> dict[str, Any]:
     known_by = [f'--learner={it}' for it in pseudonyms(runtime.current().settings, learner)]
-    return _found({'covered_by', 'taken_back'}, 'covering', f'--order={order_number}', f'--course={course_id}',
-                  f'--site={site_code or ""}', *known_by)
+    return _answer('whether another order pays for the learner', {'covered_by', 'taken_back'}, 'covering',
+                   f'--order={order_number}', f'--course={course_id}', f'--site={site_code or ""}', *known_by)
 
 
-def _found(members: Collection[str], command: str, *options: str) -> dict[str, Any]:
+def _answer(question: str, members: set[str], command: str, *options: str) -> dict[str, Any]:
     """What a command of ``orders`` prints; raises :class:`~ecommerce_worker.errors.LocalFailure`."""
     try:
         ended, found = commands.run_ours(['orders', command, *options], LOOKUP_SECONDS)
     except OSError as error:
         raise LocalFailure(str(local_failure(error))) from None  # nothing was done
-    if ended.status == 0 and isinstance(found, dict) and found.keys() >= {*members}:
+    if ended.status == 0 and isinstance(found, dict) and found.keys() >= members:
         return found
     said = ended.tail.rpartition('\n')[2].removeprefix('ecommerce-worker: ') or ended.how
-    asked = 'what the order paid for' if command == 'bought' else 'whether another order pays for the learner'
-    raise LocalFailure(f'the ledger cannot tell {asked}: {said}')
+    raise LocalFailure(f'the ledger cannot tell {question}: {said}')

@@ -16,16 +16,7 @@ from ecommerce_worker.enrolment.lines import Sold
 from ecommerce_worker.errors import Undecodable
 from ecommerce_worker.intake import source
 from ecommerce_worker.intake.signatures import code, require, require_now
-from ecommerce_worker.intake.source import (
-    Asked,
-    Connect,
-    Delivery,
-    Event,
-    first_text,
-    optional,
-    secret_of,
-    text_at,
-)
+from ecommerce_worker.intake.source import Asked, Connect, Delivery, Event, first_text, optional, secret_of, text_at
 from ecommerce_worker.settings.kinds import SECRET, URL
 
 _SESSION = 'checkout.session.'
